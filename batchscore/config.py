@@ -1,0 +1,133 @@
+"""Settings: one frozen object a command, made once from the command line, and the fingerprint of what changes results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchscore.errors import UsageError
+
+FORMATS = ("csv", "parquet", "jsonl")
+LONG_TEXT = ("head", "head-tail", "windows")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many unreadable rows a run may have: a count, or a share of its rows."""
+
+    count: int = 0
+    share: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Allowance:
+        """``"5"`` is five rows, ``"0.5%"`` is one row in two hundred."""
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+                if not 0 <= share <= 1:
+                    raise ValueError(text)
+                return cls(share=share)
+            count = int(text)
+            if count < 0:
+                raise ValueError(text)
+        except ValueError:
+            raise UsageError(
+                f"--max-rejects {text!r} is neither a count nor a percentage; try 10 or 0.1%"
+            ) from None
+        return cls(count=count)
+
+    def allows(self, rejects: int, rows: int) -> bool:
+        """Whether ``rejects`` of ``rows`` rows are within bounds."""
+        return rejects <= (self.count if self.share is None else self.share * rows)
+
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        return str(self.count) if self.share is None else f"{self.share:.4%}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How inputs are read; ``None`` means found from the name and the first bytes."""
+
+    format: str | None = None
+    delimiter: str | None = None
+    quotechar: str | None = None
+    encoding: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    part_rows: int = 2048
+    """Rows in a part at the most."""
+    part_bytes: int = 64 * 2**20
+    """Bytes of rows in a part at the most; a single larger row is a part of its own."""
+    max_row_bytes: int = 32 * 2**20
+    max_columns: int = 10_000
+    max_expansion: int = 200
+    """Decompressed bytes for each byte on disk at the most (after the first 64 MiB)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """Where and how logits are computed."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    backend: str = "auto"
+    max_batch_tokens: int | None = None
+    """Padded tokens in a micro-batch; ``None`` is auto."""
+    workers: int | None = None
+    compile: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """Everything one call of ``score`` was asked for."""
+
+    inputs: tuple[str, ...]
+    model: str
+    output: Path
+    revision: str | None = None
+    label_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
+    compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
+    output_format: str = "same"
+    long_text: str | None = None
+    """``None``: as the bundle says, else ``head``."""
+    max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
+    fail_under: tuple[str, ...] = ()
+    baseline: Path | None = None
+    engine: str = "local"
+    limit: int | None = None
+    dry_run: bool = False
+    force: bool = False
+    prefix: str = ""
+
+    def result_options(self) -> dict[str, Any]:
+        """The options that change what stands in the run folder, as JSON values.
+
+        How many rejects are allowed, which folder is written and how loudly is not among them: a run that stopped for
+        its rejects goes on where it was when more are allowed.
+        """
+        return {
+            "label_map": dict(sorted(self.label_map.items())),
+            "read": dataclasses.asdict(self.read),
+            "compute": dataclasses.asdict(self.compute),
+            "output_format": self.output_format,
+            "long_text": self.long_text,
+            "fail_under": list(self.fail_under),
+            "baseline": str(self.baseline) if self.baseline else None,
+            "engine": self.engine,
+            "limit": self.limit,
+            "prefix": self.prefix,
+        }
+
+
+def fingerprint(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """SHA-256 (hex) of a JSON value in its canonical form: sorted keys, no spaces, UTF-8."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

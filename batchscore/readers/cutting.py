@@ -1,0 +1,60 @@
+"""Cutting the records of a text format into parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchscore.records import Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+
+
+class Item(NamedTuple):
+    """One readable record: its exact bytes and place, its text, its label and the names of its fields if it has its own."""
+
+    raw: bytes
+    line: int
+    offset: int
+    text: str | None
+    label: Any
+    names: Iterable[str] = ()
+
+
+def cut(
+    items: Iterable[Item | Reject], has_labels: bool, settings: ReadSettings, start: Position
+) -> Iterator[Rows]:
+    """Cut records into parts of at most ``part_rows`` rows and ``part_bytes`` bytes; a part is never empty."""
+    part = _new_part(start, has_labels)
+    row, size = start.row, 0
+    for item in items:
+        if part.rows_in and (
+            part.rows_in >= settings.part_rows or size + len(item.raw) > settings.part_bytes
+        ):
+            yield part
+            part = _new_part(Position(row, item.offset or 0, item.line or 1), has_labels)
+            size = 0
+        _add(part, row, item)
+        row += 1
+        size += len(item.raw)
+    if part.rows_in:
+        yield part
+
+
+def _new_part(start: Position, has_labels: bool) -> Rows:
+    return Rows(start=start, row=[], texts=[], labels=[] if has_labels else None, rejects=[], raw=[])
+
+
+def _add(part: Rows, row: int, item: Item | Reject) -> None:
+    if isinstance(item, Reject):
+        part.rejects.append(dataclasses.replace(item, row=row))
+        return
+    part.row.append(row)
+    part.texts.append(item.text)
+    part.names.update(item.names)
+    assert part.raw is not None  # noqa: S101 - _new_part made it
+    part.raw.append(item.raw)
+    if part.labels is not None:
+        part.labels.append(item.label)

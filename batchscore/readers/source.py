@@ -1,0 +1,151 @@
+"""A file to read: what it is, and its bytes, decompressed within bounds."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import zstandard
+
+from batchscore.errors import DataError, printable, storage_error
+
+HEAD_BYTES = 256 * 1024
+_FREE_BYTES = 64 * 2**20
+"""A small compressed file may unfold to this much whatever its ratio."""
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
+_FORMAT_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".psv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+
+class Source(NamedTuple):
+    """A file to read: where it is, its format and its compression (``""``, ``gzip``, ``zstd`` or ``bz2``)."""
+
+    path: Path
+    format: str
+    compression: str
+
+
+def plain_name(name: str) -> str:
+    """A file name without the suffix of its compression: ``a.csv.gz`` is ``a.csv``."""
+    return next((name[: -len(end)] for end in _COMPRESSION_SUFFIXES if name.lower().endswith(end)), name)
+
+
+def format_of_name(name: str) -> str | None:
+    """The format that a file name tells, or ``None``."""
+    return _FORMAT_SUFFIXES.get(Path(plain_name(name)).suffix.lower())
+
+
+def identify(path: Path, given_format: str | None = None) -> Source:
+    """Find format and compression of a file from its first bytes and its name; ``given_format`` wins."""
+    source = Source(path, given_format or format_of_name(path.name) or "", "")
+    with reading(source), path.open("rb") as file:
+        magic = file.read(4)
+    compression = next((kind for start, kind in _MAGIC.items() if magic.startswith(start)), "")
+    source = source._replace(compression=compression)
+    if not source.format:
+        with reading(source), open_bytes(source) as stream:
+            source = source._replace(format=_format_of_bytes(stream.read(HEAD_BYTES)))
+    if source.format == "parquet" and compression:
+        raise DataError(f"{printable(path)} is a Parquet file inside {compression}; unpack it first.")
+    return source
+
+
+def _format_of_bytes(head: bytes) -> str:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "jsonl" if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
+
+
+@contextlib.contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Say which file it was when reading fails, and tell damage (65) from a failing disk (74)."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException) as error:
+        raise _damaged(source, error) from error
+    except OSError as error:
+        if error.errno is None:  # Arrow and bz2 raise a bare OSError for bytes that make no sense
+            raise _damaged(source, error) from error
+        raise storage_error("Reading", source.path, error) from error
+
+
+def _damaged(source: Source, error: Exception) -> DataError:
+    reason = printable(str(error).strip().partition("\n")[0])
+    return DataError(f"{printable(source.path)} is damaged or cut short ({reason}). Get a whole copy of it.")
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends in an error once it unfolds beyond reason."""
+
+    def __init__(self, stream: IO[bytes], packed: IO[bytes], max_expansion: int, name: str) -> None:
+        self._stream, self._packed, self._max, self._name = stream, packed, max_expansion, name
+        self._total = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._total += len(data)
+        if self._total > _FREE_BYTES + self._max * self._packed.tell():
+            raise DataError(
+                f"{self._name} unfolds to more than {self._max} times its size. If that is as it should be, raise "
+                "--max-expansion."
+            )
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._packed.close()
+        super().close()
+
+
+def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
+    """Open a file for reading, decompressed, within ``max_expansion`` bytes out for each byte in."""
+    file = source.path.open("rb")
+    if not source.compression:
+        return file
+    if source.compression == "gzip":
+        stream: Any = gzip.GzipFile(fileobj=file)
+    elif source.compression == "bz2":
+        stream = bz2.BZ2File(file)
+    else:
+        unpack = zstandard.ZstdDecompressor(max_window_size=2**27)
+        stream = unpack.stream_reader(file, read_across_frames=True)
+    return io.BufferedReader(_Bounded(stream, file, max_expansion, printable(source.path)), HEAD_BYTES)
+
+
+def head_of(source: Source, max_expansion: int) -> bytes:
+    """The first bytes of a file, decompressed."""
+    with open_bytes(source, max_expansion) as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def go_to(stream: IO[bytes], source: Source, offset: int) -> None:
+    """Go to ``offset`` of the decompressed stream; a compressed one is read up to there."""
+    if not source.compression:
+        stream.seek(offset)
+        return
+    while offset > 0:
+        data = stream.read(min(offset, 1 << 20))
+        if not data:
+            raise EOFError("it ends before the place where a part starts")
+        offset -= len(data)

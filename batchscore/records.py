@@ -1,0 +1,181 @@
+"""The frozen records that flow from a file to its predictions.
+
+``InputFile`` → ``Part`` → ``Rows`` → ``Encodings`` → ``MicroBatch`` → logits → ``Predictions``. A row carries its
+position from the reader to the writer: nothing is dropped on the way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+UNLABELLED = -1
+"""``given`` of a row without a label."""
+UNKNOWN_LABEL = -2
+"""``given`` of a row whose label value matches none of the model's labels."""
+
+
+class Status(enum.IntEnum):
+    """What became of one row; the name in lower case is what predictions show."""
+
+    OK = 0
+    NULL_TEXT = 1
+    EMPTY_TEXT = 2
+    FAILED = 3
+
+    @property
+    def text(self) -> str:
+        """The value of the ``status`` column."""
+        return self.name.lower()
+
+
+class Column(NamedTuple):
+    """One column of an input: its name and what kind of values it holds (``string``, ``integer``, ``boolean``, ``other``)."""
+
+    name: str
+    kind: str
+
+
+class Position(NamedTuple):
+    """Where a part starts: row (0-based, rejects count), byte offset and line (1-based) in the decompressed file."""
+
+    row: int = 0
+    offset: int = 0
+    line: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """What a look at the head of a file tells: its columns and how its bytes are to be read.
+
+    ``details`` is what its format needs to read it again, as JSON values (a CSV's dialect and header).
+    """
+
+    columns: tuple[Column, ...]
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnChoice:
+    """The columns of one file that mean something to the scorer."""
+
+    text: str
+    label: str | None = None
+    id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A fixed slice of a file's rows: the unit of work, of resume and of distribution."""
+
+    number: int
+    file: int
+    start: Position
+    rows: int
+    """Rows of the input in this part, rejected ones included."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input file as it was planned."""
+
+    path: str
+    name: str
+    """Path below ``predictions/``, with ``/``; unique in a run."""
+    format: str
+    compression: str
+    size: int
+    """Bytes on disk."""
+    sha256: str
+    layout: Layout
+    columns: ColumnChoice
+    rows: int
+    """Rows to be scored, rejects included (fewer than the file has under ``--limit``)."""
+    rejects: int
+    unknown_labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Label values that match no label of the model, with how many rows have each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that could not be read."""
+
+    row: int
+    line: int | None
+    offset: int | None
+    reason: str
+    column: str | None
+    raw: bytes
+
+
+@dataclasses.dataclass(slots=True)
+class Rows:
+    """The rows of one part as they were read.
+
+    Exactly one of ``table`` (Parquet: every input column as it was) and ``raw`` (text formats: the exact bytes of each
+    record) is set; ``row``, ``texts`` and ``labels`` have one entry a row that could be read, in input order.
+    """
+
+    start: Position
+    row: list[int]
+    texts: list[str | None]
+    labels: list[Any] | None
+    rejects: list[Reject]
+    table: pa.RecordBatch | None = None
+    raw: list[bytes] | None = None
+    names: set[str] = dataclasses.field(default_factory=set)
+    """Names of the fields that occur in this part, for a format whose rows name their own (JSON Lines)."""
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the input, rejected ones included."""
+        return len(self.texts) + len(self.rejects)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encodings:
+    """Token ids of the sequences of a part.
+
+    ``input_ids[k]`` belongs to the text at index ``row[k]``; a text has several sequences only under ``windows``, each
+    then with its ``weight`` (content tokens). ``n_tokens[i]`` is the length of text *i* before any cut (-1: not scored).
+    """
+
+    row: NDArray[np.int32]
+    input_ids: list[NDArray[np.int32]]
+    weight: NDArray[np.float64]
+    n_tokens: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What goes through the model in one forward pass: ``input_ids`` and ``attention_mask`` are int64 ``[b, L]``."""
+
+    sequence: NDArray[np.int64]
+    """Index into ``Encodings.input_ids`` of each of the ``b`` sequences."""
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Predictions:
+    """The results of a part, in input order: ``n`` rows, ``C`` labels."""
+
+    status: NDArray[np.int8]
+    predicted: NDArray[np.int32]
+    """Index of the predicted label, -1 where the status is not ``ok``."""
+    probabilities: NDArray[np.float32]
+    """``[n, C]``; NaN where the status is not ``ok``."""
+    n_tokens: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    failures: tuple[tuple[int, str], ...] = ()
+    """Index and reason of each row whose status is ``failed``."""
+    work: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What it took: ``forward_seconds``, ``tokens``, ``padded_tokens``, ``micro_batches``, ``duplicates``."""
