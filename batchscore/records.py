@@ -99,6 +99,8 @@ class InputFile:
     rows: int
     """Rows to be scored, rejects included (fewer than the file has under ``--limit``)."""
     rejects: int
+    labelled: int = 0
+    """Rows with a label that the model knows."""
     unknown_labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Label values that match no label of the model, with how many rows have each."""
 
@@ -137,6 +139,22 @@ class Rows:
     def rows_in(self) -> int:
         """Rows of the input, rejected ones included."""
         return len(self.texts) + len(self.rejects)
+
+    def head(self, rows: int) -> Rows:
+        """The first ``rows`` rows of the input, rejected ones included."""
+        if rows >= self.rows_in:
+            return self
+        end = self.start.row + rows
+        kept = sum(row < end for row in self.row)
+        return dataclasses.replace(
+            self,
+            row=self.row[:kept],
+            texts=self.texts[:kept],
+            labels=self.labels[:kept] if self.labels is not None else None,
+            rejects=[reject for reject in self.rejects if reject.row < end],
+            table=self.table.slice(0, kept) if self.table is not None else None,
+            raw=self.raw[:kept] if self.raw is not None else None,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from batchscore import delimited
 from batchscore.errors import DataError, printable
@@ -19,29 +19,28 @@ if TYPE_CHECKING:
 def describe(source: Source, settings: ReadSettings) -> Layout:
     """Find the dialect and the header; every column is text. A file without a header has no columns and no rows."""
     head = head_of(source, settings.max_expansion)
-    dialect = delimited.sniff(
-        head, delimiter=settings.delimiter, quotechar=settings.quotechar, encoding=settings.encoding
-    )
     try:
-        header = delimited.read_header(io.BytesIO(head), dialect)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{printable(source.path)}, line 1: the header is not {dialect.encoding}. Name the right --encoding "
-            "(cp1252 is common)."
-        ) from error
+        given = {"delimiter": settings.delimiter, "quotechar": settings.quotechar, "encoding": settings.encoding}
+        dialect = delimited.sniff(head, **given)
+        stream = io.BytesIO(head)
+        header = delimited.read_header(stream, dialect, _limits(settings))
+    except DataError as error:
+        raise DataError(f"{printable(source.path)}: {error}") from error
+    details = {"dialect": dialect.to_json()}
     if header is None:
-        return Layout(columns=(), details={"dialect": dialect.to_json(), "header": ""})
-    if len(header.fields) > settings.max_columns:
-        raise DataError(
-            f"{printable(source.path)}, line 1: {len(header.fields)} columns. Raise --max-columns if they are meant."
-        )
-    details = {
-        "dialect": dialect.to_json(),
-        "header": (dialect.bom_bytes + header.raw).hex(),
-        "offset": header.offset + len(header.raw),
-        "line": header.line + header.raw_lines,
-    }
+        return Layout(columns=(), details={**details, "header": ""})
+    start = delimited.next_position(header, dialect)
+    details |= {"header": (dialect.bom + header.raw).hex(), "offset": start.offset, "line": start.line}
     return Layout(columns=tuple(Column(name, "string") for name in header.fields), details=details)
+
+
+def _limits(settings: ReadSettings) -> delimited.Limits:
+    return delimited.Limits(max_row_bytes=settings.max_row_bytes, max_columns=settings.max_columns)
+
+
+def dialect_of(layout: Layout) -> delimited.Dialect:
+    """The dialect that :func:`describe` found."""
+    return delimited.Dialect.from_json(layout.details["dialect"])
 
 
 def read(
@@ -56,3 +55,27 @@ def read(
         go_to(stream, source, start.offset)
         items = _items(stream, layout, columns, settings, start)
         yield from cut(items, columns.label is not None, settings, start)
+
+
+def _items(
+    stream: IO[bytes], layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+) -> Iterator[Item | Reject]:
+    names = [column.name for column in layout.columns]
+    text_at = names.index(columns.text)
+    label_at = names.index(columns.label) if columns.label is not None else None
+    blocks = delimited.read_records(
+        stream,  # type: ignore[arg-type]
+        dialect_of(layout),
+        len(names),
+        _limits(settings),
+        offset=start.offset,
+        line=start.line,
+        header=names,
+    )
+    for block in blocks:
+        for record in block:
+            if isinstance(record, delimited.Rejected):
+                yield Reject(0, record.line, record.offset, record.reason, record.column, record.raw)
+            else:
+                label = record.fields[label_at] if label_at is not None else None
+                yield Item(record.raw, record.line, record.offset, record.fields[text_at], label)

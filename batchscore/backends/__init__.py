@@ -1,0 +1,60 @@
+"""Token ids in, logits out: a backend is one class with ``logits`` and ``release``, and one entry in ``BACKENDS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from batchscore.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from batchscore.bundle import Bundle
+    from batchscore.records import MicroBatch
+
+__all__ = ["BACKENDS", "Backend", "OutOfDeviceMemoryError", "open_backend"]
+
+
+class OutOfDeviceMemoryError(Exception):
+    """A micro-batch did not fit the device; fewer rows may."""
+
+
+class Backend(Protocol):
+    """A loaded model on a device, at a precision."""
+
+    device: str
+    precision: str
+
+    def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
+        """Logits ``[b, C]`` float32 of one micro-batch.
+
+        Raises:
+            OutOfDeviceMemoryError: it does not fit.
+        """
+
+    def release(self) -> None:
+        """Give back what the device holds beyond the weights, after it ran out of memory."""
+
+
+def _torch(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, device, precision)
+
+
+BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {"torch": _torch}
+
+
+def open_backend(name: str, bundle: Bundle, device: str, precision: str) -> Backend:
+    """Load the bundle's model; ``name`` ``auto`` is torch.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        UsageError: no such backend or device.
+    """
+    kind = "torch" if name == "auto" else name
+    if kind not in BACKENDS:
+        raise UsageError(f"There is no backend {name!r}; there are: {', '.join(BACKENDS)}.")
+    return BACKENDS[kind](bundle, device, precision)

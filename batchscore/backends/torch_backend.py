@@ -1,0 +1,104 @@
+"""The model as PyTorch runs it, on a CPU or a CUDA GPU."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.backends import OutOfDeviceMemoryError
+from batchscore.errors import ModelError, UsageError, printable
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from batchscore.bundle import Bundle
+    from batchscore.records import MicroBatch
+
+_LOG = logging.getLogger(__name__)
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {wanted}: this machine or this build of torch has no CUDA GPU. Use --device cpu.")
+    return wanted
+
+
+class TorchBackend:
+    """An ``AutoModelForSequenceClassification`` in evaluation mode, its weights in the chosen precision."""
+
+    def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
+        import torch
+
+        if precision not in _DTYPES:
+            raise UsageError(f"--precision {precision} is not for the torch backend; it has: {', '.join(_DTYPES)}.")
+        self.device = resolve_device(device)
+        self.precision = precision
+        self._torch = torch
+        self._model = _load(bundle, getattr(torch, _DTYPES[precision])).to(self.device).eval()
+        parameters = self._model.forward.__code__.co_varnames
+        self._takes_mask = "attention_mask" in parameters
+
+    def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
+        """Logits ``[b, C]`` float32; on a GPU the copy is pinned and asynchronous."""
+        try:
+            with self._torch.inference_mode():
+                output = self._model(
+                    input_ids=self._on_device(batch.input_ids),
+                    attention_mask=self._on_device(batch.attention_mask),
+                )
+                logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
+        except self._torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemoryError(str(error)) from error
+        return logits
+
+    def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
+        tensor = self._torch.from_numpy(array)
+        if self.device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def release(self) -> None:
+        """Empty the allocator's cache."""
+        if self.device != "cpu":
+            self._torch.cuda.empty_cache()
+
+
+def _load(bundle: Bundle, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers has no types
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            bundle.path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise ModelError(
+            f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "
+            "transformers with a sequence-classification head."
+        ) from error
+    missing = [*info["missing_keys"], *info.get("mismatched_keys", [])]
+    if missing:
+        raise ModelError(
+            f"{printable(bundle.path)}: {len(missing)} weights of the classifier are not in the folder "
+            f"({printable(sorted(map(str, missing))[0])}), so it was not trained as one. Train it with: batchscore-train"
+        )
+    return model

@@ -1,0 +1,89 @@
+"""All parts in this process: reading and tokenising, computing, and staging at the same time, over bounded queues."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from batchscore import scoring
+from batchscore.records import Part, Predictions, Rows
+from batchscore.scoring import Model
+
+T = TypeVar("T")
+
+_AHEAD = 2
+"""Parts that wait before and behind the device at the most."""
+
+
+def run(
+    parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
+) -> None:
+    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a thread of its own.
+
+    The first error, whichever stage it comes from, ends the run; parts that ``sink`` has taken stay taken.
+    """
+
+    def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
+        for part, rows in parts:
+            yield part, rows, scoring.prepare(rows.texts, model)
+
+    def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
+        sink(part, rows, scoring.conclude(ready, computed, model))
+
+    pending: collections.deque[Future[None]] = collections.deque()
+    with ahead(prepared()) as stream, ThreadPoolExecutor(1, "stage") as stage:
+        try:
+            for part, rows, ready in stream:
+                pending.append(stage.submit(conclude, part, rows, ready, scoring.compute(ready, model)))
+                while len(pending) > _AHEAD or (pending and pending[0].done()):
+                    pending.popleft().result()
+            while pending:
+                pending.popleft().result()
+        except BaseException:
+            stage.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
+    """Let a thread run through ``items`` up to ``size`` ahead of whoever takes them; its error comes out in its place."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def offer(kind: str, value: Any) -> bool:  # noqa: ANN401 - an item or an error
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((kind, value), timeout=0.1)
+                return True
+        return False
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if not offer("item", item):
+                    return
+            offer("end", None)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the item would have come out
+            offer("error", error)
+
+    def taken() -> Iterator[T]:
+        while True:
+            kind, value = waiting.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+
+    thread = threading.Thread(target=feed, name="ahead", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        stopped.set()
+        thread.join(timeout=2)

@@ -1,0 +1,126 @@
+"""INPUT arguments in, files out: folders and globs resolved, each file named below ``predictions/`` and hashed."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from batchscore.errors import DataError, NoInputError, printable
+from batchscore.readers import Source, format_of_name, identify
+from batchscore.readers.source import reading
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An input file as it lies there now."""
+
+    source: Source
+    name: str
+    """Its path below the folder that all inputs share, with ``/``."""
+    sha256: str
+    identity: tuple[int, int, int]
+    """Size in bytes, time of change in nanoseconds and inode: what a writer changes."""
+
+    def assert_unchanged(self) -> None:
+        """Raise :class:`DataError` if the file was written to since it was hashed."""
+        if _identity(self.source.path) != self.identity:
+            raise DataError(
+                f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
+                "it when it is whole, then run the same command again."
+            )
+
+
+def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -> list[FoundFile]:
+    """Resolve files, folders and globs, in the order given (names sorted within a folder or glob), each file once.
+
+    What lies below ``exclude`` (the run folder) is left out.
+
+    Raises:
+        NoInputError: an argument names nothing.
+    """
+    paths: dict[Path, Path] = {}
+    for argument in inputs:
+        for path in _expand(argument):
+            real = path.resolve()
+            if not real.is_relative_to(exclude.resolve()):
+                paths.setdefault(real, path)
+    if not paths:
+        raise NoInputError(f"No file to score in {printable(', '.join(inputs))}.")
+    names = _names(list(paths.values()))
+    return [_found(path, name, given_format) for path, name in zip(paths.values(), names, strict=True)]
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        found = sorted(_scorable_below(path))
+        if not found:
+            raise NoInputError(
+                f"The folder {printable(path)} holds no .csv, .tsv, .parquet or .jsonl file (compressed or not)."
+            )
+        return found
+    if path.exists():
+        return [path]
+    if glob.has_magic(argument):
+        found = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+        files = [match for match in found if not match.is_dir()]
+        if files:
+            return files
+    raise NoInputError(f"No such input: {printable(argument)}. Check the path; a glob must be quoted and match a file.")
+
+
+def _scorable_below(folder: Path) -> Iterator[Path]:
+    """Files with a known suffix; hidden ones and those that start with ``_`` are markers of some program."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in files:
+            if not name.startswith((".", "_")) and format_of_name(name):
+                yield Path(root) / name
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Names below ``predictions/``: the file name, or the path below the common folder where there are several."""
+    folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
+    common = Path(os.path.commonpath(folders))
+    return [(folder / path.name).relative_to(common).as_posix() for folder, path in zip(folders, paths, strict=True)]
+
+
+def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
+    identity = _identity(path)
+    source = identify(path, given_format)
+    with reading(source), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FoundFile(source, name, digest, identity)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise NoInputError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise NoInputError(f"{printable(path)} is not a regular file; pipes and devices cannot be scored again.")
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def output_names(names: Iterable[str], suffix: str) -> list[str]:
+    """Names with the suffix of another format; where two would meet, it is put behind the whole name.
+
+    >>> output_names(["a.csv", "b.csv.gz", "b.jsonl"], ".parquet")
+    ['a.parquet', 'b.csv.gz.parquet', 'b.jsonl.parquet']
+    """
+    names = list(names)
+    short = [_stem(name) + suffix for name in names]
+    return [one if short.count(one) == 1 else name + suffix for one, name in zip(short, names, strict=True)]
+
+
+def _stem(name: str) -> str:
+    from batchscore.readers import plain_name
+
+    plain = plain_name(name)
+    return plain.rpartition(".")[0] if format_of_name(plain) else plain

@@ -1,0 +1,227 @@
+"""Labelled rows whose prediction differs, likeliest label errors first: for programs (Parquet) and for people (CSV).
+
+Only the sort keys of the mismatches are held in memory (16 bytes each); the rows are taken from the staged parts, a few
+hundred at a time, in their final order.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.parts import StagedPart
+from batchscore.records import InputFile, Part
+from batchscore.writers import as_text, input_columns, input_schema, write_row_groups
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TEXT_CUT = 2000
+"""Characters of a text in ``mismatches.csv``."""
+_CHUNK = 512
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
+_OWN = (
+    ("file", pa.string()),
+    ("row", pa.int64()),
+    ("given_label", pa.string()),
+    ("predicted_label", pa.string()),
+    ("probability", pa.float32()),
+    ("prob_given", pa.float32()),
+    ("label_quality", pa.float32()),
+    ("is_label_issue", pa.bool_()),
+    ("n_tokens", pa.int32()),
+    ("truncated", pa.bool_()),
+    ("text", pa.large_string()),
+)
+
+
+class Keys(NamedTuple):
+    """The mismatches of a run in their final order, ``m`` rows: where each is, and what its label is worth."""
+
+    part: NDArray[np.int32]
+    index: NDArray[np.int32]
+    quality: NDArray[np.float32]
+    is_issue: NDArray[np.bool_]
+
+
+def mismatched(part: StagedPart) -> NDArray[np.int64]:
+    """Indices of the rows of a part with a known label and another prediction."""
+    given, predicted = part.given, part.predicted
+    return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
+
+
+def in_order(part: NDArray[np.int32], index: NDArray[np.int32], quality: NDArray[np.float32], is_issue: NDArray[np.bool_]) -> Keys:
+    """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
+    order = np.lexsort((index, part, quality))
+    return Keys(part[order], index[order], quality[order], is_issue[order])
+
+
+class MismatchTable:
+    """The columns of the mismatch report over all files of a run, and its rows chunk by chunk."""
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        parts: Sequence[Part],
+        labels: Sequence[str],
+        open_part: Callable[[int], StagedPart],
+    ) -> None:
+        self._files, self._parts, self._labels = files, parts, labels
+        self._open = functools.lru_cache(maxsize=256)(open_part)
+        self._schemas = [input_schema(file) for file in files]
+        self._roles = [_roles(file, schema) for file, schema in zip(files, self._schemas, strict=True)]
+        self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
+        self.others = self._other_fields()
+        own = [pa.field(name, kind) for name, kind in _OWN]
+        ids = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
+        self.schema = pa.schema([*own[:2], *ids, *own[2:], *self.others.values()])
+
+    def _id_type(self) -> pa.DataType:
+        kinds = {
+            _plain_type(schema.field(roles["id"]).type)
+            for schema, roles in zip(self._schemas, self._roles, strict=True)
+            if "id" in roles
+        }
+        return kinds.pop() if len(kinds) == 1 else pa.large_string()
+
+    def _other_fields(self) -> dict[str, pa.Field]:
+        """The remaining columns of all files; where files disagree about a type, text."""
+        fields: dict[str, pa.Field] = {}
+        for schema, roles in zip(self._schemas, self._roles, strict=True):
+            for name, place in _others(schema, roles).items():
+                field = schema.field(place)
+                kind = _plain_type(field.type)
+                if name in fields and fields[name].type != kind:
+                    kind = pa.large_string()
+                fields[name] = pa.field(name, kind)
+        return fields
+
+    def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """The rows of ``keys`` in order, a few hundred at a time."""
+        for start in range(0, len(keys.part), _CHUNK):
+            yield self._chunk(Keys(*(column[start : start + _CHUNK] for column in keys)))
+
+    def _chunk(self, keys: Keys) -> pa.RecordBatch:
+        pieces: list[pa.RecordBatch] = []
+        places: list[NDArray[np.int64]] = []
+        for number in np.unique(keys.part):
+            at = np.flatnonzero(keys.part == number)
+            pieces.append(self._rows(int(number), Keys(*(column[at] for column in keys))))
+            places.append(at)
+        back = np.argsort(np.concatenate(places), kind="stable")
+        return pa.concat_batches(pieces).take(pa.array(back))
+
+    def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
+        """The rows ``keys.index`` of one part, in the columns of the report."""
+        whole = self._open(number)
+        part = StagedPart(whole.batch.take(pa.array(keys.index)), whole.n_labels, whole.facts)
+        place = self._parts[number].file
+        file, roles = self._files[place], self._roles[place]
+        columns = input_columns(part, file)
+        rows = np.arange(len(keys.index))
+        values: dict[str, Any] = {
+            "file": pa.array([file.name] * len(rows), pa.string()),
+            "row": pa.array(part.row),
+            "given_label": pa.array([self._labels[k] for k in part.given], pa.string()),
+            "predicted_label": part.added[0],
+            "probability": part.added[1],
+            "prob_given": pa.array(part.probabilities[rows, part.given]),
+            "label_quality": pa.array(keys.quality),
+            "is_label_issue": pa.array(keys.is_issue),
+            "n_tokens": part.added[-3],
+            "truncated": part.added[-2],
+            "text": _cast(columns[roles["text"]], pa.large_string()),
+        }
+        if self.id_name is not None:
+            kind = self.schema.field(self.id_name).type
+            values[self.id_name] = (
+                _cast(columns[roles["id"]], kind) if "id" in roles else pa.nulls(len(rows), kind)
+            )
+        others = _others(self._schemas[place], roles)
+        for name, field in self.others.items():
+            values[name] = (
+                _cast(columns[others[name]], field.type) if name in others else pa.nulls(len(rows), field.type)
+            )
+        return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
+
+
+def free_name(name: str) -> str:
+    """An input column's name in the report, out of the way of the report's own names."""
+    return f"input_{name}" if name in {own for own, _ in _OWN} else name
+
+
+def _roles(file: InputFile, schema: pa.Schema) -> dict[str, int]:
+    if not schema.names:
+        return {}
+    roles = {"text": schema.names.index(file.columns.text)}
+    if file.columns.id is not None:
+        roles["id"] = schema.names.index(file.columns.id)
+    return roles
+
+
+def _others(schema: pa.Schema, roles: dict[str, int]) -> dict[str, int]:
+    """Name in the report → place of every column that is neither text nor id; a name that occurs twice is numbered."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(schema.names):
+        if place not in roles.values():
+            free, count = free_name(name), 2
+            while free in places:
+                free, count = f"{free_name(name)}_{count}", count + 1
+            places[free] = place
+    return places
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return _plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if array.type == kind:
+        return array
+    return pa.array([None if value is None else as_text(value) for value in array.to_pylist()], kind)
+
+
+def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
+    """``mismatches.parquet``: exact values, every input column."""
+    write_row_groups(table.batches(keys), table.schema, out)
+
+
+def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
+    """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, the other input columns left out."""
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", errors="backslashreplace", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    names = [name for name in table.schema.names if name not in table.others]
+    writer.writerow([for_spreadsheet(name) for name in names])
+    for batch in table.batches(keys):
+        columns = [[_cell(value) for value in _plain_values(batch.column(name))] for name in names]
+        writer.writerows(zip(*columns, strict=True))
+    text.detach()
+
+
+def _plain_values(array: pa.Array) -> Sequence[Any]:
+    if pa.types.is_float32(array.type):
+        return [str(value) for value in array.to_numpy(zero_copy_only=False)]
+    return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - any value of the report
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    return for_spreadsheet(as_text(value)[:TEXT_CUT])
+
+
+def for_spreadsheet(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would take for a formula (OWASP, "CSV Injection").
+
+    >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1")
+    ("'=1+1", '1+1')
+    """
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text

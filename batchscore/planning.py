@@ -1,0 +1,309 @@
+"""Everything that can be known about the inputs is known before the first row is scored.
+
+One pass over each file, far faster than scoring it, finds its parts, its rejects and its label values. So a file with
+too many bad rows, without a text column or with labels that the model does not know costs seconds, not the night; and
+the plan, kept in the run's staging folder, is what a resumed run goes on with.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.bundle import label_key, match_labels
+from batchscore.errors import DataError, printable
+from batchscore.inputs import FoundFile
+from batchscore.readers import Source, describe, read
+from batchscore.records import (
+    UNKNOWN_LABEL,
+    UNLABELLED,
+    Column,
+    ColumnChoice,
+    InputFile,
+    Layout,
+    Part,
+    Position,
+    Reject,
+    Rows,
+)
+from batchscore.parts import added_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.bundle import Bundle
+    from batchscore.config import ReadSettings, ScoreSettings
+
+_TEXT_NAMES = ("text", "review", "review_text", "reviewtext", "content", "body", "comment", "sentence", "message", "document")
+_LABEL_NAMES = ("label", "labels", "sentiment", "target", "class", "category", "given_label", "y")
+_ID_NAMES = ("id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx")
+_LISTED_LABELS = 100
+"""Distinct unknown label values that are listed; further ones are counted together."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do: its files, their parts, and how rows are counted."""
+
+    files: tuple[InputFile, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files, rejects included."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def rejects(self) -> int:
+        """Rows that cannot be read."""
+        return sum(file.rejects for file in self.files)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any file has a label column that the model's labels are held against."""
+        return any(file.columns.label for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"files": [dataclasses.asdict(file) for file in self.files], "parts": [list(_flat(p)) for p in self.parts]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_json`."""
+        parts = (Part(number, file, Position(row, offset, line), rows) for number, file, row, offset, line, rows in value["parts"])
+        return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
+
+
+def _flat(part: Part) -> tuple[int, ...]:
+    return part.number, part.file, *part.start, part.rows
+
+
+def _file_from_json(value: Mapping[str, Any]) -> InputFile:
+    layout = value["layout"]
+    columns = tuple(Column(*column) for column in layout["columns"])
+    return InputFile(
+        **{
+            **value,
+            "layout": Layout(columns, layout["details"]),
+            "columns": ColumnChoice(**value["columns"]),
+        }
+    )
+
+
+class GivenLabels:
+    """Given label values as indices of the model's labels; the same table for every file of a run."""
+
+    def __init__(self, bundle: Bundle, label_map: Mapping[str, str]) -> None:
+        self._table = match_labels(bundle.labels, label_map)
+
+    def index(self, value: object) -> int:
+        """The label's index; ``UNLABELLED`` for null, NaN and empty; ``UNKNOWN_LABEL`` for what no label matches."""
+        if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
+            return UNLABELLED
+        key = label_key(value)
+        return self._table.get(key, UNKNOWN_LABEL) if key else UNLABELLED
+
+    def indices(self, labels: Sequence[object] | None, rows: int) -> NDArray[np.int32]:
+        """The indices of a part's label values, int32 ``[rows]``."""
+        if labels is None:
+            return np.full(rows, UNLABELLED, dtype=np.int32)
+        return np.fromiter((self.index(value) for value in labels), dtype=np.int32, count=rows)
+
+
+def make_plan(found: Sequence[FoundFile], bundle: Bundle, settings: ScoreSettings, rejects: IO[bytes]) -> Plan:
+    """Read every file once; unreadable rows are written to ``rejects`` as JSON Lines.
+
+    Raises:
+        DataError: a damaged file, a schema that cannot be scored, a name that is taken, or labels of which the model
+            knows none.
+    """
+    use_labels = not bundle.has_generic_labels or bool(settings.label_map)
+    looks = [_look(file, settings.read, use_labels) for file in found]
+    added = set(added_names(bundle.labels, settings.prefix))
+    for file, (layout, _) in zip(found, looks, strict=True):
+        _refuse_taken(file.source, {column.name for column in layout.columns} & added)
+    given = GivenLabels(bundle, settings.label_map)
+    files: list[InputFile] = []
+    parts: list[Part] = []
+    left = settings.limit
+    for file, (layout, columns) in zip(found, looks, strict=True):
+        survey = _Survey(file, layout, columns, given)
+        for rows in survey.read(settings.read, left):
+            _refuse_taken(file.source, rows.names & added)
+            parts.append(Part(len(parts), len(files), rows.start, rows.rows_in))
+            rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+        files.append(survey.result())
+        left = None if left is None else left - files[-1].rows
+    _refuse_unknown_labels(files, bundle)
+    return Plan(tuple(files), tuple(parts))
+
+
+def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
+    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other."""
+    stream: Iterator[Rows] | None = None
+    following: tuple[int, int] | None = None
+    for part in wanted:
+        file = plan.files[part.file]
+        if stream is None or following != (part.file, part.number):
+            source = Source(Path(file.path), file.format, file.compression)
+            stream = read(source, file.layout, file.columns, settings, part.start)
+        rows = next(stream, None)
+        rows = rows.head(part.rows) if rows else None
+        if rows is None or rows.rows_in != part.rows or rows.start != part.start:
+            raise DataError(
+                f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
+                "name, rename it when it is whole, and run the same command again."
+            )
+        following = (part.file, part.number + 1)
+        yield part, rows
+
+
+class _Survey:
+    """The first pass over one file."""
+
+    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, given: GivenLabels) -> None:
+        self._file, self._layout, self._columns, self._given = file, layout, columns, given
+        self._rows = self._rejects = self._labelled = 0
+        self._unknown: collections.Counter[str] = collections.Counter()
+        self._names = {column.name: column for column in layout.columns}
+
+    def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
+        """Yield the file's parts, ``limit`` rows at the most, and count what is in them."""
+        for whole in read(self._file.source, self._layout, self._columns, settings):
+            if limit is not None and self._rows >= limit:
+                return
+            rows = whole if limit is None else whole.head(limit - self._rows)
+            self._rows += rows.rows_in
+            self._rejects += len(rows.rejects)
+            for name in sorted(rows.names - self._names.keys()):
+                self._names[name] = Column(name, "other")
+            self._count_labels(rows.labels or ())
+            yield rows
+
+    def _count_labels(self, labels: Sequence[object]) -> None:
+        for value in labels:
+            index = self._given.index(value)
+            self._labelled += index >= 0
+            if index == UNKNOWN_LABEL:
+                name = printable(value)[:100]
+                known = name in self._unknown or len(self._unknown) < _LISTED_LABELS
+                self._unknown[name if known else "(other)"] += 1
+
+    def result(self) -> InputFile:
+        """What the plan keeps of the file."""
+        source = self._file.source
+        return InputFile(
+            path=str(source.path),
+            name=self._file.name,
+            format=source.format,
+            compression=source.compression,
+            size=self._file.identity[0],
+            sha256=self._file.sha256,
+            layout=dataclasses.replace(self._layout, columns=tuple(self._names.values())),
+            columns=self._columns,
+            rows=self._rows,
+            rejects=self._rejects,
+            labelled=self._labelled,
+            unknown_labels=dict(sorted(self._unknown.items())),
+        )
+
+
+def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[Layout, ColumnChoice]:
+    layout = describe(file.source, settings)
+    if not layout.columns:  # an empty file has no columns to choose from
+        return layout, ColumnChoice(text=settings.text_column or "")
+    return layout, choose_columns(layout, settings, file.source.path, use_labels)
+
+
+def choose_columns(layout: Layout, settings: ReadSettings, path: Path, use_labels: bool = True) -> ColumnChoice:
+    """Find the text, label and id columns by name and type; what is given by name wins.
+
+    Raises:
+        DataError: no text column, several candidates, or a named column that is not there; the message lists the columns.
+    """
+    label = _pick("label", settings.label_column, _LABEL_NAMES, layout, path) if use_labels else None
+    identifier = _pick("id", settings.id_column, _ID_NAMES, layout, path)
+    text = _pick("text", settings.text_column, _TEXT_NAMES, layout, path)
+    if text is None:
+        strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in {label, identifier}]
+        if len(strings) != 1:
+            what = "no text column by name" if not strings else f"{len(strings)} columns could be the text"
+            raise DataError(
+                f"{printable(path)}: {what}. Name it with --text-column. Columns: {_listed(layout)}."
+            )
+        text = strings[0]
+    return ColumnChoice(text, label, identifier)
+
+
+def _pick(role: str, wanted: str | None, known: Sequence[str], layout: Layout, path: Path) -> str | None:
+    names = [column.name for column in layout.columns]
+    if wanted == "":
+        return None
+    found = [wanted] if wanted is not None else [c.name for c in layout.columns if _may_be(role, c, known)]
+    if wanted is not None and wanted not in names:
+        close = difflib.get_close_matches(wanted, names, 1)
+        hint = f" Did you mean {printable(close[0])}?" if close else ""
+        raise DataError(
+            f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{printable(path)}: {len(found)} columns could be the {role} ({printable(', '.join(found))}). Choose one "
+            f"with --{role}-column. Columns: {_listed(layout)}."
+        )
+    if found and names.count(found[0]) > 1:
+        raise DataError(
+            f"{printable(path)} has {names.count(found[0])} columns named {printable(found[0])}. Rename one of them."
+        )
+    return found[0] if found else None
+
+
+def _may_be(role: str, column: Column, known: Sequence[str]) -> bool:
+    kinds = {"text": {"string", "null"}, "label": {"string", "integer", "boolean", "null", "other"}}
+    return column.name.strip().casefold() in known and column.kind in kinds.get(role, {column.kind})
+
+
+def _listed(layout: Layout) -> str:
+    names = [f"{printable(column.name)} ({column.kind})" for column in layout.columns]
+    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
+    return ", ".join(names[:40]) + more
+
+
+def _refuse_taken(source: Source, taken: set[str]) -> None:
+    if taken:
+        raise DataError(
+            f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
+            "prefix before the added names, for example --prefix batchscore_"
+        )
+
+
+def _refuse_unknown_labels(files: Sequence[InputFile], bundle: Bundle) -> None:
+    for file in files:
+        if file.unknown_labels and not file.labelled:
+            values = ", ".join(list(file.unknown_labels)[:10])
+            raise DataError(
+                f"{printable(file.path)}: none of the values in its label column {printable(file.columns.label)} "
+                f"({values}) is a label of the model ({printable(', '.join(bundle.labels))}). Say what they mean with "
+                "--label-map GIVEN=LABEL, name another --label-column, or score without labels: --no-labels"
+            )
+
+
+def _reject_line(name: str, reject: Reject) -> bytes:
+    value = {
+        "file": name,
+        "row": reject.row,
+        "line": reject.line,
+        "byte_offset": reject.offset,
+        "reason": reject.reason,
+        "column": reject.column,
+        "raw": base64.b64encode(reject.raw).decode(),
+    }
+    return json.dumps(value, ensure_ascii=True).encode() + b"\n"

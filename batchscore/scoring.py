@@ -1,0 +1,202 @@
+"""One part, from its rows to its predictions: the whole flow on one screen.
+
+``prepare`` (tokenise, plan) and ``conclude`` (probabilities, input order) need no device, so an engine may run them
+beside ``compute``; ``score_part`` is the three in a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from batchscore import batching
+from batchscore.backends import Backend, OutOfDeviceMemoryError
+from batchscore.errors import ModelError, printable
+from batchscore.evaluation import apply_temperature
+from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.bundle import Bundle
+    from batchscore.tokenization import Tokenizer
+
+CANARY_TOLERANCE = 0.01
+"""The largest change of a canary's probability that a precision may bring."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Model:
+    """Everything that turns texts into probabilities."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    backend: Backend
+    max_batch_tokens: int
+    long_text: str
+
+
+class Prepared(NamedTuple):
+    """A part ready for the device."""
+
+    status: NDArray[np.int8]
+    unique: NDArray[np.int64]
+    """Index into the distinct texts of each row, -1 where there is nothing to score."""
+    encodings: Encodings
+    """Of the distinct texts."""
+
+
+class Computed(NamedTuple):
+    """What the device gave: logits ``[sequences, C]`` float32 (NaN where it failed), failures and what it took."""
+
+    logits: NDArray[np.float32]
+    failures: dict[int, str]
+    work: dict[str, float]
+
+
+def score_part(rows: Rows, model: Model) -> Predictions:
+    """Score the rows of a part; predictions come back in input order."""
+    prepared = prepare(rows.texts, model)
+    return conclude(prepared, compute(prepared, model), model)
+
+
+def prepare(texts: Sequence[str | None], model: Model) -> Prepared:
+    """Tell rows without a text apart, and tokenise each distinct text once."""
+    status = np.array([_status_of(text) for text in texts], dtype=np.int8)
+    seen: dict[str, int] = {}
+    unique = np.full(len(texts), -1, dtype=np.int64)
+    for index, text in enumerate(texts):
+        if status[index] == Status.OK and text is not None:
+            unique[index] = seen.setdefault(text, len(seen))
+    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.long_text))
+
+
+def _status_of(text: str | None) -> Status:
+    if text is None:
+        return Status.NULL_TEXT
+    return Status.OK if text.strip() else Status.EMPTY_TEXT
+
+
+def compute(prepared: Prepared, model: Model) -> Computed:
+    """Run every micro-batch of a part through the model."""
+    sequences = prepared.encodings.input_ids
+    logits = np.full((len(sequences), len(model.bundle.labels)), np.nan, dtype=np.float32)
+    failures: dict[int, str] = {}
+    work = dict.fromkeys(("forward_seconds", "tokens", "padded_tokens", "micro_batches"), 0.0)
+    started = time.perf_counter()
+    longest, pad_id = model.tokenizer.max_length, model.tokenizer.pad_id
+    for batch in batching.micro_batches(sequences, model.max_batch_tokens, longest, pad_id):
+        _run(batch, model.backend, logits, failures)
+        work["tokens"] += int(batch.attention_mask.sum())
+        work["padded_tokens"] += batch.input_ids.size
+        work["micro_batches"] += 1
+    work["forward_seconds"] = time.perf_counter() - started
+    return Computed(logits, failures, work)
+
+
+def _run(
+    batch: MicroBatch, backend: Backend, logits: NDArray[np.float32], failures: dict[int, str]
+) -> None:
+    """Fill in the logits of one micro-batch; one that fails is halved until the row that cannot be scored is alone."""
+    try:
+        result = backend.logits(batch)
+        if not np.isfinite(result).all():
+            raise FloatingPointError("the model's output is not finite")  # noqa: TRY301 - handled like any failure
+        logits[batch.sequence] = result
+        return
+    except OutOfDeviceMemoryError as error:
+        backend.release()
+        reason = f"out of memory: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
+        reason = f"{type(error).__name__}: {error}"
+    if len(batch.sequence) == 1:
+        failures[int(batch.sequence[0])] = printable(reason)[:500]
+        return
+    middle = (len(batch.sequence) + 1) // 2
+    for half in (slice(None, middle), slice(middle, None)):
+        piece = MicroBatch(batch.sequence[half], batch.input_ids[half], batch.attention_mask[half])
+        _run(piece, backend, logits, failures)
+
+
+def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:
+    """Turn logits into calibrated probabilities, windows into one row, and distinct texts back into rows."""
+    encodings = prepared.encodings
+    probabilities = _merged(encodings, computed.logits, model.bundle.temperature)
+    failed = {int(encodings.row[sequence]): reason for sequence, reason in computed.failures.items()}
+    status = prepared.status.copy()
+    failures = []
+    for row, text in enumerate(prepared.unique):
+        if int(text) in failed:
+            status[row] = Status.FAILED
+            failures.append((row, failed[int(text)]))
+    scored = status == Status.OK
+    rows = np.full((len(status), probabilities.shape[1]), np.nan, dtype=np.float32)
+    rows[scored] = probabilities[prepared.unique[scored]]
+    predicted = np.full(len(status), -1, dtype=np.int32)
+    predicted[scored] = rows[scored].argmax(axis=1)
+    work = {**computed.work, "duplicates": float((prepared.unique >= 0).sum() - len(encodings.n_tokens))}
+    n_tokens = np.where(prepared.unique >= 0, _at(encodings.n_tokens, prepared.unique, -1), -1)
+    return Predictions(
+        status=status,
+        predicted=predicted,
+        probabilities=rows,
+        n_tokens=n_tokens.astype(np.int32),
+        truncated=n_tokens > model.tokenizer.max_length,
+        failures=tuple(failures),
+        work=work,
+    )
+
+
+def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> NDArray[np.int32]:
+    return values[index] if len(values) else np.full(len(index), missing, dtype=np.int32)
+
+
+def _merged(encodings: Encodings, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Probabilities ``[texts, C]`` float32: the mean over a text's windows, weighted by their tokens."""
+    probabilities = apply_temperature(logits, temperature)
+    texts = len(encodings.n_tokens)
+    if len(probabilities) == texts:
+        return probabilities
+    total = np.zeros((texts, probabilities.shape[1]), dtype=np.float64)
+    np.add.at(total, encodings.row, probabilities * encodings.weight[:, None])
+    weight = np.bincount(encodings.row, encodings.weight, minlength=texts)
+    return (total / weight[:, None]).astype(np.float32)
+
+
+class CanaryCheck(NamedTuple):
+    """How the canaries of a bundle came out: labels that changed, and the largest change of a probability."""
+
+    labels_changed: int
+    largest_change: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the answers are those of the trained model."""
+        return not self.labels_changed and self.largest_change <= CANARY_TOLERANCE
+
+
+def check_canaries(model: Model) -> CanaryCheck | None:
+    """Score the bundle's canaries on this device and precision; ``None`` for a folder without any.
+
+    Raises:
+        ModelError: the model cannot score a text at all.
+    """
+    canaries = model.bundle.canaries
+    model = dataclasses.replace(model, long_text=model.bundle.long_text)
+    texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
+    prepared = prepare(texts, model)
+    predictions = conclude(prepared, compute(prepared, model), model)
+    if predictions.failures:
+        raise ModelError(
+            f"{printable(model.bundle.path)} cannot score on {model.backend.device} in {model.backend.precision}: "
+            f"{predictions.failures[0][1]}. Try --device cpu --precision fp32."
+        )
+    if canaries is None:
+        return None
+    change = np.abs(predictions.probabilities - canaries.probabilities)
+    changed = predictions.predicted != canaries.probabilities.argmax(axis=1)
+    return CanaryCheck(int(changed.sum()), float(change.max()))

@@ -1,0 +1,250 @@
+"""Staged parts in, prediction files out: a format is one function and one entry in ``WRITERS``.
+
+In the input's own format, a text record keeps its exact bytes and gets the added fields spliced in; a Parquet row keeps
+every column as it was. In another format a value is converted once, as the docstring of its writer says.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import contextlib
+import datetime
+import decimal
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from batchscore import delimited
+from batchscore.parts import StagedPart, added_fields, added_names
+from batchscore.readers.csv_file import dialect_of
+from batchscore.readers.parquet_file import open_parquet
+from batchscore.readers.source import Source
+from batchscore.records import InputFile
+
+_GROUP_ROWS = 32_768
+_GROUP_BYTES = 64 * 2**20
+
+
+class Output(NamedTuple):
+    """What a prediction file is made of."""
+
+    file: InputFile
+    labels: tuple[str, ...]
+    prefix: str
+
+
+SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
+
+
+@contextlib.contextmanager
+def packed(out: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
+    """Compress what is written, with no name or time in it, so that the same rows give the same bytes."""
+    if not compression:
+        yield out
+    elif compression == "gzip":
+        with gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0, compresslevel=6) as stream:
+            yield stream  # type: ignore[misc]
+    elif compression == "bz2":
+        with bz2.BZ2File(out, "wb") as stream:
+            yield stream
+    else:
+        with zstandard.ZstdCompressor().stream_writer(out, closefd=False) as stream:
+            yield stream
+
+
+def write_predictions(
+    parts: Iterable[StagedPart], output: Output, output_format: str, out: IO[bytes]
+) -> None:
+    """Write one prediction file; ``output_format`` ``same`` keeps format and compression of the input."""
+    kind = output.file.format if output_format == "same" else output_format
+    compression = output.file.compression if output_format == "same" else ""
+    with packed(out, compression) as stream:
+        WRITERS[kind](parts, output, stream)
+
+
+def added_texts(part: StagedPart) -> list[list[str]]:
+    """The added columns as text, column by column: null is empty, a float32 the shortest text that reads back equal."""
+    columns: list[list[str]] = []
+    for array in part.added:
+        if pa.types.is_float32(array.type):
+            values = array.to_numpy(zero_copy_only=False)
+            columns.append(["" if value != value else str(value) for value in values])  # noqa: PLR0124
+        elif pa.types.is_boolean(array.type):
+            columns.append(["" if value is None else str(value).lower() for value in array.to_pylist()])
+        else:
+            columns.append(["" if value is None else str(value) for value in array.to_pylist()])
+    return columns
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def write_csv(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+    """CSV; from CSV the records' own bytes, from another format UTF-8 with commas, null as an empty cell."""
+    names = added_names(output.labels, output.prefix)
+    if output.file.format == "csv":
+        dialect = dialect_of(output.file.layout)
+        header = bytes.fromhex(output.file.layout.details["header"])
+    else:
+        dialect = delimited.Dialect()
+        columns = [column.name for column in output.file.layout.columns]
+        header = delimited.encode_fields(columns, dialect) if columns else b""
+    if header:
+        out.write(delimited.append_fields(header, names, dialect))
+    else:
+        out.write(delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect))
+    for part in parts:
+        extra = zip(*added_texts(part), strict=True)
+        for record, fields in zip(_csv_records(part, output.file, dialect), extra, strict=True):
+            out.write(delimited.append_fields(record, fields, dialect))
+
+
+def _csv_records(part: StagedPart, file: InputFile, dialect: delimited.Dialect) -> Iterator[bytes]:
+    if file.format == "csv":
+        yield from part.inputs[0].to_pylist()
+        return
+    for values in zip(*(column.to_pylist() for column in input_columns(part, file)), strict=True):
+        yield delimited.encode_fields([as_text(value) for value in values], dialect)
+
+
+def as_text(value: Any) -> str:  # noqa: ANN401 - any value of an input
+    """A value as people write it: ISO 8601 dates, base64 bytes, JSON for what is nested, nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | list | dict | bytes | float):
+        plain = plain_json(value)
+        return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return str(plain_json(value))
+
+
+def plain_json(value: Any) -> Any:  # noqa: ANN401 - any value of an input
+    """A value of Arrow as JSON holds it; what JSON has no word for becomes text, NaN null."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value) if isinstance(value, decimal.Decimal) else repr(value) if isinstance(value, set) else str(value)
+
+
+# --- JSON Lines ------------------------------------------------------------------------------------------------------
+
+
+def write_jsonl(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+    """JSON Lines; from JSON Lines the lines' own bytes, from CSV each cell as a string, from Parquet plain values."""
+    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
+    if output.file.layout.details.get("bom") == 3:
+        out.write(b"\xef\xbb\xbf")
+    for part in parts:
+        added = zip(*_json_texts(part), strict=True)
+        for record, values in zip(_jsonl_records(part, output.file), added, strict=True):
+            body = record.rstrip()
+            end = record[len(body) :] or b"\n"
+            extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
+            comma = b"" if body[:-1].rstrip() == b"{" else b", "
+            out.write(body[:-1] + comma + extra.encode() + b"}" + end)
+
+
+def _json_texts(part: StagedPart) -> list[list[str]]:
+    columns = []
+    for array, texts in zip(part.added, added_texts(part), strict=True):
+        quoted = pa.types.is_string(array.type)
+        columns.append([("null" if not text else json.dumps(text) if quoted else text) for text in texts])
+    return columns
+
+
+def _jsonl_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
+    if file.format == "jsonl":
+        yield from part.inputs[0].to_pylist()
+        return
+    names = [json.dumps(column.name, ensure_ascii=False) for column in file.layout.columns]
+    for values in zip(*(column.to_pylist() for column in input_columns(part, file)), strict=True):
+        texts = (json.dumps(plain_json(value), ensure_ascii=False) for value in values)
+        yield ("{" + ", ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True)) + "}").encode()
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------------
+
+
+def write_parquet(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+    """Parquet; from Parquet every type as it was, from text formats string columns (see :func:`input_columns`)."""
+    schema = input_schema(output.file)
+    fields = added_fields(output.labels, output.prefix)
+    schema = pa.schema([*schema, *fields], metadata=schema.metadata)
+    batches = (
+        pa.RecordBatch.from_arrays([*input_columns(part, output.file), *part.added], schema=schema) for part in parts
+    )
+    write_row_groups(batches, schema, out)
+
+
+def write_row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any) -> None:  # noqa: ANN401 - pyarrow's sinks
+    """Write record batches as row groups of a bounded size, with page checksums."""
+    with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+        pending: list[pa.RecordBatch] = []
+        rows = size = 0
+        for batch in batches:
+            pending.append(batch)
+            rows += batch.num_rows
+            size += batch.nbytes
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(pending, schema))
+                pending, rows, size = [], 0, 0
+        if pending:
+            writer.write_table(pa.Table.from_batches(pending, schema))
+
+
+def input_schema(file: InputFile) -> pa.Schema:
+    """The Arrow schema of a file's own columns, as predictions in Parquet keep them."""
+    if file.format == "parquet":
+        with open_parquet(Source(Path(file.path), file.format, file.compression)) as parquet:
+            return parquet.schema_arrow
+    return pa.schema([pa.field(column.name, pa.large_string()) for column in file.layout.columns])
+
+
+def input_columns(part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
+    """The input's columns of a part as Arrow arrays.
+
+    Parquet: as they were. CSV: the cells as they were, as strings. JSON Lines: strings as they were, every other value
+    as its JSON text, null and absent as null.
+    """
+    if file.format == "parquet":
+        return part.inputs
+    records = part.inputs[0].to_pylist()
+    n_columns = len(file.layout.columns)
+    if file.format == "csv":
+        dialect = dialect_of(file.layout)
+        rows: list[Sequence[str | None]] = [delimited.parse_record(record, dialect) for record in records]
+    else:
+        rows = [_json_cells(record, file) for record in records]
+    columns = zip(*rows, strict=True) if rows else [()] * n_columns
+    return [pa.array(column, pa.large_string()) for column in columns]
+
+
+def _json_cells(record: bytes, file: InputFile) -> list[str | None]:
+    fields = json.loads(record)
+    values = (fields.get(column.name) for column in file.layout.columns)
+    return [
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for value in values
+    ]
+
+
+Writer = Callable[[Iterable[StagedPart], Output, IO[bytes]], None]
+WRITERS: dict[str, Writer] = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
