@@ -32,7 +32,10 @@ def padded_length(n_tokens: int, longest: int, multiple: int = LENGTH_MULTIPLE) 
 
 
 def plan(
-    lengths: Sequence[int] | NDArray[np.integer], max_batch_tokens: int, longest: int, multiple: int = LENGTH_MULTIPLE
+    lengths: Sequence[int] | NDArray[np.integer],
+    max_batch_tokens: int,
+    longest: int,
+    multiple: int = LENGTH_MULTIPLE,
 ) -> list[NDArray[np.int64]]:
     """Cut sequences into micro-batches, longest first.
 

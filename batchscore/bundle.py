@@ -84,7 +84,9 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
 def _fetched(model: str, revision: str | None) -> Path:
     """Download a hub snapshot: the only place that asks a network, and only for a hub id."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "/")) or Path(model).exists():
-        raise ModelError(f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ...")
+        raise ModelError(
+            f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ..."
+        )
     if not revision or not _COMMIT.fullmatch(revision):
         raise ModelError(
             f"There is no folder {printable(model)}. If it is a hub id, add --revision with the full commit (40 hex "
@@ -109,7 +111,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() and path.resolve().parent != blobs:
-            raise ModelError(f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there.")
+            raise ModelError(
+                f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there."
+            )
         if path.is_file():
             hashes[name] = _digest(path)
         elif not path.is_dir():
@@ -171,9 +175,13 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     if back is not None and {str(key): value for key, value in back.items()} != {
         label: index for index, label in enumerate(labels)
     }:
-        raise ModelError(f"{printable(folder)}/config.json: id2label and label2id disagree. Train or fetch it again.")
+        raise ModelError(
+            f"{printable(folder)}/config.json: id2label and label2id disagree. Train or fetch it again."
+        )
     if config.get("problem_type") == "multi_label_classification":
-        raise ModelError(f"{printable(folder)} gives each text several labels at once, which is not supported.")
+        raise ModelError(
+            f"{printable(folder)} gives each text several labels at once, which is not supported."
+        )
     return labels
 
 
@@ -186,7 +194,9 @@ def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) 
             "train it again."
         )
     if tuple(facts["labels"]) != labels:
-        raise ModelError(f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again.")
+        raise ModelError(
+            f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."
+        )
     canaries = facts["canaries"]
     return Bundle(
         path=folder,
@@ -246,7 +256,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"reads {FORMAT_VERSION}. Install the version of batchscore that wrote it."
         )
     if (folder / FACTS).read_bytes() != _sealed({k: v for k, v in facts.items() if k != "sha256"}):
-        raise ModelError(f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again.")
+        raise ModelError(
+            f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
+        )
     return facts
 
 

@@ -127,7 +127,7 @@ class ScoreSettings:
         }
 
 
-def fingerprint(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def fingerprint(value: Any) -> str:
     """SHA-256 (hex) of a JSON value in its canonical form: sorted keys, no spaces, UTF-8."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -30,6 +30,7 @@ import codecs
 import csv
 import io
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ _HEADER_BYTES = 1 << 20
 _AHEAD_BYTES = 1 << 20
 _AHEAD_LINES = 1000
 _FIELD_LIMIT = 2**31 - 1
+_LONG_TEXT = 4 << 20
+_LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 _BOMS = (
     ("utf-8", codecs.BOM_UTF8),
     ("utf-32-le", codecs.BOM_UTF32_LE),  # before UTF-16: its mark begins with the same two bytes
@@ -256,6 +259,8 @@ def _csv_reader(lines: Iterable[str], dialect: Dialect) -> Reader:
 
 def _text_lines(text: str) -> list[str]:
     """Split as :func:`_physical_lines` does; ``str.splitlines`` would split at more characters."""
+    if len(text) > _LONG_TEXT:  # StringIO is faster, but copies the text at four bytes a character
+        return _LINE.findall(text)
     return list(io.StringIO(text, newline=""))
 
 
@@ -440,23 +445,25 @@ def append_fields(record_raw: bytes, extra: Sequence[str], dialect: Dialect) -> 
 class _Window:
     """The complete physical lines at hand, the first of them a record boundary or a line that is being judged.
 
-    ``texts`` are ``raws`` decoded; ``starts`` has the stream offset of each line and of the end. ``end`` is the offset
-    up to which bytes are known, which may be further. ``is_final`` says that nothing follows.
+    ``texts`` are ``raws`` decoded; ``starts`` has the stream offset of each line and of the end. The bytes from there
+    up to ``end`` are known to belong to the next line. ``is_final`` says that nothing follows, ``is_stretched`` that
+    the window is longer than a block, ``is_suspect`` that it holds a NUL or bytes that cannot be decoded.
     """
 
     raws: list[bytes]
     text: str
     texts: list[str]
-    starts: list[int]
+    starts: array[int]
     line: int
     end: int
     is_final: bool
+    is_stretched: bool
     is_suspect: bool
 
     @cached_property
-    def chars(self) -> list[int]:
+    def chars(self) -> array[int]:
         """The index in ``text`` of each line, and of the end."""
-        return list(accumulate(map(len, self.texts), initial=0))
+        return array("q", accumulate(map(len, self.texts), initial=0))
 
     def raw(self, start: int, end: int) -> bytes:
         """Return the bytes of the lines from ``start`` up to ``end``."""
@@ -495,14 +502,15 @@ class _Source:
         shown = self.buffer[self.start : self.start + self.reach]
         is_final = self.is_at_end and self.start + len(shown) == len(self.buffer)
         raws = _physical_lines(shown, self.encoding, final=is_final)
-        starts = list(accumulate(map(len, raws), initial=position.offset))
+        starts = array("q", accumulate(map(len, raws), initial=position.offset))
         try:
             text = shown[: starts[-1] - position.offset].decode(self.encoding)
             is_suspect = "\0" in text
         except UnicodeDecodeError:
             text, is_suspect = shown[: starts[-1] - position.offset].decode(self.encoding, _MARK), True
-        end = position.offset + len(shown)
-        return _Window(raws, text, _text_lines(text), starts, position.line, end, is_final, is_suspect)
+        end = position.offset + len(shown) // _unit_bytes(self.encoding) * _unit_bytes(self.encoding)
+        texts, is_stretched = _text_lines(text), self.reach > self.block_bytes
+        return _Window(raws, text, texts, starts, position.line, end, is_final, is_stretched, is_suspect)
 
     def consume(self, size: int) -> None:
         """Pass over the bytes that were understood; if there were none, show more next time."""
@@ -559,7 +567,7 @@ def read_records(
         if items:
             yield items
         source.consume(window.starts[used] - position.offset)
-        is_final = window.is_final
+        is_final = window.is_final and used == len(window.raws)
         if not window.raws and window.end - position.offset > limits.max_row_bytes:
             head, size = source.skip_line()
             parser.overflow(head, size, position)
@@ -642,6 +650,8 @@ class _Parser:
             if following is None:
                 break
             index = following
+            if window.is_stretched and self.bad is None:
+                break  # the rest is read block by block again: a long window holds many times its bytes
         return items, index
 
     def overflow(self, head: bytes, size: int, position: Position) -> None:
@@ -656,13 +666,14 @@ class _Parser:
         """Read records at C speed up to the end of the window or the first that csv.reader cannot finish.
 
         Returns the line behind the records that were taken (``first`` if none could be) and the line behind all that
-        csv.reader has seen. Lines before ``seen`` are not shown to it again, except those without any quote.
+        csv.reader has seen. Lines before ``seen`` are not shown to it again, except those without any quote; nor is a
+        stretched window, whose first record is long or damaged.
         """
         plain = self._quote_free(window, first, seen)
         if plain > first:
             rows = list(_csv_reader(window.texts[first:plain], self.dialect))
             return first + self._take_rows(window, rows, range(first, plain + 1), items), seen
-        if first < seen:
+        if first < seen or window.is_stretched:
             return first, seen
         rows, ends = [], [first]
         reader = _csv_reader(map(window.texts.__getitem__, range(first, len(window.texts))), self.dialect)
@@ -825,10 +836,10 @@ class _Parser:
             is_hopeless = (
                 (has_stray or n_fields >= self.n_fields) if strict else self._is_accident(has_stray, n_fields)
             )
-            if text[at] != self.dialect.delimiter or (is_hopeless and (strict or at >= next_line)):
+            if text[at] != self.dialect.delimiter or (is_hopeless and (strict or at > next_line)):
                 return _Scan("broken", n_fields, window.line_of(at) + 1, has_stray)
             at += 1
-        is_broken = at >= next_line and has_stray and n_fields != self.n_fields
+        is_broken = at > next_line and has_stray and n_fields != self.n_fields
         return _Scan(
             "broken" if is_broken else "complete", n_fields, min(window.line_of(at) + 1, stop), has_stray
         )

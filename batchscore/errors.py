@@ -79,12 +79,16 @@ class InterruptedRunError(BatchscoreError):
 
 def missing_extra(feature: str, extra: str) -> UsageError:
     """Name the optional dependency that ``feature`` needs and the command that installs it."""
-    return UsageError(f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'")
+    return UsageError(
+        f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'"
+    )
 
 
 def printable(text: object) -> str:
     """Make ``text`` safe for a terminal or a log line: control characters become escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
 
 
 def storage_error(action: str, path: object, error: OSError) -> StorageError:

@@ -7,14 +7,25 @@ has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore import mismatches
-from batchscore.evaluation import Evaluation, LabelIssues
+from batchscore.errors import NoInputError, printable
+from batchscore.evaluation import (
+    Distributions,
+    Evaluation,
+    LabelIssues,
+    evaluate_gates,
+    flat_metrics,
+    measure_drift,
+    parse_gate,
+)
 from batchscore.inputs import output_names
 from batchscore.parts import StagedPart, read_part
 from batchscore.records import Part
@@ -35,11 +46,17 @@ from batchscore.storage import (
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchscore.bundle import Bundle
     from batchscore.config import ScoreSettings
     from batchscore.planning import Plan
 
 REJECTS = "rejects.jsonl"
+_REPLACED = "replaced.json"
+_LISTED_FAILURES = 1000
+_WORST = 50
+"""Mismatches that the page shows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +80,15 @@ class Staging:
         """The rejects that planning found."""
         return self.folder / REJECTS
 
+    def replaced(self) -> set[str]:
+        """Files of the run that this one replaces (``--force``)."""
+        path = self.folder / _REPLACED
+        return set(json.loads(path.read_bytes())) if path.exists() else set()
+
+    def note_replaced(self, names: Iterable[str]) -> None:
+        """Remember the files of the run that this one replaces."""
+        write_bytes(self.folder / _REPLACED, to_json(sorted(names)))
+
     def part(self, number: int) -> Path:
         """The file of a staged part."""
         return self.parts / f"{number:08d}.arrow"
@@ -81,22 +107,35 @@ class Finish:
         """
         remove_tree(self._staging.final)
         make_folder(self._staging.final / "predictions")
-        metrics = self._metrics()
+        metrics = self._judged(self._metrics())
         self._predictions()
+        worst: list[dict[str, Any]] = []
+        if self._plan.has_labels:
+            table = mismatches.MismatchTable(
+                self._plan.files, self._plan.parts, self._bundle.labels, self._open
+            )
+            keys, metrics["label_issues"] = self._suspects()
+            self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
+            self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
+            worst = table.head(keys, _WORST)
+            metrics["mismatches"] = len(keys.part)
         if self._plan.rejects:
-            self._build(REJECTS, lambda out: _copy(self._staging.rejects, out))
+            self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / "metrics.json", to_json(metrics))
         write_bytes(self._staging.final / "run.json", to_json({**facts, "counts": metrics["counts"]}))
-        worst = self._worst()
         write_bytes(self._staging.final / "report.html", render_run(facts, metrics, worst).encode())
         self._put_in_place()
         return metrics
 
-    def _build(self, name: str, write: Any) -> None:  # noqa: ANN401 - a function of the output stream
+    def _build(self, name: str, write: Any) -> None:
         path = self._staging.final / name
         make_folder(path.parent)
         with atomic_write(path) as out:
             write(out)
+
+    def _copy_rejects(self, out: IO[bytes]) -> None:
+        with self._staging.rejects.open("rb") as rejects:
+            shutil.copyfileobj(rejects, out)
 
     def _parts(self, file: int | None = None) -> Iterator[tuple[Part, StagedPart]]:
         for part in self._plan.parts:
@@ -118,3 +157,79 @@ class Finish:
                 write_predictions((part for _, part in self._parts(index)), output, kind, out)
 
             self._build(f"predictions/{name}", write)
+
+    def _metrics(self) -> dict[str, Any]:
+        """One pass over the staged parts for every number but the label issues."""
+        evaluation = Evaluation(self._bundle.labels, self._calibration_error())
+        duplicates = 0
+        failures: list[dict[str, Any]] = []
+        for part, staged in self._parts():
+            name, given = self._plan.files[part.file].name, staged.given
+            rejects = part.rows - len(given)
+            evaluation.update(given, staged.predictions, slices={"file": name}, rejects=rejects)
+            duplicates += staged.facts["duplicates"]
+            failures += [
+                {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
+            ]
+        metrics = evaluation.metrics()
+        metrics["counts"]["duplicate"] = duplicates
+        metrics["unknown_labels"] = {
+            file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
+        }
+        metrics["failed_rows"] = failures[:_LISTED_FAILURES]
+        return metrics
+
+    def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Add drift against the baseline, and what the gates say."""
+        drift = None
+        if self._settings.baseline is not None:
+            report = measure_drift(
+                _distributions(self._settings.baseline), Distributions.from_metrics(metrics)
+            )
+            metrics["drift"], drift = report.to_json(), report.value
+        gates = [parse_gate(text, self._bundle.labels) for text in self._settings.fail_under]
+        results = evaluate_gates(gates, flat_metrics(metrics, drift))
+        return {**metrics, "gates": [result.to_json() for result in results]}
+
+    def _calibration_error(self) -> float | None:
+        error = self._bundle.facts.get("metrics", {}).get("calibration_error")
+        return None if error is None else float(error)
+
+    def _suspects(self) -> tuple[mismatches.Keys, dict[str, Any]]:
+        """The places of all mismatches in their final order, and what is known of the labels."""
+        issues = LabelIssues(len(self._bundle.labels))
+        for _, staged in self._parts():
+            issues.update_thresholds(staged.given, staged.predictions.probabilities)
+        found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        for part, staged in self._parts():
+            quality = issues.quality(staged.given, staged.predictions.probabilities)
+            index = mismatches.mismatched(staged)
+            found.append((np.full(len(index), part.number), index, quality[index]))
+        columns = zip(*found, strict=True) if found else [(np.empty(0),)] * 3
+        number, index, quality = (np.concatenate(column) for column in columns)
+        quality = quality.astype(np.float32)
+        is_issue = issues.is_label_issue(quality)
+        keys = mismatches.in_order(number.astype(np.int32), index.astype(np.int32), quality, is_issue)
+        return keys, issues.summary()
+
+    def _put_in_place(self) -> None:
+        """Rename every file to its final name, remove what an earlier run left, and write the manifest last."""
+        output = self._settings.output
+        names = files_below(self._staging.final)
+        hashes = {name: sha256_of(self._staging.final / name) for name in names}
+        (output / MANIFEST).unlink(missing_ok=True)
+        sync_folder(output)
+        for stale in self._staging.replaced() - set(names):
+            (output / stale).unlink(missing_ok=True)
+        for name in names:
+            publish(self._staging.final / name, output / name)
+        write_manifest(output, hashes)
+
+
+def _distributions(baseline: Path) -> Distributions:
+    try:
+        return Distributions.from_metrics(json.loads((baseline / "metrics.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoInputError(
+            f"--baseline {printable(baseline)} is no finished run whose metrics can be read ({printable(error)})."
+        ) from error

@@ -71,7 +71,9 @@ def _expand(argument: str) -> list[Path]:
         files = [match for match in found if not match.is_dir()]
         if files:
             return files
-    raise NoInputError(f"No such input: {printable(argument)}. Check the path; a glob must be quoted and match a file.")
+    raise NoInputError(
+        f"No such input: {printable(argument)}. Check the path; a glob must be quoted and match a file."
+    )
 
 
 def _scorable_below(folder: Path) -> Iterator[Path]:
@@ -87,7 +89,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """Names below ``predictions/``: the file name, or the path below the common folder where there are several."""
     folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
     common = Path(os.path.commonpath(folders))
-    return [(folder / path.name).relative_to(common).as_posix() for folder, path in zip(folders, paths, strict=True)]
+    return [
+        (folder / path.name).relative_to(common).as_posix()
+        for folder, path in zip(folders, paths, strict=True)
+    ]
 
 
 def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
@@ -104,7 +109,9 @@ def _identity(path: Path) -> tuple[int, int, int]:
     except OSError as error:
         raise NoInputError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     if not stat.S_ISREG(facts.st_mode):
-        raise NoInputError(f"{printable(path)} is not a regular file; pipes and devices cannot be scored again.")
+        raise NoInputError(
+            f"{printable(path)} is not a regular file; pipes and devices cannot be scored again."
+        )
     return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 

@@ -52,11 +52,16 @@ class Keys(NamedTuple):
 
 def mismatched(part: StagedPart) -> NDArray[np.int64]:
     """Indices of the rows of a part with a known label and another prediction."""
-    given, predicted = part.given, part.predicted
+    given, predicted = part.given, part.predictions.predicted
     return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
 
 
-def in_order(part: NDArray[np.int32], index: NDArray[np.int32], quality: NDArray[np.float32], is_issue: NDArray[np.bool_]) -> Keys:
+def in_order(
+    part: NDArray[np.int32],
+    index: NDArray[np.int32],
+    quality: NDArray[np.float32],
+    is_issue: NDArray[np.bool_],
+) -> Keys:
     """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
     order = np.lexsort((index, part, quality))
     return Keys(part[order], index[order], quality[order], is_issue[order])
@@ -107,6 +112,16 @@ class MismatchTable:
         for start in range(0, len(keys.part), _CHUNK):
             yield self._chunk(Keys(*(column[start : start + _CHUNK] for column in keys)))
 
+    def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
+        """The first ``rows`` mismatches as plain values, the other input columns left out."""
+        names = [name for name in self.schema.names if name not in self.others]
+        first = Keys(*(column[:rows] for column in keys))
+        return [
+            {name: row[name] for name in names}
+            for batch in self.batches(first)
+            for row in batch.select(names).to_pylist()
+        ]
+
     def _chunk(self, keys: Keys) -> pa.RecordBatch:
         pieces: list[pa.RecordBatch] = []
         places: list[NDArray[np.int64]] = []
@@ -131,7 +146,7 @@ class MismatchTable:
             "given_label": pa.array([self._labels[k] for k in part.given], pa.string()),
             "predicted_label": part.added[0],
             "probability": part.added[1],
-            "prob_given": pa.array(part.probabilities[rows, part.given]),
+            "prob_given": pa.array(part.predictions.probabilities[rows, part.given]),
             "label_quality": pa.array(keys.quality),
             "is_label_issue": pa.array(keys.is_issue),
             "n_tokens": part.added[-3],
@@ -146,7 +161,9 @@ class MismatchTable:
         others = _others(self._schemas[place], roles)
         for name, field in self.others.items():
             values[name] = (
-                _cast(columns[others[name]], field.type) if name in others else pa.nulls(len(rows), field.type)
+                _cast(columns[others[name]], field.type)
+                if name in others
+                else pa.nulls(len(rows), field.type)
             )
         return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
 
@@ -212,7 +229,7 @@ def _plain_values(array: pa.Array) -> Sequence[Any]:
     return array.to_pylist()  # type: ignore[no-any-return]
 
 
-def _cell(value: Any) -> str:  # noqa: ANN401 - any value of the report
+def _cell(value: Any) -> str:
     if isinstance(value, bool | int):
         return str(value).lower()
     return for_spreadsheet(as_text(value)[:TEXT_CUT])

@@ -1,7 +1,8 @@
 """A scored part as it is staged: one Arrow IPC file with the rows as they were read and what the model said.
 
 Columns: the input's own (Parquet) or one binary column with the exact bytes of each record (text formats); then the
-added columns; then three of ours: ``row``, ``given`` and ``predicted``. They are found by place, never by name, so that
+added columns; then four of ours: ``row``, ``given``, ``predicted``
+and ``status`` as numbers. They are found by place, never by name, so that
 no name of an input can be in the way.
 """
 
@@ -22,7 +23,7 @@ from batchscore.storage import atomic_write
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OWN = (("row", pa.int64()), ("given", pa.int32()), ("predicted", pa.int32()))
+_OWN = (("row", pa.int64()), ("given", pa.int32()), ("predicted", pa.int32()), ("status", pa.int8()))
 _FACTS = b"batchscore"
 
 
@@ -81,41 +82,31 @@ class StagedPart:
         """The added columns."""
         return self.batch.columns[self.n_inputs : self.n_inputs + self._n_added]
 
+    def _own(self, name: str) -> pa.Array:
+        names = [own for own, _ in _OWN]
+        return self.batch.column(self.batch.num_columns - len(names) + names.index(name))
+
     @property
     def row(self) -> NDArray[np.int64]:
         """Position of each row in its file."""
-        return self.batch.column(self.batch.num_columns - 3).to_numpy()
+        return np.asarray(self._own("row"))
 
     @property
     def given(self) -> NDArray[np.int32]:
         """Index of the given label, -1 without one, -2 for one that the model does not know."""
-        return self.batch.column(self.batch.num_columns - 2).to_numpy()
+        return np.asarray(self._own("given"))
 
     @property
-    def predicted(self) -> NDArray[np.int32]:
-        """Index of the predicted label, -1 where there is none."""
-        return self.batch.column(self.batch.num_columns - 1).to_numpy()
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """``[n, C]``, NaN where there are none."""
+    def predictions(self) -> Predictions:
+        """The predictions as they were staged."""
         columns = self.added[2 : 2 + self.n_labels]
-        return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
-
-    @property
-    def n_tokens(self) -> NDArray[np.int32]:
-        """Tokens before any cut, -1 where there was nothing to count."""
-        return self.added[-3].fill_null(-1).to_numpy()
-
-    @property
-    def truncated(self) -> NDArray[np.bool_]:
-        """Whether the text was longer than the model takes."""
-        return self.added[-2].fill_null(False).to_numpy(zero_copy_only=False)
-
-    @property
-    def status(self) -> pa.Array:
-        """The ``status`` column."""
-        return self.added[-1]
+        return Predictions(
+            status=np.asarray(self._own("status")),
+            predicted=np.asarray(self._own("predicted")),
+            probabilities=np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1),
+            n_tokens=np.asarray(self.added[-3].fill_null(-1)),
+            truncated=self.added[-2].fill_null(False).to_numpy(zero_copy_only=False),
+        )
 
 
 def stage_part(

@@ -21,6 +21,7 @@ import numpy as np
 from batchscore.bundle import label_key, match_labels
 from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
+from batchscore.parts import added_names
 from batchscore.readers import Source, describe, read
 from batchscore.records import (
     UNKNOWN_LABEL,
@@ -34,7 +35,6 @@ from batchscore.records import (
     Reject,
     Rows,
 )
-from batchscore.parts import added_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,18 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.config import ReadSettings, ScoreSettings
 
-_TEXT_NAMES = ("text", "review", "review_text", "reviewtext", "content", "body", "comment", "sentence", "message", "document")
+_TEXT_NAMES = (
+    "text",
+    "review",
+    "review_text",
+    "reviewtext",
+    "content",
+    "body",
+    "comment",
+    "sentence",
+    "message",
+    "document",
+)
 _LABEL_NAMES = ("label", "labels", "sentiment", "target", "class", "category", "given_label", "y")
 _ID_NAMES = ("id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx")
 _LISTED_LABELS = 100
@@ -73,12 +84,18 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"files": [dataclasses.asdict(file) for file in self.files], "parts": [list(_flat(p)) for p in self.parts]}
+        return {
+            "files": [dataclasses.asdict(file) for file in self.files],
+            "parts": [list(_flat(p)) for p in self.parts],
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
-        parts = (Part(number, file, Position(row, offset, line), rows) for number, file, row, offset, line, rows in value["parts"])
+        parts = (
+            Part(number, file, Position(row, offset, line), rows)
+            for number, file, row, offset, line, rows in value["parts"]
+        )
         return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
 
 
@@ -118,7 +135,9 @@ class GivenLabels:
         return np.fromiter((self.index(value) for value in labels), dtype=np.int32, count=rows)
 
 
-def make_plan(found: Sequence[FoundFile], bundle: Bundle, settings: ScoreSettings, rejects: IO[bytes]) -> Plan:
+def make_plan(
+    found: Sequence[FoundFile], bundle: Bundle, settings: ScoreSettings, rejects: IO[bytes]
+) -> Plan:
     """Read every file once; unreadable rows are written to ``rejects`` as JSON Lines.
 
     Raises:
@@ -223,7 +242,9 @@ def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[La
     return layout, choose_columns(layout, settings, file.source.path, use_labels)
 
 
-def choose_columns(layout: Layout, settings: ReadSettings, path: Path, use_labels: bool = True) -> ColumnChoice:
+def choose_columns(
+    layout: Layout, settings: ReadSettings, path: Path, use_labels: bool = True
+) -> ColumnChoice:
     """Find the text, label and id columns by name and type; what is given by name wins.
 
     Raises:

@@ -98,14 +98,12 @@ def compute(prepared: Prepared, model: Model) -> Computed:
     return Computed(logits, failures, work)
 
 
-def _run(
-    batch: MicroBatch, backend: Backend, logits: NDArray[np.float32], failures: dict[int, str]
-) -> None:
+def _run(batch: MicroBatch, backend: Backend, logits: NDArray[np.float32], failures: dict[int, str]) -> None:
     """Fill in the logits of one micro-batch; one that fails is halved until the row that cannot be scored is alone."""
     try:
         result = backend.logits(batch)
         if not np.isfinite(result).all():
-            raise FloatingPointError("the model's output is not finite")  # noqa: TRY301 - handled like any failure
+            raise FloatingPointError("the model's output is not finite")
         logits[batch.sequence] = result
         return
     except OutOfDeviceMemoryError as error:

@@ -47,7 +47,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise OutputError(f"Cannot create the folder {printable(folder)}: {reason}. Name another --output.") from error
+        raise OutputError(
+            f"Cannot create the folder {printable(folder)}: {reason}. Name another --output."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -79,7 +81,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def to_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+def to_json(value: Any) -> bytes:
     """Indented UTF-8 JSON with a final newline; NaN is an error, so that every reader can read it."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
         "utf-8", "backslashreplace"
@@ -238,9 +240,7 @@ def _escape(name: str) -> str:
 
 
 def _unescape(name: str) -> str:
-    return "\\".join(
-        piece.replace("\\n", "\n").replace("\\r", "\r") for piece in name.split("\\\\")
-    )
+    return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in name.split("\\\\"))
 
 
 def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:

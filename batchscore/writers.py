@@ -115,7 +115,7 @@ def _csv_records(part: StagedPart, file: InputFile, dialect: delimited.Dialect) 
         yield delimited.encode_fields([as_text(value) for value in values], dialect)
 
 
-def as_text(value: Any) -> str:  # noqa: ANN401 - any value of an input
+def as_text(value: Any) -> str:
     """A value as people write it: ISO 8601 dates, base64 bytes, JSON for what is nested, nothing for null."""
     if value is None:
         return ""
@@ -127,7 +127,7 @@ def as_text(value: Any) -> str:  # noqa: ANN401 - any value of an input
     return str(plain_json(value))
 
 
-def plain_json(value: Any) -> Any:  # noqa: ANN401 - any value of an input
+def plain_json(value: Any) -> Any:
     """A value of Arrow as JSON holds it; what JSON has no word for becomes text, NaN null."""
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -141,7 +141,13 @@ def plain_json(value: Any) -> Any:  # noqa: ANN401 - any value of an input
         return [plain_json(item) for item in value]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value) if isinstance(value, decimal.Decimal) else repr(value) if isinstance(value, set) else str(value)
+    return (
+        str(value)
+        if isinstance(value, decimal.Decimal)
+        else repr(value)
+        if isinstance(value, set)
+        else str(value)
+    )
 
 
 # --- JSON Lines ------------------------------------------------------------------------------------------------------
@@ -177,7 +183,9 @@ def _jsonl_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
     names = [json.dumps(column.name, ensure_ascii=False) for column in file.layout.columns]
     for values in zip(*(column.to_pylist() for column in input_columns(part, file)), strict=True):
         texts = (json.dumps(plain_json(value), ensure_ascii=False) for value in values)
-        yield ("{" + ", ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True)) + "}").encode()
+        yield (
+            "{" + ", ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True)) + "}"
+        ).encode()
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------
@@ -189,12 +197,13 @@ def write_parquet(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -
     fields = added_fields(output.labels, output.prefix)
     schema = pa.schema([*schema, *fields], metadata=schema.metadata)
     batches = (
-        pa.RecordBatch.from_arrays([*input_columns(part, output.file), *part.added], schema=schema) for part in parts
+        pa.RecordBatch.from_arrays([*input_columns(part, output.file), *part.added], schema=schema)
+        for part in parts
     )
     write_row_groups(batches, schema, out)
 
 
-def write_row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any) -> None:  # noqa: ANN401 - pyarrow's sinks
+def write_row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any) -> None:
     """Write record batches as row groups of a bounded size, with page checksums."""
     with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
         pending: list[pa.RecordBatch] = []

@@ -32,7 +32,9 @@ def resolve_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {wanted}: this machine or this build of torch has no CUDA GPU. Use --device cpu.")
+        raise UsageError(
+            f"--device {wanted}: this machine or this build of torch has no CUDA GPU. Use --device cpu."
+        )
     return wanted
 
 
@@ -43,7 +45,9 @@ class TorchBackend:
         import torch
 
         if precision not in _DTYPES:
-            raise UsageError(f"--precision {precision} is not for the torch backend; it has: {', '.join(_DTYPES)}.")
+            raise UsageError(
+                f"--precision {precision} is not for the torch backend; it has: {', '.join(_DTYPES)}."
+            )
         self.device = resolve_device(device)
         self.precision = precision
         self._torch = torch
@@ -76,7 +80,7 @@ class TorchBackend:
             self._torch.cuda.empty_cache()
 
 
-def _load(bundle: Bundle, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers has no types
+def _load(bundle: Bundle, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 

@@ -55,7 +55,7 @@ def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
 
-    def offer(kind: str, value: Any) -> bool:  # noqa: ANN401 - an item or an error
+    def offer(kind: str, value: Any) -> bool:
         while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 waiting.put((kind, value), timeout=0.1)

@@ -48,7 +48,11 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 
 
 def read(
-    source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position | None = None
+    source: Source,
+    layout: Layout,
+    columns: ColumnChoice,
+    settings: ReadSettings,
+    start: Position | None = None,
 ) -> Iterator[Rows]:
     """Yield the rows of a file, one :class:`Rows` a part, from the part that starts at ``start``.
 

@@ -20,7 +20,11 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """Find the dialect and the header; every column is text. A file without a header has no columns and no rows."""
     head = head_of(source, settings.max_expansion)
     try:
-        given = {"delimiter": settings.delimiter, "quotechar": settings.quotechar, "encoding": settings.encoding}
+        given = {
+            "delimiter": settings.delimiter,
+            "quotechar": settings.quotechar,
+            "encoding": settings.encoding,
+        }
         dialect = delimited.sniff(head, **given)
         stream = io.BytesIO(head)
         header = delimited.read_header(stream, dialect, _limits(settings))

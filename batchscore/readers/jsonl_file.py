@@ -23,7 +23,12 @@ _KEPT_BYTES = 64 * 1024
 def describe(source: Source, settings: ReadSettings) -> Layout:
     """Find the columns among the first records; rows may still have fields of their own."""
     head = head_of(source, settings.max_expansion)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or settings.encoding not in {None, "utf-8", "utf8", "UTF-8"}:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or settings.encoding not in {
+        None,
+        "utf-8",
+        "utf8",
+        "UTF-8",
+    }:
         raise DataError(f"{printable(source.path)}: JSON Lines is read as UTF-8; convert the file first.")
     kinds: dict[str, str] = {}
     for line in head.removeprefix(_BOM).split(b"\n")[:_HEAD_RECORDS]:
@@ -46,7 +51,7 @@ def _kind(value: object) -> str:
     return {str: "string", int: "integer"}.get(type(value), "other")
 
 
-def _parse(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def _parse(line: bytes) -> Any:
     """The value of one line, or the reason as a ``ValueError``'s text where it has none."""
     try:
         return json.loads(line.decode("utf-8"))
@@ -97,7 +102,9 @@ def _item(raw: bytes, line: int, offset: int, columns: ColumnChoice) -> Item | R
         return Reject(0, line, offset, f"a JSON {_kind(fields)}, not an object", None, raw)
     text = fields.get(columns.text)
     if not isinstance(text, str | None):
-        return Reject(0, line, offset, f"the text is a {type(text).__name__}, not a string", columns.text, raw)
+        return Reject(
+            0, line, offset, f"the text is a {type(text).__name__}, not a string", columns.text, raw
+        )
     if text is not None and not _is_scalar(text):
         return Reject(0, line, offset, "the text holds half of a surrogate pair", columns.text, raw)
     label = fields.get(columns.label) if columns.label else None

@@ -24,7 +24,11 @@ _FREE_BYTES = 64 * 2**20
 @contextlib.contextmanager
 def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """Open a file for streaming: a buffered reader instead of whole column chunks, page checksums verified."""
-    options: dict[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False, "page_checksum_verification": True}
+    options: dict[str, Any] = {
+        "buffer_size": 1 << 20,
+        "pre_buffer": False,
+        "page_checksum_verification": True,
+    }
     with pq.ParquetFile(source.path, **options) as file:
         yield file
 
@@ -126,7 +130,9 @@ def _rows(table: pa.RecordBatch, row: int, text_at: int | None, label_at: int | 
         texts, bad = _texts(table.column(text_at))
         if bad:
             name = table.schema.field(text_at).name
-            rejects = [Reject(row + k, None, None, "the text is not UTF-8", name, raw) for k, raw in bad.items()]
+            rejects = [
+                Reject(row + k, None, None, "the text is not UTF-8", name, raw) for k, raw in bad.items()
+            ]
             kept = [k for k in range(table.num_rows) if k not in bad]
             table, texts = table.take(pa.array(kept, pa.int64())), [texts[k] for k in kept]
             positions = [row + k for k in kept]

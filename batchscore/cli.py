@@ -1,0 +1,344 @@
+"""The command line: each command parses, builds one settings object, calls one function, shows what came back.
+
+Nothing heavy is imported until a command runs, so that ``--help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from batchscore import __version__
+from batchscore.config import (
+    FORMATS,
+    LONG_TEXT,
+    PRECISIONS,
+    Allowance,
+    ComputeSettings,
+    ReadSettings,
+    ScoreSettings,
+)
+from batchscore.errors import ModelError, UsageError, printable
+from batchscore.terminal import Progress, boundary, set_up_logs
+from batchscore.train_command import train_main
+
+if TYPE_CHECKING:
+    from batchscore.runs import RunResult
+
+__all__ = ["main", "train_main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _load_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make the values of a TOML file the defaults of the options; an unknown key is an error."""
+    if path is None:
+        return
+    with boundary():
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
+        known = {name for p in context.command.params if (name := p.name)}
+        context.default_map = _checked(values, known, path)
+
+
+def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, Any]:
+    import difflib
+
+    options = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" Did you mean {close[0].replace('_', '-')}?" if close else ""
+            raise ModelError(f"--config {printable(path)}: there is no option {printable(key)}.{hint}")
+    return {key: value if isinstance(value, list | bool) else str(value) for key, value in options.items()}
+
+
+def _option(*names: str, **facts: Any) -> Callable[[Command], Command]:
+    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    return click.option(
+        *names, envvar="BATCHSCORE_" + long.strip("-").replace("-", "_").upper(), show_envvar=False, **facts
+    )
+
+
+def _verbosity(command: Command) -> Command:
+    command = click.option(
+        "-v", "--verbose", count=True, help="More about what happens; twice for everything."
+    )(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Silent on success.")(command)
+
+
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout."
+)
+
+
+class _Commands(click.Group):
+    """Commands in the order of their definition."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="batchscore")
+def main() -> None:
+    """Score files of texts with a saved classifier: every row, in order, safe to kill, easy to trust."""
+
+
+@main.command()
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@_option("--model", required=True, metavar="PATH", help="A bundle, a local Hugging Face folder, or a hub id.")
+@_option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
+@_option("--revision", metavar="COMMIT", help="The full commit of a hub id.")
+@_option(
+    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+)
+@_option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]")
+@_option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]")
+@_option("--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them.")
+@_option("--label-map", multiple=True, metavar="GIVEN=LABEL", help="What a given label means. Repeatable.")
+@_option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]")
+@_option("--delimiter", metavar="CHAR", help="Of CSV.  [default: found among , ; tab |]")
+@_option("--quotechar", metavar="CHAR", help='Of CSV.  [default: "]')
+@_option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]")
+@_option(
+    "--output-format",
+    type=click.Choice(("same", *FORMATS)),
+    default="same",
+    show_default=True,
+    help="Of the predictions.",
+)
+@_option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@_option(
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="How to compute."
+)
+@_option("--backend", default="auto", show_default=True, metavar="auto|torch", help="What computes.")
+@_option(
+    "--max-batch-tokens",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Padded tokens in a micro-batch.",
+)
+@_option(
+    "--long-text",
+    type=click.Choice(LONG_TEXT),
+    help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
+)
+@_option(
+    "--max-rejects",
+    default="0",
+    show_default=True,
+    metavar="N|P%",
+    help="How many unreadable rows the run may have.",
+)
+@_option(
+    "--max-row-bytes",
+    type=click.IntRange(1),
+    default=32 * 2**20,
+    show_default=True,
+    help="A longer row is a reject.",
+)
+@_option(
+    "--max-columns",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="A wider file is refused.",
+)
+@_option(
+    "--max-expansion",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Decompressed bytes for each byte on disk.",
+)
+@_option(
+    "--fail-under", multiple=True, metavar="METRIC=X", help="Quality gate, e.g. accuracy=0.85. Repeatable."
+)
+@_option(
+    "--baseline", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare with an earlier run."
+)
+@_option("--engine", default="local", show_default=True, metavar="local", help="Where parts run.")
+@_option("--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]")
+@_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
+@_option("--prefix", default="", metavar="STR", help="Put before the name of each added column.")
+@click.option("--dry-run", is_flag=True, help="Read and plan, score nothing, write nothing.")
+@click.option("--force", is_flag=True, help="Score again although done; replace what the folder holds.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    callback=_load_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Defaults for any option; a flag wins over the environment (BATCHSCORE_...), that over the file.",
+)
+@_JSON
+@_verbosity
+def score(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
+    """Score files, folders or globs, and write predictions, mismatches, metrics and a report."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        settings = _score_settings(**options)
+        from batchscore.runs import score as run
+
+        result = run(settings, lambda total: Progress(total, quiet=quiet))
+        _show(result, quiet=quiet, as_json=as_json)
+        result.outcome()
+
+
+def _score_settings(**options: Any) -> ScoreSettings:
+    """One frozen settings object from what click parsed."""
+    read = ReadSettings(
+        format=options["input_format"],
+        delimiter={"tab": "\t", "\\t": "\t"}.get(options["delimiter"], options["delimiter"]),
+        quotechar=options["quotechar"],
+        encoding=options["encoding"],
+        text_column=options["text_column"],
+        label_column="" if options["no_labels"] else options["label_column"],
+        id_column=options["id_column"],
+        max_row_bytes=options["max_row_bytes"],
+        max_columns=options["max_columns"],
+        max_expansion=options["max_expansion"],
+    )
+    compute = ComputeSettings(
+        device=options["device"],
+        precision=options["precision"],
+        backend=options["backend"],
+        max_batch_tokens=_budget(options["max_batch_tokens"]),
+        workers=options["workers"],
+    )
+    return ScoreSettings(
+        inputs=options["inputs"],
+        model=options["model"],
+        output=options["output"],
+        revision=options["revision"],
+        label_map=dict(_pair(text) for text in options["label_map"]),
+        read=read,
+        compute=compute,
+        output_format=options["output_format"],
+        long_text=options["long_text"],
+        max_rejects=Allowance.parse(options["max_rejects"]),
+        fail_under=tuple(options["fail_under"]),
+        baseline=options["baseline"],
+        engine=options["engine"],
+        limit=options["limit"],
+        dry_run=options["dry_run"],
+        force=options["force"],
+        prefix=options["prefix"],
+    )
+
+
+def _budget(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--max-batch-tokens {text!r} is neither auto nor a number of tokens, such as 8192.")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    given, equals, label = text.rpartition("=")
+    if not equals:
+        raise UsageError(f"--label-map {text!r} is not GIVEN=LABEL, such as pos=POSITIVE.")
+    return given, label
+
+
+def _show(result: RunResult, *, quiet: bool, as_json: bool) -> None:
+    counts = result.metrics.get("counts", {})
+    quality = result.metrics.get("quality") or {}
+    if not quiet and not as_json:
+        for line in _lines(result, counts, quality):
+            click.echo(line)
+    if as_json:
+        gates = {gate["metric"]: gate["passed"] for gate in result.metrics.get("gates", [])}
+        failed = counts.get("failed", 0)
+        summary = {
+            "status": result.status,
+            "exit_code": 65 if failed else 3 if not all(gates.values()) else 0,
+            "output": str(result.output),
+            "rows": result.rows,
+            "rejects": result.rejects,
+            "counts": counts,
+            "accuracy": (quality.get("accuracy") or {}).get("value"),
+            "mismatches": result.metrics.get("mismatches"),
+            "gates": gates,
+            "seconds": round(result.seconds, 3),
+        }
+        click.echo(json.dumps(summary, ensure_ascii=False))
+
+
+def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a run."""
+    if result.status == "planned" and result.plan is not None:
+        head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
+        return [
+            head,
+            *(
+                f"  {printable(f.path)}: {f.format}, {f.rows} rows, text in {printable(f.columns.text)}"
+                for f in result.plan.files
+            ),
+        ]
+    again = " (it had been finished before)" if result.status == "done" else ""
+    lines = [
+        f"{counts['read']} rows read, {counts['scored']} scored, {counts['null_text']} null, {counts['empty_text']} empty, "
+        f"{counts['rejects']} rejected{again}"
+    ]
+    if quality:
+        accuracy = quality["accuracy"]
+        lines.append(
+            f"accuracy {accuracy['value']:.4f} ({accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval) on "
+            f"{counts['evaluated']} labelled rows, {result.metrics['mismatches']} mismatches"
+        )
+    lines.append(f"{printable(result.output)}/report.html")
+    return lines
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@_JSON
+@_verbosity
+def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
+    """Check a run or a bundle against its own manifest."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        from batchscore.inspection import verify as check
+
+        facts = check(path)
+        if as_json:
+            click.echo(json.dumps({"status": "sound", "exit_code": 0, **facts}, ensure_ascii=False))
+        elif not quiet:
+            click.echo(
+                f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written"
+            )
+
+
+@main.command()
+@click.argument("path")
+@_JSON
+@_verbosity
+def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
+    """Show what is in a file, a run or a bundle."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        from batchscore.inspection import inspect as look
+
+        facts = look(path)
+        if as_json:
+            click.echo(json.dumps(facts, ensure_ascii=False))
+            return
+        for key, value in facts.items():
+            click.echo(
+                f"{key}: {printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+            )

@@ -1,0 +1,88 @@
+"""Two runs over the same rows: what was fixed, what was broken, and whether that can be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from batchscore.evaluation.significance import mcnemar_p, paired_difference, wilson
+from batchscore.evaluation.tally import Counts, Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class Comparison(Tally):
+    """Tally of matched rows (the caller pairs them up)."""
+
+    changes: Counts
+    """``[C, C]``: rows predicted in both runs, by the label before (first index) and after (second)."""
+    not_compared: int = 0
+    """Matched rows that one of the runs has no prediction for."""
+    evaluated: int = 0
+    right_before: int = 0
+    right_after: int = 0
+    fixed: int = 0
+    broken: int = 0
+    both_wrong_changed: int = 0
+    """Wrong in both runs, with different labels."""
+
+    @classmethod
+    def empty(cls, n_labels: int) -> Self:
+        """No rows yet."""
+        return cls(np.zeros((n_labels, n_labels), dtype=np.int64))
+
+    def update(
+        self,
+        given: NDArray[np.integer[Any]],
+        before: NDArray[np.integer[Any]],
+        after: NDArray[np.integer[Any]],
+    ) -> None:
+        """Add ``n`` rows: given label (negative without a known one) and predictions of both runs (-1 without one)."""
+        both = (before >= 0) & (after >= 0)
+        labels, old, new = given[both], before[both].astype(np.int64), after[both].astype(np.int64)
+        n_labels = len(self.changes)
+        known, was_right, is_right = labels >= 0, old == labels, new == labels
+        cells = np.bincount(old * n_labels + new, minlength=n_labels**2)
+        self.merge(
+            type(self)(
+                changes=cells.reshape(n_labels, n_labels),
+                not_compared=int((~both).sum()),
+                evaluated=int(known.sum()),
+                right_before=int(was_right.sum()),
+                right_after=int(is_right.sum()),
+                fixed=int((~was_right & is_right).sum()),
+                broken=int((was_right & ~is_right).sum()),
+                both_wrong_changed=int((known & ~was_right & ~is_right & (old != new)).sum()),
+            )
+        )
+
+    def summary(self, labels: Sequence[str]) -> dict[str, Any]:
+        """JSON values; those about accuracy are None without evaluated rows.
+
+        ``rows`` compared, ``not_compared``, ``changed`` predictions, ``evaluated`` rows, ``fixed``, ``broken``,
+        ``both_wrong_changed``, ``accuracy_before`` and ``accuracy_after`` {value, low, high}, ``accuracy_change``
+        {value, low, high} (paired, Bonett and Price), ``p_value`` (McNemar, exact, two-sided), ``changes`` {labels,
+        counts: before x after}.
+        """
+        rows = int(self.changes.sum())
+        before, after = (wilson(right, self.evaluated) for right in (self.right_before, self.right_after))
+        change = paired_difference(self.fixed, self.broken, self.evaluated)
+        return {
+            "rows": rows,
+            "not_compared": self.not_compared,
+            "changed": rows - int(np.trace(self.changes)),
+            "evaluated": self.evaluated,
+            "fixed": self.fixed,
+            "broken": self.broken,
+            "both_wrong_changed": self.both_wrong_changed,
+            "accuracy_before": before.to_json() if before else None,
+            "accuracy_after": after.to_json() if after else None,
+            "accuracy_change": change.to_json() if change else None,
+            "p_value": mcnemar_p(self.fixed, self.broken) if self.evaluated else None,
+            "changes": {"labels": list(labels), "counts": self.changes.tolist()},
+        }

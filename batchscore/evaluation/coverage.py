@@ -1,0 +1,58 @@
+"""If only predictions above a probability were accepted without a look: how many, and how right."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from batchscore.evaluation.significance import wilson
+from batchscore.evaluation.tally import Counts, Tally, ratio
+
+if TYPE_CHECKING:
+    from batchscore.evaluation.outcomes import Outcomes
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+"""Compared as float32, the type of a probability, so that a row shown with 0.9 is accepted at 0.9."""
+
+
+@dataclasses.dataclass(slots=True)
+class Coverage(Tally):
+    """Rows by how many thresholds their probability reaches (0 to 11); every field is ``[12]``."""
+
+    scored: Counts
+    evaluated: Counts
+    correct: Counts
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No rows yet."""
+        return cls(*(np.zeros(len(THRESHOLDS) + 1, dtype=np.int64) for _ in range(3)))
+
+    def update(self, outcomes: Outcomes) -> None:
+        """Add the scored rows among ``outcomes``."""
+        reached = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), outcomes.top, side="right")
+        n = len(THRESHOLDS) + 1
+        self.scored += np.bincount(reached[outcomes.scored], minlength=n)
+        self.evaluated += np.bincount(reached[outcomes.evaluated], minlength=n)
+        self.correct += np.bincount(reached[outcomes.correct], minlength=n)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """For each threshold: ``threshold``, ``rows`` and ``share`` accepted, ``evaluated`` rows and their ``accuracy``."""
+        scored, evaluated, correct = (
+            np.cumsum(counts[::-1])[::-1] for counts in (self.scored, self.evaluated, self.correct)
+        )
+        table = []
+        for k, threshold in enumerate(THRESHOLDS, start=1):
+            accuracy = wilson(int(correct[k]), int(evaluated[k]))
+            table.append(
+                {
+                    "threshold": threshold,
+                    "rows": int(scored[k]),
+                    "share": ratio(scored[k], scored[0]),
+                    "evaluated": int(evaluated[k]),
+                    "accuracy": accuracy.to_json() if accuracy else None,
+                }
+            )
+        return table

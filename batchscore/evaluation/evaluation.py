@@ -1,0 +1,155 @@
+"""Everything that is measured about scored rows, in one object that merges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from batchscore.errors import DataError
+from batchscore.evaluation.calibration import Calibration
+from batchscore.evaluation.counts import RowCounts
+from batchscore.evaluation.coverage import Coverage
+from batchscore.evaluation.expectation import Expectation
+from batchscore.evaluation.histograms import Histograms
+from batchscore.evaluation.outcomes import Outcomes
+from batchscore.evaluation.quality import Quality, per_label
+from batchscore.evaluation.ranking import Area, Ranking, macro
+from batchscore.evaluation.slices import Slices
+from batchscore.evaluation.tally import Tally
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from batchscore.records import Predictions
+
+STATE_FORMAT = 1
+
+
+class Evaluation:
+    """Measure rows part by part, in any order and on any machine, and get what one pass would give, bit by bit.
+
+    ``labels`` are the model's, in the order of their index. ``calibration_error`` is an ECE measured where labels were
+    known (the model's validation set); it widens the expected accuracy. Memory is constant: about 1 MB a label, plus
+    200 slices a column.
+    """
+
+    def __init__(self, labels: Sequence[str], calibration_error: float | None = None) -> None:
+        self.labels = tuple(labels)
+        self.calibration_error = calibration_error
+        n_labels = len(self.labels)
+        if n_labels < 2:
+            raise ValueError("an evaluation needs two labels or more")
+        self.counts = RowCounts()
+        self.quality = Quality.empty(n_labels)
+        self.ranking = Ranking.empty(n_labels)
+        self.calibration = Calibration.empty()
+        self.coverage = Coverage.empty()
+        self.expectation = Expectation()
+        self.histograms = Histograms.empty(n_labels)
+        self.slices = Slices()
+
+    def update(
+        self,
+        given: NDArray[np.integer[Any]],
+        predictions: Predictions,
+        *,
+        slices: Mapping[str, Sequence[object] | str] | None = None,
+        rejects: int = 0,
+    ) -> None:
+        """Add the rows of one part (or of any other piece).
+
+        ``given[n]``: index of each row's label, -1 without one, -2 where its value is none of the labels.
+        ``slices``: columns to break the accuracy down by, one value a row, or one string for all rows
+        (``{"file": "a.csv"}``). ``rejects``: rows of the part that could not be read. Raises ``ValueError`` if the
+        arrays do not belong together.
+        """
+        outcomes = Outcomes.of(given, predictions, len(self.labels))
+        self.counts.update(outcomes, rejects)
+        self.slices.update(outcomes, slices or {})
+        for tally in (
+            self.quality,
+            self.ranking,
+            self.calibration,
+            self.coverage,
+            self.expectation,
+            self.histograms,
+        ):
+            tally.update(outcomes)
+
+    def merge(self, other: Self) -> None:
+        """Add the rows that ``other`` has seen; raises ``ValueError`` if its labels or calibration error differ."""
+        if (other.labels, other.calibration_error) != (self.labels, self.calibration_error):
+            raise ValueError(f"evaluations of different models: labels {self.labels} and {other.labels}")
+        for name, tally in self._tallies().items():
+            tally.merge(getattr(other, name))
+        self.slices.merge(other.slices)
+
+    def _tallies(self) -> dict[str, Tally]:
+        return {name: tally for name, tally in vars(self).items() if isinstance(tally, Tally)}
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything as JSON values: plain numbers, None where undefined, never NaN; keys always in this order.
+
+        ``labels``; ``counts`` (:class:`RowCounts`); ``quality``, None without evaluated rows: ``accuracy`` and
+        ``macro_f1`` {value, low, high}, ``log_loss``, ``brier``, ``brier_binary``, ``roc_auc`` and
+        ``average_precision`` {value, error_bound} (mean over labels, each against the rest), ``per_label`` {label:
+        {precision, recall, f1, support, roc_auc, average_precision}}, ``confusion_matrix`` {labels, counts: given x
+        predicted}; ``calibration`` {ece, bins}, None likewise; ``coverage`` [{threshold, rows, share, evaluated,
+        accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
+        observed} or None}, None without scored rows; ``histograms`` {probability, n_tokens, predicted_labels,
+        truncated}; ``slices`` [{column, value, rows, evaluated, accuracy, expected_accuracy, p_value, worse}].
+        """
+        is_evaluated = self.counts.evaluated > 0
+        return {
+            "labels": list(self.labels),
+            "counts": self.counts.summary(),
+            "quality": self._quality() if is_evaluated else None,
+            "calibration": self.calibration.summary() if is_evaluated else None,
+            "coverage": self.coverage.summary(),
+            "expected_accuracy": self.expectation.summary(self.calibration_error),
+            "histograms": self.histograms.summary(self.labels),
+            "slices": self.slices.summary(),
+        }
+
+    def _quality(self) -> dict[str, Any]:
+        roc_auc, average_precision = self.ranking.roc_auc(), self.ranking.average_precision()
+        rows = zip(per_label(self.quality.confusion), roc_auc, average_precision, strict=True)
+        tables = [{**row, "roc_auc": _area(auc), "average_precision": _area(ap)} for row, auc, ap in rows]
+        return {
+            **self.quality.summary(),
+            "roc_auc": _area(macro(roc_auc)),
+            "average_precision": _area(macro(average_precision)),
+            "per_label": dict(zip(self.labels, tables, strict=True)),
+            "confusion_matrix": {"labels": list(self.labels), "counts": self.quality.confusion.tolist()},
+        }
+
+    def to_state(self) -> dict[str, Any]:
+        """The tallies as JSON values, to be kept with a part; :meth:`from_state` gives an equal evaluation."""
+        return {
+            "format": STATE_FORMAT,
+            "labels": list(self.labels),
+            "calibration_error": self.calibration_error,
+            **{name: tally.to_state() for name, tally in self._tallies().items()},
+            "slices": self.slices.to_state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_state`; raises :class:`DataError` where ``state`` cannot be read."""
+        if state.get("format") != STATE_FORMAT:
+            raise DataError(
+                f"the stored evaluation has format {state.get('format')!r}, not {STATE_FORMAT}; score again"
+            )
+        try:
+            self = cls(state["labels"], state["calibration_error"])
+            for name, tally in self._tallies().items():
+                tally.load_state(state[name])
+            self.slices = Slices.from_state(state["slices"])
+        except KeyError as error:
+            raise DataError(f"the stored evaluation lacks {error}; run the scoring again") from error
+        return self
+
+
+def _area(area: Area | None) -> dict[str, float] | None:
+    return None if area is None else {"value": area.value, "error_bound": area.error_bound}

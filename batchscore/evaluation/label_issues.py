@@ -1,0 +1,110 @@
+"""Which given labels are likely wrong themselves: confident learning (Northcutt, Jiang and Chuang 2021, JAIR 70).
+
+cleanlab's ``LabelInspector`` does the estimate, in two passes over the rows and constant memory; it is asked not to
+keep the quality of every row. Its thresholds are running means of floats, so that the passes are made over the parts in
+the order of their plan, each part as one batch. cleanlab costs seconds to import, and is imported when first needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.errors import missing_extra
+from batchscore.evaluation.tally import ratio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SHIFT = 8
+_BINS = (int(np.float32(1).view(np.int32)) >> _SHIFT) + 2
+
+
+def label_quality(given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The self-confidence of each row's label: the probability of the given label, cleanlab's default score.
+
+    ``given[n]`` (negative without a known label) and ``probabilities[n, C]`` give float32 ``[n]``, NaN where there is
+    no label or no prediction.
+    """
+    quality = np.asarray(probabilities, dtype=np.float32)[np.arange(len(given)), np.maximum(given, 0)]
+    return np.where(np.asarray(given) >= 0, quality, np.float32(np.nan))
+
+
+class LabelIssues:
+    """Two passes over the labelled rows, then a rule.
+
+    ``update_thresholds`` for every part, then ``quality`` for every part, then ``is_label_issue`` and ``summary``.
+    Raises :class:`UsageError` if cleanlab is not installed.
+    """
+
+    def __init__(self, n_labels: int) -> None:
+        try:
+            from cleanlab.experimental.label_issues_batched import LabelInspector
+        except ImportError as error:
+            raise missing_extra("Ranking suspect labels", "labels") from error
+        self._inspector: Any = LabelInspector(num_class=n_labels, store_results=False, verbose=False)
+        self._rows = np.zeros(_BINS, dtype=np.int64)
+        self._mismatches = np.zeros(_BINS, dtype=np.int64)
+
+    def update_thresholds(self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> None:
+        """First pass: learn how sure the model is of each label where it was given."""
+        rows = _usable(given, probabilities)
+        if rows.any():
+            self._inspector.update_confident_thresholds(given[rows], probabilities[rows].astype(np.float64))
+
+    def quality(
+        self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Second pass: count likely wrong labels, and return :func:`label_quality`, float32 ``[n]``."""
+        quality, rows = label_quality(given, probabilities), _usable(given, probabilities)
+        if rows.any():
+            known = probabilities[rows].astype(np.float64)
+            self._inspector.score_label_quality(given[rows], known)
+            bins = _bin(quality[rows])
+            self._rows += np.bincount(bins, minlength=_BINS)
+            self._mismatches += np.bincount(bins[known.argmax(axis=1) != given[rows]], minlength=_BINS)
+        return quality
+
+    @property
+    def n_issues(self) -> int:
+        """The estimated number of wrong labels: cleanlab's count of confident disagreements, off the diagonal."""
+        return int(self._inspector.get_num_issues()) if self._inspector.examples_processed_quality else 0
+
+    @property
+    def threshold(self) -> float:
+        """A mismatch with a lower quality than this is an issue.
+
+        ``LabelInspector.get_label_issues`` takes the ``n_issues`` rows of lowest quality, whichever come first among
+        ties. Here qualities that agree in 15 bits of their mantissa (to 3 in 100,000) are ties, and a group of ties is
+        in or out as a whole, never beyond ``n_issues``: the same rows are found whatever their order.
+        """
+        fitting = int(np.searchsorted(np.cumsum(self._rows), self.n_issues, side="right"))
+        return float(np.array(min(fitting, _BINS - 1) << _SHIFT, dtype=np.int32).view(np.float32))
+
+    def is_label_issue(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which of some *mismatches* are issues, from their ``quality[n]``, after both passes; NaN never is.
+
+        A row whose prediction is its given label is never an issue, as in cleanlab's ``find_label_issues``.
+        """
+        return np.asarray(quality, dtype=np.float32) < np.float32(self.threshold)
+
+    def summary(self) -> dict[str, Any]:
+        """``labelled`` rows, ``estimated_wrong_labels``, ``flagged`` mismatches, ``accuracy`` and that without them."""
+        labelled, mismatches = int(self._rows.sum()), int(self._mismatches.sum())
+        flagged = int(self._mismatches[: _bin(np.array([self.threshold], dtype=np.float32))[0]].sum())
+        return {
+            "labelled": labelled,
+            "estimated_wrong_labels": self.n_issues,
+            "flagged": flagged,
+            "accuracy": ratio(labelled - mismatches, labelled),
+            "accuracy_without_flagged": ratio(labelled - mismatches, labelled - flagged),
+        }
+
+
+def _usable(given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((given >= 0) & ~np.isnan(probabilities).any(axis=1))
+
+
+def _bin(quality: NDArray[np.float32]) -> NDArray[np.int64]:
+    return (np.ascontiguousarray(np.abs(quality)).view(np.int32) >> _SHIFT).astype(np.int64)

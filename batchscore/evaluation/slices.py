@@ -1,0 +1,165 @@
+"""Accuracy of groups of rows, and which of them are clearly worse than the rest.
+
+A column may have any number of values, and memory must not grow with them: the first 200 values in alphabetical order
+are kept, the rest counted together as ``(other)``. Which values are kept depends on the values only, never on the order
+in which rows or parts arrive: one that left the first 200 can never return to them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from batchscore.errors import DataError
+from batchscore.evaluation.significance import holm, wilson, worse_p
+from batchscore.evaluation.tally import exact_mean, exact_sums
+
+if TYPE_CHECKING:
+    from batchscore.evaluation.outcomes import Outcomes
+
+MOST_VALUES = 200
+LONGEST_VALUE = 100
+"""Characters of a value that are kept; values that begin alike are one slice."""
+OTHER, NULL = "(other)", "(null)"
+LEAST_ROWS = 20
+"""A slice with fewer evaluated rows is never called worse."""
+SIGNIFICANT = 0.05
+LENGTHS = (64, 128, 256, 512)
+LENGTH_BANDS = ("1-64", "65-128", "129-256", "257-512", ">512")
+_TRUNCATED = ("no", "yes")
+_BUILT_IN = {"truncated": _TRUNCATED, "n_tokens": LENGTH_BANDS}
+
+_Group = list[int]
+"""Scored rows, evaluated rows, correct rows, exact sum of the probabilities of the scored rows."""
+
+
+@dataclasses.dataclass(slots=True)
+class Slices:
+    """A tally a value a column; ``groups[column][value]`` is (scored, evaluated, correct, exact sum of probability)."""
+
+    groups: dict[str, dict[str, _Group]] = dataclasses.field(default_factory=dict)
+
+    def update(self, outcomes: Outcomes, columns: Mapping[str, Sequence[object] | str]) -> None:
+        """Add the scored rows among ``outcomes``, by ``truncated``, ``n_tokens`` and each of ``columns``.
+
+        A column is one value a row, or one string for all rows. One that is named like a built-in is shown with
+        ``(input)`` after its name.
+        """
+        self._add("truncated", outcomes, _TRUNCATED, outcomes.truncated.astype(np.int64))
+        self._add(
+            "n_tokens", outcomes, LENGTH_BANDS, np.searchsorted(LENGTHS, outcomes.n_tokens, side="left")
+        )
+        for name, values in columns.items():
+            column = f"{name} (input)" if name in _BUILT_IN else name
+            one = isinstance(values, str)
+            texts, codes = _factorize([values] if one else values)
+            self._add(column, outcomes, texts, np.zeros(len(outcomes), dtype=np.int64) if one else codes)
+
+    def _add(
+        self, column: str, outcomes: Outcomes, values: Sequence[str], codes: np.ndarray[Any, Any]
+    ) -> None:
+        n = len(values)
+        scored, evaluated, correct = (
+            np.bincount(codes[rows], minlength=n)
+            for rows in (outcomes.scored, outcomes.evaluated, outcomes.correct)
+        )
+        probability = exact_sums(outcomes.top[outcomes.scored], codes[outcomes.scored], n)
+        self._merge_column(
+            column,
+            {
+                value: [int(scored[k]), int(evaluated[k]), int(correct[k]), probability[k]]
+                for k, value in enumerate(values)
+                if scored[k]
+            },
+        )
+
+    def merge(self, other: Self) -> None:
+        """Add the rows that ``other`` has seen."""
+        for column, groups in other.groups.items():
+            self._merge_column(column, groups)
+
+    def _merge_column(self, column: str, groups: Mapping[str, _Group]) -> None:
+        mine = self.groups.setdefault(column, {})
+        for value, group in groups.items():
+            mine[value] = _sum((mine.get(value, [0] * 4), group))
+        surplus = sorted(mine.keys() - {OTHER})[MOST_VALUES:]
+        if surplus:
+            mine[OTHER] = _sum((mine.get(OTHER, [0] * 4), *(mine.pop(value) for value in surplus)))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One entry a slice, by column and value: the built-in columns first, ``(null)`` and ``(other)`` last.
+
+        ``worse`` is True where the share of errors is clearly higher than in the other slices of its column: one-sided
+        z test for two proportions (Fisher's exact test where a cell expects fewer than 5 rows), ``p_value`` adjusted by
+        Holm over all slices of all columns that were tested, below 0.05. Slices under 20 evaluated rows, and those
+        that are all of their column, are not tested (``p_value`` None).
+        """
+        entries = [
+            _entry(column, value, group, _sum(groups.values()))
+            for column, groups in sorted(
+                self.groups.items(), key=lambda item: (item[0] not in _BUILT_IN, item[0])
+            )
+            for value, group in sorted(groups.items(), key=lambda item: _place(column, item[0]))
+        ]
+        tested = [entry for entry in entries if entry["p_value"] is not None]
+        for entry, adjusted in zip(tested, holm([entry["p_value"] for entry in tested]), strict=True):
+            entry["p_value"], entry["worse"] = adjusted, adjusted < SIGNIFICANT
+        return entries
+
+    def to_state(self) -> dict[str, Any]:
+        """The groups as JSON values."""
+        return {
+            column: {value: list(group) for value, group in sorted(groups.items())}
+            for column, groups in sorted(self.groups.items())
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_state`; raises :class:`DataError` where the groups cannot be read."""
+        try:
+            groups = {
+                c: {v: [int(x) for x in group] for v, group in values.items()} for c, values in state.items()
+            }
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(f"the stored slices cannot be read ({error}); run the scoring again") from error
+        if any(len(group) != 4 for values in groups.values() for group in values.values()):
+            raise DataError("the stored slices cannot be read; run the scoring again")
+        return cls(groups)
+
+
+def _entry(column: str, value: str, group: _Group, whole: _Group) -> dict[str, Any]:
+    rows, evaluated, correct, probability = group
+    rest, rest_correct = whole[1] - evaluated, whole[2] - correct
+    accuracy = wilson(correct, evaluated)
+    is_tested = evaluated >= LEAST_ROWS and rest > 0
+    return {
+        "column": column,
+        "value": value,
+        "rows": rows,
+        "evaluated": evaluated,
+        "accuracy": accuracy.to_json() if accuracy else None,
+        "expected_accuracy": exact_mean(probability, rows),
+        "p_value": worse_p(evaluated - correct, evaluated, rest - rest_correct, rest) if is_tested else None,
+        "worse": False,
+    }
+
+
+def _factorize(values: Sequence[object]) -> tuple[list[str], np.ndarray[Any, Any]]:
+    index: dict[str, int] = {}
+    texts = (NULL if value is None else str(value)[:LONGEST_VALUE] for value in values)
+    codes = np.fromiter(
+        (index.setdefault(text, len(index)) for text in texts), dtype=np.int64, count=len(values)
+    )
+    return list(index), codes
+
+
+def _sum(groups: Iterable[_Group]) -> _Group:
+    return [sum(column) for column in zip(*groups, strict=True)]
+
+
+def _place(column: str, value: str) -> tuple[int, int, str]:
+    order = _BUILT_IN.get(column, ())
+    return (value == OTHER) * 2 + (value == NULL), order.index(value) if value in order else 0, value

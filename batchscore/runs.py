@@ -1,0 +1,367 @@
+"""One call of ``score``: from settings to a finished run folder.
+
+Everything that can be refused is refused before the first row is scored. What is scored is staged part by part, so
+that a killed run goes on where it was; the final files are built and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import logging
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore import __version__
+from batchscore.backends import open_backend
+from batchscore.bundle import Bundle, open_bundle
+from batchscore.config import ScoreSettings, fingerprint
+from batchscore.engines import ENGINES
+from batchscore.errors import DataError, GateFailedError, ModelError, OutputError, UsageError, printable
+from batchscore.finishing import REJECTS, Finish, Staging
+from batchscore.inputs import FoundFile, find_files
+from batchscore.parts import stage_part
+from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
+from batchscore.records import Part, Predictions, Rows
+from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
+from batchscore.storage import (
+    MANIFEST,
+    STAGING,
+    Journal,
+    atomic_write,
+    locked,
+    make_folder,
+    note_holder,
+    read_manifest,
+    remove_tree,
+    sha256_of,
+    sync_folder,
+    to_json,
+    write_bytes,
+)
+from batchscore.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from batchscore.terminal import ProgressFactory
+
+_LOG = logging.getLogger(__name__)
+STAGING_FORMAT = 1
+DEFAULT_BATCH_TOKENS = 8192
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one call of ``score`` did; ``outcome()`` raises where that is less than what was asked for."""
+
+    output: Path
+    status: str
+    """``scored``, ``done`` (it had been finished before) or ``planned`` (``--dry-run``)."""
+    rows: int
+    rejects: int
+    metrics: Mapping[str, Any]
+    seconds: float
+    plan: Plan | None = None
+
+    def outcome(self) -> None:
+        """Raise :class:`GateFailedError` or :class:`DataError` if the run, though written, is not what was asked for."""
+        failed = self.metrics.get("counts", {}).get("failed", 0)
+        if failed:
+            raise DataError(
+                f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
+                f"{printable(self.output)}/metrics.json (failed_rows). Score again with --force."
+            )
+        missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
+        if missed:
+            raise GateFailedError(
+                f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(self.output)}."
+            )
+
+
+def score(settings: ScoreSettings, progress: ProgressFactory) -> RunResult:
+    """Score files into a run folder, going on where an earlier call of the same was stopped.
+
+    Raises:
+        BatchscoreError: of the kind that its exit code tells (DESIGN, "Exit codes").
+    """
+    started = time.monotonic()
+    if settings.engine not in ENGINES:
+        raise UsageError(f"There is no engine {settings.engine!r}; there are: {', '.join(ENGINES)}.")
+    found = find_files(settings.inputs, settings.read.format, settings.output)
+    bundle = open_bundle(settings.model, settings.revision)
+    for warning in bundle.warnings:
+        _LOG.warning("%s", warning)
+    if settings.dry_run:
+        return _planned(found, bundle, settings, started)
+    is_new = not settings.output.exists()
+    make_folder(settings.output)
+    try:
+        with locked(settings.output):
+            return _Run(found, bundle, settings, progress, started).go()
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                settings.output.rmdir()  # only if nothing was put there
+        raise
+
+
+def _planned(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings, started: float) -> RunResult:
+    with tempfile.TemporaryFile() as rejects:
+        plan = make_plan(found, bundle, settings, rejects)
+    seconds = time.monotonic() - started
+    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+
+
+def run_fingerprint(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings) -> str:
+    """SHA-256 over all that results depend on: inputs, bundle, options, and the program with its main libraries."""
+    inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
+    libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
+    versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
+    return fingerprint(
+        {
+            "format": STAGING_FORMAT,
+            "inputs": inputs,
+            "bundle": bundle.fingerprint,
+            "options": settings.result_options(),
+            "versions": versions,
+        }
+    )
+
+
+class _Run:
+    """One run that holds the lock of its folder."""
+
+    def __init__(
+        self,
+        found: list[FoundFile],
+        bundle: Bundle,
+        settings: ScoreSettings,
+        progress: ProgressFactory,
+        started: float,
+    ) -> None:
+        self._found, self._bundle, self._settings = found, bundle, settings
+        self._progress, self._started = progress, started
+        self._output = settings.output
+        self._fingerprint = run_fingerprint(found, bundle, settings)
+        self._staging = Staging(settings.output / STAGING / self._fingerprint[:32])
+        self._begun = datetime.datetime.now(datetime.UTC)
+
+    def go(self) -> RunResult:
+        """Do what is left to do."""
+        if (done := self._finished_before()) is not None:
+            return done
+        self._clear_the_way()
+        try:
+            plan = self._plan()
+            self._refuse_rejects(plan)
+        except BaseException:
+            self._drop_unscored()
+            raise
+        compute = self._score(plan)
+        for file in self._found:
+            file.assert_unchanged()
+        finish = Finish(self._staging, plan, self._bundle, self._settings)
+        metrics = finish.run(self._facts(plan, compute))
+        remove_tree(self._output / STAGING)
+        sync_folder(self._output)
+        return self._result("scored", plan.rows, plan.rejects, metrics, plan)
+
+    def _result(
+        self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
+    ) -> RunResult:
+        seconds = time.monotonic() - self._started
+        return RunResult(self._output, status, rows, rejects, metrics, seconds, plan)
+
+    def _finished_before(self) -> RunResult | None:
+        """The result of this very run, if it stands finished in the folder."""
+        if not (self._output / MANIFEST).exists() or self._settings.force:
+            return None
+        try:
+            facts = json.loads((self._output / "run.json").read_bytes())
+            metrics = json.loads((self._output / "metrics.json").read_bytes())
+        except (OSError, ValueError):
+            facts = metrics = {}
+        if facts.get("fingerprint") != self._fingerprint:
+            raise OutputError(
+                f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
+                "another --output, or add --force to replace it."
+            )
+        remove_tree(self._output / STAGING)
+        counts = metrics["counts"]
+        return self._result("done", counts["read"], counts["rejects"], metrics)
+
+    def _clear_the_way(self) -> None:
+        """Refuse a folder that holds something else; under ``--force`` begin afresh."""
+        staging = self._output / STAGING
+        manifest = self._output / MANIFEST
+        present = {path.name for path in self._output.iterdir()} - {STAGING, REJECTS}
+        if present and not manifest.exists() and not staging.exists():
+            raise OutputError(
+                f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
+                "--output."
+            )
+        for other in sorted(staging.iterdir()) if staging.exists() else []:
+            is_other = other.is_dir() and other != self._staging.folder
+            if is_other and not self._settings.force and (other / "journal.jsonl").exists():
+                raise OutputError(
+                    f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
+                    "Name another --output, or add --force to drop what it has scored."
+                )
+            if is_other or self._settings.force:
+                remove_tree(other) if other.is_dir() else other.unlink()
+        make_folder(self._staging.parts)
+        note_holder(self._output)
+        replaced = set(read_manifest(self._output)) if manifest.exists() else set()
+        if replaced or (self._output / REJECTS).exists():
+            self._staging.note_replaced(replaced | {REJECTS})
+
+    def _drop_unscored(self) -> None:
+        if not (self._staging.folder / "journal.jsonl").exists():
+            remove_tree(self._output / STAGING)
+
+    def _plan(self) -> Plan:
+        """The plan that an earlier start left, or a new one."""
+        path = self._staging.folder / "plan.json"
+        if path.exists():
+            return Plan.from_json(json.loads(path.read_bytes()))
+        with atomic_write(self._staging.rejects) as rejects:
+            plan = make_plan(self._found, self._bundle, self._settings, rejects)
+        write_bytes(path, to_json(plan.to_json()))
+        return plan
+
+    def _refuse_rejects(self, plan: Plan) -> None:
+        allowed = self._settings.max_rejects
+        if allowed.allows(plan.rejects, plan.rows):
+            return
+        with self._staging.rejects.open("rb") as file:
+            first = json.loads(file.readline())
+            file.seek(0)
+            with atomic_write(self._output / REJECTS) as out:
+                out.write(file.read())
+        where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
+        raise DataError(
+            f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
+            f"{printable(first['file'])}, {where}: {first['reason']}. All are in {printable(self._output)}/{REJECTS}. Mend "
+            "them, or allow them with --max-rejects."
+        )
+
+    def _score(self, plan: Plan) -> dict[str, Any]:
+        """Score the parts that are not staged yet; returns what they were computed with."""
+        journal = Journal(self._staging.folder / "journal.jsonl")
+        try:
+            compute, done = self._resume(journal)
+            todo = [part for part in plan.parts if part.number not in done]
+            if not todo:
+                return compute
+            bar = self._progress(plan.rows)
+            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
+            model, compute = self._load(compute)
+            if not journal.entries:
+                journal.append({"compute": compute})
+            try:
+                self._run_parts(plan, todo, model, journal, bar.add)
+            finally:
+                bar.close()
+            return compute
+        finally:
+            journal.close()
+
+    def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
+        """What an earlier start computed with, and the numbers of the parts that it left whole."""
+        compute: dict[str, Any] = {}
+        done: set[int] = set()
+        for entry in journal.entries:
+            if "compute" in entry:
+                compute = entry["compute"]
+            elif self._is_whole(entry):
+                done.add(entry["part"])
+        return compute, done
+
+    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
+        path = self._staging.part(entry["part"])
+        return path.exists() and sha256_of(path) == entry["sha256"]
+
+    def _load(self, compute: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
+        """Load the model as it was computed with before, or as the settings say, and hold it against its canaries."""
+        wanted = self._settings.compute
+        long_text = self._settings.long_text or self._bundle.long_text
+        device, precision = compute.get("device", wanted.device), compute.get("precision", wanted.precision)
+        budget = compute.get("max_batch_tokens") or wanted.max_batch_tokens or DEFAULT_BATCH_TOKENS
+        tokenizer = Tokenizer(self._bundle)
+        precision = "fp32" if precision == "auto" else precision
+        backend = open_backend(wanted.backend, self._bundle, device, precision)
+        model = Model(self._bundle, tokenizer, backend, budget, long_text)
+        check = check_canaries(model)
+        _refuse_canaries(check, model)
+        return model, {
+            "backend": "torch",
+            "device": backend.device,
+            "precision": backend.precision,
+            "max_batch_tokens": budget,
+            "long_text": long_text,
+            "canaries": check._asdict() if check else None,
+        }
+
+    def _run_parts(
+        self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
+    ) -> None:
+        given = GivenLabels(self._bundle, self._settings.label_map)
+
+        def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
+            path = self._staging.part(part.number)
+            indices = given.indices(rows.labels, len(rows.texts))
+            stage_part(path, rows, predictions, indices, self._bundle.labels)
+            journal.append({"part": part.number, "sha256": sha256_of(path), "work": dict(predictions.work)})
+            note(part.rows)
+
+        ENGINES[self._settings.engine](read_parts(plan, todo, self._settings.read), model, sink)
+
+    def _facts(self, plan: Plan, compute: Mapping[str, Any]) -> dict[str, Any]:
+        """``run.json``: everything about the run but its results."""
+        return {
+            "fingerprint": self._fingerprint,
+            "version": __version__,
+            "started": self._begun.isoformat(timespec="seconds"),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "files": [
+                {
+                    "path": file.path,
+                    "name": file.name,
+                    "format": file.format,
+                    "compression": file.compression,
+                    "size": file.size,
+                    "sha256": file.sha256,
+                    "rows": file.rows,
+                    "rejects": file.rejects,
+                    "columns": dataclasses.asdict(file.columns),
+                    "unknown_labels": dict(file.unknown_labels),
+                }
+                for file in plan.files
+            ],
+            "model": {
+                "path": str(self._bundle.path),
+                "fingerprint": self._bundle.fingerprint,
+                "labels": list(self._bundle.labels),
+                "max_length": self._bundle.max_length,
+                "temperature": self._bundle.temperature,
+            },
+            "compute": {"device": "auto", "precision": "auto", **compute},
+            "options": self._settings.result_options(),
+            "python": platform.python_version(),
+        }
+
+
+def _refuse_canaries(check: CanaryCheck | None, model: Model) -> None:
+    if check is not None and not check.agrees:
+        raise ModelError(
+            f"{printable(model.bundle.path)} does not answer as it did when it was trained: of its canaries "
+            f"{check.labels_changed} changed their label, the largest change of a probability is "
+            f"{check.largest_change:.4f} (allowed: {CANARY_TOLERANCE}), on {model.backend.device} in "
+            f"{model.backend.precision}. Copy the bundle again, or try --device cpu --precision fp32."
+        )

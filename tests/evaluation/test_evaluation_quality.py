@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_samples import evaluate, literal, random_sample
+from scipy import stats
+from sklearn import metrics as sk
+
+from batchscore.evaluation.quality import macro_f1
+from batchscore.evaluation.significance import wilson
+
+SAMPLES = pytest.mark.parametrize(("n_labels", "seed"), [(2, 1), (3, 2), (20, 3)], ids=["2 labels", "3 labels", "20 labels"])
+
+
+def quality_of(n_labels: int, seed: int) -> tuple[dict[str, Any], Any]:
+    sample = random_sample(2000, n_labels, seed)
+    return evaluate(sample).metrics()["quality"], sample.known()
+
+
+@SAMPLES
+def test_accuracy_and_confusion_matrix_are_those_of_scikit_learn(n_labels: int, seed: int) -> None:
+    quality, (given, predicted, _) = quality_of(n_labels, seed)
+    assert quality["accuracy"]["value"] == sk.accuracy_score(given, predicted)
+    expected = sk.confusion_matrix(given, predicted, labels=range(n_labels))
+    assert quality["confusion_matrix"]["counts"] == expected.tolist()
+
+
+@SAMPLES
+def test_precision_recall_f1_and_support_are_those_of_scikit_learn(n_labels: int, seed: int) -> None:
+    quality, (given, predicted, _) = quality_of(n_labels, seed)
+    columns = sk.precision_recall_fscore_support(given, predicted, labels=range(n_labels), zero_division=np.nan)
+    for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
+        ours = [table[name] for table in quality["per_label"].values()]
+        assert ours == pytest.approx(column.tolist(), abs=1e-12, nan_ok=True)
+    assert quality["macro_f1"]["value"] == pytest.approx(sk.f1_score(given, predicted, average="macro"), abs=1e-12)
+
+
+@SAMPLES
+def test_log_loss_is_that_of_scikit_learn(n_labels: int, seed: int) -> None:
+    quality, (given, _, probabilities) = quality_of(n_labels, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # float32 rows do not sum to 1 in float64
+        expected = sk.log_loss(given, y_proba=probabilities, labels=range(n_labels))
+    assert quality["log_loss"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_log_loss_of_an_impossible_label_is_clipped_as_in_scikit_learn() -> None:
+    sample = literal([1, 0], [[1.0, 0.0], [0.5, 0.5]])
+    given, _, probabilities = sample.known()
+    ours = evaluate(sample).metrics()["quality"]["log_loss"]
+    assert ours == pytest.approx(sk.log_loss(given, y_proba=probabilities), abs=1e-9)
+    assert ours == pytest.approx((36.04365338911715 + np.log(2)) / 2, abs=1e-9)
+
+
+def test_the_brier_scores_are_those_of_scikit_learn() -> None:
+    quality, (given, _, probabilities) = quality_of(2, 1)
+    assert quality["brier_binary"] == pytest.approx(sk.brier_score_loss(given, probabilities[:, 1]), abs=1e-9)
+    assert quality["brier"] == pytest.approx(2 * quality["brier_binary"], abs=1e-6)
+
+
+@pytest.mark.parametrize("n_labels", [3, 20])
+def test_the_multi_class_brier_score_is_the_sum_form(n_labels: int) -> None:
+    quality, (given, _, probabilities) = quality_of(n_labels, 5)
+    expected = ((probabilities - np.eye(n_labels)[given]) ** 2).sum(axis=1).mean()
+    assert quality["brier"] == pytest.approx(expected, abs=1e-9)
+    assert quality["brier_binary"] is None
+
+
+def test_four_rows_by_hand() -> None:
+    quality = evaluate(literal([0, 0, 1, 1], [[0.75, 0.25], [0.25, 0.75], [0.25, 0.75], [0.125, 0.875]]), ["NEG", "POS"])
+    found = quality.metrics()["quality"]
+    assert found["accuracy"]["value"] == 0.75
+    assert found["confusion_matrix"] == {"labels": ["NEG", "POS"], "counts": [[1, 1], [0, 2]]}
+    assert found["per_label"]["NEG"] == {
+        "precision": 1.0,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "support": 2,
+        "roc_auc": {"value": 0.875, "error_bound": 0.125},
+        "average_precision": {"value": pytest.approx(1 / 2 + 1 / 3), "error_bound": pytest.approx(1 / 6)},
+    }
+    assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert found["brier"] == (0.125 + 1.125 + 0.125 + 0.03125) / 4
+    assert found["brier_binary"] == (0.0625 + 0.5625 + 0.0625 + 0.015625) / 4
+
+
+@pytest.mark.parametrize(
+    ("right", "rows"), [(0, 5), (5, 5), (8, 10), (999_000, 1_000_000)], ids=["none", "all", "most", "a million"]
+)
+def test_the_wilson_interval_is_that_of_scipy(right: int, rows: int) -> None:
+    found = wilson(right, rows)
+    expected = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 5])
+def test_the_slopes_of_macro_f1_are_those_of_finite_differences(n_labels: int) -> None:
+    confusion = np.random.default_rng(n_labels).integers(5, 60, (n_labels, n_labels)) + 100 * np.eye(n_labels, dtype=np.int64)
+    rows = confusion.sum()
+
+    def value(p: np.ndarray[Any, Any]) -> float:
+        return float(np.mean(2 * np.diag(p) / (p.sum(axis=0) + p.sum(axis=1))))
+
+    p, step = confusion / rows, 1e-6
+    slopes = np.zeros_like(p)
+    for cell in np.ndindex(*p.shape):
+        up, down = p.copy(), p.copy()
+        up[cell] += step
+        down[cell] -= step
+        slopes[cell] = (value(up) - value(down)) / (2 * step)
+    variance = ((p * slopes**2).sum() - (p * slopes).sum() ** 2) / rows
+    found = macro_f1(confusion)
+    assert found is not None
+    assert found.high - found.value == pytest.approx(1.959963984540054 * np.sqrt(variance), rel=1e-6)
+
+
+def test_the_interval_of_macro_f1_holds_the_truth_about_95_times_in_100() -> None:
+    truth = np.array([[0.4, 0.06], [0.1, 0.44]])
+    target = np.mean(2 * np.diag(truth) / (truth.sum(axis=0) + truth.sum(axis=1)))
+    draws = np.random.default_rng(0).multinomial(400, truth.ravel(), size=1000).reshape(-1, 2, 2)
+    intervals = [macro_f1(draw) for draw in draws]
+    covered = sum(i is not None and i.low <= target <= i.high for i in intervals)
+    assert 930 <= covered <= 970
+
+
+def test_a_label_that_never_occurs_has_no_figures_and_is_left_out_of_the_mean() -> None:
+    sample = literal([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    quality = evaluate(sample, ["a", "b", "c"]).metrics()["quality"]
+    never = {"precision": None, "recall": None, "f1": None, "support": 0, "roc_auc": None, "average_precision": None}
+    assert quality["per_label"]["c"] == never
+    assert quality["macro_f1"]["value"] == 1.0

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from evaluation_samples import Sample, evaluate, random_sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from batchscore.evaluation.ranking import average_precision, bin_of, n_bins, roc_auc
+from batchscore.records import Predictions
+
+UNIT = st.floats(0, 1, width=32)
+
+
+def binned(probabilities: NDArray[np.float32], bits: int = 10) -> NDArray[np.int64]:
+    return bin_of(np.asarray(probabilities, dtype=np.float32), bits)
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 50), elements=UNIT), st.sampled_from([4, 7, 10]))
+def test_bins_rise_with_the_probability_and_stay_in_range(values: NDArray[np.float32], bits: int) -> None:
+    bins = binned(np.sort(values), bits)
+    assert (np.diff(bins) >= 0).all()
+    assert bins.min() >= 0
+    assert bins.max() < n_bins(bits)
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    [(0.0, 1e-9), (1e-9, 1.01e-9), (0.0001, 0.000101), (0.5, 0.5 + 2**-10), (0.9998, 0.99985), (1 - 2**-24, 1.0)],
+)
+def test_close_probabilities_fall_into_different_bins_at_both_ends(lower: float, higher: float) -> None:
+    low, high = binned(np.array([lower, higher], dtype=np.float32))
+    assert low < high
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("n_labels", [2, 3, 20])
+def test_areas_differ_from_scikit_learn_by_no_more_than_the_error_bound(n_labels: int, sharpness: float) -> None:
+    sample = random_sample(3000, n_labels, seed=n_labels, sharpness=sharpness)
+    labels, _, probabilities = sample.known()
+    tables = evaluate(sample).metrics()["quality"]["per_label"].values()
+    for label, table in enumerate(tables):
+        for name, oracle in (("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+            exact = oracle(labels == label, probabilities[:, label])
+            assert abs(table[name]["value"] - exact) <= table[name]["error_bound"] + 1e-12
+            assert table[name]["error_bound"] < 0.01
+
+
+def test_the_macro_mean_is_that_of_scikit_learn_within_its_bound() -> None:
+    sample = random_sample(3000, 4, seed=9)
+    labels, _, probabilities = sample.known()
+    found = evaluate(sample).metrics()["quality"]["roc_auc"]
+    exact = np.mean([sk.roc_auc_score(labels == k, probabilities[:, k]) for k in range(4)])
+    assert abs(found["value"] - exact) <= found["error_bound"] + 1e-12
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([0.5, 0.5004, 0.5008, 0.9, 0.90001, 0.90002, 1.0]) | UNIT),
+        min_size=2,
+        max_size=40,
+    ).filter(lambda rows: 0 < sum(kind for kind, _ in rows) < len(rows))
+)
+def test_the_bounds_hold_for_any_ties(rows: list[tuple[bool, float]]) -> None:
+    positive = np.array([kind for kind, _ in rows])
+    scores = np.array([score for _, score in rows], dtype=np.float32)
+    counts = [np.bincount(binned(scores[kind], 4), minlength=n_bins(4)) for kind in (~positive, positive)]
+    for ours, oracle in ((roc_auc, sk.roc_auc_score), (average_precision, sk.average_precision_score)):
+        area = ours(*counts)
+        assert area is not None
+        assert abs(area.value - oracle(positive, scores)) <= area.error_bound + 1e-12
+
+
+def test_one_value_for_all_rows_is_worth_a_coin_toss_and_says_how_little_is_known() -> None:
+    table = np.full((4, 2), 0.5, dtype=np.float32)
+    zeros = np.zeros(4, dtype=np.int32)
+    sample = Sample(
+        np.array([0, 1, 1, 1], dtype=np.int32),
+        Predictions(zeros.astype(np.int8), zeros, table, zeros + 5, zeros.astype(bool)),
+    )
+    table_of = evaluate(sample).metrics()["quality"]["per_label"]["L1"]
+    assert table_of["roc_auc"] == {"value": 0.5, "error_bound": 0.5}
+    assert table_of["average_precision"]["value"] == 0.75
+
+
+def test_memory_stays_bounded_with_many_labels() -> None:
+    assert evaluate(random_sample(10, 500, seed=0)).ranking.counts.nbytes < 64 * 2**20
