@@ -25,7 +25,6 @@ from batchscore.config import (
 )
 from batchscore.errors import ModelError, UsageError, printable
 from batchscore.terminal import Progress, boundary, set_up_logs
-from batchscore.train_command import train_main
 
 if TYPE_CHECKING:
     from batchscore.runs import RunResult
@@ -303,6 +302,13 @@ def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -
         )
     lines.append(f"{printable(result.output)}/report.html")
     return lines
+
+
+def train_main() -> None:
+    """The ``batchscore-train`` command."""
+    from batchscore.train_command import train_main as run
+
+    run()
 
 
 @main.command()

@@ -570,7 +570,8 @@ def read_records(
         is_final = window.is_final and used == len(window.raws)
         if not window.raws and window.end - position.offset > limits.max_row_bytes:
             head, size = source.skip_line()
-            parser.overflow(head, size, position)
+            if items := parser.overflow(head, size, position):
+                yield items
             position = Position(position.offset + size, position.line + 1)
         else:
             position = Position(window.starts[used], position.line + used)
@@ -583,12 +584,17 @@ def read_records(
 
 @dataclass(slots=True)
 class _Bad:
-    """A reject in the making: where it starts and why; its bytes grow until a credible record follows."""
+    """A reject in the making: where it starts and why; its bytes grow until a credible record follows.
+
+    ``end`` is the offset where it ends at the latest, if that is known: that of a well-quoted record with too few or
+    too many fields in several lines, which may have swallowed others by a quote that is not closed.
+    """
 
     position: Position
     reason: str
     column: str | None
     max_bytes: int
+    end: int | None = None
     raw: bytearray = field(default_factory=bytearray)
     size: int = 0
 
@@ -654,11 +660,16 @@ class _Parser:
                 break  # the rest is read block by block again: a long window holds many times its bytes
         return items, index
 
-    def overflow(self, head: bytes, size: int, position: Position) -> None:
+    def overflow(self, head: bytes, size: int, position: Position) -> list[Record | Rejected]:
         """Take a physical line that is over the limit by itself: the first bytes of it, and its size in bytes."""
+        items: list[Record | Rejected] = []
+        if self.bad is not None and self.bad.end == position.offset:
+            items.append(self.bad.rejected())
+            self.bad = None
         if self.bad is None:
             self.bad = self._new_bad(position, _Scan("over", 0, 0), position.line)
         self.bad.add(head, size)
+        return items
 
     def _read_run(
         self, window: _Window, first: int, seen: int, items: list[Record | Rejected]
@@ -712,34 +723,34 @@ class _Parser:
         for taken, (row, start, end) in enumerate(zip(rows, ends, ends[1:], strict=False)):
             ragged_lines = end - start > 1 and len(row) != self.n_fields
             too_long = not fits and window.starts[end] - window.starts[start] > self.max_row_bytes
-            if (ragged_lines or too_long) and not self._is_complete(window, start):
+            if ragged_lines or too_long:
                 return taken
             self._judge(row, window, start, end, items)
         return len(rows)
-
-    def _is_complete(self, window: _Window, index: int) -> bool:
-        scan = self._probe(window, index)
-        return scan is not None and scan.state == "complete"
 
     def _read_one(self, window: _Window, index: int, items: list[Record | Rejected]) -> int | None:
         """Read the record at one line, or begin a reject; None if it takes more lines to tell."""
         scan = self._probe(window, index)
         if scan is None:
             return None
-        if scan.state == "complete":
+        if scan.state == "complete" and (scan.end == index + 1 or scan.n_fields == self.n_fields):
             row = next(_csv_reader(window.texts[index : scan.end], self.dialect))
             self._judge(row, window, index, scan.end, items)
             return scan.end
         position = Position(window.starts[index], window.line + index)
         self.bad = self._new_bad(position, scan, window.line + scan.end - 1)
+        self.bad.end = window.starts[scan.end] if scan.state == "complete" else None
         self.bad.add(window.raws[index], len(window.raws[index]))
         return index + 1
 
     def _grow_bad(self, bad: _Bad, window: _Window, index: int, items: list[Record | Rejected]) -> int | None:
         """Add lines to the reject, or end it if a credible record starts here; None if it takes more to tell."""
-        resume = self._resume(window, index)
+        is_over = bad.end == window.starts[index]
+        resume = index if is_over else self._resume(window, index)
         if resume is None:
             return None
+        if bad.end is not None:
+            resume = min(resume, window.line_at(bad.end))
         for raw in window.raws[index:resume]:
             bad.add(raw, len(raw))
         if resume == index:
@@ -769,33 +780,27 @@ class _Parser:
         try:
             raw.decode(encoding)
         except UnicodeDecodeError as error:
-            found = (
-                f"0x{raw[error.start : error.end].hex()} at byte {error.start} of the row is not {encoding}"
-            )
+            bad = raw[error.start : error.end].hex()
+            found = f"0x{bad} at byte {error.start} of the row is not {encoding}"
             marked = (k for k, value in enumerate(row) if re.search("[\ud800-\udfff]", value))
             return found + encoding_hint(encoding), next(marked, -1)
         culprit = next((k for k, value in enumerate(row) if "\0" in value), -1)
         if culprit >= 0:
             return "a NUL character", culprit
-        if len(row) != self.n_fields:
-            return (
-                f"{'too few' if len(row) < self.n_fields else 'too many'} fields: {len(row)}, not {self.n_fields}",
-                -1,
-            )
-        return "", -1
+        return ("" if len(row) == self.n_fields else self._ragged(len(row))), -1
+
+    def _ragged(self, n_fields: int) -> str:
+        return f"too {'few' if n_fields < self.n_fields else 'many'} fields: {n_fields}, not {self.n_fields}"
 
     def _new_bad(self, position: Position, scan: _Scan, noticed: int) -> _Bad:
         reason = {
             "broken": f"quotes do not pair up, seen in line {noticed}: one is missing, or one in a field is not doubled",
             "open": "a quoted field is never closed",
             "over": f"the row is longer than {self.max_row_bytes} bytes",
+            "complete": self._ragged(scan.n_fields),
         }[scan.state]
-        return _Bad(
-            position,
-            reason,
-            self._column(scan.n_fields) if scan.state == "open" else None,
-            self.max_row_bytes,
-        )
+        column = self._column(scan.n_fields) if scan.state == "open" else None
+        return _Bad(position, reason, column, self.max_row_bytes)
 
     def _column(self, index: int) -> str | None:
         return self.header[index] if 0 <= index < len(self.header) else None
@@ -833,19 +838,14 @@ class _Parser:
             at, n_fields = match.end(), n_fields + 1
             if at == limit or text[at] in "\r\n":
                 break
-            is_hopeless = (
-                (has_stray or n_fields >= self.n_fields) if strict else self._is_accident(has_stray, n_fields)
-            )
-            if text[at] != self.dialect.delimiter or (is_hopeless and (strict or at > next_line)):
+            is_hopeless = has_stray if strict else has_stray and at > next_line
+            is_hopeless = is_hopeless and (strict or n_fields > self.n_fields)
+            if text[at] != self.dialect.delimiter or is_hopeless:
                 return _Scan("broken", n_fields, window.line_of(at) + 1, has_stray)
             at += 1
         is_broken = at > next_line and has_stray and n_fields != self.n_fields
-        return _Scan(
-            "broken" if is_broken else "complete", n_fields, min(window.line_of(at) + 1, stop), has_stray
-        )
-
-    def _is_accident(self, has_stray: bool, n_fields: int) -> bool:
-        return has_stray and n_fields > self.n_fields
+        end = min(window.line_of(at) + 1, stop)
+        return _Scan("broken" if is_broken else "complete", n_fields, end, has_stray)
 
     def _has_quote(self, text: str) -> bool:
         return self.dialect.quotechar != "" and self.dialect.quotechar in text
@@ -870,24 +870,23 @@ class _Parser:
         is_enough = last - behind == _AHEAD_LINES or window.end - window.starts[behind] > _AHEAD_BYTES
         if not is_enough and not window.is_final:
             return None
-        return (
-            index
-            if self._has_quote(window.texts[index]) or self._looks_tabular(window, index, last)
-            else last
-        )
+        is_quoted = self._has_quote(window.texts[index])
+        return index if is_quoted or self._looks_tabular(window, index, last) else last
 
     def _first_quote(self, window: _Window, at: int) -> str:
         """Say what the first quote of a line is: ``opening`` a field, ``closing`` one, or ``within`` one."""
         line = window.line_of(at)
         before = window.text[at - 1] if at > window.chars[line] else ""
         ends_field = window.text[at + 1 : at + 2] in ("", "\r", "\n", self.dialect.delimiter)
-        if before == self.dialect.delimiter or (not before and not ends_field):
-            return "within" if self._scan(window, line, line + 1).state == "broken" else "opening"
-        return "closing" if ends_field else "within"
+        if before != self.dialect.delimiter and (before or ends_field):
+            return "closing" if ends_field else "within"
+        is_doubled = window.text.startswith(self.dialect.quotechar * 2, at)
+        if (not before or is_doubled) and self._scan(window, line, line + 1).state == "broken":
+            return "within"  # prose like "Great!" he said, or a doubled quote that follows a comma
+        return "opening"
 
     def _looks_tabular(self, window: _Window, start: int, end: int) -> bool:
         """Without any quote to go by: at least half of the lines that are not empty have the right number of fields."""
         lines = [text for text in window.texts[start:end] if self.n_fields == 1 or text.strip("\r\n")]
-        return 2 * sum(text.count(self.dialect.delimiter) + 1 == self.n_fields for text in lines) >= len(
-            lines
-        )
+        right = sum(text.count(self.dialect.delimiter) + 1 == self.n_fields for text in lines)
+        return 2 * right >= len(lines)

@@ -117,7 +117,8 @@ def stage_part(
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
         inputs, fields = [pa.array(rows.raw, pa.large_binary())], [pa.field("record", pa.large_binary())]
-    own = [pa.array(np.asarray(rows.row, dtype=np.int64)), pa.array(given), pa.array(predictions.predicted)]
+    positions = np.asarray(rows.row, dtype=np.int64)
+    own = [pa.array(values) for values in (positions, given, predictions.predicted, predictions.status)]
     facts = {
         "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
         "duplicates": int(predictions.work.get("duplicates", 0)),

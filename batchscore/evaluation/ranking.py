@@ -3,7 +3,8 @@
 Both need the order of all rows, which does not fit in constant memory. Rows are counted in bins of equal *relative*
 width instead: a bin is the leading bits of the float32 pattern of p (p <= 0.5) or of 1 - p (p > 0.5), so that 0.0001
 and 0.0002, or 0.9998 and 0.9999, fall far apart. Rows of one bin are treated as ties, and what that can hide is
-computed from the same counts (``error_bound``). Memory is constant: 56,323 bins a label up to 32 labels, fewer above.
+computed from the same counts (``error_bound``); nothing in a bin that only one float32 can fall into, as those near 1
+are. Memory is constant: 56,323 bins a label up to 32 labels, fewer above.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ class Ranking(Tally):
 
     def roc_auc(self) -> list[Area | None]:
         """Area under the ROC curve of each label; None without rows on both sides."""
-        return [roc_auc(negatives, positives) for negatives, positives in self.counts]
+        is_exact = holds_one_value(_bits(len(self.counts)))
+        return [roc_auc(negatives, positives, is_exact) for negatives, positives in self.counts]
 
     def average_precision(self) -> list[Area | None]:
         """Average precision of each label; None where no row has it."""
-        return [average_precision(negatives, positives) for negatives, positives in self.counts]
+        is_exact = holds_one_value(_bits(len(self.counts)))
+        return [average_precision(negatives, positives, is_exact) for negatives, positives in self.counts]
 
 
 def macro(areas: list[Area | None]) -> Area | None:
@@ -96,11 +99,23 @@ def bin_of(probabilities: NDArray[np.float32], bits: int) -> NDArray[np.int64]:
     return np.where(p <= 0.5, np.maximum(low, 0), n_bins(bits) - 1 - np.maximum(rest, 0))
 
 
-def roc_auc(negatives: Counts, positives: Counts) -> Area | None:
+def holds_one_value(bits: int) -> NDArray[np.bool_]:
+    """``[B]``: whether only one float32 falls into the bin, so that its rows are ties indeed.
+
+    That is 0.5, 1, and where p > 0.5 has no more steps of 2**-24 in an octave of 1 - p than the octave has bins.
+    """
+    is_single = np.zeros(n_bins(bits), dtype=np.bool_)
+    is_single[-1 - ((bits + 1) << bits) :] = True
+    is_single[(32 << bits) + 1] = True
+    return is_single
+
+
+def roc_auc(negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | bool = False) -> Area | None:
     """Area under the ROC curve from counts by bin (both ``[B]``, by rising probability).
 
     The share of (positive, negative) pairs in the right order, a tied pair counting one half (Mann and Whitney 1947).
-    Each pair in one bin may truly be worth 0 or 1, so the error is at most half the share of such pairs.
+    Each pair in one bin may truly be worth 0 or 1, so the error is at most half the share of such pairs, not counting
+    those in bins where ``is_exact``.
 
     >>> roc_auc(np.array([2, 0]), np.array([1, 1]))
     Area(value=0.75, error_bound=0.25)
@@ -111,30 +126,30 @@ def roc_auc(negatives: Counts, positives: Counts) -> Area | None:
     below = (np.cumsum(negatives) - negatives).astype(np.float64)
     tied = positives * negatives.astype(np.float64)
     value = float((positives * below + tied / 2).sum()) / pairs
-    return Area(value, float(tied.sum()) / 2 / pairs)
+    return Area(value, float(np.where(is_exact, 0.0, tied).sum()) / 2 / pairs)
 
 
-def average_precision(negatives: Counts, positives: Counts) -> Area | None:
+def average_precision(negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | bool = False) -> Area | None:
     """Average precision from counts by bin: sum over thresholds of the recall gained times the precision there.
 
     Let T and F be the rows of each kind above a bin that holds m positives and k negatives. Taken as ties they add
     m (T+m) / (T+m+F+k). Whatever their order, they add at most m (T+m) / (T+m+F), and at least what comes of all k
     negatives first, the sum of (T+i) / (T+i+F+k) for i = 1..m, which is no less than m - (F+k) ln(1 + m / (T+F+k)).
+    Bins where ``is_exact`` are ties, and add no error.
     """
     if positives.sum() == 0:
         return None
     order = np.flatnonzero(positives + negatives)[::-1]
     m, k = positives[order].astype(np.float64), negatives[order].astype(np.float64)
     above, wrong = np.cumsum(m) - m, np.cumsum(k) - k
-    held = m > 0
-    m, k, above, wrong = m[held], k[held], above[held], wrong[held]
-    tied = m * (above + m) / (above + m + wrong + k)
-    most = m * (above + m) / (above + m + wrong)
     first = above + wrong + k
-    least = m - (wrong + k) * np.log1p(m / np.where(first > 0, first, 1))
+    tied = m * (above + m) / (first + m)
+    most = m * (above + m) / np.maximum(above + m + wrong, 1)
+    least = m - (wrong + k) * np.log1p(m / np.maximum(first, 1))
+    is_open = ~np.broadcast_to(is_exact, positives.shape)[order]
+    bound = max(float((most - tied)[is_open].sum()), float((tied - least)[is_open].sum()), 0.0)
     total = float(m.sum())
-    bound = max(float((most - tied).sum()), float((tied - least).sum())) / total
-    return Area(float(tied.sum()) / total, max(0.0, bound))
+    return Area(float(tied.sum()) / total, bound / total)
 
 
 def _bits(n_labels: int) -> int:

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_samples import Sample, evaluate, random_sample
+from evaluation_samples import evaluate, literal, random_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from batchscore.evaluation.ranking import average_precision, bin_of, n_bins, roc_auc
-from batchscore.records import Predictions
+from batchscore.evaluation.ranking import average_precision, bin_of, holds_one_value, n_bins, roc_auc
 
 UNIT = st.floats(0, 1, width=32)
 
@@ -70,21 +69,33 @@ def test_the_bounds_hold_for_any_ties(rows: list[tuple[bool, float]]) -> None:
     scores = np.array([score for _, score in rows], dtype=np.float32)
     counts = [np.bincount(binned(scores[kind], 4), minlength=n_bins(4)) for kind in (~positive, positive)]
     for ours, oracle in ((roc_auc, sk.roc_auc_score), (average_precision, sk.average_precision_score)):
-        area = ours(*counts)
+        area = ours(counts[0], counts[1], holds_one_value(4))
         assert area is not None
         assert abs(area.value - oracle(positive, scores)) <= area.error_bound + 1e-12
 
 
-def test_one_value_for_all_rows_is_worth_a_coin_toss_and_says_how_little_is_known() -> None:
-    table = np.full((4, 2), 0.5, dtype=np.float32)
-    zeros = np.zeros(4, dtype=np.int32)
-    sample = Sample(
-        np.array([0, 1, 1, 1], dtype=np.int32),
-        Predictions(zeros.astype(np.int8), zeros, table, zeros + 5, zeros.astype(bool)),
-    )
-    table_of = evaluate(sample).metrics()["quality"]["per_label"]["L1"]
-    assert table_of["roc_auc"] == {"value": 0.5, "error_bound": 0.5}
-    assert table_of["average_precision"]["value"] == 0.75
+@pytest.mark.parametrize(
+    ("probability", "bound"), [(0.5, 0.0), (1.0, 0.0), (0.7, 0.5)], ids=["a half", "certain", "a bin of many values"]
+)
+def test_one_value_for_all_rows_is_worth_a_coin_toss(probability: float, bound: float) -> None:
+    table = evaluate(literal([0, 1, 1, 1], [[1 - probability, probability]] * 4)).metrics()["quality"]["per_label"]["L1"]
+    assert table["roc_auc"] == {"value": 0.5, "error_bound": bound}
+    assert table["average_precision"]["value"] == 0.75
+
+
+@pytest.mark.parametrize("bits", [4, 7, 10])
+def test_a_bin_said_to_hold_one_value_holds_one(bits: int) -> None:
+    single = np.flatnonzero(holds_one_value(bits))
+    last = np.nextafter(np.float32(1), np.float32(0))
+    values = [np.float32(1)]
+    while holds_one_value(bits)[binned(np.array([last]), bits)[0]]:
+        values.append(last)
+        last = np.nextafter(last, np.float32(0))
+    bins = binned(np.array([0.5, *values], dtype=np.float32), bits)
+    assert len(set(bins.tolist())) == len(values) + 1
+    assert set(bins.tolist()) <= set(single.tolist())
+    below = binned(np.array([last, np.nextafter(last, np.float32(0))]), bits)
+    assert below[0] == below[1]
 
 
 def test_memory_stays_bounded_with_many_labels() -> None:
