@@ -137,9 +137,8 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
             "model.save_pretrained(folder)."
         )
     scripts = [name for name in hashes if name.endswith((".py", ".pyc", ".so"))]
-    for name in ("config.json", "tokenizer_config.json"):
-        if name in hashes and "auto_map" in _json_file(folder, name):
-            scripts.append(f"auto_map in {name}")
+    configs = [name for name in ("config.json", "tokenizer_config.json") if name in hashes]
+    scripts += [f"auto_map in {name}" for name in configs if "auto_map" in _json_file(folder, name)]
     if scripts:
         raise ModelError(
             f"{printable(folder)} brings code of its own ({printable(scripts[0])}), which is never run. Use a model "

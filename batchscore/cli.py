@@ -82,7 +82,7 @@ _JSON = click.option(
 class _Commands(click.Group):
     """Commands in the order of their definition."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(self.commands)
 
 

@@ -118,7 +118,7 @@ class Finish:
             self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
             self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _WORST)
-            metrics["mismatches"] = len(keys.part)
+            metrics["mismatches"] = len(keys)
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / "metrics.json", to_json(metrics))

@@ -67,7 +67,7 @@ def _expand(argument: str) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(argument):
-        found = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+        found = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 - as given, absolute or not
         files = [match for match in found if not match.is_dir()]
         if files:
             return files

@@ -7,10 +7,11 @@ hundred at a time, in their final order.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,13 +42,21 @@ _OWN = (
 )
 
 
-class Keys(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keys:
     """The mismatches of a run in their final order, ``m`` rows: where each is, and what its label is worth."""
 
     part: NDArray[np.int32]
     index: NDArray[np.int32]
     quality: NDArray[np.float32]
     is_issue: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
+        """Those at ``places``."""
+        return Keys(self.part[places], self.index[places], self.quality[places], self.is_issue[places])
 
 
 def mismatched(part: StagedPart) -> NDArray[np.int64]:
@@ -64,7 +73,7 @@ def in_order(
 ) -> Keys:
     """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
     order = np.lexsort((index, part, quality))
-    return Keys(part[order], index[order], quality[order], is_issue[order])
+    return Keys(part, index, quality, is_issue).at(order)
 
 
 class MismatchTable:
@@ -109,13 +118,13 @@ class MismatchTable:
 
     def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
         """The rows of ``keys`` in order, a few hundred at a time."""
-        for start in range(0, len(keys.part), _CHUNK):
-            yield self._chunk(Keys(*(column[start : start + _CHUNK] for column in keys)))
+        for start in range(0, len(keys), _CHUNK):
+            yield self._chunk(keys.at(slice(start, start + _CHUNK)))
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
         """The first ``rows`` mismatches as plain values, the other input columns left out."""
         names = [name for name in self.schema.names if name not in self.others]
-        first = Keys(*(column[:rows] for column in keys))
+        first = keys.at(slice(rows))
         return [
             {name: row[name] for name in names}
             for batch in self.batches(first)
@@ -127,7 +136,7 @@ class MismatchTable:
         places: list[NDArray[np.int64]] = []
         for number in np.unique(keys.part):
             at = np.flatnonzero(keys.part == number)
-            pieces.append(self._rows(int(number), Keys(*(column[at] for column in keys))))
+            pieces.append(self._rows(int(number), keys.at(at)))
             places.append(at)
         back = np.argsort(np.concatenate(places), kind="stable")
         return pa.concat_batches(pieces).take(pa.array(back))

@@ -70,17 +70,17 @@ class StagedPart:
     @property
     def n_inputs(self) -> int:
         """Number of columns that came from the input."""
-        return self.batch.num_columns - self._n_added - len(_OWN)
+        return int(self.batch.num_columns) - self._n_added - len(_OWN)
 
     @property
     def inputs(self) -> list[pa.Array]:
         """The input's columns, or the one column of raw records."""
-        return self.batch.columns[: self.n_inputs]
+        return list(self.batch.columns[: self.n_inputs])
 
     @property
     def added(self) -> list[pa.Array]:
         """The added columns."""
-        return self.batch.columns[self.n_inputs : self.n_inputs + self._n_added]
+        return list(self.batch.columns[self.n_inputs : self.n_inputs + self._n_added])
 
     def _own(self, name: str) -> pa.Array:
         names = [own for own, _ in _OWN]

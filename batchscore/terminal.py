@@ -44,7 +44,7 @@ def boundary(as_json: bool = False) -> Iterator[None]:
 def _signals() -> Iterator[None]:
     """Let SIGTERM and SIGINT end the command with 143 and 130."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         name = signal.Signals(number).name

@@ -54,36 +54,39 @@ def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
     """Let a thread run through ``items`` up to ``size`` ahead of whoever takes them; its error comes out in its place."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
-
-    def offer(kind: str, value: Any) -> bool:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put((kind, value), timeout=0.1)
-                return True
-        return False
-
-    def feed() -> None:
-        try:
-            for item in items:
-                if not offer("item", item):
-                    return
-            offer("end", None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the item would have come out
-            offer("error", error)
-
-    def taken() -> Iterator[T]:
-        while True:
-            kind, value = waiting.get()
-            if kind == "error":
-                raise value
-            if kind == "end":
-                return
-            yield value
-
-    thread = threading.Thread(target=feed, name="ahead", daemon=True)
+    thread = threading.Thread(target=_feed, args=(items, waiting, stopped), name="ahead", daemon=True)
     thread.start()
     try:
-        yield taken()
+        yield _taken(waiting)
     finally:
         stopped.set()
         thread.join(timeout=2)
+
+
+def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: threading.Event) -> None:
+    """Put every item, then the end or the error, until all is taken or somebody says stop."""
+
+    def offer(kind: str, value: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((kind, value), timeout=0.1)
+                return
+
+    try:
+        for item in items:
+            offer("item", item)
+            if stopped.is_set():
+                return
+        offer("end", None)
+    except BaseException as error:  # noqa: BLE001 - it is raised again where the item would have come out
+        offer("error", error)
+
+
+def _taken(waiting: queue.Queue[tuple[str, Any]]) -> Iterator[Any]:
+    while True:
+        kind, value = waiting.get()
+        if kind == "error":
+            raise value
+        if kind == "end":
+            return
+        yield value

@@ -79,6 +79,8 @@ class LabelIssues:
         ties. Here qualities that agree in 15 bits of their mantissa (to 3 in 100,000) are ties, and a group of ties is
         in or out as a whole, never beyond ``n_issues``: the same rows are found whatever their order.
         """
+        if self.n_issues == 0:
+            return 0.0
         fitting = int(np.searchsorted(np.cumsum(self._rows), self.n_issues, side="right"))
         return float(np.array(min(fitting, _BINS - 1) << _SHIFT, dtype=np.int32).view(np.float32))
 

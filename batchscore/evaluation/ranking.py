@@ -129,7 +129,9 @@ def roc_auc(negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | 
     return Area(value, float(np.where(is_exact, 0.0, tied).sum()) / 2 / pairs)
 
 
-def average_precision(negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | bool = False) -> Area | None:
+def average_precision(
+    negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | bool = False
+) -> Area | None:
     """Average precision from counts by bin: sum over thresholds of the recall gained times the precision there.
 
     Let T and F be the rows of each kind above a bin that holds m positives and k negatives. Taken as ties they add

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from batchscore import delimited
 from batchscore.errors import DataError, printable
@@ -30,7 +30,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         header = delimited.read_header(stream, dialect, _limits(settings))
     except DataError as error:
         raise DataError(f"{printable(source.path)}: {error}") from error
-    details = {"dialect": dialect.to_json()}
+    details: dict[str, Any] = {"dialect": dialect.to_json()}
     if header is None:
         return Layout(columns=(), details={**details, "header": ""})
     start = delimited.next_position(header, dialect)

@@ -23,13 +23,23 @@ class Sample(NamedTuple):
     def known(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
         """Given, predicted and float64 probabilities of the evaluated rows: what an oracle needs."""
         rows = self.evaluated
-        return self.given[rows], self.predictions.predicted[rows], self.predictions.probabilities[rows].astype(np.float64)
+        return (
+            self.given[rows],
+            self.predictions.predicted[rows],
+            self.predictions.probabilities[rows].astype(np.float64),
+        )
 
     def rows(self, chosen: NDArray[np.int64] | slice) -> Sample:
         p = self.predictions
         return Sample(
             self.given[chosen],
-            Predictions(p.status[chosen], p.predicted[chosen], p.probabilities[chosen], p.n_tokens[chosen], p.truncated[chosen]),
+            Predictions(
+                p.status[chosen],
+                p.predicted[chosen],
+                p.probabilities[chosen],
+                p.n_tokens[chosen],
+                p.truncated[chosen],
+            ),
         )
 
 
@@ -46,7 +56,9 @@ def literal(given: Sequence[int], probabilities: Sequence[Sequence[float]], n_to
     return Sample(np.array(given, dtype=np.int32), predictions)
 
 
-def random_sample(n: int, n_labels: int, seed: int, sharpness: float = 2.0, all_known: bool = False) -> Sample:
+def random_sample(
+    n: int, n_labels: int, seed: int, sharpness: float = 2.0, all_known: bool = False
+) -> Sample:
     """Rows whose given label is drawn near the logits; some unlabelled, unknown or not scored unless ``all_known``."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_labels)) * sharpness

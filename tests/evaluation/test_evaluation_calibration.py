@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import optimize, special  # type: ignore[import-untyped]
 
 from batchscore.evaluation import Evaluation, apply_temperature, fit_temperature, softmax
 
@@ -30,9 +30,19 @@ def test_four_rows_by_hand() -> None:
     sample = literal([0, 1, 1, 0], [[0.75, 0.25], [0.75, 0.25], [0.875, 0.125], [1.0, 0.0]])
     calibration = evaluate(sample).metrics()["calibration"]
     assert calibration["ece"] == (2 * 0.25 + 0.875 + 0) / 4
-    held = [(k + 1, b["rows"], b["mean_probability"], b["accuracy"]) for k, b in enumerate(calibration["bins"]) if b["rows"]]
+    held = [
+        (k + 1, b["rows"], b["mean_probability"], b["accuracy"])
+        for k, b in enumerate(calibration["bins"])
+        if b["rows"]
+    ]
     assert held == [(12, 2, 0.75, 0.5), (14, 1, 0.875, 0.0), (15, 1, 1.0, 1.0)]
-    assert calibration["bins"][0] == {"low": 0.0, "high": 1 / 15, "rows": 0, "mean_probability": None, "accuracy": None}
+    assert calibration["bins"][0] == {
+        "low": 0.0,
+        "high": 1 / 15,
+        "rows": 0,
+        "mean_probability": None,
+        "accuracy": None,
+    }
 
 
 LOGITS = hnp.arrays(
@@ -41,7 +51,9 @@ LOGITS = hnp.arrays(
 
 
 @given(LOGITS, st.floats(0.05, 20))
-def test_probabilities_sum_to_one_within_one_unit_in_the_last_place(logits: NDArray[np.float32], t: float) -> None:
+def test_probabilities_sum_to_one_within_one_unit_in_the_last_place(
+    logits: NDArray[np.float32], t: float
+) -> None:
     probabilities = apply_temperature(logits, t)
     assert probabilities.dtype == np.float32
     assert np.abs(probabilities.astype(np.float64).sum(axis=1) - 1).max() <= np.finfo(np.float32).eps
@@ -67,7 +79,11 @@ def test_the_fitted_temperature_is_the_one_scipy_finds(n_labels: int, true_tempe
     labels = (logits / true_temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
     found = fit_temperature(logits, labels)
     oracle = optimize.minimize_scalar(
-        negative_log_likelihood, bounds=(0.05, 20), args=(logits, labels), method="bounded", options={"xatol": 1e-9}
+        negative_log_likelihood,
+        bounds=(0.05, 20),
+        args=(logits, labels),
+        method="bounded",
+        options={"xatol": 1e-9},
     )
     assert found == pytest.approx(oracle.x, rel=1e-4)
     assert found == pytest.approx(true_temperature, rel=0.2)
@@ -100,7 +116,9 @@ def test_a_temperature_that_is_not_a_positive_number_is_refused(temperature: flo
 def test_coverage_by_hand() -> None:
     sample = literal([0, 1, -1, 0], [[0.9, 0.1], [0.8, 0.2], [1.0, 0.0], [0.55, 0.45]])
     table = {row["threshold"]: row for row in evaluate(sample).metrics()["coverage"]}
-    assert [(t, table[t]["rows"], table[t]["share"], table[t]["evaluated"]) for t in (0.5, 0.55, 0.6, 0.9, 0.95)] == [
+    assert [
+        (t, table[t]["rows"], table[t]["share"], table[t]["evaluated"]) for t in (0.5, 0.55, 0.6, 0.9, 0.95)
+    ] == [
         (0.5, 4, 1.0, 3),
         (0.55, 4, 1.0, 3),
         (0.6, 3, 0.75, 2),

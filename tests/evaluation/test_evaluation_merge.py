@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,7 +22,9 @@ PARTS = 50
 
 def add(evaluation: Evaluation, sample: Sample, first: int, rejects: int = 0) -> None:
     brands = [f"brand {row % 307}" if row % 11 else None for row in range(first, first + len(sample.given))]
-    evaluation.update(sample.given, sample.predictions, slices={"file": "a.csv", "brand": brands}, rejects=rejects)
+    evaluation.update(
+        sample.given, sample.predictions, slices={"file": "a.csv", "brand": brands}, rejects=rejects
+    )
 
 
 def whole(sample: Sample) -> Evaluation:
@@ -37,7 +40,7 @@ def test_fifty_parts_merged_in_any_order_are_one_pass_bit_by_bit(seed: int, n_la
     sample = random_sample(1500, n_labels, seed)
     cuts = [0, *np.sort(rng.integers(0, 1501, PARTS - 1)).tolist(), 1500]
     parts = []
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         part = Evaluation([f"L{k}" for k in range(n_labels)])
         add(part, sample.rows(slice(start, stop)), start, rejects=1)
         parts.append(part)

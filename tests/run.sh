@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Everything that CI checks: installs what tests need into .venv, then lint, types, import levels and tests.
+# Arguments go to pytest: bash tests/run.sh -k batching
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source jobs/venv.sh
+prepare_venv demo,test
+
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+"$VENV_BIN/ruff" check .
+"$VENV_BIN/ruff" format --check .
+"$VENV_BIN/mypy"
+"$VENV_BIN/lint-imports" --config setup.cfg
+"$VENV_BIN/pytest" -n 2 "$@"
