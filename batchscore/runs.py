@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore import __version__
-from batchscore.backends import open_backend
 from batchscore.bundle import Bundle, open_bundle
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES
-from batchscore.errors import DataError, GateFailedError, ModelError, OutputError, UsageError, printable
+from batchscore.errors import DataError, GateFailedError, OutputError, UsageError, printable
 from batchscore.finishing import REJECTS, Finish, Staging
 from batchscore.inputs import FoundFile, find_files
+from batchscore.loading import load_model
 from batchscore.parts import stage_part
 from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
 from batchscore.records import Part, Predictions, Rows
-from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
+from batchscore.scoring import Model
 from batchscore.storage import (
     MANIFEST,
     STAGING,
@@ -46,14 +46,12 @@ from batchscore.storage import (
     to_json,
     write_bytes,
 )
-from batchscore.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from batchscore.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 1
-DEFAULT_BATCH_TOKENS = 8192
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -261,7 +259,8 @@ class _Run:
                 return compute
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
-            model, compute = self._load(compute)
+            long_text = self._settings.long_text or self._bundle.long_text
+            model, compute = load_model(self._bundle, self._settings.compute, long_text, compute)
             if not journal.entries:
                 journal.append({"compute": compute})
             try:
@@ -286,27 +285,6 @@ class _Run:
     def _is_whole(self, entry: Mapping[str, Any]) -> bool:
         path = self._staging.part(entry["part"])
         return path.exists() and sha256_of(path) == entry["sha256"]
-
-    def _load(self, compute: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
-        """Load the model as it was computed with before, or as the settings say, and hold it against its canaries."""
-        wanted = self._settings.compute
-        long_text = self._settings.long_text or self._bundle.long_text
-        device, precision = compute.get("device", wanted.device), compute.get("precision", wanted.precision)
-        budget = compute.get("max_batch_tokens") or wanted.max_batch_tokens or DEFAULT_BATCH_TOKENS
-        tokenizer = Tokenizer(self._bundle)
-        precision = "fp32" if precision == "auto" else precision
-        backend = open_backend(wanted.backend, self._bundle, device, precision)
-        model = Model(self._bundle, tokenizer, backend, budget, long_text)
-        check = check_canaries(model)
-        _refuse_canaries(check, model)
-        return model, {
-            "backend": "torch",
-            "device": backend.device,
-            "precision": backend.precision,
-            "max_batch_tokens": budget,
-            "long_text": long_text,
-            "canaries": check._asdict() if check else None,
-        }
 
     def _run_parts(
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
@@ -355,13 +333,3 @@ class _Run:
             "options": self._settings.result_options(),
             "python": platform.python_version(),
         }
-
-
-def _refuse_canaries(check: CanaryCheck | None, model: Model) -> None:
-    if check is not None and not check.agrees:
-        raise ModelError(
-            f"{printable(model.bundle.path)} does not answer as it did when it was trained: of its canaries "
-            f"{check.labels_changed} changed their label, the largest change of a probability is "
-            f"{check.largest_change:.4f} (allowed: {CANARY_TOLERANCE}), on {model.backend.device} in "
-            f"{model.backend.precision}. Copy the bundle again, or try --device cpu --precision fp32."
-        )

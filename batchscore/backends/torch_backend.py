@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,35 @@ def resolve_device(wanted: str) -> str:
             f"--device {wanted}: this machine or this build of torch has no CUDA GPU. Use --device cpu."
         )
     return wanted
+
+
+def faster_precisions(device: str) -> list[str]:
+    """Precisions in which a product of matrices is at least 1.3 times as fast as in float32, fastest first.
+
+    Measured on ``device`` in about a tenth of a second: what a processor advertises is not what it delivers.
+    """
+    import torch
+
+    kinds = ["bf16"] if device == "cpu" else ["bf16", "fp16"]
+    if device != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        kinds = ["fp16"]
+    base = _product_seconds(device, torch.float32)
+    seconds = {kind: _product_seconds(device, getattr(torch, _DTYPES[kind])) for kind in kinds}
+    return sorted((kind for kind in kinds if seconds[kind] * 1.3 < base), key=lambda kind: seconds[kind])
+
+
+def _product_seconds(device: str, dtype: torch.dtype) -> float:
+    """The fastest of a few products of an encoder's size, in seconds."""
+    import torch
+
+    left = torch.ones(1024, 768, dtype=dtype, device=device)
+    right = torch.ones(768, 768, dtype=dtype, device=device)
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 class TorchBackend:

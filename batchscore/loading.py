@@ -1,0 +1,80 @@
+"""A bundle and compute settings in, a model that answers as it was trained out.
+
+``--precision auto`` takes the fastest precision whose canaries agree: the lower ones are tried only where a product of
+matrices, measured here and now, is clearly faster in them, and they are taken only if no canary changes its label and
+no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from batchscore.backends import open_backend
+from batchscore.errors import ModelError, printable
+from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
+from batchscore.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from batchscore.bundle import Bundle
+    from batchscore.config import ComputeSettings
+
+_LOG = logging.getLogger(__name__)
+DEFAULT_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
+
+
+def load_model(
+    bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+) -> tuple[Model, dict[str, Any]]:
+    """Load the model, hold it against its canaries, and tell what it computes with.
+
+    ``recorded`` is what an earlier start of the same run computed with; it wins, so that the last bit is the same.
+
+    Raises:
+        ModelError: it cannot be loaded, or its canaries disagree.
+        UsageError: no such device, backend or precision.
+    """
+    from batchscore.backends.torch_backend import resolve_device
+
+    tokenizer = Tokenizer(bundle)
+    device = resolve_device(recorded.get("device", wanted.device))
+    budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
+    budget = budget or DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
+    precision = recorded.get("precision", wanted.precision)
+    candidates = _candidates(device, bundle) if precision == "auto" else [precision]
+    for candidate in candidates:
+        backend = open_backend(wanted.backend, bundle, device, candidate)
+        model = Model(bundle, tokenizer, backend, int(budget), long_text)
+        check = check_canaries(model)
+        if check is None or check.agrees:
+            break
+        if candidate == candidates[-1]:
+            raise _disagreement(check, model)
+        _LOG.info("%s: canaries changed by up to %.4f; trying the next", candidate, check.largest_change)
+    return model, {
+        "backend": "torch",
+        "device": backend.device,
+        "precision": backend.precision,
+        "max_batch_tokens": int(budget),
+        "long_text": long_text,
+        "canaries": check._asdict() if check else None,
+    }
+
+
+def _candidates(device: str, bundle: Bundle) -> list[str]:
+    """Precisions to try, fastest first; float32 is always the last."""
+    if bundle.canaries is None and device == "cpu":
+        return ["fp32"]
+    from batchscore.backends.torch_backend import faster_precisions
+
+    return [*faster_precisions(device), "fp32"]
+
+
+def _disagreement(check: CanaryCheck, model: Model) -> ModelError:
+    return ModelError(
+        f"{printable(model.bundle.path)} does not answer as it did when it was trained: of its canaries "
+        f"{check.labels_changed} changed their label, the largest change of a probability is "
+        f"{check.largest_change:.4f} (allowed: {CANARY_TOLERANCE}), on {model.backend.device} in "
+        f"{model.backend.precision}. Copy the bundle again, or try --device cpu --precision fp32."
+    )
