@@ -71,6 +71,17 @@ def assemble(
     return MicroBatch(sequence=sequence, input_ids=ids, attention_mask=mask)
 
 
+def halves(batch: MicroBatch, longest: int) -> list[MicroBatch]:
+    """The two halves of a micro-batch of two rows or more, each padded no wider than it needs."""
+    middle = (len(batch.sequence) + 1) // 2
+    pieces = []
+    for half in (slice(None, middle), slice(middle, None)):
+        width = padded_length(int(batch.attention_mask[half].sum(axis=1).max()), longest)
+        ids, mask = batch.input_ids[half, :width], batch.attention_mask[half, :width]
+        pieces.append(MicroBatch(batch.sequence[half], np.ascontiguousarray(ids), np.ascontiguousarray(mask)))
+    return pieces
+
+
 def micro_batches(
     input_ids: Sequence[NDArray[np.int32]], max_batch_tokens: int, longest: int, pad_id: int
 ) -> Iterator[MicroBatch]:

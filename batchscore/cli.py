@@ -290,10 +290,9 @@ def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -
             ),
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
-    lines = [
-        f"{counts['read']} rows read, {counts['scored']} scored, {counts['null_text']} null, {counts['empty_text']} empty, "
-        f"{counts['rejects']} rejected{again}"
-    ]
+    kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
+    rows = ", ".join(f"{counts[name]} {word}" for name, word in kinds.items())
+    lines = [f"{counts['read']} rows read: {rows}{again}"]
     if quality:
         accuracy = quality["accuracy"]
         lines.append(

@@ -350,9 +350,11 @@ def read_header(stream: BinaryIO, dialect: Dialect, limits: Limits | None = None
 
 def _header_lines(stream: BinaryIO, dialect: Dialect, raws: list[bytes]) -> Iterator[str]:
     """Yield decoded lines, reading not one byte further; keep their bytes in ``raws``."""
+    size = 0
     while raw := _read_line(stream, dialect):
         raws.append(raw)
-        if sum(map(len, raws)) > _HEADER_BYTES:
+        size += len(raw)
+        if size > _HEADER_BYTES:
             advice = "A quote may never be closed; check --quotechar."
             raise DataError(f"the header does not end within {_HEADER_BYTES} bytes. {advice}")
         try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from batchscore import batching
 from batchscore.backends import Backend, OutOfDeviceMemoryError
-from batchscore.errors import ModelError, printable
+from batchscore.errors import InterruptedRunError, ModelError, printable
 from batchscore.evaluation import apply_temperature
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
 
@@ -90,7 +90,7 @@ def compute(prepared: Prepared, model: Model) -> Computed:
     started = time.perf_counter()
     longest, pad_id = model.tokenizer.max_length, model.tokenizer.pad_id
     for batch in batching.micro_batches(sequences, model.max_batch_tokens, longest, pad_id):
-        _run(batch, model.backend, logits, failures)
+        _run(batch, model, logits, failures)
         work["tokens"] += int(batch.attention_mask.sum())
         work["padded_tokens"] += batch.input_ids.size
         work["micro_batches"] += 1
@@ -98,26 +98,26 @@ def compute(prepared: Prepared, model: Model) -> Computed:
     return Computed(logits, failures, work)
 
 
-def _run(batch: MicroBatch, backend: Backend, logits: NDArray[np.float32], failures: dict[int, str]) -> None:
+def _run(batch: MicroBatch, model: Model, logits: NDArray[np.float32], failures: dict[int, str]) -> None:
     """Fill in the logits of one micro-batch; one that fails is halved until the row that cannot be scored is alone."""
     try:
-        result = backend.logits(batch)
+        result = model.backend.logits(batch)
         if not np.isfinite(result).all():
             raise FloatingPointError("the model's output is not finite")
         logits[batch.sequence] = result
         return
+    except InterruptedRunError:
+        raise
     except OutOfDeviceMemoryError as error:
-        backend.release()
+        model.backend.release()
         reason = f"out of memory: {error}"
     except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
         reason = f"{type(error).__name__}: {error}"
     if len(batch.sequence) == 1:
         failures[int(batch.sequence[0])] = printable(reason)[:500]
         return
-    middle = (len(batch.sequence) + 1) // 2
-    for half in (slice(None, middle), slice(middle, None)):
-        piece = MicroBatch(batch.sequence[half], batch.input_ids[half], batch.attention_mask[half])
-        _run(piece, backend, logits, failures)
+    for half in batching.halves(batch, model.tokenizer.max_length):
+        _run(half, model, logits, failures)
 
 
 def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:

@@ -152,3 +152,8 @@ def test_a_label_that_never_occurs_has_no_figures_and_is_left_out_of_the_mean() 
     }
     assert quality["per_label"]["c"] == never
     assert quality["macro_f1"]["value"] == 1.0
+    without = evaluate(literal([0, 1, 0], [[0.8, 0.2], [0.2, 0.8], [0.2, 0.8]])).metrics()["quality"][
+        "macro_f1"
+    ]
+    with_unseen = literal([0, 1, 0], [[0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.2, 0.8, 0.0]])
+    assert evaluate(with_unseen).metrics()["quality"]["macro_f1"] == pytest.approx(without)

@@ -141,8 +141,8 @@ def test_the_z_test_is_the_root_of_the_chi_square_test(counts: tuple[int, int, i
 
 
 def test_few_expected_errors_are_tested_exactly() -> None:
-    assert worse_p(3, 30, 0, 300) == fisher_p(3, 30, 0, 300)
-    assert worse_p(30, 300, 10, 300) == two_proportion_p(30, 300, 10, 300)
+    assert worse_p(8, 30, 2, 45) == fisher_p(8, 30, 2, 45)  # 30 * 10 / 75 = 4 expected
+    assert worse_p(10, 30, 5, 60) == two_proportion_p(10, 30, 5, 60)  # 30 * 15 / 90 = 5 expected
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
