@@ -71,6 +71,11 @@ class Staging:
         return self.folder / "parts"
 
     @property
+    def holds_parts(self) -> bool:
+        """Whether anything was scored that would be lost with this folder."""
+        return any(self.parts.glob("*.arrow"))
+
+    @property
     def final(self) -> Path:
         """Where the final files are built."""
         return self.folder / "final"

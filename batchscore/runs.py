@@ -24,6 +24,7 @@ from batchscore.bundle import Bundle, open_bundle
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES
 from batchscore.errors import DataError, GateFailedError, OutputError, UsageError, printable
+from batchscore.evaluation import parse_gate
 from batchscore.finishing import REJECTS, Finish, Staging
 from batchscore.inputs import FoundFile, find_files
 from batchscore.loading import load_model
@@ -93,6 +94,8 @@ def score(settings: ScoreSettings, progress: ProgressFactory) -> RunResult:
         raise UsageError(f"There is no engine {settings.engine!r}; there are: {', '.join(ENGINES)}.")
     found = find_files(settings.inputs, settings.read.format, settings.output)
     bundle = open_bundle(settings.model, settings.revision)
+    for gate in settings.fail_under:
+        parse_gate(gate, bundle.labels)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
     if settings.dry_run:
@@ -158,10 +161,10 @@ class _Run:
         try:
             plan = self._plan()
             self._refuse_rejects(plan)
+            compute = self._score(plan)
         except BaseException:
             self._drop_unscored()
             raise
-        compute = self._score(plan)
         for file in self._found:
             file.assert_unchanged()
         finish = Finish(self._staging, plan, self._bundle, self._settings)
@@ -206,7 +209,7 @@ class _Run:
             )
         for other in sorted(staging.iterdir()) if staging.exists() else []:
             is_other = other.is_dir() and other != self._staging.folder
-            if is_other and not self._settings.force and (other / "journal.jsonl").exists():
+            if is_other and not self._settings.force and Staging(other).holds_parts:
                 raise OutputError(
                     f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
                     "Name another --output, or add --force to drop what it has scored."
@@ -220,7 +223,7 @@ class _Run:
             self._staging.note_replaced(replaced | {REJECTS})
 
     def _drop_unscored(self) -> None:
-        if not (self._staging.folder / "journal.jsonl").exists():
+        if not self._staging.holds_parts:
             remove_tree(self._output / STAGING)
 
     def _plan(self) -> Plan:

@@ -489,7 +489,7 @@ class CountedStream(io.BytesIO):
 
 
 def test_no_more_is_held_than_the_limit_and_a_look_ahead() -> None:
-    stream = CountedStream(b'1,"' + b"a line of a review\n" * 400_000)
+    stream = CountedStream(b'1,"' + b"a line of a review\n" * 150_000)
     limits = Limits(max_row_bytes=1 << 20, block_bytes=1 << 14)
     (only,) = chain.from_iterable(read_records(stream, COMMA, 2, limits, offset=0, line=1))
     assert isinstance(only, Rejected)
