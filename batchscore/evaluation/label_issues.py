@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.errors import missing_extra
 from batchscore.evaluation.tally import ratio
 
 if TYPE_CHECKING:
@@ -35,14 +34,11 @@ class LabelIssues:
     """Two passes over the labelled rows, then a rule.
 
     ``update_thresholds`` for every part, then ``quality`` for every part, then ``is_label_issue`` and ``summary``.
-    Raises :class:`UsageError` if cleanlab is not installed.
     """
 
     def __init__(self, n_labels: int) -> None:
-        try:
-            from cleanlab.experimental.label_issues_batched import LabelInspector
-        except ImportError as error:
-            raise missing_extra("Ranking suspect labels", "labels") from error
+        from cleanlab.experimental.label_issues_batched import LabelInspector
+
         self._inspector: Any = LabelInspector(num_class=n_labels, store_results=False, verbose=False)
         self._rows = np.zeros(_BINS, dtype=np.int64)
         self._mismatches = np.zeros(_BINS, dtype=np.int64)
