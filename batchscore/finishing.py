@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchscore import mismatches
 from batchscore.errors import NoInputError, printable
 from batchscore.evaluation import (
@@ -46,8 +44,6 @@ from batchscore.storage import (
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from batchscore.bundle import Bundle
     from batchscore.config import ScoreSettings
     from batchscore.planning import Plan
@@ -205,17 +201,11 @@ class Finish:
         issues = LabelIssues(len(self._bundle.labels))
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
-        found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        for part, staged in self._parts():
-            quality = issues.quality(staged.given, staged.predictions.probabilities)
-            index = mismatches.mismatched(staged)
-            found.append((np.full(len(index), part.number), index, quality[index]))
-        columns = zip(*found, strict=True) if found else [(np.empty(0),)] * 3
-        number, index, quality = (np.concatenate(column) for column in columns)
-        quality = quality.astype(np.float32)
-        is_issue = issues.is_label_issue(quality)
-        keys = mismatches.in_order(number.astype(np.int32), index.astype(np.int32), quality, is_issue)
-        return keys, issues.summary()
+        found = (
+            (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
+            for part, staged in self._parts()
+        )
+        return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
     def _put_in_place(self) -> None:
         """Rename every file to its final name, remove what an earlier run left, and write the manifest last."""

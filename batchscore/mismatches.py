@@ -1,16 +1,15 @@
 """Labelled rows whose prediction differs, likeliest label errors first: for programs (Parquet) and for people (CSV).
 
-Only the sort keys of the mismatches are held in memory (16 bytes each); the rows are taken from the staged parts, a few
-hundred at a time, in their final order.
+Only the sort keys of the mismatches are held in memory (17 bytes each); the rows are taken from the staged parts, a few
+thousand at a time, in their final order.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
-_CHUNK = 512
+_CHUNK_ROWS = 4096
+_CHUNK_TOKENS = 2**21
+"""Tokens of the rows that are gathered at once, at the most: about 8 MiB of text."""
 _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
 _OWN = (
     ("file", pa.string()),
@@ -50,13 +51,20 @@ class Keys:
     index: NDArray[np.int32]
     quality: NDArray[np.float32]
     is_issue: NDArray[np.bool_]
+    n_tokens: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.part)
 
     def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
         """Those at ``places``."""
-        return Keys(self.part[places], self.index[places], self.quality[places], self.is_issue[places])
+        return Keys(
+            self.part[places],
+            self.index[places],
+            self.quality[places],
+            self.is_issue[places],
+            self.n_tokens[places],
+        )
 
 
 def mismatched(part: StagedPart) -> NDArray[np.int64]:
@@ -65,15 +73,32 @@ def mismatched(part: StagedPart) -> NDArray[np.int64]:
     return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
 
 
-def in_order(
-    part: NDArray[np.int32],
-    index: NDArray[np.int32],
-    quality: NDArray[np.float32],
-    is_issue: NDArray[np.bool_],
-) -> Keys:
+def in_order(keys: Keys) -> Keys:
     """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
-    order = np.lexsort((index, part, quality))
-    return Keys(part, index, quality, is_issue).at(order)
+    return keys.at(np.lexsort((keys.index, keys.part, keys.quality)))
+
+
+def gather(
+    found: Iterable[tuple[int, StagedPart, NDArray[np.float32]]],
+    is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
+) -> Keys:
+    """The mismatches of all parts in their final order.
+
+    ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is asked when all are seen.
+    """
+    number, index, quality, n_tokens = [], [], [], []
+    for part, staged, qualities in found:
+        at = mismatched(staged)
+        number.append(np.full(len(at), part, dtype=np.int32))
+        index.append(at.astype(np.int32))
+        quality.append(qualities[at].astype(np.float32))
+        n_tokens.append(staged.predictions.n_tokens[at])
+    if not number:
+        none = np.empty(0, dtype=np.int32)
+        return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
+    qualities = np.concatenate(quality)
+    parts, indices, tokens = (np.concatenate(column) for column in (number, index, n_tokens))
+    return in_order(Keys(parts, indices, qualities, is_issue(qualities), tokens))
 
 
 class MismatchTable:
@@ -87,7 +112,7 @@ class MismatchTable:
         open_part: Callable[[int], StagedPart],
     ) -> None:
         self._files, self._parts, self._labels = files, parts, labels
-        self._open = functools.lru_cache(maxsize=256)(open_part)
+        self._open = open_part
         self._schemas = [input_schema(file) for file in files]
         self._roles = [_roles(file, schema) for file, schema in zip(files, self._schemas, strict=True)]
         self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
@@ -117,9 +142,15 @@ class MismatchTable:
         return fields
 
     def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
-        """The rows of ``keys`` in order, a few hundred at a time."""
-        for start in range(0, len(keys), _CHUNK):
-            yield self._chunk(keys.at(slice(start, start + _CHUNK)))
+        """The rows of ``keys`` in order, a bounded number of rows and tokens at a time."""
+        tokens = np.cumsum(keys.n_tokens, dtype=np.int64)
+        start = 0
+        while start < len(keys):
+            before = int(tokens[start - 1]) if start else 0
+            end = int(np.searchsorted(tokens, before + _CHUNK_TOKENS, side="right"))
+            end = min(max(end, start + 1), start + _CHUNK_ROWS)
+            yield self._chunk(keys.at(slice(start, end)))
+            start = end
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
         """The first ``rows`` mismatches as plain values, the other input columns left out."""

@@ -293,8 +293,12 @@ def test_a_quoted_crlf_survives_every_block_edge(block: int) -> None:
 
 
 def test_a_field_may_be_longer_than_the_csv_modules_own_limit() -> None:
-    text = 'a ""review"" \n' * 400_000
-    assert rows(read(f'1,"{text}"\n2,b\n'.encode(), 2)) == [["1", text.replace('""', '"')], ["2", "b"]]
+    text = 'a ""review""\u2028\x0b \r\n' * 400_000
+    body = f'1,"{text}"\n2,b\n'.encode()
+    first, second = read(body, 2)
+    assert rows([first, second]) == [["1", text.replace('""', '"')], ["2", "b"]]
+    assert first.raw + second.raw == body
+    assert second.line == 400_002
 
 
 def test_without_a_quote_character_quotes_are_text() -> None:
@@ -389,6 +393,11 @@ def test_one_bad_row_is_explained_and_its_neighbours_do_not_notice(
             id="doubled quotes in the prose",
         ),
         pytest.param(
+            '2,"he said "hi"\nwell, yes\nsaid,""no"" then\nok"\n3,c\n',
+            ["reject 1+4", "3"],
+            id="doubled quotes behind a comma in the prose",
+        ),
+        pytest.param(
             '2,"he said "hi"\nwell, yes\n"Great!" he said\nok"\n3,c\n',
             ["reject 1+4", "3"],
             id="prose that starts with a quotation",
@@ -476,6 +485,14 @@ def test_a_quote_open_beyond_the_limit_costs_one_line() -> None:
     body = b'1,a\n2,"never\n' + b"3,b\n" * 1000 + b'4,"c"\n'
     items = read(body, 2, block=256, max_row_bytes=500)
     assert outline(items) == ["1", "reject 2+1", *["3"] * 1000, "4"]
+
+
+def test_after_a_long_look_ahead_records_come_in_blocks_again() -> None:
+    body = b'1,"never\n' + b"3,b\n" * 40_000
+    limits = Limits(max_row_bytes=100_000, block_bytes=1 << 10)
+    blocks = list(read_records(io.BytesIO(body), COMMA, 2, limits, offset=0, line=1))
+    assert sum(map(len, blocks)) == 40_001
+    assert max(map(len, blocks)) <= 256
 
 
 class CountedStream(io.BytesIO):
@@ -765,13 +782,15 @@ TOKENS = st.sampled_from(
     st.lists(TOKENS, max_size=40).map(b"".join),
     st.integers(1, 3),
     st.sampled_from([5, 20, 1000]),
-    st.booleans(),
+    st.sampled_from(["utf-8", "utf-16-be", "utf-32-le"]),
 )
+@example(b'"\n"\n"a","b"\na,b\n,\n', 3, 5, "utf-8")  # a line over the limit right behind a ragged record
+@example(b"\r,a\r\n", 1, 5, "utf-32-le")  # a lone carriage return and half of the next character
 def test_whatever_the_bytes_nothing_hangs_on_a_blocks_edge_and_nothing_is_lost(
-    body: bytes, n_fields: int, max_row_bytes: int, wide: bool
+    body: bytes, n_fields: int, max_row_bytes: int, encoding: str
 ) -> None:
-    dialect = Dialect(encoding="utf-16-be" if wide else "utf-8")
-    body = body.decode("latin-1").encode("utf-16-be") if wide else body
+    dialect = Dialect(encoding=encoding)
+    body = body if encoding == "utf-8" else body.decode("latin-1").encode(encoding)
     whole = read(body, n_fields, dialect, max_row_bytes=max_row_bytes)
     end = 0
     for item in whole:
