@@ -10,10 +10,10 @@ import base64
 import bz2
 import contextlib
 import datetime
-import decimal
 import gzip
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,13 +24,16 @@ import zstandard
 
 from batchscore import delimited
 from batchscore.parts import StagedPart, added_fields, added_names
+from batchscore.readers import Source
+from batchscore.readers.arrow_values import plain_values
 from batchscore.readers.csv_file import dialect_of
-from batchscore.readers.parquet_file import open_parquet
-from batchscore.readers.source import Source
+from batchscore.readers.unfolding import open_parquet
 from batchscore.records import InputFile
 
 _GROUP_ROWS = 32_768
 _GROUP_BYTES = 64 * 2**20
+_JSON_SPACE = re.compile(r"[ \t\r\n]*+")
+_JSON = json.JSONDecoder()
 
 
 class Output(NamedTuple):
@@ -111,20 +114,22 @@ def _csv_records(part: StagedPart, file: InputFile, dialect: delimited.Dialect) 
     if file.format == "csv":
         yield from part.inputs[0].to_pylist()
         return
-    for values in zip(*(column.to_pylist() for column in input_columns(part, file)), strict=True):
+    for values in zip(*map(plain_values, input_columns(part, file)), strict=True):
         yield delimited.encode_fields([as_text(value) for value in values], dialect)
 
 
 def as_text(value: Any) -> str:
-    """A value as people write it: ISO 8601 dates, base64 bytes, JSON for what is nested, nothing for null."""
+    """A value as people write it.
+
+    ISO 8601 dates, base64 bytes, ``true`` and ``false``, JSON for what is nested, nothing for null; a float is the
+    shortest text that reads back equal (``nan``, ``inf``).
+    """
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | list | dict | bytes | float):
-        plain = plain_json(value)
-        return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-    return str(plain_json(value))
+    if isinstance(value, float):
+        return repr(value)
+    plain = plain_json(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def plain_json(value: Any) -> Any:
@@ -132,7 +137,7 @@ def plain_json(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return None if math.isnan(value) else value if math.isfinite(value) else repr(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
@@ -141,13 +146,7 @@ def plain_json(value: Any) -> Any:
         return [plain_json(item) for item in value]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return (
-        str(value)
-        if isinstance(value, decimal.Decimal)
-        else repr(value)
-        if isinstance(value, set)
-        else str(value)
-    )
+    return str(value)
 
 
 # --- JSON Lines ------------------------------------------------------------------------------------------------------
@@ -180,12 +179,10 @@ def _jsonl_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
     if file.format == "jsonl":
         yield from part.inputs[0].to_pylist()
         return
-    names = [json.dumps(column.name, ensure_ascii=False) for column in file.layout.columns]
-    for values in zip(*(column.to_pylist() for column in input_columns(part, file)), strict=True):
-        texts = (json.dumps(plain_json(value), ensure_ascii=False) for value in values)
-        yield (
-            "{" + ", ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True)) + "}"
-        ).encode()
+    names = distinct([column.name for column in file.layout.columns])
+    for values in zip(*map(plain_values, input_columns(part, file)), strict=True):
+        fields = dict(zip(names, map(plain_json, values), strict=True))
+        yield json.dumps(fields, ensure_ascii=False).encode()
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------
@@ -224,14 +221,33 @@ def input_schema(file: InputFile) -> pa.Schema:
     if file.format == "parquet":
         with open_parquet(Source(Path(file.path), file.format, file.compression)) as parquet:
             return parquet.schema_arrow
-    return pa.schema([pa.field(column.name, pa.large_string()) for column in file.layout.columns])
+    names = distinct([column.name for column in file.layout.columns])
+    return pa.schema([pa.field(name, pa.large_string()) for name in names])
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Column names of which no two are equal; a second ``x`` is ``x_2``, or the next number that is free.
+
+    >>> distinct(["x", "x", "x_2", ""])
+    ['x', 'x_3', 'x_2', '']
+    """
+    taken, found = set(names), dict.fromkeys(names, 0)
+    result: list[str] = []
+    for name in names:
+        found[name] += 1
+        count, free = found[name], name
+        while count > 1 and free in taken:
+            free, count = f"{name}_{count}", count + 1
+        taken.add(free)
+        result.append(free)
+    return result
 
 
 def input_columns(part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
     """The input's columns of a part as Arrow arrays.
 
     Parquet: as they were. CSV: the cells as they were, as strings. JSON Lines: strings as they were, every other value
-    as its JSON text, null and absent as null.
+    as its JSON text to the letter, null and absent as null.
     """
     if file.format == "parquet":
         return part.inputs
@@ -241,18 +257,40 @@ def input_columns(part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
         dialect = dialect_of(file.layout)
         rows: list[Sequence[str | None]] = [delimited.parse_record(record, dialect) for record in records]
     else:
-        rows = [_json_cells(record, file) for record in records]
+        names = [column.name for column in file.layout.columns]
+        rows = [[cells.get(name) for name in names] for cells in map(json_cells, records)]
     columns = zip(*rows, strict=True) if rows else [()] * n_columns
     return [pa.array(column, pa.large_string()) for column in columns]
 
 
-def _json_cells(record: bytes, file: InputFile) -> list[str | None]:
-    fields = json.loads(record)
-    values = (fields.get(column.name) for column in file.layout.columns)
-    return [
-        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for value in values
-    ]
+def json_cells(record: bytes) -> dict[str, str | None]:
+    """The fields of a JSON object: strings as they are, every other value as the text it is in the record.
+
+    So is a string that UTF-8 cannot hold (half of a surrogate pair). Of two fields with one name, the last counts.
+
+    >>> json_cells(b'{"id": 1.10, "a": [1,  2], "text": "fine", "b": null}')
+    {'id': '1.10', 'a': '[1,  2]', 'text': 'fine', 'b': None}
+    """
+    text = record.decode()
+    cells: dict[str, str | None] = {}
+    at = _behind_space(text, _behind_space(text, 0) + 1)
+    while text[at] != "}":
+        name, at = _JSON.raw_decode(text, at)
+        at = _behind_space(text, _behind_space(text, at) + 1)  # behind the colon
+        value, end = _JSON.raw_decode(text, at)
+        cells[name] = value if value is None or _is_plain(value) else text[at:end]
+        at = _behind_space(text, end)
+        at = _behind_space(text, at + 1) if text[at] == "," else at
+    return cells
+
+
+def _behind_space(text: str, at: int) -> int:
+    match = _JSON_SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) and (value.isascii() or not re.search("[\ud800-\udfff]", value))
 
 
 Writer = Callable[[Iterable[StagedPart], Output, IO[bytes]], None]

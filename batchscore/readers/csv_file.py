@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,8 +25,8 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
             "encoding": settings.encoding,
         }
         dialect = delimited.sniff(head, **given)
-        stream = io.BytesIO(head)
-        header = delimited.read_header(stream, dialect, _limits(settings))
+        with open_bytes(source, settings.max_expansion) as stream:  # the header may be longer than the head
+            header = delimited.read_header(stream, dialect, _limits(settings))  # type: ignore[arg-type]
     except DataError as error:
         raise DataError(f"{printable(source.path)}: {error}") from error
     details: dict[str, Any] = {"dialect": dialect.to_json()}

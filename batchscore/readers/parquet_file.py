@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
+from batchscore.readers.arrow_values import plain_values, unfolded_bytes
 from batchscore.readers.source import Source
+from batchscore.readers.unfolding import allowed_bytes, open_parquet, rows_at_once, unfolds_beyond
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
-
-_BATCH_ROWS = 128
-"""Rows decoded at once: few, because a short dictionary page can unfold to megabytes a row."""
-_FREE_BYTES = 64 * 2**20
-
-
-@contextlib.contextmanager
-def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
-    """Open a file for streaming: a buffered reader instead of whole column chunks, page checksums verified."""
-    options: dict[str, Any] = {
-        "buffer_size": 1 << 20,
-        "pre_buffer": False,
-        "page_checksum_verification": True,
-    }
-    with pq.ParquetFile(source.path, **options) as file:
-        yield file
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
@@ -42,13 +26,9 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         raise DataError(
             f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
         )
-    packed = max(source.path.stat().st_size, 1)
     unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    if unpacked > _FREE_BYTES + settings.max_expansion * packed:
-        raise DataError(
-            f"{printable(source.path)} unfolds to {unpacked // packed} times its size. If that is as it should be, "
-            "raise --max-expansion."
-        )
+    if unpacked > allowed_bytes(source, settings.max_expansion):
+        raise unfolds_beyond(source, settings.max_expansion)
     return Layout(columns=tuple(Column(field.name, _kind(field.type)) for field in schema))
 
 
@@ -86,36 +66,40 @@ def _parts(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.Rec
     for batch in _batches(source, settings, skip):
         while batch.num_rows:
             room = settings.part_rows - rows
-            if pending and (room == 0 or size + batch.nbytes > settings.part_bytes):
+            if pending and (room == 0 or size + unfolded_bytes(batch) > settings.part_bytes):
                 yield _joined(pending)
                 pending, rows, size, room = [], 0, 0, settings.part_rows
             piece = batch.slice(0, room)
             batch = batch.slice(room)  # noqa: PLW2901 - what is left of it
             pending.append(piece)
             rows += piece.num_rows
-            size += piece.nbytes
+            size += unfolded_bytes(piece)
     if pending:
         yield _joined(pending)
 
 
 def _batches(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
     """Small record batches from row ``skip`` on; the row groups before it are not read."""
-    limit = _FREE_BYTES + settings.max_expansion * max(source.path.stat().st_size, 1)
+    left = allowed_bytes(source, settings.max_expansion)
+    for batch in _group_batches(source, settings, skip):
+        left -= unfolded_bytes(batch)
+        if left < 0:
+            raise unfolds_beyond(source, settings.max_expansion)
+        yield batch
+
+
+def _group_batches(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
+    """Batches that begin anew with each row group, so that they are the same ones from wherever reading starts."""
     with open_parquet(source) as file:
-        group = 0
-        while group < file.num_row_groups and skip >= file.metadata.row_group(group).num_rows:
-            skip -= file.metadata.row_group(group).num_rows
-            group += 1
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=range(group, file.num_row_groups)):
-            limit -= batch.nbytes
-            if limit < 0:
-                raise DataError(
-                    f"{printable(source.path)} unfolds to more than {settings.max_expansion} times its size. If that "
-                    "is as it should be, raise --max-expansion."
-                )
-            dropped = min(skip, batch.num_rows)
-            skip -= dropped
-            if dropped < batch.num_rows:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if skip >= rows:
+                skip -= rows
+                continue
+            at_once = rows_at_once(source, file, group, settings.max_expansion)
+            for batch in file.iter_batches(at_once, row_groups=[group]):
+                dropped = min(skip, batch.num_rows)
+                skip -= dropped
                 yield batch.slice(dropped)
 
 
@@ -138,7 +122,7 @@ def _rows(table: pa.RecordBatch, row: int, text_at: int | None, label_at: int | 
             positions = [row + k for k in kept]
     if not rejects:
         positions = list(range(row, row + table.num_rows))
-    labels = table.column(label_at).to_pylist() if label_at is not None else None
+    labels = plain_values(table.column(label_at)) if label_at is not None else None
     return Rows(Position(row), positions, texts, labels, rejects, table=table)
 
 

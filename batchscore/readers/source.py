@@ -6,13 +6,13 @@ import bz2
 import contextlib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-import zstandard
 
 from batchscore.errors import DataError, printable, storage_error
 
@@ -20,7 +20,11 @@ HEAD_BYTES = 256 * 1024
 _FREE_BYTES = 64 * 2**20
 """A small compressed file may unfold to this much whatever its ratio."""
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_MAGIC = {
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one to be skipped (pzstd)
+    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a header of CSV may begin with BZh
+}
 _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 _FORMAT_SUFFIXES = {
     ".csv": "csv",
@@ -56,8 +60,10 @@ def identify(path: Path, given_format: str | None = None) -> Source:
     """Find format and compression of a file from its first bytes and its name; ``given_format`` wins."""
     source = Source(path, given_format or format_of_name(path.name) or "", "")
     with reading(source), path.open("rb") as file:
-        magic = file.read(4)
-    compression = next((kind for start, kind in _MAGIC.items() if magic.startswith(start)), "")
+        magic = file.read(10)
+        if not magic and plain_name(path.name) != path.name:
+            raise EOFError("0 bytes are no compressed file")
+    compression = next((kind for kind, start in _MAGIC.items() if start.match(magic)), "")
     source = source._replace(compression=compression)
     if not source.format:
         with reading(source), open_bytes(source) as stream:
@@ -78,7 +84,7 @@ def reading(source: Source) -> Iterator[None]:
     """Say which file it was when reading fails, and tell damage (65) from a failing disk (74)."""
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow and bz2 raise a bare OSError for bytes that make no sense
@@ -127,9 +133,8 @@ def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
         stream: Any = gzip.GzipFile(fileobj=file)
     elif source.compression == "bz2":
         stream = bz2.BZ2File(file)
-    else:
-        unpack = zstandard.ZstdDecompressor(max_window_size=2**27)
-        stream = unpack.stream_reader(file, read_across_frames=True)
+    else:  # the zstandard package ends a stream that was cut short without a word; Arrow raises
+        stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
     return io.BufferedReader(_Bounded(stream, file, max_expansion, printable(source.path)), HEAD_BYTES)
 
 

@@ -1,7 +1,12 @@
-"""Metrics in, pages out: a page is one function, its template beside it."""
+"""Metrics in, pages out: a page is one function, its template beside it.
+
+``run_page`` is the page of one run, ``trend_page`` that of all nights in a folder. Nothing heavy is imported before a
+page is made.
+"""
 
 from __future__ import annotations
 
 from batchscore.reports.run_page import render_run
+from batchscore.reports.trend_page import write_trend
 
-__all__ = ["render_run"]
+__all__ = ["render_run", "write_trend"]

@@ -2,44 +2,96 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
-from batchscore.errors import printable
-
-_TEXT_SHOWN = 600
-"""Characters of a mismatch's text on the page."""
+from batchscore.reports import run_charts, run_tables, verdict
+from batchscore.reports.formats import moment, percent, shown
+from batchscore.reports.pages import render
 
 
 def render_run(
-    facts: Mapping[str, Any], metrics: Mapping[str, Any], worst: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    worst: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, Any] | None = None,
+    *,
+    with_text: bool = True,
 ) -> str:
-    """The page of one run: ``facts`` of ``run.json``, ``metrics`` of ``metrics.json``, the ``worst`` mismatches."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("batchscore", "reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """The page of one run, from ``facts`` of ``run.json`` and ``metrics`` of ``metrics.json``.
+
+    ``worst``: the mismatches to show, as :meth:`MismatchTable.head` gives them. ``baseline``: the metrics of the run
+    that this one is compared with. ``with_text=False`` leaves the texts of reviews out.
+    """
+    judged = verdict.judge(metrics, baseline)
+    has_labels = metrics["quality"] is not None
+    return render(
+        "run_page.html",
+        title=_title(facts),
+        verdict=judged,
+        subtitle=_subtitle(facts),
+        counts=run_tables.counts(metrics, baseline),
+        gates=run_tables.gates(metrics),
+        quality=run_tables.quality(metrics, baseline),
+        estimate=_estimate(metrics),
+        labels=run_tables.labels(metrics, baseline) if has_labels else None,
+        confusion=run_tables.confusion(metrics) if has_labels else None,
+        figures=list(run_charts.figures(metrics)),
+        coverage=run_tables.coverage(metrics),
+        slices=list(run_tables.slices(metrics)),
+        flips=run_tables.flips(metrics),
+        compared=_compared(metrics),
+        drift=run_tables.drift(metrics),
+        worst=run_tables.mismatch_lines(worst, with_text),
+        worst_note=run_tables.mismatch_note(metrics, len(worst)),
+        with_text=with_text,
+        files=run_tables.files(facts, metrics),
+        failures=run_tables.failures(metrics),
+        facts=run_tables.run_facts(facts),
     )
-    environment.filters |= {"percent": _percent, "number": _number, "shown": printable, "review": _review}
-    return environment.get_template("run_page.html").render(facts=facts, metrics=metrics, worst=worst)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"  # noqa: RUF001 - a dash for what is not known
+def _title(facts: Mapping[str, Any]) -> str:
+    files = facts.get("files") or []
+    first = shown(files[0]["name"], 60) if files else "no file"
+    return f"{first} and {len(files) - 1} more" if len(files) > 1 else first
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"  # noqa: RUF001
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+def _subtitle(facts: Mapping[str, Any]) -> str:
+    compute, model = facts.get("compute") or {}, facts.get("model") or {}
+    where = ", ".join(shown(compute[key]) for key in ("device", "precision") if compute.get(key))
+    return " · ".join(text for text in (moment(facts.get("finished", "")), shown(model.get("path", "")), where) if text)
 
 
-def _review(text: str | None) -> str:
-    """A review as people read it: ``<br />`` as spaces, cut, control characters visible."""
-    plain = re.sub(r"(<br\s*/?>|\s)+", " ", text or "").strip()
-    return printable(plain if len(plain) <= _TEXT_SHOWN else plain[: _TEXT_SHOWN - 1] + "…")
+def _estimate(metrics: Mapping[str, Any]) -> str:
+    """What expected accuracy is, and how it compares with the truth where both are known."""
+    expected = metrics["expected_accuracy"]
+    if not expected:
+        return ""
+    error = expected.get("calibration_error")
+    text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
+    text += f"; its interval allows for the calibration error of {percent(error)} that the model was trained to." if error else "."
+    beside = expected.get("evaluated")
+    if beside:
+        text += (
+            f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
+            f"{percent(beside['observed']['value'])} were right."
+        )
+    return text
+
+
+def _compared(metrics: Mapping[str, Any]) -> str:
+    """What a comparison row by row says."""
+    both = metrics.get("comparison")
+    if not both:
+        return ""
+    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's."
+    if both["evaluated"]:
+        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
+        text += (
+            f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken ({chance}: McNemar's "
+            f"p = {both['p_value']:.2g}); {both['both_wrong_changed']:,} are wrong in another way."
+        )
+    if both["not_compared"]:
+        text += f" {both['not_compared']:,} rows could not be compared."
+    return text

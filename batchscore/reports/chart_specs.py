@@ -1,0 +1,179 @@
+"""What the charts look like, in Altair; ``python -m batchscore.reports.chart_specs`` compiles them to ``charts.json``.
+
+Altair takes half a second to import, and the numbers are all that changes from night to night. So the charts are
+compiled to Vega beforehand, with named data sets that are empty; :mod:`batchscore.reports.charts` fills and draws them.
+A test holds ``charts.json`` against these definitions. Colours are the page's CSS variables: a chart follows the page
+from light to dark.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+WIDTH, HEIGHT = 400, 190
+_SHARE, _FINE_SHARE = ".0%", ".3~%"
+_SOFT, _LINE, _ACCENT = "var(--soft)", "var(--line)", "var(--accent)"
+_GOOD, _BAD = "var(--good)", "var(--bad)"
+
+
+def reliability() -> alt.LayerChart:
+    """``bins`` {probability, accuracy, low, high, size 0 to 1} and ``ideal`` {at}; ``least`` is where both axes start."""
+    scale = alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False)
+    bins = alt.Chart(alt.NamedData("bins"))
+    x = alt.X("probability:Q", scale=scale, axis=_axis("probability of the predicted label", _SHARE))
+    ideal = (
+        alt.Chart(alt.NamedData("ideal"))
+        .mark_line(stroke=_SOFT, strokeDash=[3, 3], strokeWidth=1)
+        .encode(x=alt.X("at:Q", scale=scale), y=alt.Y("at:Q", scale=alt.Scale(zero=False, nice=False)))
+    )
+    whiskers = bins.mark_rule(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y="low:Q", y2="high:Q")
+    line = bins.mark_line(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y="accuracy:Q")
+    dots = bins.mark_point(filled=True, fill=_ACCENT, opacity=1).encode(
+        x=x,
+        y=alt.Y("accuracy:Q", axis=_axis("share that was right", _SHARE)),
+        size=alt.Size("size:Q", scale=alt.Scale(domain=[0, 1], range=[15, 140]), legend=None),
+    )
+    return alt.layer(ideal, whiskers, line, dots).add_params(alt.param(name="least", value=0.5))
+
+
+def histogram() -> alt.Chart:
+    """``rows`` {low, high, kind, count}: stacked by kind."""
+    kinds, colours = ["correct", "wrong", "unlabelled"], [_GOOD, _BAD, _ACCENT]
+    return (
+        alt.Chart(alt.NamedData("rows"))
+        .mark_bar(binSpacing=1.5)
+        .encode(
+            x=alt.X(
+                "low:Q",
+                bin=alt.BinParams(binned=True),
+                scale=alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False),
+                axis=_axis("probability of the predicted label", _SHARE),
+            ),
+            x2="high:Q",
+            y=alt.Y("count:Q", axis=_axis("rows", "~s"), stack="zero"),
+            fill=alt.Fill("kind:N", scale=alt.Scale(domain=kinds, range=colours), legend=None),
+            order=alt.Order("kind:N"),
+        )
+        .add_params(alt.param(name="least", value=0.5))
+    )
+
+
+def coverage() -> alt.LayerChart:
+    """``thresholds`` {share, value, low, high, name}, and ``named`` of them with their names written beside."""
+    data = alt.Chart(alt.NamedData("thresholds"))
+    scale = alt.Scale(domain=[0, 1])
+    x = alt.X("share:Q", scale=scale, axis=_axis("share of rows accepted without a look", _SHARE))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=False), axis=_axis("accuracy of those", _FINE_SHARE))
+    named = alt.Chart(alt.NamedData("named")).encode(x=alt.X("share:Q", scale=scale), y="value:Q")
+    return alt.layer(
+        data.mark_area(fill=_ACCENT, opacity=0.2).encode(x=x, y="low:Q", y2="high:Q"),
+        data.mark_line(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y=y, order="share:Q"),
+        named.mark_point(filled=True, fill=_ACCENT, size=35, opacity=1),
+        named.mark_text(fill="var(--ink)", align="left", dx=5, dy=-9, fontSize=11).encode(text="name:N"),
+    )
+
+
+def trend(axis_format: str) -> alt.LayerChart:
+    """A metric over the nights; every ``t`` is in milliseconds UTC.
+
+    ``nights`` {t, value, low, high, other, limit}, null where there is nothing; ``dots`` {t, value, kind}, kind
+    ``usual`` or ``bad``; ``gaps`` {t, kind}, kind ``missing`` or ``unfinished``; ``stretches`` {from, to}.
+    """
+    nights, dots = alt.Chart(alt.NamedData("nights")), alt.Chart(alt.NamedData("dots"))
+    scale = alt.Scale(
+        type="utc", nice=False, domainMin=alt.ExprRef("first"), domainMax=alt.ExprRef("last"), padding=4
+    )
+    x = alt.X("t:T", scale=scale, axis=_axis(None, None))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=False), axis=_axis(None, axis_format))
+    bad = (
+        alt.Chart(alt.NamedData("stretches"))
+        .mark_rect(fill=_BAD, opacity=0.14)
+        .encode(x=alt.X("from:T", scale=scale), x2="to:T", y=alt.value(0), y2=alt.value(HEIGHT))
+    )
+    gaps = (
+        alt.Chart(alt.NamedData("gaps"))
+        .mark_rule(strokeWidth=2.5)
+        .encode(
+            x=x,
+            y=alt.value(HEIGHT),
+            y2=alt.value(HEIGHT - 9),
+            stroke=alt.Stroke(
+                "kind:N",
+                scale=alt.Scale(domain=["missing", "unfinished"], range=[_SOFT, _BAD]),
+                legend=None,
+            ),
+        )
+    )
+    return alt.layer(
+        bad,
+        nights.mark_area(fill=_ACCENT, opacity=0.22).encode(x=x, y="low:Q", y2="high:Q"),
+        nights.mark_line(stroke=_SOFT, strokeWidth=1.2, strokeDash=[2, 2]).encode(x=x, y="other:Q"),
+        nights.mark_line(stroke=_BAD, strokeWidth=1.2, strokeDash=[6, 3], interpolate="step").encode(
+            x=x, y="limit:Q"
+        ),
+        nights.mark_line(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y=y),
+        dots.mark_point(filled=True, opacity=1).encode(
+            x=x,
+            y="value:Q",
+            fill=alt.Fill(
+                "kind:N", scale=alt.Scale(domain=["usual", "bad"], range=[_ACCENT, _BAD]), legend=None
+            ),
+            size=alt.Size("kind:N", scale=alt.Scale(domain=["usual", "bad"], range=[10, 28]), legend=None),
+        ),
+        gaps,
+    ).add_params(alt.param(name="first", value=0), alt.param(name="last", value=1))
+
+
+def _axis(title: str | None, axis_format: str | None) -> alt.Axis:
+    facts: dict[str, Any] = {} if axis_format is None else {"format": axis_format}
+    return alt.Axis(title=title, tickCount=5, **facts)
+
+
+CHARTS = {
+    "reliability": reliability,
+    "histogram": histogram,
+    "coverage": coverage,
+    "trend_share": lambda: trend(_FINE_SHARE),
+    "trend_number": lambda: trend("~s"),
+}
+
+
+def compiled() -> dict[str, Any]:
+    """Vega specifications by name, as ``charts.json`` holds them."""
+    return {name: _compiled(make()) for name, make in CHARTS.items()}
+
+
+def _compiled(chart: alt.Chart | alt.LayerChart) -> Any:
+    styled = (
+        chart.properties(width=WIDTH, height=HEIGHT, background="transparent", padding=2)
+        .configure(aria=False, font="sans-serif")
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=_SOFT,
+            titleColor=_SOFT,
+            titleFontWeight="normal",
+            labelFontSize=12,
+            titleFontSize=12,
+            gridColor=_LINE,
+            domainColor=_LINE,
+            tickColor=_LINE,
+            labelPadding=4,
+        )
+        .configure_axisX(grid=False)
+    )
+    return vl_convert.vegalite_to_vega(styled.to_dict())
+
+
+def main() -> None:
+    """Write ``charts.json``."""
+    text = json.dumps(compiled(), indent=1, sort_keys=True)
+    Path(__file__).with_name("charts.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

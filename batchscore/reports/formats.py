@@ -1,0 +1,156 @@
+"""Numbers, dates and foreign text as people read them on a page.
+
+Every string that came from outside (a label, a file name, a review) goes through :func:`shown` or :func:`review`, and
+then through the template's escaping: nothing on a page runs, and nothing turns or covers the text beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+
+from batchscore.errors import printable
+
+UNKNOWN = "–"  # noqa: RUF001 - a dash for what is not known
+NAME_LENGTH = 90
+"""Characters of a name (file, label, slice) on a page."""
+TEXT_LENGTH = 600
+"""Characters of a review on a page."""
+_JOINERS = "\u200c\u200d"
+"""Invisible, but what emoji, Persian and Hindi are spelled with."""
+_MOST_MARKS = 4
+"""Combining marks on one character; more of them climb over the lines above."""
+_LARGE, _SMALL = 100, 1e-3
+
+
+def visible(text: str) -> str:
+    r"""Like :func:`batchscore.errors.printable`, but joiners stay, and no character carries more than four marks.
+
+    >>> visible("a\u202eb\0")
+    'a\\u202eb\\x00'
+    """
+    pieces: list[str] = []
+    marks = 0
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in {"Mn", "Me"} else 0
+        if marks <= _MOST_MARKS:
+            pieces.append(char if char in _JOINERS else printable(char))
+    return "".join(pieces)
+
+
+def shown(value: object, length: int = NAME_LENGTH) -> str:
+    """A name or value in one line, the middle left out where it is long.
+
+    >>> shown("a" * 50 + "z", length=9)
+    'aaaa…aaaz'
+    """
+    text = str(value)
+    if len(text) > 2 * length:  # what is left out is not looked at
+        text = text[:length] + text[-length:]
+    text = visible(text)
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def review(text: object) -> str:
+    """A review as people read it: ``<br />`` and line ends as spaces, cut, control characters visible.
+
+    >>> review("Good.<br /><br />Not great.")
+    'Good. Not great.'
+    """
+    raw = str(text or "")
+    plain = visible(re.sub(r"(<br\s*/?>|\s)+", " ", raw[: 8 * TEXT_LENGTH]).strip())
+    is_whole = len(plain) <= TEXT_LENGTH and len(raw) <= 8 * TEXT_LENGTH
+    return plain if is_whole else f"{plain[: TEXT_LENGTH - 1]}…"
+
+
+def number(value: float | None) -> str:
+    """A count with its thousands apart, or a number to about four digits.
+
+    >>> number(1234567), number(0.012345), number(None)
+    ('1,234,567', '0.0123', '–')
+    """  # noqa: RUF002
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, int) or abs(value) >= _LARGE:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) >= _SMALL or value == 0 else f"{value:.2g}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage; 0 % and 100 % only where they are exact.
+
+    >>> percent(0.9012), percent(0.99999), percent(1.0)
+    ('90.1%', '>99.9%', '100.0%')
+    """
+    if value is None:
+        return UNKNOWN
+    step = 10.0**-digits
+    if 0 < value < step / 200:
+        return f"<{step:.{digits}f}%"
+    if 1 > value > 1 - step / 200:
+        return f">{100 - step:.{digits}f}%"
+    return f"{value:.{digits}%}"
+
+
+def points(share: float) -> str:
+    """The size of a difference of two shares, in percentage points.
+
+    >>> points(-0.0213), points(0.0002)
+    ('2.1 points', '0.02 points')
+    """
+    size = abs(share) * 100
+    return f"{size:.1f} points" if size >= 0.1 or size == 0 else f"{size:.1g} points"
+
+
+def signed(value: float | None, *, is_share: bool) -> str:
+    """A change with its sign: in percentage points for a share.
+
+    >>> signed(0.0123, is_share=True), signed(-0.5, is_share=False)
+    ('+1.2', '−0.5000')
+    """  # noqa: RUF002
+    if value is None:
+        return UNKNOWN
+    text = f"{abs(value) * 100:.1f}" if is_share else number(abs(value))
+    sign = "" if float(text.replace(",", "")) == 0 else "+" if value > 0 else "−"  # noqa: RUF001
+    return f"{sign}{text}"
+
+
+def interval(estimate: dict[str, float] | None) -> str:
+    """The 95 % interval of a share."""
+    return f"{percent(estimate['low'])} to {percent(estimate['high'])}" if estimate else ""
+
+
+def moment(text: object) -> str:
+    """An ISO time as date and time of day; anything else as it is.
+
+    >>> moment("2026-11-07T03:12:44+00:00")
+    '7 November 2026, 03:12 UTC'
+    """
+    try:
+        time = datetime.datetime.fromisoformat(str(text))
+    except ValueError:
+        return shown(text)
+    zone = f" {time.tzname()}" if time.tzinfo else ""
+    return f"{day(time.date())}, {time:%H:%M}{zone}"
+
+
+def day(date: datetime.date) -> str:
+    """A date in words.
+
+    >>> day(datetime.date(2026, 3, 9))
+    '9 March 2026'
+    """
+    return f"{date.day} {date:%B %Y}"
+
+
+def rows(count: int) -> str:
+    """A number of rows in words.
+
+    >>> rows(1), rows(1200)
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -1,0 +1,23 @@
+"""From a view (plain data) to a whole page: one environment for all templates, everything escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchscore.reports import formats
+
+
+def render(template: str, **view: Any) -> str:
+    """Fill a template of this package; a name that the template uses and ``view`` lacks is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("batchscore", "reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": formats.shown, "review": formats.review, "percent": formats.percent}
+    text = environment.get_template(template).render(**view)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

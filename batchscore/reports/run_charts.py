@@ -1,0 +1,116 @@
+"""The charts of a run's page, each with the sentence that says what it shows to those who cannot see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import markupsafe
+
+from batchscore.evaluation.significance import wilson
+from batchscore.reports.charts import draw
+from batchscore.reports.formats import percent
+from batchscore.reports.verdict import Metrics
+
+_NAMED = (0.5, 0.8, 0.9, 0.95, 0.99)
+_KINDS = ("correct", "wrong", "unlabelled")
+_CLOSE = 0.04
+"""Names nearer than this on the chart would cover each other."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing with its title, what it shows in words, and the keys to its colours (CSS class, name)."""
+
+    title: str
+    caption: str
+    svg: markupsafe.Markup
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+def figures(metrics: Metrics) -> Iterator[Figure]:
+    """Those that the run has numbers for."""
+    if not metrics["counts"]["scored"]:
+        return
+    least = _least(metrics)
+    if metrics["calibration"]:
+        yield _reliability(metrics["calibration"], least)
+    yield _histogram(metrics["histograms"]["probability"], least)
+    if metrics["quality"]:
+        yield _coverage(metrics["coverage"])
+
+
+def _least(metrics: Metrics) -> float:
+    """Where the axis of probabilities starts: no prediction has less than one in the number of labels."""
+    return math.floor(10 / len(metrics["labels"])) / 10
+
+
+def _reliability(calibration: dict[str, Any], least: float) -> Figure:
+    bins = [b for b in calibration["bins"] if b["rows"]]
+    most = max(b["rows"] for b in bins)
+    points = []
+    for b in bins:
+        low, high = (wilson(round(b["accuracy"] * b["rows"]), b["rows"]) or (0, 0, 0))[1:]
+        points.append(
+            {
+                "probability": b["mean_probability"],
+                "accuracy": b["accuracy"],
+                "low": low,
+                "high": high,
+                "size": math.sqrt(b["rows"] / most),
+            }
+        )
+    floor = min([least, *(math.floor(10 * p["low"]) / 10 for p in points)])
+    worst = max(bins, key=lambda b: b["rows"] * abs(b["accuracy"] - b["mean_probability"]))
+    caption = (
+        f"Calibration error {percent(calibration['ece'])}. It weighs most around {percent(worst['mean_probability'], 0)}, "
+        f"where {percent(worst['accuracy'], 0)} were right. On the dashed line probabilities are honest."
+    )
+    ideal = [{"at": floor}, {"at": 1.0}]
+    title = "Is 90 % sure right 9 times in 10?"
+    svg = draw("reliability", title, caption, {"bins": points, "ideal": ideal}, {"least": floor})
+    return Figure(title, caption, svg)
+
+
+def _histogram(counts: dict[str, Any], least: float) -> Figure:
+    edges = counts["edges"]
+    kinds = [kind for kind in _KINDS if any(counts[kind])]
+    rows = [
+        {"low": edges[k], "high": edges[k + 1], "kind": kind, "count": count}
+        for kind in kinds
+        for k, count in enumerate(counts[kind])
+        if count
+    ]
+    total = sum(row["count"] for row in rows)
+    sure = sum(row["count"] for row in rows if row["low"] >= edges[-3])
+    unsure_wrong = sum(row["count"] for row in rows if row["kind"] == "wrong" and row["low"] >= edges[-3])
+    caption = f"{percent(sure / total)} of {total:,} rows have a probability of {edges[-3]:g} or more"
+    caption += f"; {unsure_wrong:,} of them are wrong." if "wrong" in kinds else "."
+    floor = min([least, *(row["low"] for row in rows)])
+    title = "How sure is it?"
+    svg = draw("histogram", title, caption, {"rows": rows}, {"least": floor})
+    colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
+    return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds))
+
+
+def _coverage(table: list[dict[str, Any]]) -> Figure:
+    rows = [
+        {"share": row["share"], "name": f"{row['threshold']:g}", "threshold": row["threshold"], **row["accuracy"]}
+        for row in table
+        if row["accuracy"]
+    ]
+    named: list[dict[str, Any]] = []
+    for row in rows:
+        if row["threshold"] in _NAMED and all(abs(row["share"] - other["share"]) > _CLOSE for other in named):
+            named.append(row)
+    best = next((row for row in table if row["threshold"] == 0.9), None)
+    caption = "No row is that sure."
+    if best and best["accuracy"]:
+        caption = (
+            f"Accepting from a probability of 0.9 keeps {percent(best['share'])} of the rows, "
+            f"and {percent(best['accuracy']['value'])} of those are right."
+        )
+    title = "What could be accepted without a look?"
+    return Figure(title, caption, draw("coverage", title, caption, {"thresholds": rows, "named": named}, {}))

@@ -1,0 +1,311 @@
+"""The tables of a run's page, from ``metrics.json`` and ``run.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from batchscore.reports.formats import UNKNOWN, interval, moment, number, percent, rows, shown, signed
+from batchscore.reports.tables import Cell, Table
+from batchscore.reports.verdict import NOT_SHARES, Metrics, confusions_of, gate_value
+
+_MOST_LABELS = 50
+_MATRIX_LABELS = 12
+_MOST_CONFUSIONS = 30
+_MOST_SLICES = 12
+_MOST_FAILURES = 20
+_MOST_FILES = 100
+_SHORT = 40
+"""Characters of a label at the head of a column."""
+_COUNTS = {
+    "read": "read",
+    "scored": "scored",
+    "null_text": "null text",
+    "empty_text": "empty text",
+    "truncated": "truncated",
+    "duplicate": "duplicate",
+    "rejects": "rejected",
+    "failed": "failed",
+    "unlabelled": "unlabelled",
+    "unknown_label": "unknown label",
+}
+_DISTRIBUTIONS = {
+    "predicted_labels": "predicted labels",
+    "probability": "probability",
+    "n_tokens": "text length",
+    "truncated": "truncation",
+}
+
+
+def _at(metrics: Metrics | None, *path: str) -> Any:
+    """The value at ``path``, None where any step is missing."""
+    value: Any = metrics
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, str, bool]]:
+    """Of each kind of row: name, number, the earlier run's number, and whether there are any."""
+    before = [number(_at(baseline, "counts", name)) if baseline else "" for name in _COUNTS]
+    return [
+        (words, number(metrics["counts"].get(name, 0)), earlier, bool(metrics["counts"].get(name)))
+        for (name, words), earlier in zip(_COUNTS.items(), before, strict=True)
+    ]
+
+
+def quality(metrics: Metrics, baseline: Metrics | None) -> Table:
+    """The metrics with their intervals, and the earlier run's beside them."""
+    lines = [line for name in _METRICS if (line := _metric_line(name, metrics, baseline))]
+    head = ["metric", "this run", "95 % interval", *(["earlier run", "change"] if baseline else [])]
+    return Table(head, lines)
+
+
+_METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
+    "accuracy": ("accuracy", ("quality", "accuracy"), 1),
+    "expected accuracy": ("expected accuracy (estimate)", ("expected_accuracy",), 1),
+    "macro_f1": ("macro F1", ("quality", "macro_f1"), 1),
+    "roc_auc": ("ROC-AUC", ("quality", "roc_auc"), 1),
+    "average_precision": ("average precision", ("quality", "average_precision"), 1),
+    "ece": ("calibration error (15 bins)", ("calibration", "ece"), -1),
+    "log_loss": ("log loss", ("quality", "log_loss"), -1),
+    "brier": ("Brier score", ("quality", "brier"), -1),
+}
+"""Name on the page, place in the metrics, and 1 where more is better."""
+
+
+def _metric_line(name: str, metrics: Metrics, baseline: Metrics | None) -> list[str | Cell] | None:
+    words, path, direction = _METRICS[name]
+    here, before = _at(metrics, *path), _at(baseline, *path)
+    if here is None:
+        return None
+    value, earlier = (m.get("value") if isinstance(m, Mapping) else m for m in (here, before))
+    is_share = not name.startswith(NOT_SHARES)
+    write: Callable[[float | None], str] = percent if is_share else number
+    line: list[str | Cell] = [words, write(value), interval(here) if isinstance(here, dict) and "low" in here else ""]
+    if baseline:
+        change = None if value is None or earlier is None else value - earlier
+        text = signed(change, is_share=is_share)
+        is_worse = change is not None and change * direction < 0 and text[:1] in "+−"  # noqa: RUF001
+        line += [write(earlier), Cell(text, "look" if is_worse else "")]
+    return line
+
+
+def gates(metrics: Metrics) -> Table:
+    """The quality gates, failed ones first."""
+    lines: list[list[str | Cell]] = []
+    for gate in sorted(metrics.get("gates") or [], key=lambda gate: bool(gate["passed"])):
+        metric, passed = gate["metric"], gate["passed"]
+        margin = None if gate["margin"] is None else signed(gate["margin"], is_share=not metric.startswith(NOT_SHARES))
+        lines.append(
+            [
+                shown(metric),
+                Cell("passed" if passed else "FAILED", "good" if passed else "bad"),
+                gate_value(metric, gate["value"]),
+                f"{gate['direction']} {gate_value(metric, gate['limit'])}",
+                margin or UNKNOWN,
+            ]
+        )
+    return Table(["gate", "", "value", "limit", "margin"], lines, words=2)
+
+
+def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
+    """Precision, recall and F1 of each label, those with most rows first where there are many."""
+    every = metrics["quality"]["per_label"]
+    names = sorted(every, key=lambda name: -every[name]["support"]) if len(every) > _MATRIX_LABELS else list(every)
+    lines: list[list[str | Cell]] = []
+    for name in names[:_MOST_LABELS]:
+        row = every[name]
+        earlier = [percent(_at(baseline, "quality", "per_label", name, "f1"))] if baseline else []
+        lines.append(
+            [shown(name), *(percent(row[key]) for key in ("precision", "recall", "f1")), *earlier, number(row["support"])]
+        )
+    head = ["label", "precision", "recall", "F1", *(["F1 before"] if baseline else []), "rows"]
+    return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
+
+
+def _more(found: int, most: int, what: str) -> str:
+    return f"{found - most:,} more {what} are in metrics.json." if found > most else ""
+
+
+def confusion(metrics: Metrics) -> Table:
+    """The confusion matrix, each cell coloured by its share of the given label; pairs alone where labels are many."""
+    matrix = metrics["quality"]["confusion_matrix"]
+    names = matrix["labels"]
+    if len(names) > _MATRIX_LABELS:
+        pairs = confusions_of(metrics)
+        lines = [[shown(g), shown(p), number(n)] for g, p, n in pairs[:_MOST_CONFUSIONS]]
+        return Table(["given", "predicted", "rows"], lines, words=2, note=_more(len(pairs), _MOST_CONFUSIONS, "pairs"))
+    return Table(
+        ["given ↓ predicted →", *(shown(name, _SHORT) for name in names)],
+        [
+            [shown(name, _SHORT), *(_tinted(n, sum(line), row == column) for column, n in enumerate(line))]
+            for row, (name, line) in enumerate(zip(names, matrix["counts"], strict=True))
+        ],
+    )
+
+
+def _tinted(count: int, total: int, is_right: bool) -> Cell:
+    share = count / total if total else 0.0
+    return Cell(f"{count:,} · {percent(share, 0)}", "good" if is_right else "bad", round(45 * share))
+
+
+def coverage(metrics: Metrics) -> Table:
+    """How many rows would be accepted above each probability, and how right they are."""
+    has_labels = metrics["quality"] is not None
+    lines = [
+        [
+            f"{row['threshold']:g}",
+            number(row["rows"]),
+            percent(row["share"]),
+            *([percent(_at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
+        ]
+        for row in metrics["coverage"]
+    ]
+    head = ["accept from", "rows", "of all", *(["accuracy", "95 % interval"] if has_labels else [])]
+    return Table(head, lines, words=0)
+
+
+def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
+    """One table a column: flagged slices first, then the largest."""
+    for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
+        entries = list(group)
+        if len(entries) > 1:
+            yield _DISTRIBUTIONS.get(column, shown(column)), _slice_table(entries)
+
+
+def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    chosen = list(entries)
+    if len(chosen) > _MOST_SLICES:
+        chosen = sorted(chosen, key=lambda e: (not e["worse"], -e["rows"]))[: max(_MOST_SLICES, sum(e["worse"] for e in chosen))]
+    has_labels = any(entry["accuracy"] for entry in chosen)
+    least = min((e["accuracy"]["low"] for e in chosen if e["accuracy"]), default=0.0)
+    head = ["", "rows", *(["accuracy", f"{percent(least, 0)} to 100%"] if has_labels else []), "expected"]
+    lines = [
+        [
+            Cell(shown(entry["value"]), "look" if entry["worse"] else ""),
+            number(entry["rows"]),
+            *(_slice_accuracy(entry, least) if has_labels else []),
+            percent(entry["expected_accuracy"]),
+        ]
+        for entry in chosen
+    ]
+    note = _more(len(entries), len(chosen), "values")
+    return Table(head, lines, note=note)
+
+
+def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
+    accuracy = entry["accuracy"]
+    if accuracy is None:
+        return [Cell(UNKNOWN), Cell("")]
+    low, value, high = (100 * (accuracy[key] - least) / max(1 - least, 1e-9) for key in ("low", "value", "high"))
+    text = percent(accuracy["value"])
+    mark = "look" if entry["worse"] else ""
+    return [Cell(text, mark), Cell("", mark, span=(low, value, high))]
+
+
+def flips(metrics: Metrics) -> Table | None:
+    """Which predictions changed from which label to which, if two runs were compared."""
+    compared = metrics.get("comparison")
+    if not compared or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
+        return None
+    names = compared["changes"]["labels"]
+    lines = [
+        [shown(name, _SHORT), *(number(n) for n in line)]
+        for name, line in zip(names, compared["changes"]["counts"], strict=True)
+    ]
+    return Table(["before ↓ now →", *(shown(name, _SHORT) for name in names)], lines)
+
+
+def drift(metrics: Metrics) -> Table | None:
+    """How far each distribution moved."""
+    report = metrics.get("drift")
+    if not report:
+        return None
+    lines: list[list[str | Cell]] = [
+        [
+            _DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
+            Cell(each["verdict"], "look" if each["verdict"].startswith("clear") else ""),
+            number(each["psi"]),
+            number(each["ks"]),
+            number(each["js_distance"]),
+        ]
+        for each in report["distributions"]
+    ]
+    return Table(["distribution", "verdict", "PSI", "KS", "Jensen-Shannon"], lines, words=2)
+
+
+def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
+    """The inputs; ``unknown_labels`` are values that none of the model's labels matches."""
+    listed = list(facts.get("files") or [])
+    unknown = metrics.get("unknown_labels") or {}
+    lines = [
+        [shown(file["name"]), _values(unknown.get(file["name"]) or {}), number(file["rows"]), number(file["rejects"])]
+        for file in listed[:_MOST_FILES]
+    ]
+    note = f"{len(listed) - _MOST_FILES:,} more files are in run.json." if len(listed) > _MOST_FILES else ""
+    return Table(["file", "unknown labels", "rows", "rejected"], lines, words=2, note=note)
+
+
+def _values(unknown: Mapping[str, int]) -> str:
+    most = sorted(unknown.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{shown(value, _SHORT)} ({count:,})" for value, count in most[:5])
+    return f"{text}, {len(most) - 5} more" if len(most) > 5 else text
+
+
+def failures(metrics: Metrics) -> Table | None:
+    """Rows that could not be scored, with the reason."""
+    failed = metrics.get("failed_rows") or []
+    if not failed:
+        return None
+    lines = [[shown(f["file"]), shown(f["reason"], 200), number(f["row"])] for f in failed[:_MOST_FAILURES]]
+    note = _more(metrics["counts"].get("failed", len(failed)), len(lines), "rows")
+    return Table(["file", "reason", "row"], lines, words=2, note=note)
+
+
+def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run with what: one line a fact."""
+    model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
+    lines = [(key, moment(facts[key])) for key in ("started", "finished") if key in facts]
+    lines += [("model", shown(model.pop("path", UNKNOWN), 200))]
+    lines += [(f"model: {_words(key)}", _plain(value)) for key, value in model.items()]
+    lines += [(_words(key), _plain(value)) for key, value in compute.items()]
+    lines += [("batchscore", shown(facts.get("version", UNKNOWN))), ("Python", shown(facts.get("python", UNKNOWN)))]
+    options = facts.get("options") or {}
+    lines += [(f"option: {_words(key)}", _plain(value)) for key, value in options.items() if value not in (None, "", [], {})]
+    return lines
+
+
+def _words(key: object) -> str:
+    return shown(str(key).replace("_", " "), _SHORT)
+
+
+def _plain(value: Any) -> str:
+    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 200)
+
+
+def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[dict[str, Any]]:
+    """The worst mismatches with what the page says of each."""
+    known = {
+        "file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality",
+        "is_label_issue", "n_tokens", "truncated", "text",
+    }  # fmt: skip
+    return [
+        {
+            **{key: row[key] for key in ("given_label", "predicted_label", "probability", "prob_given")},
+            "is_label_issue": row["is_label_issue"],
+            "where": f"{shown(row['file'])}, row {row['row']:,}",
+            "ids": [f"{shown(key, _SHORT)} {shown(value, _SHORT)}" for key, value in row.items() if key not in known],
+            "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
+            "text": row["text"] if with_text else None,
+        }
+        for row in worst
+    ]
+
+
+def mismatch_note(metrics: Metrics, listed: int) -> str:
+    """How many there are, and where the rest is."""
+    total = metrics.get("mismatches", listed)
+    return f"The {listed:,} likeliest label errors of {rows(total)}; all are in mismatches.parquet and mismatches.csv."

@@ -1,0 +1,174 @@
+"""``batchscore-train``: parse, build one settings object, train, show what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchscore import __version__
+from batchscore.config import LONG_TEXT
+from batchscore.errors import UsageError, printable
+from batchscore.terminal import Progress, boundary, say, set_up_logs
+
+if TYPE_CHECKING:
+    from batchscore.training import TrainResult, TrainSettings
+    from batchscore.training.examination import Example
+
+_SHOWN_CHARACTERS = 200
+
+
+@click.command(
+    name="batchscore-train",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--data",
+    required=True,
+    metavar="DATA",
+    help="A CSV, Parquet or JSON Lines file, a folder of them (train* and test* are the splits), `builtin` for the "
+    "sample reviews, or a hub data set such as imdb.",
+)
+@click.option(
+    "--output", required=True, metavar="BUNDLE", type=click.Path(path_type=Path), help="The bundle's folder."
+)
+@click.option(
+    "--eval-data", metavar="DATA", help="Rows to evaluate on.  [default: test* of DATA, else a fifth of it]"
+)
+@click.option(
+    "--base-model",
+    default="builtin",
+    show_default=True,
+    metavar="MODEL",
+    help="`builtin`, a local Hugging Face folder, or a hub id with --revision.",
+)
+@click.option("--revision", metavar="COMMIT", help="The full commit of a hub id.")
+@click.option(
+    "--recipe",
+    type=click.Choice(("full", "head")),
+    default="full",
+    show_default=True,
+    help="Train all layers, or a new head on a frozen base.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Rows of each split, after shuffling.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True, help="Of everything random."
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, min_open=True),
+    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1]",
+)
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: full 5e-5, head 2e-3]"
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Rows in a step.  [default: full 16, head 4]")
+@click.option(
+    "--max-length",
+    type=click.IntRange(8),
+    default=512,
+    show_default=True,
+    help="Tokens of a text at the most; never more than the model takes.",
+)
+@click.option(
+    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+)
+@click.option("--label-column", metavar="NAME", help="The column with the labels.  [default: found by name]")
+@click.option(
+    "--label-name",
+    "label_names",
+    multiple=True,
+    metavar="GIVEN=LABEL",
+    help="What a given value is called. Repeatable.  [default: 0/1 and neg/pos are NEGATIVE/POSITIVE, others keep "
+    "their own]",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(("first", "mean")),
+    default="first",
+    show_default=True,
+    help="What the head sees: the first token, or the mean of all.",
+)
+@click.option(
+    "--long-text",
+    type=click.Choice(LONG_TEXT),
+    default="head",
+    show_default=True,
+    help="What happens beyond the longest input; kept in the bundle.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Silent on success.")
+@click.option("-v", "--verbose", count=True, help="More about what happens; twice for everything.")
+@click.version_option(__version__, prog_name="batchscore-train")
+def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
+    """Turn labelled texts into a saved model that the scorer and plain transformers load."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        settings = _settings(**options)
+        from batchscore.training import train
+
+        result = train(
+            settings,
+            lambda total: Progress(total, quiet=quiet),
+            (lambda _: None) if quiet else say,
+        )
+        if not quiet and not as_json:
+            for line in _lines(result):
+                click.echo(line)
+        if as_json:
+            click.echo(json.dumps(_summary(result), ensure_ascii=False))
+
+
+def train_main() -> None:
+    """Run the command: what the console script and ``jobs/train.py`` call."""
+    command()
+
+
+def _settings(*, label_names: Sequence[str], **options: Any) -> TrainSettings:
+    from batchscore.training import TrainSettings
+
+    return TrainSettings(label_names=dict(_pairs(label_names)), **options)
+
+
+def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """``0=NEGATIVE``; several may be written with commas between them."""
+    for text in (piece for each in texts for piece in each.split(",")):
+        given, equals, label = text.rpartition("=")
+        if not equals or not given.strip() or not label.strip():
+            raise UsageError(f"--label-name {text!r} is not GIVEN=LABEL, such as 0=NEGATIVE.")
+        yield given.strip(), label.strip()
+
+
+def _summary(result: TrainResult) -> dict[str, Any]:
+    return {
+        "status": "trained",
+        "exit_code": 0,
+        "output": str(result.output),
+        "labels": list(result.labels),
+        "rows": result.rows,
+        "evaluated": result.metrics["rows"],
+        "accuracy": result.metrics["accuracy"]["value"],
+        "fingerprint": result.fingerprint,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _lines(result: TrainResult) -> list[str]:
+    """What the origin exercise shows at its end: the evaluation, two scored rows, two mismatches."""
+    accuracy = result.metrics["accuracy"]
+    interval = f"{accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval"
+    lines = [f"accuracy {accuracy['value']:.4f} ({interval}) on {result.metrics['rows']} evaluation rows"]
+    for title, examples in (("scored", result.examples), ("mismatch", result.mismatches)):
+        lines += [f"{title}: {_shown(example)}" for example in examples]
+    return [*lines, f"{printable(result.output)} ({result.seconds:.0f} s)"]
+
+
+def _shown(example: Example) -> str:
+    text = " ".join(example.text.replace("<br />", " ").split())
+    short = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    labels = f"given {example.given}, predicted {example.predicted} ({example.probability:.4f})"
+    return f"{printable(labels)}: {printable(short)}"

