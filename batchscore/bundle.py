@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.config import fingerprint
+from batchscore.config import LONG_TEXT, fingerprint
 from batchscore.errors import ModelError, UsageError, printable
 from batchscore.storage import sha256_of, to_json, write_bytes
 
@@ -28,7 +29,9 @@ FACTS = "batchscore.json"
 FORMAT_VERSION = 1
 N_CANARIES = 32
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib")
+_SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_OFFSET_POSITIONS = {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "xmod"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,10 +110,9 @@ def _fetched(model: str, revision: str | None) -> Path:
 def _hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the folder; a link may lead only into the blobs beside a hub snapshot."""
     hashes: dict[str, str] = {}
-    blobs = folder.resolve().parent.parent / "blobs"
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() and path.resolve().parent != blobs:
+        if path.is_symlink() and not _is_blob(path, folder.resolve()):
             raise ModelError(
                 f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there."
             )
@@ -119,6 +121,15 @@ def _hashes(folder: Path) -> dict[str, str]:
         elif not path.is_dir():
             raise ModelError(f"{printable(path)} is neither a file nor a folder. Remove it.")
     return hashes
+
+
+def _is_blob(path: Path, folder: Path) -> bool:
+    """Whether a link of ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as a hub snapshot has it."""
+    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
+    try:
+        return is_snapshot and path.is_file() and path.resolve().parent == folder.parent.parent / "blobs"
+    except (OSError, RuntimeError):  # links that lead to each other
+        return False
 
 
 def _digest(path: Path) -> str:
@@ -136,9 +147,12 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
             f"{printable(folder)} has no safetensors weights, {reason}. Save the model again with "
             "model.save_pretrained(folder)."
         )
-    scripts = [name for name in hashes if name.endswith((".py", ".pyc", ".so"))]
-    configs = [name for name in ("config.json", "tokenizer_config.json") if name in hashes]
-    scripts += [f"auto_map in {name}" for name in configs if "auto_map" in _json_file(folder, name)]
+    scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
+    configs = [name for name in hashes if name.endswith("config.json")]
+    for key in ("auto_map", "custom_pipelines"):
+        scripts += [f"{key} in {name}" for name in configs if key in _json_file(folder, name)]
+    if "adapter_config.json" in hashes:  # transformers would fetch the model that it names
+        scripts.append("adapter_config.json")
     if scripts:
         raise ModelError(
             f"{printable(folder)} brings code of its own ({printable(scripts[0])}), which is never run. Use a model "
@@ -162,10 +176,13 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     """The labels in the order of the logits."""
     names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     back = config.get("label2id")
-    try:
-        labels = tuple(str(names[str(index)]) for index in range(len(names)))
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"{printable(folder)}/config.json: id2label does not count from 0.") from error
+    if not isinstance(names, dict) or not isinstance(back, dict | None):
+        raise ModelError(f"{printable(folder)}/config.json: id2label or label2id is no JSON object.")
+    if set(names) != {str(index) for index in range(len(names))}:
+        raise ModelError(f"{printable(folder)}/config.json: id2label does not count from 0.")
+    labels = tuple(str(names[str(index)]) for index in range(len(names)))
+    if not all(label.strip() and label.isprintable() for label in labels):
+        raise ModelError(f"{printable(folder)}/config.json: a label is empty or holds control characters.")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise ModelError(
             f"{printable(folder)}/config.json: {len(labels)} labels ({printable(', '.join(labels[:9]))}); a classifier "
@@ -196,16 +213,14 @@ def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) 
         raise ModelError(
             f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."
         )
-    canaries = facts["canaries"]
     return Bundle(
         path=folder,
         labels=labels,
-        max_length=int(facts["max_length"]),
+        max_length=facts["max_length"],
         temperature=float(facts["temperature"]),
-        long_text=str(facts["long_text"]),
+        long_text=facts["long_text"],
         canaries=Canaries(
-            tuple(canaries["texts"]),
-            np.array(canaries["probabilities"], dtype=np.float32).reshape(-1, len(labels)),
+            tuple(facts["canaries"]["texts"]), np.array(facts["canaries"]["probabilities"], dtype=np.float32)
         ),
         facts=facts,
         fingerprint=fingerprint(hashes),
@@ -233,13 +248,25 @@ def _open_plain(
 def longest_input(folder: Path, config: Mapping[str, Any]) -> int:
     """Tokens that a plain Hugging Face model takes: the smaller of what its tokenizer and its positions allow."""
     limits = [512]
-    if positions := config.get("max_position_embeddings"):
+    if positions := _count(config, "max_position_embeddings", folder / "config.json"):
         # RoBERTa and its kin number positions from pad_token_id + 1 on.
-        offset = config.get("pad_token_id", 1) + 1 if "roberta" in str(config.get("model_type")) else 0
-        limits = [int(positions) - offset]
-    if (folder / "tokenizer_config.json").exists():
-        limits.append(int(_json_file(folder, "tokenizer_config.json").get("model_max_length") or limits[0]))
+        kind = str(config.get("model_type"))
+        is_offset = "roberta" in kind or kind in _OFFSET_POSITIONS
+        limits = [positions - (_count(config, "pad_token_id", folder / "config.json", 1) + 1) * is_offset]
+    path = folder / "tokenizer_config.json"
+    if path.exists():
+        limits.append(_count(_json_file(folder, path.name), "model_max_length", path) or limits[0])
     return min(limits)
+
+
+def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> int:
+    """A number of tokens (``model_max_length`` may be 1e30 for "no limit")."""
+    value = facts.get(key)
+    if value is None:
+        return missing
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ModelError(f"{printable(path)}: {key} is {printable(value)[:100]}, not a number of tokens.")
+    return int(value)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -254,11 +281,52 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
             f"reads {FORMAT_VERSION}. Install the version of batchscore that wrote it."
         )
-    if (folder / FACTS).read_bytes() != _sealed({k: v for k, v in facts.items() if k != "sha256"}):
+    try:
+        sealed = _sealed({k: v for k, v in facts.items() if k != "sha256"})
+    except ValueError:  # NaN or the like, which we never write
+        sealed = b""
+    if (folder / FACTS).read_bytes() != sealed:
         raise ModelError(
             f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
         )
+    if problem := _facts_problem(facts):
+        raise ModelError(f"{printable(folder / FACTS)}: {problem}. Train the bundle again.")
     return facts
+
+
+def _facts_problem(facts: Mapping[str, Any]) -> str:
+    """What is missing or of the wrong type in ``batchscore.json``; empty where nothing is."""
+    claims = {
+        "labels": _all(str, facts.get("labels")),
+        "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
+        "max_length": _is_number(facts.get("max_length"), int),
+        "temperature": _is_number(facts.get("temperature"), int | float),
+        "long_text": facts.get("long_text") in LONG_TEXT,
+        "metrics": isinstance(facts.get("metrics", {}), dict),
+        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+    }
+    return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
+
+
+def _are_canaries(canaries: Any, labels: Any) -> bool:
+    """Whether each text has a probability for each label."""
+    if not isinstance(canaries, dict) or not _all(str, canaries.get("texts")):
+        return False
+    rows: Any = canaries.get("probabilities")
+    return (
+        _all(list, rows)
+        and len(rows) == len(canaries["texts"])
+        and all(len(row) == len(labels) for row in rows)
+        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
+    )
+
+
+def _all(kind: Any, values: object) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
 
 
 def _sealed(facts: Mapping[str, Any]) -> bytes:
@@ -300,24 +368,34 @@ def label_key(value: object) -> str:
 def match_labels(labels: tuple[str, ...], given: Mapping[str, str]) -> dict[str, int]:
     """The table that turns a given label value (as lower-case text) into the index of a label.
 
-    Names match without case, ids by number, and for two labels whose names say so ``pos``/``neg``, booleans and the
-    like. ``given`` is ``--label-map``; it wins.
+    Names match without case, ids by number unless a name is a number itself (five stars), and for two labels
+    ``pos``/``neg`` and booleans, by their names where these say so, else as ids. ``given`` is ``--label-map``; it wins.
+    A name that two labels have but for their case matches neither.
 
     >>> match_labels(("NEGATIVE", "POSITIVE"), {"bad": "NEGATIVE"})["bad"]
     0
     """
-    names = {label.casefold(): index for index, label in enumerate(labels)}
+    keys = [label_key(label) for label in labels]
+    names = {key: index for index, key in enumerate(keys) if keys.count(key) == 1}
     aliases = {alias: index for name, index in names.items() for alias in _ALIASES.get(name, ())}
-    ids = {str(index): index for index in range(len(labels))}
-    booleans = {"false": 0, "true": 1} if len(labels) == 2 else {}
-    table = {**aliases, **booleans, **ids, **names}
+    is_numbered = any(key.isdigit() for key in keys)
+    ids = {} if is_numbered else {str(index): index for index in range(len(labels))}
+    table = {**ids, **(_booleans(names) if len(labels) == 2 else {}), **aliases, **names}
     for value, label in given.items():
-        if label.casefold() not in names:
+        index = labels.index(label) if label in labels else names.get(label_key(label))
+        if index is None:
             raise UsageError(
                 f"--label-map {printable(value)}={printable(label)}: the model's labels are {printable(', '.join(labels))}."
             )
-        table[label_key(value)] = names[label.casefold()]
+        table[label_key(value)] = index
     return table
 
 
 _ALIASES = {"negative": ("neg",), "neg": ("negative",), "positive": ("pos",), "pos": ("positive",)}
+
+
+def _booleans(names: Mapping[str, int]) -> dict[str, int]:
+    """Of two labels, which is meant by true and which by false."""
+    no = next((names[name] for name in ("negative", "neg") if name in names), 0)
+    yes = next((names[name] for name in ("positive", "pos") if name in names), 1 - no)
+    return {"true": yes, "false": 1 - yes}

@@ -303,6 +303,31 @@ def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -
     return lines
 
 
+@main.command()
+@click.argument("runs_dir", type=click.Path(path_type=Path))
+@_option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="The page to write, its numbers beside it as JSON.  [default: RUNS_DIR/report.html]",
+)
+@_JSON
+@_verbosity
+def report(runs_dir: Path, output: Path | None, *, quiet: bool, verbose: int, as_json: bool) -> None:
+    """Write one page over the runs in a folder: trends, bad nights, missing nights."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        from batchscore.reports import write_trend
+
+        trend = write_trend(runs_dir, output)
+        if as_json:
+            facts = {"page": str(trend.page), "data": str(trend.data), "nights": trend.nights}
+            summary = {"status": "written", "exit_code": 0, **facts, "headline": trend.headline}
+            click.echo(json.dumps(summary, ensure_ascii=False))
+        elif not quiet:
+            click.echo(f"{trend.headline}\n{printable(trend.page)}")
+
+
 def train_main() -> None:
     """The ``batchscore-train`` command."""
     from batchscore.train_command import train_main as run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import glob
 import hashlib
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from batchscore.errors import DataError, NoInputError, printable
-from batchscore.readers import Source, format_of_name, identify
+from batchscore.readers import Source, format_of_name, identify, plain_name
 from batchscore.readers.source import reading
 
 
@@ -28,7 +29,7 @@ class FoundFile:
 
     def assert_unchanged(self) -> None:
         """Raise :class:`DataError` if the file was written to since it was hashed."""
-        if _identity(self.source.path) != self.identity:
+        if identity_of(self.source.path) != self.identity:
             raise DataError(
                 f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
                 "it when it is whole, then run the same command again."
@@ -44,19 +45,31 @@ def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -
         NoInputError: an argument names nothing.
     """
     paths: dict[Path, Path] = {}
+    own = _resolved(exclude)
     for argument in inputs:
         for path in _expand(argument):
-            real = path.resolve()
-            if not real.is_relative_to(exclude.resolve()):
+            real = _resolved(path)
+            if not real.is_relative_to(own):
                 paths.setdefault(real, path)
+            elif str(path) == str(Path(argument)):
+                raise NoInputError(f"{printable(path)} lies in the run folder. Name another --output.")
     if not paths:
         raise NoInputError(f"No file to score in {printable(', '.join(inputs))}.")
     names = _names(list(paths.values()))
     return [_found(path, name, given_format) for path, name in zip(paths.values(), names, strict=True)]
 
 
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        raise NoInputError(f"{printable(path)} cannot be read: {printable(error)}.") from error
+
+
 def _expand(argument: str) -> list[Path]:
     path = Path(argument)
+    if not argument:
+        raise NoInputError("An INPUT is empty; is a variable of the calling script not set?")
     if path.is_dir():
         found = sorted(_scorable_below(path))
         if not found:
@@ -77,8 +90,15 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _scorable_below(folder: Path) -> Iterator[Path]:
-    """Files with a known suffix; hidden ones and those that start with ``_`` are markers of some program."""
-    for root, folders, files in os.walk(folder):
+    """Files with a known suffix; hidden ones and those that start with ``_`` are markers of some program.
+
+    Linked folders are not entered: they may lead in a circle.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise NoInputError(f"{printable(error.filename)} cannot be read: {error.strerror}.") from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
             if not name.startswith((".", "_")) and format_of_name(name):
@@ -96,14 +116,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
-    identity = _identity(path)
+    identity = identity_of(path)
     source = identify(path, given_format)
     with reading(source), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FoundFile(source, name, digest, identity)
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def identity_of(path: Path) -> tuple[int, int, int]:
+    """Size, time of change and inode of a regular file; anything else is refused unopened."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -123,11 +144,11 @@ def output_names(names: Iterable[str], suffix: str) -> list[str]:
     """
     names = list(names)
     short = [_stem(name) + suffix for name in names]
-    return [one if short.count(one) == 1 else name + suffix for one, name in zip(short, names, strict=True)]
+    counts = collections.Counter(short)
+    long = [one if counts[one] == 1 else name + suffix for one, name in zip(short, names, strict=True)]
+    return long if len(set(long)) == len(long) else [name + suffix for name in names]
 
 
 def _stem(name: str) -> str:
-    from batchscore.readers import plain_name
-
     plain = plain_name(name)
     return plain.rpartition(".")[0] if format_of_name(plain) else plain

@@ -8,7 +8,8 @@ from typing import Any
 
 from batchscore.bundle import FACTS, open_bundle
 from batchscore.config import ReadSettings
-from batchscore.errors import DataError, NoInputError, printable
+from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.inputs import identity_of
 from batchscore.readers import describe, identify
 from batchscore.storage import MANIFEST, damaged_files, read_manifest
 
@@ -23,8 +24,10 @@ def verify(path: Path) -> dict[str, Any]:
     """
     if not path.is_dir():
         raise NoInputError(f"{printable(path)} is no folder; verify takes a run or a bundle.")
-    if (path / FACTS).exists():
+    if (path / FACTS).exists() or (path / "config.json").exists():
         bundle = open_bundle(str(path))
+        if not bundle.facts:
+            raise ModelError(f"{printable(path)} has no {FACTS} that its files could be held against.")
         return {"kind": "bundle", "files": len(bundle.facts["files"]) + 1}
     hashes = read_manifest(path)
     if problems := damaged_files(path, hashes):
@@ -54,8 +57,14 @@ def _run(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / "run.json").read_bytes())
         metrics = json.loads((folder / "metrics.json").read_bytes())
+        return _run_facts(folder, facts, metrics)
     except (OSError, ValueError) as error:
         raise DataError(f"{printable(folder)}: {printable(error)}. Score again with --force.") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{printable(folder)} is damaged. Score again with --force.") from error
+
+
+def _run_facts(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     quality = metrics["quality"] or {}
     return {
         "kind": "run",
@@ -88,6 +97,7 @@ def _bundle(path: str) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
+    size = identity_of(path)[0]
     source = identify(path)
     layout = describe(source, ReadSettings())
     dialect = layout.details.get("dialect")
@@ -95,7 +105,7 @@ def _file(path: Path) -> dict[str, Any]:
         "kind": "file",
         "format": source.format,
         "compression": source.compression or None,
-        "size": path.stat().st_size,
+        "size": size,
         "columns": {column.name: column.kind for column in layout.columns},
         **({"dialect": dialect} if dialect else {}),
     }

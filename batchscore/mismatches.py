@@ -6,16 +6,17 @@ thousand at a time, in their final order.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from batchscore.delimited import Dialect, encode_fields
 from batchscore.parts import StagedPart
+from batchscore.readers.arrow_values import plain_values, take_rows
 from batchscore.records import InputFile, Part
 from batchscore.writers import as_text, input_columns, input_schema, write_row_groups
 
@@ -27,7 +28,10 @@ TEXT_CUT = 2000
 _CHUNK_ROWS = 4096
 _CHUNK_TOKENS = 2**21
 """Tokens of the rows that are gathered at once, at the most: about 8 MiB of text."""
-_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
+_HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
+_FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
+"""What a spreadsheet may take for a formula: a sign behind nothing, or behind what it drops or does not show;
+the last four are the wide signs."""
 _OWN = (
     ("file", pa.string()),
     ("row", pa.int64()),
@@ -116,6 +120,10 @@ class MismatchTable:
         self._schemas = [input_schema(file) for file in files]
         self._roles = [_roles(file, schema) for file, schema in zip(files, self._schemas, strict=True)]
         self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
+        self._others = [
+            _others(schema, roles, self.id_name)
+            for schema, roles in zip(self._schemas, self._roles, strict=True)
+        ]
         self.others = self._other_fields()
         own = [pa.field(name, kind) for name, kind in _OWN]
         ids = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
@@ -132,8 +140,8 @@ class MismatchTable:
     def _other_fields(self) -> dict[str, pa.Field]:
         """The remaining columns of all files; where files disagree about a type, text."""
         fields: dict[str, pa.Field] = {}
-        for schema, roles in zip(self._schemas, self._roles, strict=True):
-            for name, place in _others(schema, roles).items():
+        for schema, others in zip(self._schemas, self._others, strict=True):
+            for name, place in others.items():
                 field = schema.field(place)
                 kind = _plain_type(field.type)
                 if name in fields and fields[name].type != kind:
@@ -154,13 +162,16 @@ class MismatchTable:
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
         """The first ``rows`` mismatches as plain values, the other input columns left out."""
-        names = [name for name in self.schema.names if name not in self.others]
-        first = keys.at(slice(rows))
         return [
-            {name: row[name] for name in names}
-            for batch in self.batches(first)
-            for row in batch.select(names).to_pylist()
+            dict(zip(self.own_names, row, strict=True))
+            for batch in self.batches(keys.at(slice(rows)))
+            for row in zip(*(plain_values(batch.column(name)) for name in self.own_names), strict=True)
         ]
+
+    @property
+    def own_names(self) -> list[str]:
+        """The columns without the other input columns."""
+        return [name for name in self.schema.names if name not in self.others]
 
     def _chunk(self, keys: Keys) -> pa.RecordBatch:
         pieces: list[pa.RecordBatch] = []
@@ -170,18 +181,18 @@ class MismatchTable:
             pieces.append(self._rows(int(number), keys.at(at)))
             places.append(at)
         back = np.argsort(np.concatenate(places), kind="stable")
-        return pa.concat_batches(pieces).take(pa.array(back))
+        return take_rows(pa.concat_batches(pieces), back)
 
     def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
         """The rows ``keys.index`` of one part, in the columns of the report."""
         whole = self._open(number)
-        part = StagedPart(whole.batch.take(pa.array(keys.index)), whole.n_labels, whole.facts)
+        part = StagedPart(take_rows(whole.batch, keys.index), whole.n_labels, whole.facts)
         place = self._parts[number].file
         file, roles = self._files[place], self._roles[place]
         columns = input_columns(part, file)
         rows = np.arange(len(keys.index))
         values: dict[str, Any] = {
-            "file": pa.array([file.name] * len(rows), pa.string()),
+            "file": pa.array([_storable(file.name)] * len(rows), pa.string()),
             "row": pa.array(part.row),
             "given_label": pa.array([self._labels[k] for k in part.given], pa.string()),
             "predicted_label": part.added[0],
@@ -198,7 +209,7 @@ class MismatchTable:
             values[self.id_name] = (
                 _cast(columns[roles["id"]], kind) if "id" in roles else pa.nulls(len(rows), kind)
             )
-        others = _others(self._schemas[place], roles)
+        others = self._others[place]
         for name, field in self.others.items():
             values[name] = (
                 _cast(columns[others[name]], field.type)
@@ -206,6 +217,11 @@ class MismatchTable:
                 else pa.nulls(len(rows), field.type)
             )
         return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
+
+
+def _storable(name: str) -> str:
+    """A file name with escapes for what is not UTF-8 in it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def free_name(name: str) -> str:
@@ -222,13 +238,13 @@ def _roles(file: InputFile, schema: pa.Schema) -> dict[str, int]:
     return roles
 
 
-def _others(schema: pa.Schema, roles: dict[str, int]) -> dict[str, int]:
+def _others(schema: pa.Schema, roles: dict[str, int], id_name: str | None) -> dict[str, int]:
     """Name in the report → place of every column that is neither text nor id; a name that occurs twice is numbered."""
     places: dict[str, int] = {}
     for place, name in enumerate(schema.names):
         if place not in roles.values():
             free, count = free_name(name), 2
-            while free in places:
+            while free in places or free == id_name:
                 free, count = f"{free_name(name)}_{count}", count + 1
             places[free] = place
     return places
@@ -243,7 +259,7 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         array = array.dictionary_decode()
     if array.type == kind:
         return array
-    return pa.array([None if value is None else as_text(value) for value in array.to_pylist()], kind)
+    return pa.array([None if value is None else as_text(value) for value in plain_values(array)], kind)
 
 
 def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
@@ -253,26 +269,17 @@ def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
 
 def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
     """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, the other input columns left out."""
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="", errors="backslashreplace", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    names = [name for name in table.schema.names if name not in table.others]
-    writer.writerow([for_spreadsheet(name) for name in names])
+    names = table.own_names
+    dialect = Dialect()
+    out.write(encode_fields([for_spreadsheet(name) for name in names], dialect) + b"\n")
     for batch in table.batches(keys):
-        columns = [[_cell(value) for value in _plain_values(batch.column(name))] for name in names]
-        writer.writerows(zip(*columns, strict=True))
-    text.detach()
-
-
-def _plain_values(array: pa.Array) -> Sequence[Any]:
-    if pa.types.is_float32(array.type):
-        return [str(value) for value in array.to_numpy(zero_copy_only=False)]
-    return array.to_pylist()  # type: ignore[no-any-return]
+        columns = [[_cell(value) for value in plain_values(batch.column(name))] for name in names]
+        out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, bool | int):
-        return str(value).lower()
-    return for_spreadsheet(as_text(value)[:TEXT_CUT])
+    text = as_text(value)
+    return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
 
 
 def for_spreadsheet(text: str) -> str:
@@ -281,4 +288,4 @@ def for_spreadsheet(text: str) -> str:
     >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1")
     ("'=1+1", '1+1')
     """
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -18,11 +18,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchscore import delimited
 from batchscore.bundle import label_key, match_labels
 from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
 from batchscore.parts import added_names
 from batchscore.readers import Source, describe, read
+from batchscore.readers.csv_file import dialect_of
 from batchscore.records import (
     UNKNOWN_LABEL,
     UNLABELLED,
@@ -42,20 +44,15 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.config import ReadSettings, ScoreSettings
 
-_TEXT_NAMES = (
-    "text",
-    "review",
-    "review_text",
-    "reviewtext",
-    "content",
-    "body",
-    "comment",
-    "sentence",
-    "message",
-    "document",
-)
-_LABEL_NAMES = ("label", "labels", "sentiment", "target", "class", "category", "given_label", "y")
-_ID_NAMES = ("id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx")
+_KNOWN_NAMES = {
+    "text": {
+        *("text", "review", "review_text", "reviewtext", "content", "body", "comment"),
+        *("sentence", "message", "document"),
+    },
+    "label": {"label", "labels", "sentiment", "target", "class", "category", "given_label", "y"},
+    "id": {"id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx"},
+}
+_TEXT_KINDS = {"string", "null", "mixed"}
 _LISTED_LABELS = 100
 """Distinct unknown label values that are listed; further ones are counted together."""
 
@@ -149,6 +146,7 @@ def make_plan(
     added = set(added_names(bundle.labels, settings.prefix))
     for file, (layout, _) in zip(found, looks, strict=True):
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
+        _refuse_unwritable(file.source, layout, [*added, *bundle.labels], settings.output_format)
     given = GivenLabels(bundle, settings.label_map)
     files: list[InputFile] = []
     parts: list[Part] = []
@@ -202,10 +200,24 @@ class _Survey:
             rows = whole if limit is None else whole.head(limit - self._rows)
             self._rows += rows.rows_in
             self._rejects += len(rows.rejects)
-            for name in sorted(rows.names - self._names.keys()):
-                self._names[name] = Column(name, "other")
+            self._note_names(rows.names, settings)
             self._count_labels(rows.labels or ())
             yield rows
+
+    def _note_names(self, names: set[str], settings: ReadSettings) -> None:
+        """Take in the fields that this part of a JSON Lines file brings with it."""
+        path = self._file.source.path
+        if names and not self._columns.text:
+            raise DataError(
+                f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
+            )
+        for name in sorted(names - self._names.keys()):
+            self._names[name] = Column(name, "other")
+        if len(self._names) > settings.max_columns:
+            raise DataError(
+                f"{printable(path)}: its rows have more than {settings.max_columns} fields of different names. Raise "
+                "--max-columns if they are meant."
+            )
 
     def _count_labels(self, labels: Sequence[object]) -> None:
         for value in labels:
@@ -250,9 +262,9 @@ def choose_columns(
     Raises:
         DataError: no text column, several candidates, or a named column that is not there; the message lists the columns.
     """
-    label = _pick("label", settings.label_column, _LABEL_NAMES, layout, path) if use_labels else None
-    identifier = _pick("id", settings.id_column, _ID_NAMES, layout, path)
-    text = _pick("text", settings.text_column, _TEXT_NAMES, layout, path)
+    label = _pick("label", settings, layout, path) if use_labels else None
+    identifier = _pick("id", settings, layout, path)
+    text = _pick("text", settings, layout, path)
     if text is None:
         strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in {label, identifier}]
         if len(strings) != 1:
@@ -261,35 +273,50 @@ def choose_columns(
                 f"{printable(path)}: {what}. Name it with --text-column. Columns: {_listed(layout)}."
             )
         text = strings[0]
+        _refuse_named("text", text, [c for c in layout.columns if c.name == text], layout, path)
     return ColumnChoice(text, label, identifier)
 
 
-def _pick(role: str, wanted: str | None, known: Sequence[str], layout: Layout, path: Path) -> str | None:
-    names = [column.name for column in layout.columns]
+def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str | None:
+    given = {"text": settings.text_column, "label": settings.label_column, "id": settings.id_column}
+    wanted = given[role]
     if wanted == "":
         return None
-    found = [wanted] if wanted is not None else [c.name for c in layout.columns if _may_be(role, c, known)]
-    if wanted is not None and wanted not in names:
-        close = difflib.get_close_matches(wanted, names, 1)
+    if wanted is not None:
+        found = [column for column in layout.columns if column.name == wanted]
+        _refuse_named(role, wanted, found, layout, path)
+        return wanted
+    found = [c for c in layout.columns if c.name not in given.values() and _may_be(role, c)]
+    if len(found) > 1:
+        raise DataError(
+            f"{printable(path)}: {len(found)} columns could be the {role} "
+            f"({printable(', '.join(column.name for column in found))}). Choose one with --{role}-column. "
+            f"Columns: {_listed(layout)}."
+        )
+    return found[0].name if found else None
+
+
+def _refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path) -> None:
+    """Refuse a column that was named on the command line and is not there, is there twice, or is no text."""
+    if not found:
+        close = difflib.get_close_matches(wanted, [column.name for column in layout.columns], 1)
         hint = f" Did you mean {printable(close[0])}?" if close else ""
         raise DataError(
             f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
         )
     if len(found) > 1:
         raise DataError(
-            f"{printable(path)}: {len(found)} columns could be the {role} ({printable(', '.join(found))}). Choose one "
-            f"with --{role}-column. Columns: {_listed(layout)}."
+            f"{printable(path)} has {len(found)} columns named {printable(wanted)}. Rename one of them."
         )
-    if found and names.count(found[0]) > 1:
+    if role == "text" and found[0].kind not in _TEXT_KINDS:
         raise DataError(
-            f"{printable(path)} has {names.count(found[0])} columns named {printable(found[0])}. Rename one of them."
+            f"{printable(path)}: the column {printable(wanted)} (--text-column) holds no text. Columns: {_listed(layout)}."
         )
-    return found[0] if found else None
 
 
-def _may_be(role: str, column: Column, known: Sequence[str]) -> bool:
-    kinds = {"text": {"string", "null"}, "label": {"string", "integer", "boolean", "null", "other"}}
-    return column.name.strip().casefold() in known and column.kind in kinds.get(role, {column.kind})
+def _may_be(role: str, column: Column) -> bool:
+    is_known = column.name.strip().casefold() in _KNOWN_NAMES[role]
+    return is_known and (role != "text" or column.kind in _TEXT_KINDS)
 
 
 def _listed(layout: Layout) -> str:
@@ -304,6 +331,16 @@ def _refuse_taken(source: Source, taken: set[str]) -> None:
             f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
             "prefix before the added names, for example --prefix batchscore_"
         )
+
+
+def _refuse_unwritable(source: Source, layout: Layout, texts: Sequence[str], output_format: str) -> None:
+    """Refuse labels that a CSV file's encoding has no characters for while it costs nothing, not after the night."""
+    if source.format != "csv" or output_format not in {"same", "csv"}:
+        return
+    try:
+        delimited.encode_fields([*texts, "0.5", "true"], dialect_of(layout))
+    except DataError as error:
+        raise DataError(f"{printable(source.path)}: {error}") from error
 
 
 def _refuse_unknown_labels(files: Sequence[InputFile], bundle: Bundle) -> None:

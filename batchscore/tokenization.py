@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchscore.errors import ModelError, printable
+from batchscore.errors import BatchscoreError, ModelError, printable
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Tokenizer:
                 bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
             )
             self._tokenizer = tokenizer.backend_tokenizer
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        except BatchscoreError:  # a signal
+            raise
+        except Exception as error:  # tokenizers raises bare ones
             raise ModelError(
                 f"{printable(bundle.path)}: its tokenizer cannot be loaded ({printable(error)}). Save it again with "
                 "tokenizer.save_pretrained(folder)."
@@ -45,10 +47,26 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self.pad_id = int(tokenizer.pad_token_id or 0)
         self.max_length = bundle.max_length
-        empty = self._tokenizer.encode("").ids
-        probe = self._tokenizer.encode("a").ids
-        self._before = next((k for k, ids in enumerate(probe) if k >= len(empty) or ids != empty[k]), 0)
-        self._after = len(empty) - self._before
+        self._before, self._after = self._frame(bundle)
+
+    def _frame(self, bundle: Bundle) -> tuple[int, int]:
+        """How many special tokens stand before and behind a text, learned from the tokenizer itself.
+
+        Raises:
+            ModelError: they depend on the text, or leave no room for one.
+        """
+        empty, probe = self._tokenizer.encode("").ids, self._tokenizer.encode("a").ids
+        before = next((k for k, pair in enumerate(zip(empty, probe, strict=False)) if pair[0] != pair[1]), 0)
+        if probe[: len(empty)] == empty and len(probe) > len(empty):
+            before = len(empty)
+        after = len(empty) - before
+        if probe[:before] + probe[len(probe) - after :] != empty or len(probe) <= len(empty):
+            raise ModelError(f"{printable(bundle.path)}: its tokenizer's special tokens depend on the text.")
+        if bundle.max_length <= len(empty):
+            raise ModelError(
+                f"{printable(bundle.path)}: its longest input, {bundle.max_length} tokens, leaves no room for a text."
+            )
+        return before, after
 
     def token_ids(self, texts: Sequence[str]) -> Iterator[NDArray[np.int32]]:
         """Token ids of each text, special tokens included, never cut; a bounded number of characters at a time."""

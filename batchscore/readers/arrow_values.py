@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def plain_values(array: pa.Array) -> list[Any]:
@@ -50,6 +55,20 @@ def _fields(scalar: pa.StructScalar) -> Any:
     names = [scalar.type.field(place).name for place in range(scalar.type.num_fields)]
     values = [plain_values(column)[0] for column in pa.array([scalar], scalar.type).flatten()]
     return dict(zip(names, values, strict=True)) if len(set(names)) == len(names) else values
+
+
+def take_rows(batch: pa.RecordBatch, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.RecordBatch:
+    """The rows of a batch at ``places``, of whatever types (Arrow itself takes no string views)."""
+    return pa.RecordBatch.from_arrays(
+        [_take(column, places) for column in batch.columns], schema=batch.schema
+    )
+
+
+def _take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.Array:
+    try:
+        return array.take(pa.array(places, pa.int64()))
+    except pa.ArrowNotImplementedError:
+        return pa.concat_arrays([array.slice(0, 0), *(array.slice(int(place), 1) for place in places)])
 
 
 def unfolded_bytes(batch: pa.RecordBatch) -> int:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
-from batchscore.readers.arrow_values import plain_values, unfolded_bytes
+from batchscore.readers.arrow_values import plain_values, take_rows, unfolded_bytes
 from batchscore.readers.source import Source
 from batchscore.readers.unfolding import allowed_bytes, open_parquet, rows_at_once, unfolds_beyond
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
+
+_KEPT_BYTES = 64 * 1024
+"""Of a text that cannot be scored, this much is kept in the reject."""
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
@@ -55,7 +58,7 @@ def read(
     label_at = names.index(columns.label) if columns.label in names else None
     row = start.row
     for table in _parts(source, settings, start.row):
-        yield _rows(table, row, text_at, label_at)
+        yield _rows(table, row, (text_at, label_at), settings.max_row_bytes)
         row += table.num_rows
 
 
@@ -107,41 +110,49 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.concat_batches(batches) if len(batches) > 1 else batches[0]
 
 
-def _rows(table: pa.RecordBatch, row: int, text_at: int | None, label_at: int | None) -> Rows:
-    texts: list[str | None] = [None] * table.num_rows
+def _rows(table: pa.RecordBatch, row: int, places: tuple[int | None, int | None], max_bytes: int) -> Rows:
+    """A part of whole rows, ``places`` being those of the text and the label; a text that cannot be one is a reject."""
+    text_at, label_at = places
+    texts: list[str | bytes | None] = [None] * table.num_rows
     rejects: list[Reject] = []
     if text_at is not None:
-        texts, bad = _texts(table.column(text_at))
-        if bad:
-            name = table.schema.field(text_at).name
-            rejects = [
-                Reject(row + k, None, None, "the text is not UTF-8", name, raw) for k, raw in bad.items()
-            ]
-            kept = [k for k in range(table.num_rows) if k not in bad]
-            table, texts = table.take(pa.array(kept, pa.int64())), [texts[k] for k in kept]
-            positions = [row + k for k in kept]
-    if not rejects:
-        positions = list(range(row, row + table.num_rows))
+        texts, name = _texts(table.column(text_at)), table.schema.field(text_at).name
+        for index, text in enumerate(texts):
+            if reason := _problem(text, max_bytes):
+                raw = text.encode() if isinstance(text, str) else text or b""
+                rejects.append(Reject(row + index, None, None, reason, name, raw[:_KEPT_BYTES]))
+    positions = list(range(row, row + table.num_rows))
+    if rejects:
+        bad = {reject.row for reject in rejects}
+        kept = [index for index, place in enumerate(positions) if place not in bad]
+        table, texts, positions = take_rows(table, kept), [texts[k] for k in kept], [row + k for k in kept]
     labels = plain_values(table.column(label_at)) if label_at is not None else None
-    return Rows(Position(row), positions, texts, labels, rejects, table=table)
+    return Rows(Position(row), positions, texts, labels, rejects, table=table)  # type: ignore[arg-type]
 
 
-def _texts(column: pa.Array) -> tuple[list[str | None], dict[int, bytes]]:
-    """The texts of a column, and index → bytes of those that are not UTF-8."""
+def _problem(text: str | bytes | None, max_bytes: int) -> str:
+    """Why a text cannot be scored; empty where it can."""
+    if isinstance(text, bytes):
+        return "the text is not UTF-8"
+    if text is None or 4 * len(text) <= max_bytes or (size := len(text.encode())) <= max_bytes:
+        return ""
+    return f"{size} bytes of text; the longest row allowed has {max_bytes} (--max-row-bytes)"
+
+
+def _texts(column: pa.Array) -> list[str | bytes | None]:
+    """The texts of a column; one that is not UTF-8 as its bytes."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     try:
-        return column.to_pylist(), {}
+        return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:
-        pass
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    texts: list[str | None] = []
-    bad: dict[int, bytes] = {}
-    for index, value in enumerate(column.cast(pa.large_binary()).to_pylist()):
-        try:
-            texts.append(None if value is None else value.decode())
-        except UnicodeDecodeError:
-            bad[index] = value
-            texts.append(None)
-    return texts, bad
+        return [_text(scalar) for scalar in column]
+
+
+def _text(scalar: pa.Scalar) -> str | bytes | None:
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
+    try:
+        return scalar.as_py()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes()  # type: ignore[no-any-return]

@@ -66,7 +66,7 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
         raise unfolds_beyond(source, max_expansion)
     average = metadata.total_byte_size // max(metadata.num_rows, 1)
     widest = average + sum(leaf.width for leaf in leaves if not leaf.is_repeated)
-    return max(1, min(_MOST_ROWS, _BYTES_AT_ONCE // max(widest, 1)))
+    return max(1, min(_MOST_ROWS, _BYTES_AT_ONCE // max(int(widest), 1)))
 
 
 def _leaves(source: Source, file: pq.ParquetFile, group: int) -> list[_Leaf]:

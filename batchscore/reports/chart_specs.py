@@ -9,19 +9,23 @@ from light to dark.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import vl_convert
 
+Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
+
 WIDTH, HEIGHT = 400, 190
-_SHARE, _FINE_SHARE = ".0%", ".3~%"
+_SHARE, _FINE_SHARE, _NUMBER = ".0%", ".3~%", ""
+_NUMBER_LABEL = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '.3~g')"
 _SOFT, _LINE, _ACCENT = "var(--soft)", "var(--line)", "var(--accent)"
 _GOOD, _BAD = "var(--good)", "var(--bad)"
 
 
-def reliability() -> alt.LayerChart:
+def reliability() -> Chart:
     """``bins`` {probability, accuracy, low, high, size 0 to 1} and ``ideal`` {at}; ``least`` is where both axes start."""
     scale = alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False)
     bins = alt.Chart(alt.NamedData("bins"))
@@ -41,10 +45,10 @@ def reliability() -> alt.LayerChart:
     return alt.layer(ideal, whiskers, line, dots).add_params(alt.param(name="least", value=0.5))
 
 
-def histogram() -> alt.Chart:
+def histogram() -> Chart:
     """``rows`` {low, high, kind, count}: stacked by kind."""
     kinds, colours = ["correct", "wrong", "unlabelled"], [_GOOD, _BAD, _ACCENT]
-    return (
+    chart: Chart = (
         alt.Chart(alt.NamedData("rows"))
         .mark_bar(binSpacing=1.5)
         .encode(
@@ -55,15 +59,16 @@ def histogram() -> alt.Chart:
                 axis=_axis("probability of the predicted label", _SHARE),
             ),
             x2="high:Q",
-            y=alt.Y("count:Q", axis=_axis("rows", "~s"), stack="zero"),
+            y=alt.Y("count:Q", axis=_axis("rows", _NUMBER), stack="zero"),
             fill=alt.Fill("kind:N", scale=alt.Scale(domain=kinds, range=colours), legend=None),
             order=alt.Order("kind:N"),
         )
         .add_params(alt.param(name="least", value=0.5))
     )
+    return chart
 
 
-def coverage() -> alt.LayerChart:
+def coverage() -> Chart:
     """``thresholds`` {share, value, low, high, name}, and ``named`` of them with their names written beside."""
     data = alt.Chart(alt.NamedData("thresholds"))
     scale = alt.Scale(domain=[0, 1])
@@ -78,39 +83,21 @@ def coverage() -> alt.LayerChart:
     )
 
 
-def trend(axis_format: str) -> alt.LayerChart:
+def trend(axis_format: str) -> Chart:
     """A metric over the nights; every ``t`` is in milliseconds UTC.
 
     ``nights`` {t, value, low, high, other, limit}, null where there is nothing; ``dots`` {t, value, kind}, kind
     ``usual`` or ``bad``; ``gaps`` {t, kind}, kind ``missing`` or ``unfinished``; ``stretches`` {from, to}.
+    Parameters: ``first`` and ``last`` of the axis, ``from_zero`` 1 where the values are shown from zero.
     """
     nights, dots = alt.Chart(alt.NamedData("nights")), alt.Chart(alt.NamedData("dots"))
     scale = alt.Scale(
         type="utc", nice=False, domainMin=alt.ExprRef("first"), domainMax=alt.ExprRef("last"), padding=4
     )
     x = alt.X("t:T", scale=scale, axis=_axis(None, None))
-    y = alt.Y("value:Q", scale=alt.Scale(zero=False), axis=_axis(None, axis_format))
-    bad = (
-        alt.Chart(alt.NamedData("stretches"))
-        .mark_rect(fill=_BAD, opacity=0.14)
-        .encode(x=alt.X("from:T", scale=scale), x2="to:T", y=alt.value(0), y2=alt.value(HEIGHT))
-    )
-    gaps = (
-        alt.Chart(alt.NamedData("gaps"))
-        .mark_rule(strokeWidth=2.5)
-        .encode(
-            x=x,
-            y=alt.value(HEIGHT),
-            y2=alt.value(HEIGHT - 9),
-            stroke=alt.Stroke(
-                "kind:N",
-                scale=alt.Scale(domain=["missing", "unfinished"], range=[_SOFT, _BAD]),
-                legend=None,
-            ),
-        )
-    )
+    y = alt.Y("value:Q", scale=alt.Scale(zero=alt.ExprRef("from_zero")), axis=_axis(None, axis_format))
     return alt.layer(
-        bad,
+        _stretches(scale),
         nights.mark_area(fill=_ACCENT, opacity=0.22).encode(x=x, y="low:Q", y2="high:Q"),
         nights.mark_line(stroke=_SOFT, strokeWidth=1.2, strokeDash=[2, 2]).encode(x=x, y="other:Q"),
         nights.mark_line(stroke=_BAD, strokeWidth=1.2, strokeDash=[6, 3], interpolate="step").encode(
@@ -125,21 +112,49 @@ def trend(axis_format: str) -> alt.LayerChart:
             ),
             size=alt.Size("kind:N", scale=alt.Scale(domain=["usual", "bad"], range=[10, 28]), legend=None),
         ),
-        gaps,
-    ).add_params(alt.param(name="first", value=0), alt.param(name="last", value=1))
+        _gaps(x),
+    ).add_params(*(alt.param(name=name, value=0) for name in ("first", "last", "from_zero")))
+
+
+def _stretches(scale: alt.Scale) -> alt.Chart:
+    """A wash behind nights that deserve a look."""
+    chart: alt.Chart = (
+        alt.Chart(alt.NamedData("stretches"))
+        .mark_rect(fill=_BAD, opacity=0.14)
+        .encode(x=alt.X("from:T", scale=scale), x2="to:T", y=alt.value(0), y2=alt.value(HEIGHT))
+    )
+    return chart
+
+
+def _gaps(x: alt.X) -> alt.Chart:
+    """A mark at the foot for each night without numbers."""
+    colours = alt.Scale(domain=["missing", "unfinished"], range=[_SOFT, _BAD])
+    chart: alt.Chart = (
+        alt.Chart(alt.NamedData("gaps"))
+        .mark_rule(strokeWidth=2.5)
+        .encode(
+            x=x,
+            y=alt.value(HEIGHT),
+            y2=alt.value(HEIGHT - 9),
+            stroke=alt.Stroke("kind:N", scale=colours, legend=None),
+        )
+    )
+    return chart
 
 
 def _axis(title: str | None, axis_format: str | None) -> alt.Axis:
-    facts: dict[str, Any] = {} if axis_format is None else {"format": axis_format}
+    facts: dict[str, Any] = {}
+    if axis_format is not None:
+        facts = {"format": axis_format} if axis_format else {"labelExpr": _NUMBER_LABEL}
     return alt.Axis(title=title, tickCount=5, **facts)
 
 
-CHARTS = {
+CHARTS: dict[str, Callable[[], Chart]] = {
     "reliability": reliability,
     "histogram": histogram,
     "coverage": coverage,
     "trend_share": lambda: trend(_FINE_SHARE),
-    "trend_number": lambda: trend("~s"),
+    "trend_number": lambda: trend(_NUMBER),
 }
 
 
@@ -148,7 +163,7 @@ def compiled() -> dict[str, Any]:
     return {name: _compiled(make()) for name, make in CHARTS.items()}
 
 
-def _compiled(chart: alt.Chart | alt.LayerChart) -> Any:
+def _compiled(chart: Chart) -> Any:
     styled = (
         chart.properties(width=WIDTH, height=HEIGHT, background="transparent", padding=2)
         .configure(aria=False, font="sans-serif")

@@ -17,15 +17,15 @@ NAME_LENGTH = 90
 """Characters of a name (file, label, slice) on a page."""
 TEXT_LENGTH = 600
 """Characters of a review on a page."""
-_JOINERS = "\u200c\u200d"
-"""Invisible, but what emoji, Persian and Hindi are spelled with."""
+_SEEN = {"\u200c": "\u200c", "\u200d": "\u200d"}
+"""Joiners: invisible, but what emoji, Persian and Hindi are spelled with."""
 _MOST_MARKS = 4
 """Combining marks on one character; more of them climb over the lines above."""
 _LARGE, _SMALL = 100, 1e-3
 
 
 def visible(text: str) -> str:
-    r"""Like :func:`batchscore.errors.printable`, but joiners stay, and no character carries more than four marks.
+    r"""Like :func:`batchscore.errors.printable`, but joiners stay, every space is one, and marks are four at most.
 
     >>> visible("a\u202eb\0")
     'a\\u202eb\\x00'
@@ -33,9 +33,10 @@ def visible(text: str) -> str:
     pieces: list[str] = []
     marks = 0
     for char in text:
-        marks = marks + 1 if unicodedata.category(char) in {"Mn", "Me"} else 0
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in {"Mn", "Me"} else 0
         if marks <= _MOST_MARKS:
-            pieces.append(char if char in _JOINERS else printable(char))
+            pieces.append(_SEEN.get(char) or (" " if category == "Zs" else printable(char)))
     return "".join(pieces)
 
 
@@ -49,6 +50,8 @@ def shown(value: object, length: int = NAME_LENGTH) -> str:
     if len(text) > 2 * length:  # what is left out is not looked at
         text = text[:length] + text[-length:]
     text = visible(text)
+    if not text.strip():
+        return f'"{text}"'
     if len(text) <= length:
         return text
     tail = length // 2
@@ -62,22 +65,22 @@ def review(text: object) -> str:
     'Good. Not great.'
     """
     raw = str(text or "")
-    plain = visible(re.sub(r"(<br\s*/?>|\s)+", " ", raw[: 8 * TEXT_LENGTH]).strip())
+    plain = visible(re.sub(r"(<br\s*/?>|\s)+", " ", raw[: 8 * TEXT_LENGTH], flags=re.IGNORECASE).strip())
     is_whole = len(plain) <= TEXT_LENGTH and len(raw) <= 8 * TEXT_LENGTH
     return plain if is_whole else f"{plain[: TEXT_LENGTH - 1]}…"
 
 
 def number(value: float | None) -> str:
-    """A count with its thousands apart, or a number to about four digits.
+    """A count with its thousands apart, or a number to three decimals.
 
-    >>> number(1234567), number(0.012345), number(None)
-    ('1,234,567', '0.0123', '–')
+    >>> number(1234567), number(0.01234), number(0.0), number(0.00001), number(None)
+    ('1,234,567', '0.012', '0', '<0.001', '–')
     """  # noqa: RUF002
     if value is None:
         return UNKNOWN
-    if isinstance(value, int) or abs(value) >= _LARGE:
+    if isinstance(value, int) or abs(value) >= _LARGE or value == 0:
         return f"{value:,.0f}"
-    return f"{value:.4f}" if abs(value) >= _SMALL or value == 0 else f"{value:.2g}"
+    return "<0.001" if 0 < value < _SMALL / 2 else f"{value:.3f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -109,13 +112,13 @@ def points(share: float) -> str:
 def signed(value: float | None, *, is_share: bool) -> str:
     """A change with its sign: in percentage points for a share.
 
-    >>> signed(0.0123, is_share=True), signed(-0.5, is_share=False)
-    ('+1.2', '−0.5000')
+    >>> signed(0.0123, is_share=True), signed(-0.5, is_share=False), signed(0.00001, is_share=True)
+    ('+1.2', '−0.500', '0.0')
     """  # noqa: RUF002
     if value is None:
         return UNKNOWN
-    text = f"{abs(value) * 100:.1f}" if is_share else number(abs(value))
-    sign = "" if float(text.replace(",", "")) == 0 else "+" if value > 0 else "−"  # noqa: RUF001
+    text = f"{abs(value) * 100:.1f}" if is_share else f"{abs(value):.3f}"
+    sign = "" if float(text) == 0 else "+" if value > 0 else "−"  # noqa: RUF001
     return f"{sign}{text}"
 
 

@@ -30,16 +30,14 @@ class Figure:
     keys: tuple[tuple[str, str], ...] = ()
 
 
-def figures(metrics: Metrics) -> Iterator[Figure]:
-    """Those that the run has numbers for."""
+def confidence(metrics: Metrics) -> Iterator[Figure]:
+    """Whether probabilities are honest (with labels), and how high they are."""
     if not metrics["counts"]["scored"]:
         return
     least = _least(metrics)
     if metrics["calibration"]:
         yield _reliability(metrics["calibration"], least)
     yield _histogram(metrics["histograms"]["probability"], least)
-    if metrics["quality"]:
-        yield _coverage(metrics["coverage"])
 
 
 def _least(metrics: Metrics) -> float:
@@ -89,15 +87,24 @@ def _histogram(counts: dict[str, Any], least: float) -> Figure:
     caption = f"{percent(sure / total)} of {total:,} rows have a probability of {edges[-3]:g} or more"
     caption += f"; {unsure_wrong:,} of them are wrong." if "wrong" in kinds else "."
     floor = min([least, *(row["low"] for row in rows)])
-    title = "How sure is it?"
+    title = "How sure is it?" if len(kinds) == 1 else "Sure and right, sure and wrong"
     svg = draw("histogram", title, caption, {"rows": rows}, {"least": floor})
     colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
-    return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds))
+    return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds if len(kinds) > 1))
 
 
-def _coverage(table: list[dict[str, Any]]) -> Figure:
+def coverage(metrics: Metrics) -> Figure | None:
+    """How right the answers above each probability are; None without labels."""
+    table = metrics["coverage"]
+    if not metrics["quality"]:
+        return None
     rows = [
-        {"share": row["share"], "name": f"{row['threshold']:g}", "threshold": row["threshold"], **row["accuracy"]}
+        {
+            "share": row["share"],
+            "name": f"{row['threshold']:g}",
+            "threshold": row["threshold"],
+            **row["accuracy"],
+        }
         for row in table
         if row["accuracy"]
     ]

@@ -36,7 +36,8 @@ def render_run(
         estimate=_estimate(metrics),
         labels=run_tables.labels(metrics, baseline) if has_labels else None,
         confusion=run_tables.confusion(metrics) if has_labels else None,
-        figures=list(run_charts.figures(metrics)),
+        figures=list(run_charts.confidence(metrics)),
+        coverage_figure=run_charts.coverage(metrics),
         coverage=run_tables.coverage(metrics),
         slices=list(run_tables.slices(metrics)),
         flips=run_tables.flips(metrics),
@@ -60,7 +61,9 @@ def _title(facts: Mapping[str, Any]) -> str:
 def _subtitle(facts: Mapping[str, Any]) -> str:
     compute, model = facts.get("compute") or {}, facts.get("model") or {}
     where = ", ".join(shown(compute[key]) for key in ("device", "precision") if compute.get(key))
-    return " · ".join(text for text in (moment(facts.get("finished", "")), shown(model.get("path", "")), where) if text)
+    return " · ".join(
+        text for text in (moment(facts.get("finished", "")), shown(model.get("path", "")), where) if text
+    )
 
 
 def _estimate(metrics: Mapping[str, Any]) -> str:
@@ -70,7 +73,11 @@ def _estimate(metrics: Mapping[str, Any]) -> str:
         return ""
     error = expected.get("calibration_error")
     text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
-    text += f"; its interval allows for the calibration error of {percent(error)} that the model was trained to." if error else "."
+    text += (
+        f"; its interval allows for the calibration error of {percent(error)} measured in training."
+        if error
+        else "."
+    )
     beside = expected.get("evaluated")
     if beside:
         text += (

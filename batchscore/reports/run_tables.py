@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from batchscore.evaluation.gates import METRICS
 from batchscore.reports.formats import UNKNOWN, interval, moment, number, percent, rows, shown, signed
 from batchscore.reports.tables import Cell, Table
 from batchscore.reports.verdict import NOT_SHARES, Metrics, confusions_of, gate_value
@@ -39,6 +40,9 @@ _DISTRIBUTIONS = {
 }
 
 
+_COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
+
+
 def _at(metrics: Metrics | None, *path: str) -> Any:
     """The value at ``path``, None where any step is missing."""
     value: Any = metrics
@@ -57,9 +61,9 @@ def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, s
 
 
 def quality(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """The metrics with their intervals, and the earlier run's beside them."""
+    """The metrics with the earlier run's beside them, and their intervals."""
     lines = [line for name in _METRICS if (line := _metric_line(name, metrics, baseline))]
-    head = ["metric", "this run", "95 % interval", *(["earlier run", "change"] if baseline else [])]
+    head = ["metric", "this run", *(["earlier run", "change"] if baseline else []), "95 % interval"]
     return Table(head, lines)
 
 
@@ -84,13 +88,19 @@ def _metric_line(name: str, metrics: Metrics, baseline: Metrics | None) -> list[
     value, earlier = (m.get("value") if isinstance(m, Mapping) else m for m in (here, before))
     is_share = not name.startswith(NOT_SHARES)
     write: Callable[[float | None], str] = percent if is_share else number
-    line: list[str | Cell] = [words, write(value), interval(here) if isinstance(here, dict) and "low" in here else ""]
+    bounds = here if isinstance(here, dict) and "low" in here else None
+    line: list[str | Cell] = [words, write(value)]
     if baseline:
         change = None if value is None or earlier is None else value - earlier
-        text = signed(change, is_share=is_share)
-        is_worse = change is not None and change * direction < 0 and text[:1] in "+−"  # noqa: RUF001
-        line += [write(earlier), Cell(text, "look" if is_worse else "")]
-    return line
+        is_worse = change is not None and change * direction < 0
+        is_clear = (
+            bounds is not None and earlier is not None and not bounds["low"] <= earlier <= bounds["high"]
+        )
+        line += [
+            write(earlier),
+            Cell(signed(change, is_share=is_share), "look" if is_worse and is_clear else ""),
+        ]
+    return [*line, interval(bounds)]
 
 
 def gates(metrics: Metrics) -> Table:
@@ -98,29 +108,42 @@ def gates(metrics: Metrics) -> Table:
     lines: list[list[str | Cell]] = []
     for gate in sorted(metrics.get("gates") or [], key=lambda gate: bool(gate["passed"])):
         metric, passed = gate["metric"], gate["passed"]
-        margin = None if gate["margin"] is None else signed(gate["margin"], is_share=not metric.startswith(NOT_SHARES))
+        margin = (
+            None
+            if gate["margin"] is None
+            else signed(gate["margin"], is_share=not metric.startswith(NOT_SHARES))
+        )
         lines.append(
             [
-                shown(metric),
+                shown(metric.replace("_", " ") if metric in METRICS else metric),
                 Cell("passed" if passed else "FAILED", "good" if passed else "bad"),
+                margin or UNKNOWN,
                 gate_value(metric, gate["value"]),
                 f"{gate['direction']} {gate_value(metric, gate['limit'])}",
-                margin or UNKNOWN,
             ]
         )
-    return Table(["gate", "", "value", "limit", "margin"], lines, words=2)
+    return Table(["gate", "", "margin", "value", "limit"], lines, words=2)
 
 
 def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     """Precision, recall and F1 of each label, those with most rows first where there are many."""
     every = metrics["quality"]["per_label"]
-    names = sorted(every, key=lambda name: -every[name]["support"]) if len(every) > _MATRIX_LABELS else list(every)
+    names = (
+        sorted(every, key=lambda name: -every[name]["support"])
+        if len(every) > _MATRIX_LABELS
+        else list(every)
+    )
     lines: list[list[str | Cell]] = []
     for name in names[:_MOST_LABELS]:
         row = every[name]
         earlier = [percent(_at(baseline, "quality", "per_label", name, "f1"))] if baseline else []
         lines.append(
-            [shown(name), *(percent(row[key]) for key in ("precision", "recall", "f1")), *earlier, number(row["support"])]
+            [
+                shown(name),
+                *(percent(row[key]) for key in ("precision", "recall", "f1")),
+                *earlier,
+                number(row["support"]),
+            ]
         )
     head = ["label", "precision", "recall", "F1", *(["F1 before"] if baseline else []), "rows"]
     return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
@@ -137,7 +160,9 @@ def confusion(metrics: Metrics) -> Table:
     if len(names) > _MATRIX_LABELS:
         pairs = confusions_of(metrics)
         lines = [[shown(g), shown(p), number(n)] for g, p, n in pairs[:_MOST_CONFUSIONS]]
-        return Table(["given", "predicted", "rows"], lines, words=2, note=_more(len(pairs), _MOST_CONFUSIONS, "pairs"))
+        return Table(
+            ["given", "predicted", "rows"], lines, words=2, note=_more(len(pairs), _MOST_CONFUSIONS, "pairs")
+        )
     return Table(
         ["given ↓ predicted →", *(shown(name, _SHORT) for name in names)],
         [
@@ -173,17 +198,19 @@ def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
     for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
         entries = list(group)
         if len(entries) > 1:
-            yield _DISTRIBUTIONS.get(column, shown(column)), _slice_table(entries)
+            yield _COLUMNS.get(column, shown(column)), _slice_table(entries)
 
 
 def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     chosen = list(entries)
     if len(chosen) > _MOST_SLICES:
-        chosen = sorted(chosen, key=lambda e: (not e["worse"], -e["rows"]))[: max(_MOST_SLICES, sum(e["worse"] for e in chosen))]
+        chosen = sorted(chosen, key=lambda e: (not e["worse"], -e["rows"]))[
+            : max(_MOST_SLICES, sum(e["worse"] for e in chosen))
+        ]
     has_labels = any(entry["accuracy"] for entry in chosen)
     least = min((e["accuracy"]["low"] for e in chosen if e["accuracy"]), default=0.0)
     head = ["", "rows", *(["accuracy", f"{percent(least, 0)} to 100%"] if has_labels else []), "expected"]
-    lines = [
+    lines: list[list[str | Cell]] = [
         [
             Cell(shown(entry["value"]), "look" if entry["worse"] else ""),
             number(entry["rows"]),
@@ -200,7 +227,9 @@ def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
     accuracy = entry["accuracy"]
     if accuracy is None:
         return [Cell(UNKNOWN), Cell("")]
-    low, value, high = (100 * (accuracy[key] - least) / max(1 - least, 1e-9) for key in ("low", "value", "high"))
+    low, value, high = (
+        100 * (accuracy[key] - least) / max(1 - least, 1e-9) for key in ("low", "value", "high")
+    )
     text = percent(accuracy["value"])
     mark = "look" if entry["worse"] else ""
     return [Cell(text, mark), Cell("", mark, span=(low, value, high))]
@@ -242,7 +271,12 @@ def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
     listed = list(facts.get("files") or [])
     unknown = metrics.get("unknown_labels") or {}
     lines = [
-        [shown(file["name"]), _values(unknown.get(file["name"]) or {}), number(file["rows"]), number(file["rejects"])]
+        [
+            shown(file["name"]),
+            _values(unknown.get(file["name"]) or {}),
+            number(file["rows"]),
+            number(file["rejects"]),
+        ]
         for file in listed[:_MOST_FILES]
     ]
     note = f"{len(listed) - _MOST_FILES:,} more files are in run.json." if len(listed) > _MOST_FILES else ""
@@ -272,9 +306,16 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [("model", shown(model.pop("path", UNKNOWN), 200))]
     lines += [(f"model: {_words(key)}", _plain(value)) for key, value in model.items()]
     lines += [(_words(key), _plain(value)) for key, value in compute.items()]
-    lines += [("batchscore", shown(facts.get("version", UNKNOWN))), ("Python", shown(facts.get("python", UNKNOWN)))]
+    lines += [
+        ("batchscore", shown(facts.get("version", UNKNOWN))),
+        ("Python", shown(facts.get("python", UNKNOWN))),
+    ]
     options = facts.get("options") or {}
-    lines += [(f"option: {_words(key)}", _plain(value)) for key, value in options.items() if value not in (None, "", [], {})]
+    lines += [
+        (f"option: {_words(key)}", _plain(value))
+        for key, value in options.items()
+        if value not in (None, "", [], {})
+    ]
     return lines
 
 
@@ -296,8 +337,13 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
         {
             **{key: row[key] for key in ("given_label", "predicted_label", "probability", "prob_given")},
             "is_label_issue": row["is_label_issue"],
-            "where": f"{shown(row['file'])}, row {row['row']:,}",
-            "ids": [f"{shown(key, _SHORT)} {shown(value, _SHORT)}" for key, value in row.items() if key not in known],
+            "file": row["file"],
+            "row": f"{row['row']:,}",
+            "ids": [
+                f"{shown(key, _SHORT)} {shown(value, _SHORT)}"
+                for key, value in row.items()
+                if key not in known
+            ],
             "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
             "text": row["text"] if with_text else None,
         }

@@ -19,6 +19,9 @@ Metrics = Mapping[str, Any]
 _CLEAR = 0.05
 """A change is called one below this p-value."""
 NOT_SHARES = ("log_loss", "brier", "drift")
+_DRIFTS = dict(zip(VERDICTS, ("no change", "a small shift", "a clear shift"), strict=True))
+SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
+"""What the columns of slices that are always there are called on a page."""
 _LEFT_OUT = {
     "null_text": "without a text",
     "empty_text": "with an empty text",
@@ -31,6 +34,8 @@ class Level(enum.Enum):
     """How loud something is said; the value is the CSS class."""
 
     GOOD = "good"
+    PLAIN = "plain"
+    """Neither good nor bad: something to know."""
     LOOK = "look"
     BAD = "bad"
 
@@ -41,7 +46,7 @@ class Answer:
 
     question: str
     answer: str
-    level: Level = Level.GOOD
+    level: Level = Level.PLAIN
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,11 +89,9 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     answers = [_did_it_run(metrics), _is_it_as_good(metrics, change), _what_is_wrong(metrics)]
     if metrics["quality"]:
         answers.append(_model_or_labels(metrics))
-    loud = [answer.level for answer in answers]
-    if _gate_line(metrics) or Level.BAD in loud:
-        level = Level.BAD
-    else:
-        level = Level.LOOK if Level.LOOK in loud else Level.GOOD
+    loud = {answer.level for answer in answers[:2]}  # a weak slice is there every night, and cries no wolf
+    is_bad = bool(_gate_line(metrics)) or Level.BAD in loud
+    level = Level.BAD if is_bad else Level.LOOK if Level.LOOK in loud else Level.GOOD
     return Verdict(level, _headline(metrics, change), tuple(answers))
 
 
@@ -100,16 +103,22 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
         return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR)
     if baseline is None:
         return None
-    pair = [(m["quality"] or {}).get("accuracy") for m in (baseline, metrics)]
-    if all(pair):
-        (n, right), (m, right_now) = ((run["counts"]["evaluated"], run["counts"]["correct"]) for run in (baseline, metrics))
-        p = two_proportion_p(n - right, n, m - right_now, m)
-        return Change("accuracy", pair[0]["value"], pair[1]["value"], 2 * min(p, 1 - p) < _CLEAR)
-    pair = [m["expected_accuracy"] for m in (baseline, metrics)]
-    if all(pair):
-        is_apart = max(e["low"] for e in pair) > min(e["high"] for e in pair)
-        return Change("expected accuracy", pair[0]["value"], pair[1]["value"], is_apart)
+    before, after = ((run.get("quality") or {}).get("accuracy") for run in (baseline, metrics))
+    if before and after:
+        is_clear = _is_clear(baseline["counts"], metrics["counts"])
+        return Change("accuracy", before["value"], after["value"], is_clear)
+    before, after = (run.get("expected_accuracy") for run in (baseline, metrics))
+    if before and after:
+        is_apart = max(before["low"], after["low"]) > min(before["high"], after["high"])
+        return Change("expected accuracy", before["value"], after["value"], is_apart)
     return None
+
+
+def _is_clear(before: Metrics, after: Metrics) -> bool:
+    """Whether two accuracies differ by more than chance, from the counts of different rows (two-sided)."""
+    (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
+    p = two_proportion_p(n - right, n, m - right_now, m)
+    return 2 * min(p, 1 - p) < _CLEAR
 
 
 def gate_value(metric: str, value: float | None) -> str:
@@ -136,7 +145,9 @@ def _gate_line(metrics: Metrics) -> str:
     failed = [gate_sentence(gate) for gate in gates if not gate["passed"]]
     if not failed:
         return ""
-    head = "A quality gate failed" if len(failed) == 1 else f"{len(failed)} of {len(gates)} quality gates failed"
+    head = (
+        "A quality gate failed" if len(failed) == 1 else f"{len(failed)} of {len(gates)} quality gates failed"
+    )
     return f"{head}: {'; '.join(failed)}."
 
 
@@ -149,7 +160,8 @@ def _headline(metrics: Metrics, change: Change | None) -> str:
     if not counts["scored"]:
         return "It ran, but there was no row to score."
     if change is not None:
-        return f"It ran, and the model is {change}: {change.what} {percent(change.after)}, before {percent(change.before)}."
+        shifted = ", but the rows have clearly shifted" if _is_shifted(metrics) else ""
+        return f"It ran, and the model is {change}: {change.what} {percent(change.after)}, before {percent(change.before)}{shifted}."
     if quality:
         return f"It ran: accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})."
     return f"It ran. No labels came along; expected accuracy {percent(expected['value'])} ({interval(expected)}), an estimate."
@@ -171,16 +183,25 @@ def _did_it_run(metrics: Metrics) -> Answer:
 def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     question = "Is it as good as before?"
     drift = (metrics.get("drift") or {}).get("verdict")
-    seen = "" if drift in (None, NOTHING_TO_COMPARE) else f" The rows themselves: {drift} of what came in."
-    is_shifted = drift == VERDICTS[-1]
+    seen = "" if drift in (None, NOTHING_TO_COMPARE) else f" The rows themselves show {_DRIFTS[drift]}."
     if change is None:
-        return Answer(question, f"{_how_good(metrics)} No earlier run was compared.{seen}", Level.GOOD)
-    moved = f"{points(change.difference)} {'up' if change.difference > 0 else 'down'}" if change.difference else "unchanged"
+        return Answer(
+            "How good is it?", f"{_how_good(metrics)} No earlier run was compared.{seen}", Level.GOOD
+        )
+    moved = (
+        f"{points(change.difference)} {'up' if change.difference > 0 else 'down'}"
+        if change.difference
+        else "unchanged"
+    )
     verdict = "more than chance explains" if change.is_clear else "which chance can explain"
     tail = f", {verdict}" if change.difference else ""
     estimate = " (estimates, without labels)" if change.what.startswith("expected") else ""
     text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {moved}{tail}{estimate}.{seen}"
-    return Answer(question, text, Level.LOOK if is_shifted else change.level)
+    return Answer(question, text, Level.LOOK if _is_shifted(metrics) else change.level)
+
+
+def _is_shifted(metrics: Metrics) -> bool:
+    return (metrics.get("drift") or {}).get("verdict") == VERDICTS[-1]
 
 
 def _how_good(metrics: Metrics) -> str:
@@ -204,14 +225,14 @@ def _what_is_wrong(metrics: Metrics) -> Answer:
     if not confusions:
         return Answer("What did it get wrong?", "Nothing: every prediction is the given label.")
     given, predicted, count = confusions[0]
-    text = f"{rows(wrong)}, most often {shown(given)} taken for {shown(predicted)} ({count:,})."
+    text = f"{rows(wrong)}, most often {shown(given, 40)} taken for {shown(predicted, 40)} ({count:,})."
     worse = [s for s in metrics["slices"] if s["worse"]]
     if worse:
         worst = min(worse, key=lambda s: s["accuracy"]["value"])
-        where = f"{shown(worst['column'])} = {shown(worst['value'])}"
+        where = f"{SLICES.get(worst['column'], shown(worst['column']))} {shown(worst['value'])}"
         text += f" Clearly worse than the rest: {where} ({percent(worst['accuracy']['value'])})"
         text += f" and {len(worse) - 1} more." if len(worse) > 1 else "."
-    return Answer("What did it get wrong?", text, Level.LOOK if worse else Level.GOOD)
+    return Answer("What did it get wrong?", text, Level.LOOK if worse else Level.PLAIN)
 
 
 def _what_is_unsure(metrics: Metrics) -> Answer:

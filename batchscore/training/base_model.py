@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.bundle import Bundle, open_bundle
 from batchscore.errors import ModelError, missing_extra, printable
+from batchscore.training.mean_pooling import append_mean_layer
 
 if TYPE_CHECKING:
-    from batchscore.training.settings import TrainSettings
+    from batchscore.training.settings import Hyperparameters, TrainSettings
 
 BUILTIN = "builtin"
 BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 """What the architectures of transformers call the dropout on attention weights."""
+_CUT_AND_PAD = (
+    "max_length",
+    "stride",
+    "truncation_strategy",
+    "pad_to_multiple_of",
+    "is_local",
+    "local_files_only",
+)
+"""What a tokenizer remembers of how its own file cut and padded, and of how it was loaded."""
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
@@ -41,49 +52,52 @@ def _builtin() -> str:
     return str(get_model_path())
 
 
-def load_classifier(base: Bundle, labels: Sequence[str], *, is_whole: bool, device: str) -> Any:
+def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, device: str) -> Any:
     """An ``AutoModelForSequenceClassification`` in float32 with a new head for ``labels``.
 
-    Unless ``is_whole``, the base is frozen, but for weights that its checkpoint lacks (a pooler, in some). On a CPU the
-    dropout on attention weights is off while training: it keeps attention from its fast kernel (measured: half the speed).
+    Where the head alone is trained, the base is frozen, but for weights that its checkpoint lacks (a pooler, in some).
+    On a CPU the dropout on attention weights is off while training: it would keep attention from its fast kernel.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     names = dict(enumerate(labels))
+    back = {name: index for index, name in names.items()}
     try:
-        config = AutoConfig.from_pretrained(
-            base.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-        )
-        for name in _attention_dropouts(config) if is_whole and device == "cpu" else ():
+        config = AutoConfig.from_pretrained(base.path, id2label=names, label2id=back, **_LOCAL)
+        for name in _attention_dropouts(config) if plan.is_whole and device == "cpu" else ():
             setattr(config, name, 0.0)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            base.path,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        model, info = _loaded(base, config)
     except _LOAD_ERRORS as error:
         raise ModelError(
             f"{printable(base.path)}: no classifier can be made of it ({printable(error)}). It needs an architecture of "
             "transformers with a sequence-classification head."
         ) from error
     missing = _missing_of_base(model, info, base)
-    if not is_whole:
+    if plan.pooling == "mean":
+        append_mean_layer(model)
+    if not plan.is_whole:
         for name, parameter in model.base_model.named_parameters():
             parameter.requires_grad = name in missing
     return model
+
+
+def _loaded(base: Bundle, config: Any) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    loaded: tuple[Any, Any] = AutoModelForSequenceClassification.from_pretrained(
+        base.path,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **_LOCAL,
+    )
+    return loaded
 
 
 def _attention_dropouts(config: Any) -> dict[str, float]:
@@ -94,7 +108,7 @@ def save_classifier(model: Any, tokenizer: Any, base: Bundle, folder: Path) -> N
     """Write the Hugging Face folder: safetensors, the base's own dropout in the configuration, the tokenizer."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(base.path, **_LOCAL)
     for name, value in _attention_dropouts(config).items():
         setattr(model.config, name, value)
     model.save_pretrained(folder)
@@ -118,10 +132,10 @@ def load_tokenizer(base: Bundle) -> Any:
     """The base model's tokenizer as the bundle keeps it: it neither cuts nor pads unless asked to."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        base.path, use_fast=True, trust_remote_code=False, local_files_only=True
-    )
+    tokenizer = AutoTokenizer.from_pretrained(base.path, use_fast=True, **_LOCAL)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.model_max_length = base.max_length
+    for name in _CUT_AND_PAD:
+        tokenizer.init_kwargs.pop(name, None)
     return tokenizer

@@ -141,14 +141,15 @@ def _local(data: str, settings: TrainSettings) -> dict[str, _Given]:
     groups: dict[str, list[FoundFile]] = collections.defaultdict(list)
     for file in files:
         groups[_split_of(file.source.path, Path(data))].append(file)
-    held_out = next((name for name in _EVAL_NAMES if name in groups), None)
-    if "train" not in groups or held_out is None:
+    held_out = next((name for name in _EVAL_NAMES if name in groups), "")
+    train = "train" if "train" in groups else ""
+    if not held_out or train not in groups:
         return {"train": _read_files(files, settings)}
-    for name in sorted(groups.keys() - {"train", held_out}):
+    for name in sorted(groups.keys() - {train, held_out}):
         _LOG.warning(
             "%s: %d files are neither train* nor %s* and are not used", data, len(groups[name]), held_out
         )
-    return {"train": _read_files(groups["train"], settings), "test": _read_files(groups[held_out], settings)}
+    return {"train": _read_files(groups[train], settings), "test": _read_files(groups[held_out], settings)}
 
 
 def _split_of(path: Path, data: Path) -> str:
@@ -226,19 +227,11 @@ def _usable(given: _Given, table: LabelTable, where: str) -> tuple[Dataset, dict
     texts, labels = [], []
     for text, value in zip(given.texts, given.labels, strict=True):
         label = None if is_missing(value) else table.index(value)
-        if text is not None and text.strip() and label is not None:
-            texts.append(text)
-            labels.append(label)
+        if text is None or not text.strip() or label is None:
+            left_out[_reason(text, value)] += 1
             continue
-        left_out[
-            "null_text"
-            if text is None
-            else "empty_text"
-            if not text.strip()
-            else "null_label"
-            if is_missing(value)
-            else "unknown_label"
-        ] += 1
+        texts.append(text)
+        labels.append(label)
     if given.unreadable:
         left_out["unreadable"] = given.unreadable
     if not texts:
@@ -249,6 +242,14 @@ def _usable(given: _Given, table: LabelTable, where: str) -> tuple[Dataset, dict
     )
     rows = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
     return rows, dict(sorted(left_out.items()))
+
+
+def _reason(text: str | None, value: object) -> str:
+    if text is None:
+        return "null_text"
+    if not text.strip():
+        return "empty_text"
+    return "null_label" if is_missing(value) else "unknown_label"
 
 
 def _cut(rows: Dataset, seed: int) -> tuple[Dataset, Dataset]:

@@ -93,7 +93,7 @@ def fit(
         model=model,
         args=_arguments(folder, plan, device, precision),
         train_dataset=train,
-        eval_dataset=evaluation.sort("length", reverse=True),
+        eval_dataset=evaluation.select(np.argsort(-np.array(evaluation["length"]), kind="stable")),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, padding="longest", pad_to_multiple_of=multiple),
         compute_metrics=_accuracy,

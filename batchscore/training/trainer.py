@@ -29,12 +29,13 @@ from batchscore.training.card import card
 from batchscore.training.data import Split, TrainingData, load_data
 from batchscore.training.examination import Examination, Example, examine, open_saved, rows_to_choose
 from batchscore.training.fitting import Fitted, Progress, Tell, encode, fit
-from batchscore.training.workplace import put_in_place, workplace
+from batchscore.training.workplace import put_in_place, workplace, writing
 
 if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
+_BUNDLE = "bundle"
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 
 
@@ -74,18 +75,15 @@ def train(
         data = load_data(settings)
         base = open_base(settings)
         plan = settings.resolved(len(data.train))
-        _tell_data(data, plan, tell)
-        device = resolve_device("auto")
+        _tell_data(data, plan, base, tell)
         bar = progress(round(plan.epochs * len(data.train)) + len(data.evaluation))
         try:
-            fitted = _fit(data, base, plan, (work / "checkpoints", device), (bar, tell))
-            folder = work / "bundle"
-            save_classifier(fitted.model, load_tokenizer(base), base, folder)
-            examination = examine(open_saved(folder, base), data.evaluation, device, bar)
+            fitted, examination = _build(data, base, plan, work, (bar, tell))
         finally:
             bar.close()
         facts = _facts(settings, plan, data, base, fitted, examination)
         facts["training"]["seconds"] = round(time.monotonic() - started, 1)
+        folder = work / _BUNDLE
         write_bytes(folder / "README.md", card(facts, _hub_id(settings)).encode())
         seal(folder, facts)
         bundle = open_bundle(str(folder))
@@ -102,6 +100,17 @@ def train(
     )
 
 
+def _build(
+    data: TrainingData, base: Bundle, plan: Hyperparameters, work: Path, watch: tuple[Progress, Tell]
+) -> tuple[Fitted, Examination]:
+    """Fit, save to ``work / _BUNDLE`` and examine what was saved."""
+    device = resolve_device("auto")
+    with writing(work):
+        fitted = _fit(data, base, plan, (work / "checkpoints", device), watch)
+        save_classifier(fitted.model, load_tokenizer(base), base, work / _BUNDLE)
+    return fitted, examine(open_saved(work / _BUNDLE, base), data.evaluation, device, watch[0])
+
+
 def _silence() -> None:
     """No bars and no advice from libraries: what happens is told once, by us."""
     import datasets
@@ -110,14 +119,14 @@ def _silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _tell_data(data: TrainingData, plan: Hyperparameters, tell: Tell) -> None:
+def _tell_data(data: TrainingData, plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
     for split, reasons in data.left_out.items():
         for reason, count in reasons.items():
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
     tell(
         f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); labels "
         f"{printable(', '.join(data.labels))}; recipe {plan.recipe}: {plan.epochs:g} epochs at {plan.learning_rate:g}, "
-        f"batches of {plan.batch_size}"
+        f"batches of {plan.batch_size}, texts cut at {base.max_length} tokens"
     )
 
 
@@ -135,7 +144,7 @@ def _fit(
     choosing = Split(data.evaluation.texts[:chosen], data.evaluation.labels[:chosen])
     splits = encode(data.train, ids, base.long_text), encode(choosing, ids, base.long_text)
     set_seed(plan.seed)  # before the new head gets its random weights
-    model = load_classifier(base, data.labels, is_whole=plan.is_whole, device=where[1])
+    model = load_classifier(base, data.labels, plan, where[1])
     return fit(model, load_tokenizer(base), splits, plan, where, watch)
 
 

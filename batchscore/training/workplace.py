@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchscore.bundle import FACTS
-from batchscore.errors import OutputError, printable, storage_error
+from batchscore.errors import OutputError, StorageError, printable, storage_error
 from batchscore.storage import locked, make_folder, remove_tree, sync_folder
 
 
@@ -33,6 +33,19 @@ def workplace(output: Path, force: bool) -> Iterator[Path]:
             yield work
         finally:
             remove_tree(work)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a full disk and its like, as libraries report them, into a :class:`StorageError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise storage_error("Writing below", folder, error) from error
+    except SafetensorError as error:
+        raise StorageError(f"Writing below {printable(folder)} failed: {printable(error)}.") from error
 
 
 def assert_replaceable(output: Path, force: bool) -> None:

@@ -1,0 +1,128 @@
+"""Everything between an input file and its prediction file but the model: plan, read, stage, write."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchscore import mismatches
+from batchscore.bundle import Bundle
+from batchscore.config import ReadSettings, ScoreSettings
+from batchscore.inputs import find_files, output_names
+from batchscore.parts import StagedPart, read_part, stage_part
+from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
+from batchscore.records import Predictions, Rows, Status
+from batchscore.writers import SUFFIXES, Output, write_predictions
+
+LABELS = ("NEGATIVE", "POSITIVE")
+
+
+def fake_bundle(labels: Sequence[str] = LABELS) -> Bundle:
+    """A bundle that exists in memory alone."""
+    return Bundle(Path("fake"), tuple(labels), 512, 1.0, "head", None, {}, "0" * 64)
+
+
+def fake_predictions(rows: Rows, n_labels: int) -> Predictions:
+    """What depends on nothing but a row's place and whether it has a text."""
+    status = np.array(
+        [Status.NULL_TEXT if t is None else Status.EMPTY_TEXT if not t.strip() else Status.OK for t in rows.texts],
+        dtype=np.int8,
+    )
+    place = np.array(rows.row, dtype=np.int64)
+    predicted = (place % n_labels).astype(np.int32)
+    sure = ((place % 97) / 200 + 0.5).astype(np.float32)
+    probabilities = np.repeat(((1 - sure) / (n_labels - 1))[:, None], n_labels, axis=1).astype(np.float32)
+    probabilities[np.arange(len(place)), predicted] = sure
+    missing = status != Status.OK
+    probabilities[missing], predicted[missing] = np.nan, -1
+    n_tokens = np.where(missing, -1, 3 + place % 600).astype(np.int32)
+    return Predictions(status, predicted, probabilities, n_tokens, n_tokens > 512)
+
+
+@dataclass
+class Flow:
+    """What came out."""
+
+    plan: Plan
+    rejects: list[dict[str, Any]]
+    rows: list[Rows]
+    staged: list[StagedPart]
+    outputs: dict[str, Path]
+    bundle: Bundle
+
+    @property
+    def only(self) -> Path:
+        """The one prediction file."""
+        (path,) = self.outputs.values()
+        return path
+
+    def raw_rejects(self) -> list[bytes]:
+        """The bytes of the rejects."""
+        return [base64.b64decode(reject["raw"]) for reject in self.rejects]
+
+    def table(self) -> tuple[mismatches.MismatchTable, mismatches.Keys]:
+        """The mismatches; the probability of the given label is its quality."""
+        parts = self.plan.parts
+        table = mismatches.MismatchTable(
+            self.plan.files, parts, self.bundle.labels, lambda number: self.staged[number]
+        )
+        found = []
+        for part, staged in zip(parts, self.staged, strict=True):
+            given = np.maximum(staged.given, 0)
+            quality = staged.predictions.probabilities[np.arange(len(given)), given]
+            found.append((part.number, staged, quality))
+        return table, mismatches.gather(found, lambda quality: quality < 0.2)
+
+
+def flow(
+    folder: Path,
+    *inputs: Path,
+    labels: Sequence[str] = LABELS,
+    read: ReadSettings | None = None,
+    **options: Any,
+) -> Flow:
+    """Plan, read, stage and write ``inputs``, with made-up predictions, below ``folder``."""
+    settings = ScoreSettings(
+        tuple(map(str, inputs)), "fake", folder / "run", read=read or ReadSettings(), **options
+    )
+    bundle = fake_bundle(labels)
+    rejects = io.BytesIO()
+    found = find_files(settings.inputs, settings.read.format, settings.output)
+    plan = make_plan(found, bundle, settings, rejects)
+    plan = Plan.from_json(json.loads(json.dumps(plan.to_json())))  # as a resumed run has it
+    given = GivenLabels(bundle, settings.label_map)
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    all_rows, staged = [], []
+    for part, rows in read_parts(plan, plan.parts, settings.read):
+        path = folder / "parts" / f"{part.number}.arrow"
+        predictions = fake_predictions(rows, len(labels))
+        stage_part(path, rows, predictions, given.indices(rows.labels, len(rows.texts)), labels)
+        all_rows.append(rows)
+        staged.append(read_part(path, len(labels)))
+    outputs = _written(folder, plan, staged, bundle, settings)
+    lines = [json.loads(line) for line in rejects.getvalue().splitlines()]
+    return Flow(plan, lines, all_rows, staged, outputs, bundle)
+
+
+def _written(
+    folder: Path, plan: Plan, staged: list[StagedPart], bundle: Bundle, settings: ScoreSettings
+) -> dict[str, Path]:
+    kind = settings.output_format
+    names = [file.name for file in plan.files]
+    finals = names if kind == "same" else output_names(names, SUFFIXES[kind])
+    outputs = {}
+    for index, (name, final) in enumerate(zip(names, finals, strict=True)):
+        parts = [part for each, part in zip(plan.parts, staged, strict=True) if each.file == index]
+        path = folder / "predictions" / final
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            write_predictions(parts, Output(plan.files[index], bundle.labels, settings.prefix), kind, out)
+        outputs[name] = path
+    return outputs

@@ -1,0 +1,396 @@
+"""The pages: what they say, that nothing on them runs, and the trend over many nights."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import html.parser
+import json
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import naughty
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from report_samples import (
+    LABELS,
+    Rows,
+    comparison,
+    facts,
+    held_against,
+    metrics,
+    mismatch,
+    rows,
+    unlabelled,
+    write_run,
+)
+
+from batchscore import cli
+from batchscore.errors import NoInputError, UsageError
+from batchscore.reports import chart_specs, formats, render_run, verdict, write_trend
+from batchscore.reports.nights import State, read_nights
+
+DAY = datetime.timedelta(days=1)
+FIRST = datetime.datetime(2025, 11, 8, 3, 20, tzinfo=datetime.UTC)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.tags.append(f"/{tag}")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def check_harmless(self) -> None:
+        assert not set(self.tags) & {
+            "script",
+            "iframe",
+            "object",
+            "img",
+            "image",
+            "link",
+            "base",
+            "form",
+            "foreignobject",
+        }
+        for tag, name, value in self.attributes:
+            assert not name.startswith("on"), (tag, name)
+            assert name not in {"src", "srcset", "xlink:href", "action", "formaction", "srcdoc"}, (tag, name)
+            assert name != "href" or ":" not in value, value
+            assert "url(" not in value, value
+
+
+@functools.cache
+def sample(seed: int = 1, sharpness: float = 2.2) -> tuple[Rows, dict[str, Any]]:
+    found = rows(20_000, seed=seed, sharpness=sharpness)
+    return found, metrics(found, files=("eu.csv", "us.csv"))
+
+
+def worst() -> list[dict[str, Any]]:
+    return [mismatch(f"Review {k}.<br /><br />It is good.", row=k, id=f"r{k}") for k in range(50)]
+
+
+@functools.cache
+def full_page() -> str:
+    (_, found), (_, before) = sample(), sample(seed=2, sharpness=2.6)
+    judged = held_against(found, before, ["accuracy=0.92", "null_text=1%"])
+    return render_run(facts(), judged, worst(), before)
+
+
+# --- the page of a run
+
+
+def test_a_page_has_no_script_no_request_and_stays_small() -> None:
+    page = Page(full_page())
+    page.check_harmless()
+    assert "http" not in full_page().replace('http-equiv="Content-Security-Policy"', "")
+    assert "default-src 'none'" in full_page()
+    assert "@import" not in full_page()
+    assert "url(" not in full_page()
+    assert len(full_page()) < 200_000
+
+
+def test_every_chart_says_what_it_shows() -> None:
+    page = full_page()
+    assert page.count("<svg ") == 3
+    assert page.count('role="img" aria-label="') == 3
+    assert page.count("<desc>") == 3
+    assert 'fill="#' not in page  # colours are the page's, so that a chart follows it into the dark
+
+
+def test_the_first_line_says_which_gate_failed_and_by_how_much() -> None:
+    accuracy = sample()[1]["quality"]["accuracy"]["value"]
+    assert (
+        f"<h1>A quality gate failed: accuracy is {accuracy:.2%}, {(0.92 - accuracy) * 100:.1f} points under its limit of 92%.</h1>"
+        in full_page()
+    )
+    assert 'null text</bdi></th><td class="t good"><bdi>passed' in full_page()
+
+
+def test_a_worse_model_is_told_from_chance() -> None:
+    before, found = sample()
+    p, n = before.predictions, len(before.given)
+    turned = (np.random.default_rng(5).random(n) < 0.02) & (p.predicted >= 0)
+    probabilities = np.where(turned[:, None], p.probabilities[:, ::-1], p.probabilities)
+    predicted = np.where(turned, 1 - p.predicted, p.predicted).astype(np.int32)
+    after = Rows(before.given, dataclasses.replace(p, probabilities=probabilities, predicted=predicted))
+    changed = metrics(after) | {"comparison": comparison(before, after)}
+    judged = verdict.judge(changed, found)
+    assert judged.level is verdict.Level.LOOK
+    assert "worse than in the earlier run: accuracy on the same rows" in judged.headline
+    assert "McNemar" in render_run(facts(), changed, [], found)
+    same = verdict.judge(found | {"comparison": comparison(before, before)}, found)
+    assert same.level is verdict.Level.GOOD
+    assert "as good as in the earlier run" in same.headline
+
+
+def test_rows_that_failed_come_before_everything_but_gates() -> None:
+    found = sample()[1]
+    broken = found | {
+        "counts": found["counts"] | {"failed": 7},
+        "failed_rows": [{"file": "eu.csv", "row": 3, "reason": "out of memory"}],
+    }
+    assert verdict.judge(broken).headline == "7 rows of 20,000 could not be scored."
+    assert "out of memory" in render_run(facts(), broken, [])
+
+
+def test_without_labels_expected_accuracy_is_named_an_estimate() -> None:
+    found = metrics(unlabelled(sample()[0]))
+    page = Page(render_run(facts(), found, []))
+    page.check_harmless()
+    value = formats.percent(found["expected_accuracy"]["value"])
+    assert f"It ran. No labels came along; expected accuracy {value}" in page.text
+    assert "an estimate" in page.text
+    assert "Where is it unsure?" in page.text
+    assert "Which labels does it confuse?" not in page.text
+    assert "Is it the model or the labels?" not in page.text
+    assert page.tags.count("svg") == 1
+
+
+def test_nothing_scored_is_a_page_too() -> None:
+    empty = metrics(Rows(np.zeros(0, dtype=np.int64), rows(0).predictions))
+    assert "there was no row to score" in render_run(facts(), empty, [])
+
+
+def test_without_text_no_review_is_on_the_page() -> None:
+    found = sample()[1]
+    texts = worst()
+    assert "Review 7. It is good." in render_run(facts(), found, texts)
+    page = render_run(facts(), found, texts, with_text=False)
+    assert "It is good" not in page
+    assert "r7" in page
+    assert "left out of this page" in page
+
+
+@pytest.mark.parametrize("n_labels", [3, 40])
+def test_many_labels_fit(n_labels: int) -> None:
+    labels = [f"genre {k}" for k in range(n_labels)]
+    found = metrics(rows(4_000, n_labels=n_labels), labels=labels)
+    page = Page(render_run(facts(labels=labels), found, []))
+    assert "genre 0" in page.text
+    assert ("given ↓ predicted →" in page.text) == (n_labels == 3)
+
+
+def test_an_earlier_run_of_another_version_does_not_break_the_page() -> None:
+    assert "earlier run" in render_run(facts(), sample()[1], [], {"counts": {"read": 5}})
+
+
+# --- what comes from outside
+
+
+def naughty_page(strings: list[str]) -> str:
+    """A page with a string in each place that takes one from outside."""
+    labels = (f"a{strings[0]}", f"b{strings[1]}")
+    found = metrics(rows(2_000, seed=3), labels=labels, files=strings[2:12])
+    found["slices"] = [
+        s | {"column": s["column"] if s["column"] != "file" else strings[12]} for s in found["slices"]
+    ]
+    found["unknown_labels"] = {strings[2]: {strings[13]: 3}}
+    found["failed_rows"] = [{"file": strings[14], "row": 1, "reason": strings[15]}]
+    gate = {
+        "metric": f"recall_{labels[0]}",
+        "direction": "at least",
+        "limit": 0.9,
+        "value": None,
+        "passed": False,
+        "margin": None,
+    }
+    found["gates"] = [gate | {"reason": strings[16]}]
+    texts = [
+        mismatch(
+            text, row=k, file=strings[k % len(strings)], given_label=labels[0], **{"the id": strings[k - 1]}
+        )
+        for k, text in enumerate(strings)
+    ]
+    told = facts(files=strings[2:12], labels=labels, version=strings[17], options={strings[18]: strings[19]})
+    return render_run(told | {"model": {"path": strings[20], strings[21]: strings[22]}}, found, texts)
+
+
+@functools.cache
+def tame_tags() -> list[str]:
+    return Page(naughty_page([f"tame {k}" for k in range(50)])).tags
+
+
+@pytest.mark.parametrize("start", range(0, 500, 50))
+def test_naughty_strings_neither_run_nor_change_the_layout(start: int) -> None:
+    strings = [text or "empty" for text in naughty.STRINGS[start : start + 50]]
+    text = naughty_page(strings)
+    page = Page(text)
+    page.check_harmless()
+    assert page.tags == tame_tags()
+    assert len(text) < 1_000_000
+    assert not {"\0", "\u202e", "\u2066", "\x1b", "\u2028"} & set(text)
+    for each in strings:
+        assert formats.review(each) in page.text
+
+
+def test_reviews_are_shown_as_people_read_them() -> None:
+    assert formats.review("Good.<br/><BR />Bad.\r\n\tNo.") == "Good. Bad. No."
+    assert formats.review(None) == ""
+    assert len(formats.review("x" * 1_000_000)) == formats.TEXT_LENGTH
+    assert formats.visible("e" + "\u0301" * 50) == "e" + "\u0301" * 4
+    assert formats.visible("👩\u200d🚀") == "👩\u200d🚀"
+
+
+# --- the nights
+
+
+@functools.cache
+def nightly(seed: int, sharpness: float = 2.2) -> dict[str, Any]:
+    found = metrics(rows(2_000, seed=seed, sharpness=sharpness))
+    return held_against(found, metrics(rows(2_000)), ["accuracy=0.87"]) | {"slices": []}
+
+
+def make_nights(folder: Path, nights: int, bad: range, without: dict[int, str]) -> None:
+    for k in range(nights):
+        night = FIRST + k * DAY
+        run = folder / f"{night:%Y-%m-%d}"
+        if without.get(k) == "unfinished":
+            (run / ".staging").mkdir(parents=True)
+        elif k not in without:
+            found = nightly(k % 7, 0.9) if k in bad else nightly(k % 12)
+            write_run(run, found, night, seconds=60.0)
+
+
+def test_a_year_with_one_bad_week_is_seen_at_a_glance(tmp_path: Path) -> None:
+    make_nights(tmp_path, 365, range(200, 207), {50: "missing", 51: "missing", 90: "unfinished"})
+    (tmp_path / "notes").mkdir()
+    started = time.monotonic()
+    trend = write_trend(tmp_path)
+    assert time.monotonic() - started < 20  # 5 s on a machine that does nothing else
+    page = Page(trend.page.read_text(encoding="utf-8"))
+    page.check_harmless()
+    assert trend.page.stat().st_size < 1_000_000
+    assert "7 November 2026: it ran as usual." in page.text
+    assert "27 May 2026 to 2 June 2026 (accuracy" in page.text
+    squares = [
+        value for tag, name, value in page.attributes if tag in {"a", "span"} and value.startswith("night-")
+    ]
+    assert len(squares) == 365
+    assert squares.count("night-gate") == 7
+
+    told = json.loads((tmp_path / "report.json").read_bytes())
+    assert len(told["nights"]) == 365
+    assert told["states"] == {"unfinished": 1, "missing": 2, "rows": 0, "gate": 7, "unusual": 0, "usual": 355}
+    assert {"first": "2026-05-27", "last": "2026-06-02", "nights": 7} in told["stretches"]
+    night = told["nights"][200]
+    assert (night["date"], night["state"], night["failed_gates"]) == ("2026-05-27", "gate", ["accuracy"])
+    assert "accuracy" in night["unusual"]
+    assert night["values"]["accuracy"] == nightly(200 % 7, 0.9)["quality"]["accuracy"]
+    assert night["values"]["rows_per_second"]["value"] == night["counts"]["scored"] / 60
+    assert told["nights"][90]["state"] == "unfinished"
+
+
+def test_links_lead_from_the_page_to_each_night(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    odd = ['a "b" <c>', "javascript:alert(1)", "100% #1?", "é\u202e"]
+    for k, name in enumerate(odd):
+        write_run(runs / "deep" / name, nightly(k), FIRST + k * DAY)
+    pages = tmp_path / "pages"
+    page = Page(write_trend(runs, pages / "all.html").page.read_text(encoding="utf-8"))
+    page.check_harmless()
+    links = {value for _, name, value in page.attributes if name == "href"}
+    assert {(pages / urllib.parse.unquote(link)).resolve() for link in links} == {
+        (runs / "deep" / name / "report.html").resolve() for name in odd
+    }
+    assert (pages / "all.json").exists()
+
+
+def test_the_last_night_that_did_not_finish_is_the_headline(tmp_path: Path) -> None:
+    make_nights(tmp_path, 5, range(0), {4: "unfinished"})
+    assert write_trend(tmp_path).headline == "12 November 2025: the run did not finish."
+
+
+def test_a_night_is_held_against_the_four_weeks_before_it(tmp_path: Path) -> None:
+    make_nights(tmp_path, 20, range(15, 16), {})
+    for path in tmp_path.glob("*/metrics.json"):  # no gate says so
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"gates": []}))
+    states = [night.state for night in read_nights(tmp_path)]
+    assert states[15] is State.UNUSUAL
+    assert states.count(State.USUAL) == 19
+
+
+def test_nights_without_labels_follow_expected_accuracy(tmp_path: Path) -> None:
+    found = metrics(unlabelled(rows(2_000)))
+    write_run(tmp_path / "a", found, FIRST)
+    assert "Expected accuracy (estimate)" in write_trend(tmp_path).page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damaged", "date"),
+    [("metrics.json", FIRST.date()), ("run.json", datetime.date(2026, 1, 1))],
+)
+def test_a_damaged_run_is_a_night_without_numbers(damaged: str, date: datetime.date, tmp_path: Path) -> None:
+    write_run(tmp_path / "2026-01-01", nightly(0), FIRST)
+    (tmp_path / "2026-01-01" / damaged).write_text("{")
+    (night,) = read_nights(tmp_path)
+    assert (night.state, night.date) == (State.UNFINISHED, date)
+    assert "cannot be read" in night.problem
+
+
+def test_a_trend_is_never_written_over_a_run_s_own_page(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", nightly(0), FIRST)
+    with pytest.raises(UsageError, match="is itself a run"):
+        write_trend(tmp_path / "run")
+    with pytest.raises(UsageError, match="is itself a run"):
+        write_trend(tmp_path, tmp_path / "run" / "trend.html")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.mkdir()], ids=["no folder", "no run in it"]
+)
+def test_no_run_is_no_input(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "runs")
+    with pytest.raises(NoInputError):
+        write_trend(tmp_path / "runs")
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    make_nights(tmp_path, 3, range(0), {})
+    done = CliRunner().invoke(cli.main, ["report", str(tmp_path), "--json"])
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["nights"], told["page"]) == (0, 3, str(tmp_path / "report.html"))
+    assert CliRunner().invoke(cli.main, ["report", str(tmp_path / "nothing")]).exit_code == 66
+
+
+# --- how it is built
+
+
+def test_the_compiled_charts_are_those_that_are_defined() -> None:
+    text = Path(chart_specs.__file__).with_name("charts.json").read_text(encoding="utf-8")
+    assert json.loads(text) == chart_specs.compiled(), "run: python -m batchscore.reports.chart_specs"
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, batchscore.reports; print([m for m in ('altair', 'vl_convert', 'jinja2', 'pandas', 'torch') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
+
+
+def test_a_page_is_the_same_each_time() -> None:
+    found = sample()[1]
+    assert render_run(facts(), found, worst()) == render_run(facts(), found, worst())
+    assert LABELS[0] in render_run(facts(), found, [])
