@@ -150,7 +150,7 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
     scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
     configs = [name for name in hashes if name.endswith("config.json")]
     for key in ("auto_map", "custom_pipelines"):
-        scripts += [f"{key} in {name}" for name in configs if key in _json_file(folder, name)]
+        scripts += [f"{key} in {name}" for name in configs if key in _json_object(folder, name)]
     if "adapter_config.json" in hashes:  # transformers would fetch the model that it names
         scripts.append("adapter_config.json")
     if scripts:
@@ -160,16 +160,26 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
         )
 
 
+def _json_object(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file's object; an empty one for a list or a number (sentence-transformers' ``data_config.json``)."""
+    value = _json_value(folder, name)
+    return value if isinstance(value, dict) else {}
+
+
 def _json_file(folder: Path, name: str) -> dict[str, Any]:
+    value = _json_value(folder, name)
+    if not isinstance(value, dict):
+        raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
+    return value
+
+
+def _json_value(folder: Path, name: str) -> Any:
     try:
-        value = json.loads((folder / name).read_bytes())
+        return json.loads((folder / name).read_bytes())
     except FileNotFoundError:
         raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
-    return value
 
 
 def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
@@ -310,7 +320,7 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
 
 def _are_canaries(canaries: Any, labels: Any) -> bool:
     """Whether each text has a probability for each label."""
-    if not isinstance(canaries, dict) or not _all(str, canaries.get("texts")):
+    if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
         return False
     rows: Any = canaries.get("probabilities")
     return (

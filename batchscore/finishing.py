@@ -1,4 +1,6 @@
-"""From staged parts to the final files of a run: built in the staging folder, hashed, renamed; ``_SUCCESS`` comes last.
+"""From staged parts to the final files of a run: built in the staging folder, counted, hashed, renamed.
+
+``_SUCCESS`` comes last.
 
 Finishing may be killed and started again at any point: it reads only the plan and the parts, and every file it builds
 has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,19 +29,21 @@ from batchscore.evaluation import (
 from batchscore.inputs import output_names
 from batchscore.parts import StagedPart, read_part
 from batchscore.records import Part
+from batchscore.recount import count_lines, count_rows
 from batchscore.reports import render_run
 from batchscore.storage import (
     MANIFEST,
     atomic_write,
     files_below,
     make_folder,
+    manifest,
     publish,
+    remove_file,
     remove_tree,
     sha256_of,
     sync_folder,
     to_json,
     write_bytes,
-    write_manifest,
 )
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
@@ -82,12 +86,12 @@ class Staging:
         return self.folder / REJECTS
 
     def replaced(self) -> set[str]:
-        """Files of the run that this one replaces (``--force``)."""
+        """Files in the run folder that are an earlier run's, or an earlier start's of this one."""
         path = self.folder / _REPLACED
         return set(json.loads(path.read_bytes())) if path.exists() else set()
 
     def note_replaced(self, names: Iterable[str]) -> None:
-        """Remember the files of the run that this one replaces."""
+        """Remember the files that are to go unless this run writes them anew."""
         write_bytes(self.folder / _REPLACED, to_json(sorted(names)))
 
     def part(self, number: int) -> Path:
@@ -125,10 +129,11 @@ class Finish:
         write_bytes(self._staging.final / "metrics.json", to_json(metrics))
         write_bytes(self._staging.final / "run.json", to_json({**facts, "counts": metrics["counts"]}))
         write_bytes(self._staging.final / "report.html", render_run(facts, metrics, worst).encode())
+        self._assert_conserved()
         self._put_in_place()
         return metrics
 
-    def _build(self, name: str, write: Any) -> None:
+    def _build(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
         path = self._staging.final / name
         make_folder(path.parent)
         with atomic_write(path) as out:
@@ -146,18 +151,22 @@ class Finish:
     def _open(self, number: int) -> StagedPart:
         return read_part(self._staging.part(number), len(self._bundle.labels))
 
-    def _predictions(self) -> None:
+    def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
+        """Index, place while it is built, and make of each prediction file."""
         kind = self._settings.output_format
         names = [file.name for file in self._plan.files]
         if kind != "same":
             names = output_names(names, SUFFIXES[kind])
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
             output = Output(file, self._bundle.labels, self._settings.prefix)
+            yield index, self._staging.final / "predictions" / name, output
 
-            def write(out: IO[bytes], index: int = index, output: Output = output) -> None:
-                write_predictions((part for _, part in self._parts(index)), output, kind, out)
-
-            self._build(f"predictions/{name}", write)
+    def _predictions(self) -> None:
+        for index, path, output in self._outputs():
+            parts = (part for _, part in self._parts(index))
+            make_folder(path.parent)
+            with atomic_write(path) as out:
+                write_predictions(parts, output, self._settings.output_format, out)
 
     def _metrics(self) -> dict[str, Any]:
         """One pass over the staged parts for every number but the label issues."""
@@ -180,13 +189,28 @@ class Finish:
         metrics["failed_rows"] = failures[:_LISTED_FAILURES]
         return metrics
 
+    def _assert_conserved(self) -> None:
+        """Read the finished files once more: rows in = rows in predictions + rejects, file by file."""
+        for _, path, output in self._outputs():
+            file, rows = output.file, count_rows(path, output, self._settings.output_format)
+            if rows + file.rejects != file.rows:
+                raise RuntimeError(
+                    f"{file.name}: {file.rows} rows were read and {file.rejects} of them rejected, but its predictions "
+                    f"have {rows}. Nothing was put in place; please report this."
+                )
+        listed = 0
+        if self._plan.rejects:
+            with (self._staging.final / REJECTS).open("rb") as rejects:
+                listed = count_lines(rejects)
+        if listed != self._plan.rejects:
+            raise RuntimeError(f"{self._plan.rejects} rows were rejected, but {listed} are listed.")
+
     def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Add drift against the baseline, and what the gates say."""
         drift = None
         if self._settings.baseline is not None:
-            report = measure_drift(
-                _distributions(self._settings.baseline), Distributions.from_metrics(metrics)
-            )
+            before = read_baseline(self._settings.baseline)
+            report = measure_drift(before, Distributions.from_metrics(metrics))
             metrics["drift"], drift = report.to_json(), report.value
         gates = [parse_gate(text, self._bundle.labels) for text in self._settings.fail_under]
         results = evaluate_gates(gates, flat_metrics(metrics, drift))
@@ -208,23 +232,30 @@ class Finish:
         return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
     def _put_in_place(self) -> None:
-        """Rename every file to its final name, remove what an earlier run left, and write the manifest last."""
-        output = self._settings.output
-        names = files_below(self._staging.final)
-        hashes = {name: sha256_of(self._staging.final / name) for name in names}
+        """Rename every file to its final name, remove what an earlier run left, and the manifest last."""
+        output, final = self._settings.output, self._staging.final
+        names = files_below(final)
+        hashes = {name: sha256_of(final / name) for name in names}
+        write_bytes(final / MANIFEST, manifest(hashes))
+        before = self._staging.replaced()
+        self._staging.note_replaced(before | set(names))
         (output / MANIFEST).unlink(missing_ok=True)
         sync_folder(output)
-        for stale in self._staging.replaced() - set(names):
-            (output / stale).unlink(missing_ok=True)
-        for name in names:
-            publish(self._staging.final / name, output / name)
-        write_manifest(output, hashes)
+        for stale in before - set(names):
+            remove_file(output, stale)
+        for name in [*names, MANIFEST]:
+            publish(final / name, output / name)
 
 
-def _distributions(baseline: Path) -> Distributions:
+def read_baseline(folder: Path) -> Distributions:
+    """The distributions of an earlier run.
+
+    Raises:
+        NoInputError: it is none, or its metrics cannot be read.
+    """
     try:
-        return Distributions.from_metrics(json.loads((baseline / "metrics.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Distributions.from_metrics(json.loads((folder / "metrics.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoInputError(
-            f"--baseline {printable(baseline)} is no finished run whose metrics can be read ({printable(error)})."
+            f"--baseline {printable(folder)} is no finished run whose metrics can be read ({printable(error)})."
         ) from error

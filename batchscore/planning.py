@@ -143,10 +143,11 @@ def make_plan(
     """
     use_labels = not bundle.has_generic_labels or bool(settings.label_map)
     looks = [_look(file, settings.read, use_labels) for file in found]
-    added = set(added_names(bundle.labels, settings.prefix))
+    names = added_names(bundle.labels, settings.prefix)
+    added, texts = set(names), [*bundle.labels, *names]
     for file, (layout, _) in zip(found, looks, strict=True):
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
-        _refuse_unwritable(file.source, layout, [*added, *bundle.labels], settings.output_format)
+        _refuse_unwritable(file.source, layout, texts, settings.output_format)
     given = GivenLabels(bundle, settings.label_map)
     files: list[InputFile] = []
     parts: list[Part] = []
@@ -190,7 +191,9 @@ class _Survey:
         self._file, self._layout, self._columns, self._given = file, layout, columns, given
         self._rows = self._rejects = self._labelled = 0
         self._unknown: collections.Counter[str] = collections.Counter()
-        self._names = {column.name: column for column in layout.columns}
+        self._known = {column.name for column in layout.columns}
+        self._more: list[str] = []
+        """Fields that only later rows have."""
 
     def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
         """Yield the file's parts, ``limit`` rows at the most, and count what is in them."""
@@ -211,9 +214,9 @@ class _Survey:
             raise DataError(
                 f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
             )
-        for name in sorted(names - self._names.keys()):
-            self._names[name] = Column(name, "other")
-        if len(self._names) > settings.max_columns:
+        self._more += sorted(names - self._known)
+        self._known |= names
+        if len(self._known) > settings.max_columns:
             raise DataError(
                 f"{printable(path)}: its rows have more than {settings.max_columns} fields of different names. Raise "
                 "--max-columns if they are meant."
@@ -231,6 +234,7 @@ class _Survey:
     def result(self) -> InputFile:
         """What the plan keeps of the file."""
         source = self._file.source
+        more = (Column(name, "other") for name in self._more)
         return InputFile(
             path=str(source.path),
             name=self._file.name,
@@ -238,7 +242,7 @@ class _Survey:
             compression=source.compression,
             size=self._file.identity[0],
             sha256=self._file.sha256,
-            layout=dataclasses.replace(self._layout, columns=tuple(self._names.values())),
+            layout=dataclasses.replace(self._layout, columns=(*self._layout.columns, *more)),
             columns=self._columns,
             rows=self._rows,
             rejects=self._rejects,

@@ -6,7 +6,6 @@ that a killed run goes on where it was; the final files are built and renamed at
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -39,8 +38,8 @@ from batchscore.storage import (
     atomic_write,
     locked,
     make_folder,
+    names_in_manifest,
     note_holder,
-    read_manifest,
     remove_tree,
     sha256_of,
     sync_folder,
@@ -100,16 +99,8 @@ def score(settings: ScoreSettings, progress: ProgressFactory) -> RunResult:
         _LOG.warning("%s", warning)
     if settings.dry_run:
         return _planned(found, bundle, settings, started)
-    is_new = not settings.output.exists()
-    make_folder(settings.output)
-    try:
-        with locked(settings.output):
-            return _Run(found, bundle, settings, progress, started).go()
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
-                settings.output.rmdir()  # only if nothing was put there
-        raise
+    with locked(settings.output):
+        return _Run(found, bundle, settings, progress, started).go()
 
 
 def _planned(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings, started: float) -> RunResult:
@@ -207,7 +198,10 @@ class _Run:
                 f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
                 "--output."
             )
+        replaced = names_in_manifest(self._output)
         for other in sorted(staging.iterdir()) if staging.exists() else []:
+            if other.is_dir():
+                replaced |= Staging(other).replaced()
             is_other = other.is_dir() and other != self._staging.folder
             if is_other and not self._settings.force and Staging(other).holds_parts:
                 raise OutputError(
@@ -218,7 +212,6 @@ class _Run:
                 remove_tree(other) if other.is_dir() else other.unlink()
         make_folder(self._staging.parts)
         note_holder(self._output)
-        replaced = set(read_manifest(self._output)) if manifest.exists() else set()
         if replaced or (self._output / REJECTS).exists():
             self._staging.note_replaced(replaced | {REJECTS})
 

@@ -13,11 +13,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
+import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from batchscore.errors import BusyError, DataError, OutputError, printable, storage_error
@@ -25,7 +27,9 @@ from batchscore.errors import BusyError, DataError, OutputError, printable, stor
 MANIFEST = "_SUCCESS"
 STAGING = ".staging"
 HOLDER = "holder.json"
-_CHUNK = 1 << 20
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP}
+"""What a file system says whose folders need no sync of their own (some network shares; PostgreSQL passes over it too)."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -33,23 +37,33 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED:
+            raise
     finally:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents; it is no error if it is there.
+def make_folder(folder: Path) -> list[Path]:
+    """Create ``folder`` and its parents, durably; it is no error if it is there. Returns what was missing, inmost first.
 
     Raises:
         OutputError: it cannot be created, or the name is taken by something else.
+        StorageError: the disk is full or failing.
     """
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            sync_folder(each.parent)
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise storage_error("Creating", folder, error) from error
         reason = os.strerror(error.errno or 0)
         raise OutputError(
             f"Cannot create the folder {printable(folder)}: {reason}. Name another --output."
         ) from error
+    return missing
 
 
 @contextlib.contextmanager
@@ -59,7 +73,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: the disk is full, a permission is missing, or the like; nothing is then at ``path`` that was not.
     """
-    temporary = path.with_name(f".{path.name[:100]}.tmp")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a name may be as long as names can be
+    temporary = path.with_name(f".{short}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -67,11 +82,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise storage_error("Writing", path, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error("Writing", path, error) from error
         raise
 
 
@@ -102,7 +117,7 @@ def publish(staged: Path, final: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
         staged.replace(final)
         sync_folder(final.parent)
     except OSError as error:
@@ -110,12 +125,12 @@ def publish(staged: Path, final: Path) -> None:
 
 
 class Journal:
-    """An append-only list of JSON objects, one a line; an entry counts once its line is whole."""
+    """An append-only list of JSON objects, one a line behind its checksum; an entry counts once its line is whole."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.entries, whole = self._read()
         try:
+            self.entries, whole = self._read()
             self._file = path.open("ab")
             self._file.truncate(whole)
         except OSError as error:
@@ -125,23 +140,19 @@ class Journal:
         """Return the whole entries and the bytes they take; a torn last line is what a kill left."""
         entries: list[dict[str, Any]] = []
         whole = 0
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                for line in file:
-                    try:
-                        entry = json.loads(line) if line.endswith(b"\n") else None
-                    except ValueError:
-                        entry = None
-                    if not isinstance(entry, dict):
-                        break
-                    entries.append(entry)
-                    whole += len(line)
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            for line in file:
+                entry = line[9:-1]
+                if line != _journal_line(entry):
+                    break
+                entries.append(json.loads(entry))
+                whole += len(line)
         return entries, whole
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one entry and make it durable."""
         try:
-            self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            self._file.write(_journal_line(json.dumps(entry, separators=(",", ":")).encode()))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -154,35 +165,89 @@ class Journal:
             self._file.close()
 
 
+def _journal_line(entry: bytes) -> bytes:
+    r"""An entry behind its CRC-32.
+
+    >>> _journal_line(b'{"part":0}')
+    b'5838bcb9 {"part":0}\n'
+    """
+    return b"%08x %b\n" % (zlib.crc32(entry), entry)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a run folder, or leave at once.
+    """Hold the exclusive lock of a folder, or leave at once.
+
+    The folder is made if it is not there, and removed again, with the parents that it needed, if it is left empty.
 
     Raises:
         BusyError: another process holds it; the message names that process.
+        OutputError: the folder cannot be made or opened.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    made: list[Path] = []
+    descriptor = None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise storage_error("Locking", folder, error) from error
-            raise BusyError(
-                f"Another run holds {printable(folder)} ({_holder(folder)}). Wait for it, or name another --output."
-            ) from None
+        while descriptor is None:
+            made += make_folder(folder)
+            descriptor = _lock(folder)
         yield
     finally:
+        if descriptor is not None:
+            if made and _is_at(folder, descriptor):
+                with contextlib.suppress(OSError):  # until one is not empty
+                    for each in made:
+                        each.rmdir()
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock what stands at ``folder`` now; ``None`` if its holder removed it in the meantime."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(
+            f"Cannot open the folder {printable(folder)}: {error.strerror}. Name another --output."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(folder, descriptor):
+            return descriptor
         os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise storage_error("Locking", folder, error) from error
+        raise BusyError(
+            f"Another run holds {printable(folder)} ({_holder(folder)}). Wait for it, or name another --output."
+        ) from None
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    """Whether the open folder is the one at that path."""
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def note_holder(folder: Path) -> None:
-    """Write who holds the lock, for the message of whoever is turned away."""
+    """Write who holds the lock, for the message of whoever is turned away and cannot ask the system."""
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
     write_bytes(folder / STAGING / HOLDER, to_json(holder))
 
 
 def _holder(folder: Path) -> str:
+    """Who holds the lock: as Linux tells it, else as the holder noted it down."""
+    try:
+        facts = folder.stat()
+        inode = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+        locks = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+        return next(f"process {lock[4]}" for lock in locks if lock[1:2] == ["FLOCK"] and lock[5:6] == [inode])
+    except (OSError, StopIteration):
+        pass
     try:
         holder = json.loads((folder / STAGING / HOLDER).read_bytes())
         return f"process {int(holder['pid'])} on {printable(holder['host'])}"
@@ -205,10 +270,14 @@ def files_below(folder: Path) -> list[str]:
     return sorted(name for name in found if name != MANIFEST)
 
 
-def write_manifest(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Write ``_SUCCESS``: one ``SHA-256, two spaces, path`` line a file, as ``sha256sum -c`` reads it."""
-    lines = [f"{digest}  {_escape(name)}\n" for name, digest in sorted(hashes.items())]
-    write_bytes(folder / MANIFEST, "".join(lines).encode("utf-8", "surrogateescape"))
+def manifest(hashes: Mapping[str, str]) -> bytes:
+    """The bytes of ``_SUCCESS``: a line for each file, as ``sha256sum -c`` reads it."""
+    lines = []
+    for name, digest in sorted(hashes.items()):
+        escaped = _escape(name)
+        mark = "\\" if escaped != name else ""
+        lines.append(f"{mark}{digest}  {escaped}\n")
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -226,13 +295,32 @@ def read_manifest(folder: Path) -> dict[str, str]:
         ) from error
     hashes: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
-        digest, separator, name = line[:64], line[64:66], line[66:]
-        if separator != "  " or not name or set(digest) - set("0123456789abcdef") or len(digest) != 64:
+        if (entry := _manifest_entry(line)) is None:
             raise DataError(f"{printable(path)}, line {number}: damaged. Score again with --force.")
-        hashes[_unescape(name)] = digest
+        hashes[entry[0]] = entry[1]
     if not text.endswith("\n"):
         raise DataError(f"{printable(path)}: cut short. Score again with --force.")
     return hashes
+
+
+def names_in_manifest(folder: Path) -> set[str]:
+    """The files that ``_SUCCESS`` lists, as far as it can be read."""
+    try:
+        text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return set()
+    return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
+
+
+def _manifest_entry(line: str) -> tuple[str, str] | None:
+    """Name and digest; ``None`` for what we never wrote, such as a name that leads out of the folder."""
+    match = re.fullmatch(r"(\\?)([0-9a-f]{64})  ([^\0]+)", line)
+    if match is None:
+        return None
+    mark, digest, name = match.groups()
+    name = _unescape(name) if mark else name
+    path = PurePosixPath(name)
+    return None if path.is_absolute() or ".." in path.parts else (name, digest)
 
 
 def _escape(name: str) -> str:
@@ -249,12 +337,33 @@ def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     problems = [f"{printable(name)}: missing" for name in sorted(set(hashes) - present)]
     problems += [f"{printable(name)}: not in the manifest" for name in sorted(present - set(hashes))]
     for name in sorted(present & set(hashes)):
-        path = folder / name
-        if not stat.S_ISREG(path.lstat().st_mode):
-            problems.append(f"{printable(name)}: not a regular file")
-        elif sha256_of(path) != hashes[name]:
-            problems.append(f"{printable(name)}: its bytes are not those that were written")
+        if problem := _damage(folder / name, hashes[name]):
+            problems.append(f"{printable(name)}: {problem}")
     return problems
+
+
+def _damage(path: Path, digest: str) -> str:
+    """What is wrong with a file that should have this SHA-256; empty where nothing is."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return "not a regular file"
+        return "" if sha256_of(path) == digest else "its bytes are not those that were written"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def remove_file(folder: Path, name: str) -> None:
+    """Remove a file that an earlier run left below ``folder``, and the folders that are then empty.
+
+    What a link leads to outside of ``folder`` is not ours.
+    """
+    path = folder / name
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        return
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # until one is not empty
+        for parent in path.parents[: len(PurePosixPath(name).parents) - 1]:
+            parent.rmdir()
 
 
 def remove_tree(folder: Path) -> None:

@@ -88,9 +88,8 @@ _SHOWN_CHARACTERS = 200
 @click.option(
     "--pooling",
     type=click.Choice(("first", "mean")),
-    default="first",
-    show_default=True,
-    help="What the head sees: the first token, or the mean of all.",
+    help="What the head sees: the first token, or the mean of all.  [default: full mean where the encoder allows it, "
+    "head first]",
 )
 @click.option(
     "--long-text",

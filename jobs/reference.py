@@ -17,7 +17,9 @@ START, END = "<!-- made by: python jobs/reference.py -->\n", "<!-- end -->"
 def reference() -> str:
     """Every command's help as Markdown."""
     commands = [(f"batchscore {name}", command) for name, command in main.commands.items()]
-    return "\n".join(_section(name, command) for name, command in [*commands, ("batchscore-train", train_command)])
+    return "\n".join(
+        _section(name, command) for name, command in [*commands, ("batchscore-train", train_command)]
+    )
 
 
 def _section(name: str, command: click.Command) -> str:
@@ -36,5 +38,9 @@ if __name__ == "__main__":
     old = README.read_text(encoding="utf-8")
     new = renewed(old)
     if "--check" in sys.argv:
-        sys.exit(0 if new == old else "README.md: the command reference is out of date; run: python jobs/reference.py")
+        sys.exit(
+            0
+            if new == old
+            else "README.md: the command reference is out of date; run: python jobs/reference.py"
+        )
     README.write_text(new, encoding="utf-8")

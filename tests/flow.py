@@ -32,7 +32,10 @@ def fake_bundle(labels: Sequence[str] = LABELS) -> Bundle:
 def fake_predictions(rows: Rows, n_labels: int) -> Predictions:
     """What depends on nothing but a row's place and whether it has a text."""
     status = np.array(
-        [Status.NULL_TEXT if t is None else Status.EMPTY_TEXT if not t.strip() else Status.OK for t in rows.texts],
+        [
+            Status.NULL_TEXT if t is None else Status.EMPTY_TEXT if not t.strip() else Status.OK
+            for t in rows.texts
+        ],
         dtype=np.int8,
     )
     place = np.array(rows.row, dtype=np.int64)

@@ -32,7 +32,10 @@ def test_help_and_start_load_nothing_heavy() -> None:
         "import sys, batchscore.cli, batchscore.train_command;"
         "print([m for m in ('torch', 'transformers', 'pandas', 'pyarrow', 'datasets', 'ray', 'numpy') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
 
 
 def all_commands() -> list[tuple[str, click.Command]]:
@@ -57,7 +60,9 @@ def test_the_readme_names_every_option_of_score() -> None:
     assert {option for option in options if option not in readme} == set()
 
 
-def test_success_talks_on_stdout_and_is_silent_when_quiet(sample: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_success_talks_on_stdout_and_is_silent_when_quiet(
+    sample: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     loud = run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "a")
     assert loud.exit_code == 0, loud.output
     assert loud.stdout.startswith("12 rows read: ")
@@ -69,13 +74,17 @@ def test_the_json_summary_is_the_last_line_of_stdout(sample: Path, tiny_bundle: 
     result = run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--json")
     summary = json.loads(result.stdout.splitlines()[-1])
     assert (summary["status"], summary["exit_code"], summary["rows"]) == ("scored", 0, 12)
-    again = json.loads(run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--json").stdout)
+    again = json.loads(
+        run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--json").stdout
+    )
     assert again["status"] == "done"
     assert again["counts"] == summary["counts"]
 
 
 def test_an_error_is_a_message_a_code_and_under_json_a_line(tiny_bundle: Path, tmp_path: Path) -> None:
-    result = run("score", tmp_path / "none.csv", "--model", tiny_bundle, "--output", tmp_path / "run", "--json")
+    result = run(
+        "score", tmp_path / "none.csv", "--model", tiny_bundle, "--output", tmp_path / "run", "--json"
+    )
     assert result.exit_code == 66
     assert "No such input" in result.stderr
     assert json.loads(result.stdout)["exit_code"] == 66
@@ -83,7 +92,16 @@ def test_an_error_is_a_message_a_code_and_under_json_a_line(tiny_bundle: Path, t
 
 
 def test_a_failed_gate_is_3_now_and_when_run_again(sample: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    command = ("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--fail-under", "accuracy=0.999")
+    command = (
+        "score",
+        sample,
+        "--model",
+        tiny_bundle,
+        "--output",
+        tmp_path / "run",
+        "--fail-under",
+        "accuracy=0.999",
+    )
     for _ in range(2):
         result = run(*command)
         assert result.exit_code == 3, result.output
@@ -127,7 +145,18 @@ def test_flag_beats_environment_beats_file(sample: Path, tiny_bundle: Path, tmp_
     config = tmp_path / "score.toml"
     config.write_text('prefix = "file_"\noutput-format = "jsonl"\nlimit = 3\n')
     environment = {"BATCHSCORE_PREFIX": "env_", "BATCHSCORE_LIMIT": "5"}
-    base = ("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--config", config, "--limit", 7)
+    base = (
+        "score",
+        sample,
+        "--model",
+        tiny_bundle,
+        "--output",
+        tmp_path / "run",
+        "--config",
+        config,
+        "--limit",
+        7,
+    )
     assert run(*base, env=environment).exit_code == 0
     lines = (tmp_path / "run" / "predictions" / "reviews.jsonl").read_text().splitlines()
     assert len(lines) == 7
@@ -160,5 +189,8 @@ def test_rejects_beyond_the_allowance_stop_the_run_and_are_listed(tiny_bundle: P
 
 def test_inspect_tells_files_runs_and_bundles_apart(sample: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "run")
-    kinds = [json.loads(run("inspect", path, "--json").stdout)["kind"] for path in (sample, tmp_path / "run", tiny_bundle)]
+    kinds = [
+        json.loads(run("inspect", path, "--json").stdout)["kind"]
+        for path in (sample, tmp_path / "run", tiny_bundle)
+    ]
     assert kinds == ["file", "run", "bundle"]

@@ -31,7 +31,9 @@ def test_all_real_reviews_arrive_in_order_with_equal_answers_from_both_formats(
     assert (one["status"] == "ok").all()
 
 
-def test_metrics_of_real_reviews_are_those_of_an_oracle(imdb: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_metrics_of_real_reviews_are_those_of_an_oracle(
+    imdb: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
     result = run_score(imdb / "test.parquet", tiny_bundle, tmp_path / "run", limit=800)

@@ -32,12 +32,12 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.compress,
 }
 ROWS = [
-    {"text": f"row {k} " + "é,\n\"x\" " * (k % 7), "label": k % 2, "note": None if k % 5 == 0 else f"n{k % 3}"}
+    {"text": f"row {k} " + 'é,\n"x" ' * (k % 7), "label": k % 2, "note": None if k % 5 == 0 else f"n{k % 3}"}
     for k in range(230)
 ]
 
 
-def read_all(path: Path, start: Position | None = None, **options: Any) -> list[Rows]:
+def read_all(path: Path, *, start: Position | None = None, **options: Any) -> list[Rows]:
     settings = ReadSettings(**options)
     source = identify(path, settings.format)
     layout = describe(source, settings)
@@ -84,27 +84,32 @@ FILES: dict[str, Callable[[Path], Path]] = {
     },
     "one row group": lambda folder: write_parquet(folder / "a.parquet"),
     "small row groups": lambda folder: write_parquet(folder / "a.parquet", row_group_size=7),
-    "odd row groups": lambda folder: write_parquet(folder / "a.parquet", row_group_size=150, use_dictionary=False),
+    "odd row groups": lambda folder: write_parquet(
+        folder / "a.parquet", row_group_size=150, use_dictionary=False
+    ),
 }
 
 
 @pytest.mark.parametrize("limit", [{"part_rows": 50}, {"part_bytes": 700}], ids=["rows", "bytes"])
 @pytest.mark.parametrize("make", FILES.values(), ids=FILES)
 def test_from_any_parts_start_the_same_parts_follow(
-    make: Callable[[Path], Path], limit: dict[str, int], tmp_path: Path
+    make: Callable[[Path], Path], limit: dict[str, Any], tmp_path: Path
 ) -> None:
     path = make(tmp_path)
     parts = read_all(path, **limit)
     assert [row for part in parts for row in part.row] == list(range(len(ROWS)))
-    assert len(parts) > 4
+    assert len(parts) > 1
     for number in range(0, len(parts), 3):
-        again = read_all(path, parts[number].start, **limit)
+        again = read_all(path, start=parts[number].start, **limit)
         assert list(map(contents, again)) == list(map(contents, parts[number:]))
 
 
 @pytest.mark.parametrize("name", ["jsonl", "one row group"])
 def test_every_format_gives_the_rows_that_csv_gives(name: str, tmp_path: Path) -> None:
-    one, other = read_all(write_csv(tmp_path / "a.csv"), part_rows=64), read_all(FILES[name](tmp_path), part_rows=64)
+    one, other = (
+        read_all(write_csv(tmp_path / "a.csv"), part_rows=64),
+        read_all(FILES[name](tmp_path), part_rows=64),
+    )
     for left, right in zip(one, other, strict=True):
         assert (left.row, left.texts) == (right.row, right.texts)
         assert list(map(int, left.labels or [])) == right.labels
@@ -112,7 +117,9 @@ def test_every_format_gives_the_rows_that_csv_gives(name: str, tmp_path: Path) -
 
 def test_row_groups_with_dictionaries_of_their_own_are_joined(tmp_path: Path) -> None:
     values = [f"value {k}" for k in range(400)]
-    column = pa.chunked_array([pa.array(values[at : at + 100]).dictionary_encode() for at in range(0, 400, 100)])
+    column = pa.chunked_array(
+        [pa.array(values[at : at + 100]).dictionary_encode() for at in range(0, 400, 100)]
+    )
     pq.write_table(pa.table({"text": column, "d": column}), tmp_path / "a.parquet", row_group_size=100)
     (part,) = read_all(tmp_path / "a.parquet")
     assert part.table is not None
@@ -128,7 +135,10 @@ def test_a_part_holds_bytes_within_its_limit_or_one_row(tmp_path: Path) -> None:
     for name in ("a.csv", "a.jsonl"):
         lines = ["text", *texts] if name == "a.csv" else [json.dumps({"text": text}) for text in texts]
         (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
-        sizes = [(part.rows_in, sum(map(len, part.raw or []))) for part in read_all(tmp_path / name, part_bytes=1000)]
+        sizes = [
+            (part.rows_in, sum(map(len, part.raw or [])))
+            for part in read_all(tmp_path / name, part_bytes=1000)
+        ]
         assert all(rows == 1 or size <= 1000 for rows, size in sizes)
         assert len(sizes) < len(texts)
 
@@ -174,9 +184,13 @@ def test_bytes_that_are_not_utf_8_are_rejected_with_a_hint(tmp_path: Path) -> No
 def test_labels_that_the_encoding_cannot_hold_are_refused_before_scoring(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text,id\nnaïve,1\n".encode("cp1252"))
     read_settings = ReadSettings(encoding="cp1252")
-    with pytest.raises(DataError, match=r"a\.csv: '否' cannot be written in cp1252.*--output-format parquet"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: '[否是]' cannot be written in cp1252.*--output-format parquet"
+    ):
         flow(tmp_path / "out", tmp_path / "a.csv", labels=("否", "是"), read=read_settings)
-    flow(tmp_path / "pq", tmp_path / "a.csv", labels=("否", "是"), read=read_settings, output_format="parquet")
+    flow(
+        tmp_path / "pq", tmp_path / "a.csv", labels=("否", "是"), read=read_settings, output_format="parquet"
+    )
 
 
 def test_an_unknown_encoding_is_wrong_usage(tmp_path: Path) -> None:
@@ -197,7 +211,6 @@ def test_an_unknown_encoding_is_wrong_usage(tmp_path: Path) -> None:
         ("lines", b' \n{"text": 1}\n', ("jsonl", "")),
         ("a.ndjson", b"", ("jsonl", "")),
         ("packed", gzip.compress(b'{"text": 1}\n'), ("jsonl", "gzip")),
-        ("not_packed.csv.gz", b"text\na\n", ("csv", "")),
         ("a.csv", zstandard.ZstdCompressor().compress(b"text\n"), ("csv", "zstd")),
         ("a.csv", b"BZh,text\n1,a\n", ("csv", "")),
         ("a.csv.bz2", bz2.compress(b""), ("csv", "bz2")),
@@ -267,10 +280,11 @@ def test_a_compressed_file_that_is_not_whole_is_bad_data(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"text\na\n"])
 @pytest.mark.parametrize("end", [".gz", ".zst", ".bz2"])
-def test_zero_bytes_are_no_compressed_file(end: str, tmp_path: Path) -> None:
-    (tmp_path / f"a.csv{end}").write_bytes(b"")
-    with pytest.raises(DataError, match="damaged or cut short"):
+def test_what_only_its_name_calls_compressed_is_bad_data(end: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / f"a.csv{end}").write_bytes(content)
+    with pytest.raises(DataError, match="not compressed as its name says, or damaged"):
         read_all(tmp_path / f"a.csv{end}")
 
 
@@ -303,16 +317,26 @@ def test_a_damaged_parquet_file_is_bad_data(damage: Callable[[bytes], bytes], tm
 
 
 def test_whatever_bit_of_a_parquet_file_flips_rows_are_right_or_it_is_bad_data(tmp_path: Path) -> None:
+    """Page headers and the footer have no checksum: a damaged one drops pages without a word, or ends the process."""
     path = write_parquet(tmp_path / "a.parquet", row_group_size=60)
-    data, whole = path.read_bytes(), list(map(contents, read_all(path)))
-    texts = [part[2] for part in whole]
-    for at in range(4, len(data), max(1, len(data) // 400)):
+    data, whole = path.read_bytes(), [part.texts for part in read_all(path)]
+    refused = 0
+    for at in range(0, len(data), 7):
         path.write_bytes(_flip(data, at))
         try:
-            found = [part.texts for part in read_all(path)]
+            assert [part.texts for part in read_all(path)] == whole, f"byte {at}"
         except DataError:
-            continue
-        assert found == texts or len(data) - at < 3000, f"byte {at}"  # the footer has no checksum
+            refused += 1
+    assert refused > len(data) / 7 / 2
+
+
+def test_a_page_that_arrow_passes_over_is_missed(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", row_group_size=60)
+    data = path.read_bytes()
+    at = data.index(b"\x15\x00", 50)  # the type of a page: data
+    path.write_bytes(data[:at] + b"\x15\x0e" + data[at + 2 :])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read_all(path)
 
 
 # --------------------------------------------------------------------------------------------------------- bounds
@@ -322,7 +346,7 @@ def test_whatever_bit_of_a_parquet_file_flips_rows_are_right_or_it_is_bad_data(t
 def test_a_thousand_to_one_is_refused(end: str, tmp_path: Path) -> None:
     line = b"x" * 999_999 + b"\n"
     (tmp_path / f"a.csv{end}").write_bytes(PACKERS[end](b"text\n" + line * 90))
-    with pytest.raises(DataError, match="unfolds to more than 200 times its size.*--max-expansion"):
+    with pytest.raises(DataError, match=r"unfolds to more than 200 times its size.*--max-expansion"):
         read_all(tmp_path / f"a.csv{end}")
     assert sum(part.rows_in for part in read_all(tmp_path / f"a.csv{end}", max_expansion=10**6)) == 90
 
@@ -338,10 +362,18 @@ def _dictionary_bomb(path: Path, size: int, rows: int, *, nested: bool = False) 
     return path
 
 
+def _list_bomb(path: Path, count: int) -> Path:
+    zeros = pa.Array.from_buffers(pa.int8(), count, [None, pa.py_buffer(bytes(count))])
+    lists = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), zeros)
+    pq.write_table(pa.table({"text": ["a"], "bomb": lists}), path, compression="zstd")
+    return path
+
+
 BOMBS: dict[str, Callable[[Path], Path]] = {
-    "1 MB × 2,000 rows": lambda path: _dictionary_bomb(path, 10**6, 2000),
-    "50 MB × 2,000 rows": lambda path: _dictionary_bomb(path, 5 * 10**7, 2000),
-    "1 MB × 2,000 in one row": lambda path: _dictionary_bomb(path, 10**6, 2000, nested=True),
+    "1 MB x 2,000 rows": lambda path: _dictionary_bomb(path, 10**6, 2000),
+    "50 MB x 2,000 rows": lambda path: _dictionary_bomb(path, 5 * 10**7, 2000),
+    "1 MB x 2,000 in one row": lambda path: _dictionary_bomb(path, 10**6, 2000, nested=True),
+    "40 million zeros in one row": lambda path: _list_bomb(path, 40_000_000),
 }
 
 
@@ -374,9 +406,7 @@ def test_a_dictionary_that_a_file_may_have_is_no_bomb(tmp_path: Path) -> None:
     """Few values in many rows are decoded batch by batch; each batch carries the whole dictionary, which counts once."""
     values = pa.array([f"value {k} " + "x" * 100 for k in range(5000)])
     indices = pa.array([k % 5000 for k in range(60_000)], pa.int32())
-    table = pa.table(
-        {"text": pa.array(["a"] * 60_000), "d": pa.DictionaryArray.from_arrays(indices, values)}
-    )
+    table = pa.table({"text": pa.array(["a"] * 60_000), "d": pa.DictionaryArray.from_arrays(indices, values)})
     pq.write_table(table, tmp_path / "a.parquet")
     parts = read_all(tmp_path / "a.parquet")
     assert [part.rows_in for part in parts[:-1]] == [2048] * (len(parts) - 1)
@@ -385,7 +415,7 @@ def test_a_dictionary_that_a_file_may_have_is_no_bomb(tmp_path: Path) -> None:
 def test_too_many_columns_are_refused(tmp_path: Path) -> None:
     names = [f"c{k}" for k in range(30)]
     (tmp_path / "a.csv").write_text(",".join(["text", *names]) + "\n", encoding="utf-8")
-    pq.write_table(pa.table({"text": ["a"], **dict.fromkeys(names, [1])}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["a"], **{name: [1] for name in names}}), tmp_path / "a.parquet")
     for name in ("a.csv", "a.parquet"):
         with pytest.raises(DataError, match=f"{name}.*31 columns"):
             read_all(tmp_path / name, max_columns=30)
@@ -499,7 +529,9 @@ def test_a_text_that_is_not_utf_8_is_a_reject(kind: str, tmp_path: Path) -> None
     assert (reject.row, reject.column, reject.raw) == (1, "text", b"\xff\xfe")
 
 
-def test_a_read_error_of_the_disk_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_error_of_the_disk_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from batchscore.errors import StorageError
 
     path = write_csv(tmp_path / "a.csv")

@@ -26,7 +26,7 @@ def test_the_command_reference_is_up_to_date() -> None:
 
 def test_the_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
     table = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for code in row.split(",")}
-    classes = [BatchscoreError, *BatchscoreError.__subclasses__()]
+    classes: list[type[BatchscoreError]] = [BatchscoreError, *BatchscoreError.__subclasses__()]
     codes = {error.exit_code for error in classes} - {99}  # only inbox and --skip-empty will say that
     assert codes | {0, 130, 143} == table
 
@@ -56,7 +56,19 @@ def test_the_samples_are_what_they_are_said_to_be() -> None:
     tags = {tag for row in rows for tag in row["tags"]}
     assert len(rows) >= 600
     assert len({row["id"] for row in rows}) == len(rows)
-    assert {"br", "quotes", "linebreak", "emoji", "accents", "negation", "mixed", "sarcasm", "long", "null", "empty"} <= tags
+    assert {
+        "br",
+        "quotes",
+        "linebreak",
+        "emoji",
+        "accents",
+        "negation",
+        "mixed",
+        "sarcasm",
+        "long",
+        "null",
+        "empty",
+    } <= tags
     texts = [row["text"] for row in rows if row["text"]]
     assert any("<br />" in text for text in texts)
     assert any("\r\n" in text for text in texts)

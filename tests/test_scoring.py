@@ -23,7 +23,9 @@ class FakeBackend:
 
     device, precision = "cpu", "fp32"
 
-    def __init__(self, memory: float = float("inf"), poison: int | None = None, error: Exception | None = None) -> None:
+    def __init__(
+        self, memory: float = float("inf"), poison: int | None = None, error: Exception | None = None
+    ) -> None:
         self.memory, self.poison, self.error = memory, poison, error
         self.shapes: list[tuple[int, ...]] = []
         self.released = 0
@@ -74,7 +76,13 @@ def test_results_come_back_in_input_order_whatever_the_batches(bundle: Bundle) -
 
 def test_null_empty_and_blank_texts_are_kept_without_a_prediction(bundle: Bundle) -> None:
     predictions = score_part(rows_of(["good", None, "", " \t\n", "bad"]), model_of(bundle, FakeBackend()))
-    assert predictions.status.tolist() == [Status.OK, Status.NULL_TEXT, Status.EMPTY_TEXT, Status.EMPTY_TEXT, Status.OK]
+    assert predictions.status.tolist() == [
+        Status.OK,
+        Status.NULL_TEXT,
+        Status.EMPTY_TEXT,
+        Status.EMPTY_TEXT,
+        Status.OK,
+    ]
     assert predictions.predicted.tolist()[1:4] == [-1, -1, -1]
     assert np.isnan(predictions.probabilities[1:4]).all()
     assert predictions.n_tokens.tolist() == [3, -1, -1, -1, 3]
@@ -93,7 +101,9 @@ def test_an_empty_part_has_empty_predictions(bundle: Bundle) -> None:
 
 def test_identical_texts_are_scored_once_and_counted(bundle: Bundle) -> None:
     backend = FakeBackend()
-    predictions = score_part(rows_of(["same words", "other", "same words", "same words"]), model_of(bundle, backend))
+    predictions = score_part(
+        rows_of(["same words", "other", "same words", "same words"]), model_of(bundle, backend)
+    )
     assert sum(rows for rows, _ in backend.shapes) == 2
     assert predictions.work["duplicates"] == 2
     np.testing.assert_array_equal(predictions.probabilities[0], predictions.probabilities[3])
@@ -179,7 +189,8 @@ def test_canaries_agree_with_the_model_that_made_them(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "facts", [pytest.param({"swap": True}, id="swapped labels"), pytest.param({"shift": 0.02}, id="shifted answers")]
+    "facts",
+    [pytest.param({"swap": True}, id="swapped labels"), pytest.param({"shift": 0.02}, id="shifted answers")],
 )
 def test_canaries_catch(bundle: Bundle, facts: dict[str, Any]) -> None:
     check = check_canaries(model_of(canaried(bundle, **facts), FakeBackend()))

@@ -33,6 +33,7 @@ from batchscore.tokenization import Tokenizer
 from batchscore.train_command import command
 from batchscore.training import TrainResult, TrainSettings, fitting, train
 from batchscore.training import trainer as trainer_module
+from batchscore.training.base_model import open_base, pooling_of
 from batchscore.training.data import Split, load_data
 from batchscore.training.examination import canary_rows, rows_to_choose
 from batchscore.training.labels import label_table
@@ -448,6 +449,29 @@ def test_mean_pooling_gives_the_mean_of_the_tokens_that_are_not_padding(bases: d
     torch.testing.assert_close(
         first, torch.nn.functional.layer_norm(mean, mean.shape[-1:]), atol=0.02, rtol=0
     )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "recipe", "wanted"),
+    [("distilbert", "full", "mean"), ("distilbert", "head", "first"), ("bert", "full", "first")],
+    ids=["encoder, all layers", "encoder, head alone", "already a classifier"],
+)
+def test_the_mean_is_pooled_where_all_of_an_encoder_is_trained(
+    settings: TrainSettings, bases: dict[str, Path], architecture: str, recipe: str, wanted: str
+) -> None:
+    settings = dataclasses.replace(settings, recipe=recipe, base_model=str(bases[architecture]))
+    assert pooling_of(open_base(settings), settings) == wanted
+
+
+def test_a_bundle_with_a_mean_layer_is_trained_further_as_it_is(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    first = run(settings, pooling="mean", output=tmp_path / "first")
+    second = run(settings, base_model=str(first.output))
+    layers = [
+        json.loads((r.output / "config.json").read_bytes())["num_hidden_layers"] for r in (first, second)
+    ]
+    assert layers == [3, 3]
 
 
 def test_mean_pooling_refuses_an_architecture_that_it_does_not_know() -> None:

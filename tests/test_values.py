@@ -19,6 +19,8 @@ from flow import flow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchscore.config import ReadSettings
+
 HOSTILE = [
     "007",
     "1e5",
@@ -164,7 +166,10 @@ def test_every_type_has_a_text_in_csv_and_json(tmp_path: Path) -> None:
         "double": "1e+300",
     }
     assert {name: first[name] for name in expected} == expected
-    assert (second["timestamp_s_far"], second["date"]) == ("10000000000000000", "1000000000")  # as numbers: ms, days
+    assert (second["timestamp_s_far"], second["date"]) == (
+        "10000000000000000",
+        "1000000000",
+    )  # as numbers: ms, days
     lines = flow(tmp_path / "json", tmp_path / "in.parquet", output_format="jsonl").only.read_bytes()
     values = json.loads(lines.splitlines()[0])
     assert values["uint64"] == 2**64 - 1
@@ -177,7 +182,9 @@ def test_floats_beyond_numbers_stay_told_apart(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"] * 5, "x": column}), tmp_path / "in.parquet")
     out = flow(tmp_path / "csv", tmp_path / "in.parquet", output_format="csv").only
     assert [row[1] for row in _csv_rows(out)[1:]] == ["0.1", "nan", "inf", "-inf", ""]
-    lines = flow(tmp_path / "json", tmp_path / "in.parquet", output_format="jsonl").only.read_bytes().splitlines()
+    lines = (
+        flow(tmp_path / "json", tmp_path / "in.parquet", output_format="jsonl").only.read_bytes().splitlines()
+    )
     assert [json.loads(line)["x"] for line in lines] == [0.1, None, "inf", "-inf", None]
 
 
@@ -258,18 +265,21 @@ def test_json_values_are_their_own_text_in_another_format(tmp_path: Path, output
 CELLS = st.one_of(
     st.sampled_from(HOSTILE),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
-    st.text("\",;\r\n\t =a", max_size=8),
+    st.text('",;\r\n\t =a', max_size=8),
 )
 ROWS = st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=25)
 
 
 @SMALL
-@given(rows=ROWS, terminator=st.sampled_from(["\n", "\r\n"]), part_rows=st.integers(1, 9), quote_all=st.booleans())
+@given(
+    rows=ROWS,
+    terminator=st.sampled_from(["\n", "\r\n"]),
+    part_rows=st.integers(1, 9),
+    quote_all=st.booleans(),
+)
 def test_csv_rows_are_conserved_in_order_and_equal(
     rows: list[tuple[str, str, str]], terminator: str, part_rows: int, quote_all: bool
 ) -> None:
-    from batchscore.config import ReadSettings
-
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "in.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -278,14 +288,14 @@ def test_csv_rows_are_conserved_in_order_and_equal(
             )
             writer.writerow(["text", "id", "note"])
             # csv.writer of Python 3.11 leaves a lone \r unquoted; such rows are not what this law is about
-            rows = [tuple(cell if quote_all else cell.replace("\r", " ") for cell in row) for row in rows]
-            writer.writerows(rows)
+            plain = [[cell if quote_all else cell.replace("\r", " ") for cell in row] for row in rows]
+            writer.writerows(plain)
         read = ReadSettings(part_rows=part_rows, delimiter=",")
         result = flow(Path(name) / "out", path, read=read)
-        assert [tuple(row[:3]) for row in _csv_rows(result.only)[1:]] == rows
+        assert [row[:3] for row in _csv_rows(result.only)[1:]] == plain
         assert [row for part in result.rows for row in part.row] == list(range(len(rows)))
         table = pq.read_table(flow(Path(name) / "pq", path, read=read, output_format="parquet").only)
-        assert [tuple(row.values())[:3] for row in table.to_pylist()] == rows
+        assert [list(row.values())[:3] for row in table.to_pylist()] == plain
 
 
 # A broken quote costs the bad rows right behind it too; see test_delimited.
@@ -298,15 +308,17 @@ BAD_ROWS = [b"too,few\n", b"too,many,cells,here\n", b"nul,\0,x\n", b"latin,\xe9,
     part_rows=st.integers(1, 9),
 )
 def test_exactly_the_corrupt_rows_are_rejected(marks: list[int | None], part_rows: int) -> None:
-    from batchscore.config import ReadSettings
-
     lines = [b"row %d,a,b\n" % k if mark is None else BAD_ROWS[mark] for k, mark in enumerate(marks)]
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "in.csv"
         path.write_bytes(b"text,x,z\n" + b"".join(lines))
         result = flow(Path(name) / "out", path, read=ReadSettings(part_rows=part_rows))
-        assert result.raw_rejects() == [line for line, mark in zip(lines, marks, strict=True) if mark is not None]
-        assert [reject["row"] for reject in result.rejects] == [k for k, m in enumerate(marks) if m is not None]
+        assert result.raw_rejects() == [
+            line for line, mark in zip(lines, marks, strict=True) if mark is not None
+        ]
+        assert [reject["row"] for reject in result.rejects] == [
+            k for k, m in enumerate(marks) if m is not None
+        ]
         kept = [f"row {k}" for k, mark in enumerate(marks) if mark is None]
         assert [row[0] for row in _csv_rows(result.only)[1:]] == kept
         assert result.plan.rows == len(marks)
@@ -329,8 +341,6 @@ def test_parquet_rows_are_conserved_in_order_and_equal(
     part_rows: int,
     as_dictionary: bool,
 ) -> None:
-    from batchscore.config import ReadSettings
-
     texts, notes, lists = zip(*rows, strict=True) if rows else ((), (), ())
     note = pa.array(notes, pa.string())
     table = pa.table(

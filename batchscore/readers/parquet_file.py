@@ -29,7 +29,10 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         raise DataError(
             f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
         )
-    unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise EOFError("its row groups do not have as many rows as the file")
+    unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
     return Layout(columns=tuple(Column(field.name, _kind(field.type)) for field in schema))
@@ -101,9 +104,12 @@ def _group_batches(source: Source, settings: ReadSettings, skip: int) -> Iterato
                 continue
             at_once = rows_at_once(source, file, group, settings.max_expansion)
             for batch in file.iter_batches(at_once, row_groups=[group]):
+                rows -= batch.num_rows
                 dropped = min(skip, batch.num_rows)
                 skip -= dropped
                 yield batch.slice(dropped)
+            if rows:  # a page whose header is damaged may be passed over without a word
+                raise EOFError(f"row group {group} lacks {rows} of its rows")
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

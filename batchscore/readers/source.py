@@ -61,9 +61,11 @@ def identify(path: Path, given_format: str | None = None) -> Source:
     source = Source(path, given_format or format_of_name(path.name) or "", "")
     with reading(source), path.open("rb") as file:
         magic = file.read(10)
-        if not magic and plain_name(path.name) != path.name:
-            raise EOFError("0 bytes are no compressed file")
     compression = next((kind for kind, start in _MAGIC.items() if start.match(magic)), "")
+    if not compression and plain_name(path.name) != path.name:
+        raise DataError(
+            f"{printable(path)} is not compressed as its name says, or damaged. Rename it, or get a whole copy of it."
+        )
     source = source._replace(compression=compression)
     if not source.format:
         with reading(source), open_bytes(source) as stream:

@@ -7,6 +7,7 @@ gigabytes, in one batch of rows or, within a list, in a single row.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ FREE_BYTES = 64 * 2**20
 """A small file may unfold to this much whatever its ratio."""
 _MOST_ROWS = 128
 _BYTES_AT_ONCE = 64 * 2**20
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 
 
 @contextlib.contextmanager
@@ -33,11 +34,14 @@ def open_parquet(source: Source, **options: Any) -> Iterator[pq.ParquetFile]:
 
 
 class _Leaf(NamedTuple):
-    """One column chunk of a row group; ``width`` is the largest number of bytes that one of its values may take."""
+    """One column chunk of a row group, described by the schema; ``chunk`` is what the footer says of it."""
 
-    chunk: Any
+    path: str
+    kind: str
+    length: int
+    """Bytes of a value of fixed length."""
     is_repeated: bool
-    width: int
+    chunk: Any
 
 
 def unfolds_beyond(source: Source, max_expansion: int) -> DataError:
@@ -59,47 +63,58 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
     Raises:
         DataError: the lists of a single row may unfold beyond what is allowed.
     """
+    leaves = _leaves(file, group)
+    widths = {leaf.path: _fixed_width(leaf) for leaf in leaves}
+    _refuse_lists(leaves, widths, source, max_expansion)
     metadata = file.metadata.row_group(group)
-    leaves = _leaves(source, file, group)
-    repeated = sum(leaf.chunk.num_values * leaf.width for leaf in leaves if leaf.is_repeated)
-    if repeated > allowed_bytes(source, max_expansion):
-        raise unfolds_beyond(source, max_expansion)
-    average = metadata.total_byte_size // max(metadata.num_rows, 1)
-    widest = average + sum(leaf.width for leaf in leaves if not leaf.is_repeated)
-    return max(1, min(_MOST_ROWS, _BYTES_AT_ONCE // max(int(widest), 1)))
+    if _MOST_ROWS * metadata.total_byte_size > _BYTES_AT_ONCE or any(leaf.is_repeated for leaf in leaves):
+        widths |= _widest_values(source, leaves, group)
+        _refuse_lists(leaves, widths, source, max_expansion)
+    average = int(metadata.total_byte_size) // max(int(metadata.num_rows), 1)
+    widest = average + sum(widths[leaf.path] for leaf in leaves if not leaf.is_repeated)
+    return max(1, min(_MOST_ROWS, _BYTES_AT_ONCE // max(widest, 1)))
 
 
-def _leaves(source: Source, file: pq.ParquetFile, group: int) -> list[_Leaf]:
+def _leaves(file: pq.ParquetFile, group: int) -> list[_Leaf]:
+    # Asked for no rows, Arrow goes through the footer of every column and reports damage that column() dies of.
+    next(iter(file.reader.iter_batches(0, row_groups=[group])), None)
     metadata = file.metadata.row_group(group)
-    chunks = [metadata.column(index) for index in range(metadata.num_columns)]
-    paths = [chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
-    is_small = _MOST_ROWS * metadata.total_byte_size <= _BYTES_AT_ONCE
-    has_lists = any(file.schema.column(index).max_repetition_level for index in range(len(chunks)))
-    values = _widest_values(source, paths, group) if paths and (has_lists or not is_small) else {}
+    columns = [file.schema.column(index) for index in range(metadata.num_columns)]
     return [
-        _Leaf(chunk, file.schema.column(index).max_repetition_level > 0, _width(chunk, file, index, values))
-        for index, chunk in enumerate(chunks)
+        _Leaf(
+            path=column.path,
+            kind=column.physical_type,
+            length=column.length,
+            is_repeated=column.max_repetition_level > 0,
+            chunk=metadata.column(index),
+        )
+        for index, column in enumerate(columns)
     ]
 
 
-def _width(chunk: Any, file: pq.ParquetFile, index: int, values: dict[str, int]) -> int:
-    if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
-        return int(file.schema.column(index).length)
-    if chunk.physical_type != "BYTE_ARRAY":
-        return _WIDTHS[chunk.physical_type]
-    if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value may repeat all of the one before it
-        return int(chunk.total_uncompressed_size)
-    return values.get(chunk.path_in_schema, 0)
+def _refuse_lists(leaves: list[_Leaf], widths: dict[str, int], source: Source, max_expansion: int) -> None:
+    size = sum(leaf.chunk.num_values * widths[leaf.path] for leaf in leaves if leaf.is_repeated)
+    if size > allowed_bytes(source, max_expansion):
+        raise unfolds_beyond(source, max_expansion)
 
 
-def _widest_values(source: Source, paths: list[str], group: int) -> dict[str, int]:
-    """Bytes of the longest value in the dictionary of each column chunk, which is read without unfolding it."""
+def _fixed_width(leaf: _Leaf) -> int:
+    """Bytes of a value; of one of any length at least those of its place."""
+    return int(leaf.length) if leaf.kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[leaf.kind]
+
+
+def _widest_values(source: Source, leaves: list[_Leaf], group: int) -> dict[str, int]:
+    """Bytes of the longest value in the dictionary of each chunk of strings, which is read without unfolding it."""
+    paths = [leaf.path for leaf in leaves if leaf.kind == "BYTE_ARRAY"]
+    widths = dict.fromkeys(paths, 0)
     with open_parquet(source, read_dictionary=paths) as file:
-        first = {path: next(file.iter_batches(1, row_groups=[group], columns=[path]), None) for path in paths}
-    return {
-        path: max((_longest(column) for column in batch.columns), default=0) if batch else 0
-        for path, batch in first.items()
-    }
+        for path in paths:
+            for batch in itertools.islice(file.iter_batches(1, row_groups=[group], columns=[path]), 1):
+                widths[path] = max(map(_longest, batch.columns), default=0)
+    for leaf in leaves:
+        if "DELTA_BYTE_ARRAY" in leaf.chunk.encodings:  # a value may repeat all of the one before it
+            widths[leaf.path] = int(leaf.chunk.total_uncompressed_size)
+    return widths
 
 
 def _longest(array: pa.Array) -> int:

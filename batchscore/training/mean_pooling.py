@@ -14,6 +14,8 @@ from typing import Any
 from batchscore.errors import UsageError
 
 _ABOVE_RESIDUAL = 1024.0
+MODEL_TYPES = frozenset(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"))
+"""Architectures of which this is known to hold."""
 _LAYERS = ("encoder.layer", "transformer.layer")
 """Where BERT and its kin, and DistilBERT, keep their layers."""
 _VALUES = ("attention.self.value.weight", "attention.v_lin.weight")

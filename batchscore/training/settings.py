@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-POOLINGS = ("first", "mean")
-
 
 class Recipe(NamedTuple):
     """How a kind of training goes where nothing else was asked for."""
@@ -26,7 +24,7 @@ class Recipe(NamedTuple):
 
 _ANY = 2**63
 RECIPES = {
-    "full": Recipe(5e-5, 16, 0.1, ((200, 10), (1000, 5), (4000, 4), (_ANY, 3)), is_whole=True),
+    "full": Recipe(5e-5, 16, 0.1, ((200, 10), (4000, 4), (_ANY, 3)), is_whole=True),
     "head": Recipe(2e-3, 4, 0.0, ((_ANY, 1),), is_whole=False),
 }
 WEIGHT_DECAY = 0.01
@@ -55,17 +53,18 @@ class TrainSettings:
     label_column: str | None = None
     label_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Given value → label name; values with one name become one label."""
-    pooling: str = "first"
+    pooling: str | None = None
+    """What the head sees, ``first`` or ``mean``; ``None`` is what recipe and base model suggest."""
     long_text: str = "head"
     force: bool = False
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        """The numbers that a training on ``rows`` rows uses."""
+    def resolved(self, rows: int, pooling: str) -> Hyperparameters:
+        """The numbers that a training on ``rows`` rows uses, with the ``pooling`` that the base model allows."""
         recipe = RECIPES[self.recipe]
         epochs = next(epochs for below, epochs in recipe.epochs if rows < below)
         return Hyperparameters(
             recipe=self.recipe,
-            pooling=self.pooling,
+            pooling=pooling,
             epochs=float(self.epochs if self.epochs is not None else epochs),
             learning_rate=self.learning_rate if self.learning_rate is not None else recipe.learning_rate,
             batch_size=self.batch_size or recipe.batch_size,

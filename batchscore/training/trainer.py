@@ -23,6 +23,7 @@ from batchscore.training.base_model import (
     load_classifier,
     load_tokenizer,
     open_base,
+    pooling_of,
     save_classifier,
 )
 from batchscore.training.card import card
@@ -74,7 +75,7 @@ def train(
     with workplace(settings.output, settings.force) as work:
         data = load_data(settings)
         base = open_base(settings)
-        plan = settings.resolved(len(data.train))
+        plan = settings.resolved(len(data.train), pooling_of(base, settings))
         _tell_data(data, plan, base, tell)
         bar = progress(round(plan.epochs * len(data.train)) + len(data.evaluation))
         try:
@@ -125,8 +126,8 @@ def _tell_data(data: TrainingData, plan: Hyperparameters, base: Bundle, tell: Te
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
     tell(
         f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); labels "
-        f"{printable(', '.join(data.labels))}; recipe {plan.recipe}: {plan.epochs:g} epochs at {plan.learning_rate:g}, "
-        f"batches of {plan.batch_size}, texts cut at {base.max_length} tokens"
+        f"{printable(', '.join(data.labels))}; recipe {plan.recipe}, pooling {plan.pooling}: {plan.epochs:g} epochs "
+        f"at {plan.learning_rate:g}, batches of {plan.batch_size}, texts cut at {base.max_length} tokens"
     )
 
 
