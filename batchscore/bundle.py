@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,7 +319,7 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
 
 
 def _are_canaries(canaries: Any, labels: Any) -> bool:
-    """Whether each text has a probability for each label."""
+    """Whether each text has a probability for each label, and its likeliest label the name that it had."""
     if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
         return False
     rows: Any = canaries.get("probabilities")
@@ -328,7 +328,17 @@ def _are_canaries(canaries: Any, labels: Any) -> bool:
         and len(rows) == len(canaries["texts"])
         and all(len(row) == len(labels) for row in rows)
         and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
+        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
     )
+
+
+def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+    """The likeliest label of each row, by name; a bundle keeps them, so that swapped names are noticed.
+
+    >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
+    ['no', 'yes']
+    """
+    return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
 
 
 def _all(kind: Any, values: object) -> bool:

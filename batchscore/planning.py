@@ -49,7 +49,7 @@ _KNOWN_NAMES = {
         *("text", "review", "review_text", "reviewtext", "content", "body", "comment"),
         *("sentence", "message", "document"),
     },
-    "label": {"label", "labels", "sentiment", "target", "class", "category", "given_label", "y"},
+    "label": {"label", "labels", "sentiment", "target", "class", "given_label"},
     "id": {"id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx"},
 }
 _TEXT_KINDS = {"string", "null", "mixed"}

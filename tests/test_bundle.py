@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchscore.bundle import FACTS, longest_input, open_bundle, seal
+from batchscore.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
 from batchscore.config import ComputeSettings
 from batchscore.errors import BatchscoreError, DataError, ModelError, NoInputError
 from batchscore.inspection import inspect, verify
@@ -222,6 +222,18 @@ def test_swapped_labels_in_a_manifest_made_again_are_refused(bundle: Path) -> No
     swap_labels(bundle)
     reseal(bundle)
     with pytest.raises(ModelError, match=r"the labels in config\.json and batchscore\.json differ"):
+        open_bundle(str(bundle))
+
+
+def test_labels_swapped_everywhere_are_refused_by_the_names_that_the_canaries_had(bundle: Path) -> None:
+    facts = json.loads((bundle / FACTS).read_bytes())
+    canaries, labels = facts["canaries"], facts["labels"]
+    canaries["predicted"] = predicted_names(canaries["probabilities"], labels)
+    reseal(bundle, canaries=canaries)
+    open_bundle(str(bundle))
+    swap_labels(bundle)
+    reseal(bundle, labels=labels[::-1])
+    with pytest.raises(ModelError, match="canaries is missing or cannot be meant"):
         open_bundle(str(bundle))
 
 

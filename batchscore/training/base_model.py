@@ -138,6 +138,10 @@ def save_classifier(model: Any, tokenizer: Any, base: Bundle, folder: Path) -> N
         setattr(model.config, name, value)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for weights in folder.glob(
+        "*.safetensors"
+    ):  # written for their owner alone; the others are as the umask has it
+        weights.chmod((folder / "config.json").stat().st_mode & 0o777)
 
 
 def _missing_of_base(model: Any, info: Any, base: Bundle) -> set[str]:

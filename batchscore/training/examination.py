@@ -11,7 +11,7 @@ import numpy as np
 
 from batchscore.backends import open_backend
 from batchscore.backends.torch_backend import faster_precisions
-from batchscore.bundle import N_CANARIES, Bundle, open_bundle
+from batchscore.bundle import N_CANARIES, Bundle, open_bundle, predicted_names
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
 from batchscore.loading import DEFAULT_BATCH_TOKENS
@@ -172,7 +172,8 @@ def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
     model = _load(bundle, "cpu", "fp32")
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities
-    return {"texts": list(texts), "probabilities": [[float(p) for p in row] for row in probabilities]}
+    rows = [[float(p) for p in row] for row in probabilities]
+    return {"texts": list(texts), "probabilities": rows, "predicted": predicted_names(rows, bundle.labels)}
 
 
 def _examples(
