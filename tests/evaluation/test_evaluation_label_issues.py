@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from evaluation_samples import Sample, random_sample
 
-from batchscore.errors import UsageError
 from batchscore.evaluation import LabelIssues, label_quality
 
 BATCHES = 7
@@ -114,9 +112,3 @@ def test_label_quality_is_cleanlabs_default_score() -> None:
     ours = label_quality(given, probabilities.astype(np.float32))
     assert ours.dtype == np.float32
     assert np.array_equal(ours, rank.get_label_quality_scores(given, probabilities))
-
-
-def test_without_cleanlab_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cleanlab.experimental.label_issues_batched", None)
-    with pytest.raises(UsageError, match=r"pip install 'batchscore\[labels\]'"):
-        LabelIssues(2)
