@@ -70,7 +70,7 @@ def check_comparison(run: Path, before: pd.DataFrame, after: pd.DataFrame) -> di
     assert (told["fixed"], told["broken"]) == ((~was & now).sum(), (was & ~now).sum())
     assert told["accuracy_before"]["value"] == pytest.approx(was.mean())
     assert told["accuracy_after"]["value"] == pytest.approx(now.mean())
-    return told
+    return dict(told)
 
 
 def test_rows_are_matched_by_id_whatever_their_order_file_and_format(

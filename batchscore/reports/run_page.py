@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.reports import run_charts, run_tables, verdict
-from batchscore.reports.formats import moment, percent, shown
+from batchscore.reports.formats import moment, percent, rows, shown
 from batchscore.reports.pages import render
 
 
@@ -92,7 +92,10 @@ def _compared(metrics: Mapping[str, Any]) -> str:
     both = metrics.get("comparison")
     if not both:
         return ""
-    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's."
+    way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
+    if not both["rows"]:
+        return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples."
+    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, rows matched {way}."
     if both["evaluated"]:
         chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
         text += (
@@ -100,5 +103,12 @@ def _compared(metrics: Mapping[str, Any]) -> str:
             f"p = {both['p_value']:.2g}); {both['both_wrong_changed']:,} are wrong in another way."
         )
     if both["not_compared"]:
-        text += f" {both['not_compared']:,} rows could not be compared."
+        text += f" {rows(both['not_compared'])} had no prediction in one of the runs."
+    if both.get("unmatched"):
+        text += f" {rows(both['unmatched'])} of this run had no counterpart"
+        text += (
+            f", {both['ambiguous']:,} of them because their id stood there more than once."
+            if both.get("ambiguous")
+            else "."
+        )
     return text

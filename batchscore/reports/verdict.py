@@ -16,6 +16,8 @@ from batchscore.evaluation.significance import two_proportion_p
 from batchscore.reports.formats import interval, number, percent, points, rows, shown
 
 Metrics = Mapping[str, Any]
+_LEAST_MATCHED = 0.5
+"""Share of the labelled rows that must have been in the earlier run for the same rows to stand for all."""
 _CLEAR = 0.05
 """A change is called one below this p-value."""
 NOT_SHARES = ("log_loss", "brier", "drift")
@@ -98,7 +100,8 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
 def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
     """How accuracy changed: on the same rows if they were compared, else between two samples, else as expected."""
     compared = metrics.get("comparison") or {}
-    if compared.get("accuracy_before") and compared.get("accuracy_after"):
+    is_enough = compared.get("evaluated", 0) >= _LEAST_MATCHED * metrics["counts"]["evaluated"]
+    if is_enough and compared.get("accuracy_before") and compared.get("accuracy_after"):
         before, after = compared["accuracy_before"]["value"], compared["accuracy_after"]["value"]
         return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR)
     if baseline is None:
