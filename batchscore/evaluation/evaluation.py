@@ -110,7 +110,7 @@ class Evaluation:
         {precision, recall, f1, support, roc_auc, average_precision}}, ``confusion_matrix`` {labels, counts: given x
         predicted}, ``precision_recall`` {label: {recall, precision}} of the four labels of most rows; ``calibration``
         {ece, bins, temperature, before: {ece, bins} or None}, None likewise; ``coverage`` [{threshold, rows, share, evaluated,
-        accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
+        accuracy, expected_accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
         observed} or None}, None without scored rows; ``histograms`` {probability, n_tokens, predicted_labels,
         truncated}; ``slices`` [{column, value, rows, evaluated, accuracy, expected_accuracy, p_value, worse}].
         """

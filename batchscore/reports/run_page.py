@@ -33,7 +33,8 @@ def render_run(
         counts=run_tables.counts(metrics, baseline),
         gates=run_tables.gates(metrics),
         quality=run_tables.quality(metrics, baseline),
-        estimate=_estimate(metrics),
+        estimate=_estimate(metrics, baseline),
+        has_labels=has_labels,
         labels=run_tables.labels(metrics, baseline) if has_labels else None,
         confusion=run_tables.confusion(metrics) if has_labels else None,
         figures=list(run_charts.confidence(metrics)),
@@ -66,7 +67,7 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _estimate(metrics: Mapping[str, Any]) -> str:
+def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
     """What expected accuracy is, and how it compares with the truth where both are known."""
     expected = metrics["expected_accuracy"]
     if not expected:
@@ -75,14 +76,20 @@ def _estimate(metrics: Mapping[str, Any]) -> str:
     text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
     text += (
         f"; its interval allows for the calibration error of {percent(error)} measured in training."
-        if error
-        else "."
+        if error is not None
+        else ". How honest these are was never measured for this model: the estimate may be far off."
     )
     beside = expected.get("evaluated")
     if beside:
         text += (
             f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
             f"{percent(beside['observed']['value'])} were right."
+        )
+    then = ((baseline or {}).get("expected_accuracy") or {}).get("evaluated")
+    if then and not beside:
+        text += (
+            f" In the earlier run, on {rows(then['rows'])} with a label, it was {percent(then['expected'])}; "
+            f"{percent(then['observed']['value'])} were right."
         )
     return text
 

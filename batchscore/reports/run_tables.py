@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -84,7 +83,7 @@ _METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "roc_auc": ("ROC-AUC", ("quality", "roc_auc"), 1),
     "average_precision": ("average precision", ("quality", "average_precision"), 1),
     "ece": ("calibration error (15 bins)", ("calibration", "ece"), -1),
-    "ece_before": ("before its temperature", ("calibration", "before", "ece"), -1),
+    "ece_before": ("the same before temperature scaling", ("calibration", "before", "ece"), -1),
     "log_loss": ("log loss", ("quality", "log_loss"), -1),
     "brier": ("Brier score", ("quality", "brier"), -1),
 }
@@ -196,11 +195,18 @@ def coverage(metrics: Metrics) -> Table:
             f"{row['threshold']:g}",
             number(row["rows"]),
             percent(row["share"]),
+            percent(row.get("expected_accuracy")),
             *([percent(_at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
         ]
         for row in metrics["coverage"]
     ]
-    head = ["accept from", "rows", "of all", *(["accuracy", "95 % interval"] if has_labels else [])]
+    head = [
+        "accept from",
+        "rows",
+        "of all",
+        "expected accuracy",
+        *(["accuracy", "95 % interval"] if has_labels else []),
+    ]
     return Table(head, lines, words=0)
 
 
@@ -214,7 +220,7 @@ def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
 
 
 def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    chosen = list(entries)
+    chosen = _by_number(entries)
     if len(chosen) > _MOST_SLICES:
         chosen = sorted(chosen, key=lambda e: (not _is_flagged(e), -e["rows"]))[
             : max(_MOST_SLICES, sum(map(_is_flagged, chosen)))
@@ -236,6 +242,14 @@ def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     ]
     note = _more(len(entries), len(chosen), "values")
     return Table(head, lines, note=note)
+
+
+def _by_number(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As they are; where all values are numbers, in the order of these."""
+    try:
+        return sorted(entries, key=lambda entry: float(entry["value"]))
+    except ValueError:
+        return list(entries)
 
 
 def _slice_name(value: str) -> str:
@@ -368,7 +382,7 @@ def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if facts.get("seconds") is not None:
         yield "took", duration(facts["seconds"])
     if work.get("rows_per_second"):
-        yield "rows a second", f"{number(work['rows_per_second'])} from start to finish"
+        yield "rows a second", f"{work['rows_per_second']:,.1f} from start to finish"
     if work.get("tokens_per_second"):
         yield "tokens a second", f"{round(work['tokens_per_second']):,} while scoring"
     if work.get("padding_share") is not None:
@@ -380,7 +394,18 @@ def _words(key: object) -> str:
 
 
 def _plain(value: Any) -> str:
-    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 200)
+    return shown(_said(value), 200)
+
+
+def _said(value: Any) -> str:
+    """A JSON value in words: ``labels changed 0, largest change 0.001``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {_said(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[dict[str, Any]]:

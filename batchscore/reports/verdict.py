@@ -164,6 +164,11 @@ def _headline(metrics: Metrics, change: Change | None) -> str:
         return "It ran, but there was no row to score."
     if change is not None:
         shifted = ", but the rows have clearly shifted" if _is_shifted(metrics) else ""
+        if change.what.startswith("expected"):
+            return (
+                f"It ran. No labels came along; by its own estimate the model is {change}: {change.what} "
+                f"{percent(change.after)}, before {percent(change.before)}{shifted}."
+            )
         return f"It ran, and the model is {change}: {change.what} {percent(change.after)}, before {percent(change.before)}{shifted}."
     if quality:
         return f"It ran: accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})."
