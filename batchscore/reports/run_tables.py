@@ -19,7 +19,7 @@ from batchscore.reports.formats import (
     signed,
 )
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import NOT_SHARES, Metrics, confusions_of, gate_value
+from batchscore.reports.verdict import DISTRIBUTIONS, NOT_SHARES, Metrics, confusions_of, gate_value
 
 _MOST_LABELS = 50
 _MATRIX_LABELS = 12
@@ -41,14 +41,6 @@ _COUNTS = {
     "unlabelled": "unlabelled",
     "unknown_label": "unknown label",
 }
-_DISTRIBUTIONS = {
-    "predicted_labels": "predicted labels",
-    "probability": "probability",
-    "n_tokens": "text length",
-    "truncated": "truncation",
-}
-
-
 _COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
 
 
@@ -304,7 +296,7 @@ def drift(metrics: Metrics) -> Table | None:
         return None
     lines: list[list[str | Cell]] = [
         [
-            _DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
+            DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
             Cell(each["verdict"], "look" if each["verdict"].startswith("clear") else ""),
             number(each["psi"]),
             number(each["ks"]),

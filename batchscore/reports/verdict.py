@@ -21,7 +21,14 @@ _LEAST_MATCHED = 0.5
 _CLEAR = 0.05
 """A change is called one below this p-value."""
 NOT_SHARES = ("log_loss", "brier", "drift")
-_DRIFTS = dict(zip(VERDICTS, ("no change", "a small shift", "a clear shift"), strict=True))
+_DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
+DISTRIBUTIONS = {
+    "predicted_labels": "predicted labels",
+    "probability": "probability",
+    "n_tokens": "text length",
+    "truncated": "truncation",
+}
+"""What drift is measured on, in words."""
 SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
 """What the columns of slices that are always there are called on a page."""
 _LEFT_OUT = {
@@ -163,7 +170,7 @@ def _headline(metrics: Metrics, change: Change | None) -> str:
     if not counts["scored"]:
         return "It ran, but there was no row to score."
     if change is not None:
-        shifted = ", but the rows have clearly shifted" if _is_shifted(metrics) else ""
+        shifted = f", but with {_shift(metrics)}" if _is_shifted(metrics) else ""
         if change.what.startswith("expected"):
             return (
                 f"It ran. No labels came along; by its own estimate the model is {change}: {change.what} "
@@ -190,8 +197,8 @@ def _did_it_run(metrics: Metrics) -> Answer:
 
 def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     question = "Is it as good as before?"
-    drift = (metrics.get("drift") or {}).get("verdict")
-    seen = "" if drift in (None, NOTHING_TO_COMPARE) else f" The rows themselves show {_DRIFTS[drift]}."
+    shift = _shift(metrics)
+    seen = f" There is {shift}." if shift else ""
     if change is None:
         return Answer(
             "How good is it?", f"{_how_good(metrics)} No earlier run was compared.{seen}", Level.GOOD
@@ -206,6 +213,18 @@ def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     estimate = " (estimates, without labels)" if change.what.startswith("expected") else ""
     text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {moved}{tail}{estimate}.{seen}"
     return Answer(question, text, Level.LOOK if _is_shifted(metrics) else change.level)
+
+
+def _shift(metrics: Metrics) -> str:
+    """What drifted, by the worst verdict: ``a clear shift in probability``; nothing where nothing could be compared."""
+    report = metrics.get("drift") or {}
+    verdict = report.get("verdict")
+    if verdict in (None, NOTHING_TO_COMPARE):
+        return ""
+    if verdict == VERDICTS[0]:
+        return "no drift"
+    names = [DISTRIBUTIONS[d["distribution"]] for d in report["distributions"] if d["verdict"] == verdict]
+    return f"{_DRIFTS[verdict]} in {', '.join(names)}"
 
 
 def _is_shifted(metrics: Metrics) -> bool:
