@@ -166,8 +166,18 @@ def main() -> None:
     "--fail-under", multiple=True, metavar="METRIC=X", help="Quality gate, e.g. accuracy=0.85. Repeatable."
 )
 @_option(
+    "--fail-over",
+    multiple=True,
+    metavar="METRIC=X",
+    help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
+)
+@_option(
     "--baseline", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare with an earlier run."
 )
+@_option(
+    "--slice-column", multiple=True, metavar="NAME", help="Break accuracy down by this column. Repeatable."
+)
+@_option("--no-text", is_flag=True, help="Leave texts out of report.html.")
 @_option("--engine", default="local", show_default=True, metavar="local", help="Where parts run.")
 @_option("--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]")
 @_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
@@ -230,7 +240,10 @@ def _score_settings(**options: Any) -> ScoreSettings:
         long_text=options["long_text"],
         max_rejects=Allowance.parse(options["max_rejects"]),
         fail_under=tuple(options["fail_under"]),
+        fail_over=tuple(options["fail_over"]),
         baseline=options["baseline"],
+        slice_columns=tuple(dict.fromkeys(options["slice_column"])),
+        with_text=not options["no_text"],
         engine=options["engine"],
         limit=options["limit"],
         dry_run=options["dry_run"],
@@ -261,7 +274,9 @@ def _show(result: RunResult, *, quiet: bool, as_json: bool) -> None:
         for line in _lines(result, counts, quality):
             click.echo(line)
     if as_json:
-        gates = {gate["metric"]: gate["passed"] for gate in result.metrics.get("gates", [])}
+        gates: dict[str, bool] = {}
+        for gate in result.metrics.get("gates", []):  # a metric may have several
+            gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
         failed = counts.get("failed", 0)
         summary = {
             "status": result.status,

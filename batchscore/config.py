@@ -100,7 +100,12 @@ class ScoreSettings:
     """``None``: as the bundle says, else ``head``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_under: tuple[str, ...] = ()
+    fail_over: tuple[str, ...] = ()
     baseline: Path | None = None
+    slice_columns: tuple[str, ...] = ()
+    """Input columns whose values the accuracy is broken down by."""
+    with_text: bool = True
+    """Whether texts of reviews may stand on the page."""
     engine: str = "local"
     limit: int | None = None
     dry_run: bool = False
@@ -113,17 +118,29 @@ class ScoreSettings:
         How many rejects are allowed, which folder is written and how loudly is not among them: a run that stopped for
         its rejects goes on where it was when more are allowed.
         """
+        return {**self.part_options(), **self.report_options()}
+
+    def part_options(self) -> dict[str, Any]:
+        """The options that what is staged, or planned, depends on."""
         return {
             "label_map": dict(sorted(self.label_map.items())),
             "read": dataclasses.asdict(self.read),
             "compute": dataclasses.asdict(self.compute),
             "output_format": self.output_format,
             "long_text": self.long_text,
-            "fail_under": list(self.fail_under),
-            "baseline": str(self.baseline) if self.baseline else None,
+            "slice_columns": list(self.slice_columns),
             "engine": self.engine,
             "limit": self.limit,
             "prefix": self.prefix,
+        }
+
+    def report_options(self) -> dict[str, Any]:
+        """The options that only the metrics and the page depend on: a killed run may go on with others."""
+        return {
+            "fail_under": list(self.fail_under),
+            "fail_over": list(self.fail_over),
+            "baseline": str(self.baseline) if self.baseline else None,
+            "with_text": self.with_text,
         }
 
 

@@ -11,20 +11,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore import mismatches
-from batchscore.errors import NoInputError, printable
+from batchscore.baselines import AMBIGUOUS, Baseline, match_rows
+from batchscore.columns import texts_of
 from batchscore.evaluation import (
+    Comparison,
     Distributions,
     Evaluation,
     LabelIssues,
+    SliceChanges,
     evaluate_gates,
     flat_metrics,
     measure_drift,
-    parse_gate,
+    parse_gates,
 )
 from batchscore.inputs import output_names
 from batchscore.parts import StagedPart, read_part
@@ -102,13 +105,21 @@ class Staging:
 class Finish:
     """Builds the final files of one run and puts them in place."""
 
-    def __init__(self, staging: Staging, plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        plan: Plan,
+        bundle: Bundle,
+        settings: ScoreSettings,
+        baseline: Baseline | None = None,
+    ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
+        self._baseline = baseline
 
-    def run(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, tell_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
 
-        ``facts`` goes into ``run.json``.
+        ``tell_facts`` makes ``run.json`` from the counts of rows when all else is built, so that it knows how long that took.
         """
         remove_tree(self._staging.final)
         make_folder(self._staging.final / "predictions")
@@ -127,8 +138,11 @@ class Finish:
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / "metrics.json", to_json(metrics))
-        write_bytes(self._staging.final / "run.json", to_json({**facts, "counts": metrics["counts"]}))
-        write_bytes(self._staging.final / "report.html", render_run(facts, metrics, worst).encode())
+        facts = tell_facts(metrics["counts"])
+        write_bytes(self._staging.final / "run.json", to_json(facts))
+        before = self._baseline.metrics if self._baseline else None
+        page = render_run(facts, metrics, worst, before, with_text=self._settings.with_text)
+        write_bytes(self._staging.final / "report.html", page.encode())
         self._assert_conserved()
         self._put_in_place()
         return metrics
@@ -170,19 +184,25 @@ class Finish:
 
     def _metrics(self) -> dict[str, Any]:
         """One pass over the staged parts for every number but the label issues."""
-        evaluation = Evaluation(self._bundle.labels, self._calibration_error())
+        evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
+        compared = _Compared(self._baseline, self._plan, self._staging.folder) if self._baseline else None
         duplicates = 0
         failures: list[dict[str, Any]] = []
         for part, staged in self._parts():
             name, given = self._plan.files[part.file].name, staged.given
             rejects = part.rows - len(given)
-            evaluation.update(given, staged.predictions, slices={"file": name}, rejects=rejects)
+            slices = self._slices(part, staged)
+            evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            if compared is not None:
+                compared.update(part, staged, slices)
             duplicates += staged.facts["duplicates"]
             failures += [
                 {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
             ]
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
+        if compared is not None:
+            metrics["comparison"] = compared.summary(self._bundle.labels)
         metrics["unknown_labels"] = {
             file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
         }
@@ -208,17 +228,27 @@ class Finish:
     def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Add drift against the baseline, and what the gates say."""
         drift = None
-        if self._settings.baseline is not None:
-            before = read_baseline(self._settings.baseline)
-            report = measure_drift(before, Distributions.from_metrics(metrics))
+        if self._baseline is not None:
+            report = measure_drift(self._baseline.distributions, Distributions.from_metrics(metrics))
             metrics["drift"], drift = report.to_json(), report.value
-        gates = [parse_gate(text, self._bundle.labels) for text in self._settings.fail_under]
+        gates = parse_gates(self._settings.fail_under, self._settings.fail_over, self._bundle.labels)
         results = evaluate_gates(gates, flat_metrics(metrics, drift))
         return {**metrics, "gates": [result.to_json() for result in results]}
 
     def _calibration_error(self) -> float | None:
         error = self._bundle.facts.get("metrics", {}).get("calibration_error")
         return None if error is None else float(error)
+
+    def _temperature(self) -> float | None:
+        """What calibrated the probabilities; None where that cannot be undone, since they are means over windows."""
+        long_text = self._settings.long_text or self._bundle.long_text
+        return None if long_text == "windows" else self._bundle.temperature
+
+    def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
+        """What the rows of a part are broken down by, besides length: the file, and the columns asked for."""
+        file = self._plan.files[part.file]
+        columns = texts_of(staged, file, self._settings.slice_columns)
+        return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
     def _suspects(self) -> tuple[mismatches.Keys, dict[str, Any]]:
         """The places of all mismatches in their final order, and what is known of the labels."""
@@ -247,15 +277,33 @@ class Finish:
             publish(final / name, output / name)
 
 
-def read_baseline(folder: Path) -> Distributions:
-    """The distributions of an earlier run.
+class _Compared:
+    """The rows of this run beside those of an earlier one."""
 
-    Raises:
-        NoInputError: it is none, or its metrics cannot be read.
-    """
-    try:
-        return Distributions.from_metrics(json.loads((folder / "metrics.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NoInputError(
-            f"--baseline {printable(folder)} is no finished run whose metrics can be read ({printable(error)})."
-        ) from error
+    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+        self._matcher = match_rows(baseline, plan.files, staging / "baseline")
+        self._comparison = Comparison.empty(len(baseline.labels))
+        self._slices = SliceChanges()
+        self._unmatched = self._ambiguous = 0
+
+    def update(
+        self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
+    ) -> None:
+        """Add the rows of a part; parts come in the order of their plan."""
+        before = self._matcher.before(part, staged)
+        given, predictions, matched = staged.given, staged.predictions, before >= -1
+        self._ambiguous += int((before == AMBIGUOUS).sum())
+        self._unmatched += int((~matched).sum())
+        self._comparison.update(given[matched], before[matched], predictions.predicted[matched])
+        lengths = predictions.truncated, predictions.n_tokens
+        self._slices.update(given, before, predictions.predicted, lengths, slices)
+
+    def summary(self, labels: Sequence[str]) -> dict[str, Any]:
+        """:meth:`Comparison.summary` with ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included) and ``slices``."""
+        return {
+            "matched_by": self._matcher.matched_by,
+            "unmatched": self._unmatched,
+            "ambiguous": self._ambiguous,
+            **self._comparison.summary(labels),
+            "slices": self._slices.summary(),
+        }

@@ -146,6 +146,8 @@ def make_plan(
     names = added_names(bundle.labels, settings.prefix)
     added, texts = set(names), [*bundle.labels, *names]
     for file, (layout, _) in zip(found, looks, strict=True):
+        if file.source.format != "jsonl":  # its later rows may have more fields
+            _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
         _refuse_unwritable(file.source, layout, texts, settings.output_format)
     given = GivenLabels(bundle, settings.label_map)
@@ -159,6 +161,7 @@ def make_plan(
             parts.append(Part(len(parts), len(files), rows.start, rows.rows_in))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         files.append(survey.result())
+        _refuse_unsliceable(file.source.path, files[-1].layout, settings.slice_columns)
         left = None if left is None else left - files[-1].rows
     _refuse_unknown_labels(files, bundle)
     return Plan(tuple(files), tuple(parts))
@@ -316,6 +319,11 @@ def _refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layou
         raise DataError(
             f"{printable(path)}: the column {printable(wanted)} (--text-column) holds no text. Columns: {_listed(layout)}."
         )
+
+
+def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:
+    for name in wanted if layout.columns else ():
+        _refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
 
 
 def _may_be(role: str, column: Column) -> bool:

@@ -6,6 +6,7 @@ that a killed run goes on where it was; the final files are built and renamed at
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import importlib.metadata
@@ -14,16 +15,17 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore import __version__
+from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle, open_bundle
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES
 from batchscore.errors import DataError, GateFailedError, OutputError, UsageError, printable
-from batchscore.evaluation import parse_gate
+from batchscore.evaluation import Gate, parse_gates
 from batchscore.finishing import REJECTS, Finish, Staging
 from batchscore.inputs import FoundFile, find_files
 from batchscore.loading import load_model
@@ -93,14 +95,27 @@ def score(settings: ScoreSettings, progress: ProgressFactory) -> RunResult:
         raise UsageError(f"There is no engine {settings.engine!r}; there are: {', '.join(ENGINES)}.")
     found = find_files(settings.inputs, settings.read.format, settings.output)
     bundle = open_bundle(settings.model, settings.revision)
-    for gate in settings.fail_under:
-        parse_gate(gate, bundle.labels)
+    _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)
+    baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
     if settings.dry_run:
         return _planned(found, bundle, settings, started)
     with locked(settings.output):
-        return _Run(found, bundle, settings, progress, started).go()
+        return _Run(found, bundle, settings, baseline, progress, started).go()
+
+
+def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
+    if settings.baseline is None and any(gate.metric == "drift" for gate in gates):
+        raise UsageError("A gate on drift needs an earlier run to compare with: add --baseline RUN_DIR.")
+
+
+def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
+    if settings.baseline is None:
+        return None
+    if settings.baseline.resolve() == settings.output.resolve():
+        raise UsageError("--baseline is the --output itself; name the folder of an earlier run.")
+    return open_baseline(settings.baseline, bundle.labels)
 
 
 def _planned(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings, started: float) -> RunResult:
@@ -110,8 +125,8 @@ def _planned(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings, st
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
 
 
-def run_fingerprint(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings) -> str:
-    """SHA-256 over all that results depend on: inputs, bundle, options, and the program with its main libraries."""
+def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
+    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries."""
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
     libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
     versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
@@ -120,7 +135,7 @@ def run_fingerprint(found: list[FoundFile], bundle: Bundle, settings: ScoreSetti
             "format": STAGING_FORMAT,
             "inputs": inputs,
             "bundle": bundle.fingerprint,
-            "options": settings.result_options(),
+            "options": options,
             "versions": versions,
         }
     )
@@ -134,20 +149,28 @@ class _Run:
         found: list[FoundFile],
         bundle: Bundle,
         settings: ScoreSettings,
+        baseline: Baseline | None,
         progress: ProgressFactory,
         started: float,
     ) -> None:
-        self._found, self._bundle, self._settings = found, bundle, settings
+        self._found, self._bundle, self._settings, self._baseline = found, bundle, settings, baseline
         self._progress, self._started = progress, started
         self._output = settings.output
-        self._fingerprint = run_fingerprint(found, bundle, settings)
-        self._staging = Staging(settings.output / STAGING / self._fingerprint[:32])
+        compared = {
+            "baseline": baseline.fingerprint if baseline else None
+        }  # what it holds, not where it lies
+        self._fingerprint = run_fingerprint(found, bundle, settings.result_options() | compared)
+        staged = run_fingerprint(found, bundle, settings.part_options())
+        self._staging = Staging(settings.output / STAGING / staged[:32])
         self._begun = datetime.datetime.now(datetime.UTC)
+        self._spent = _Spent()
 
     def go(self) -> RunResult:
         """Do what is left to do."""
         if (done := self._finished_before()) is not None:
             return done
+        if self._baseline is not None:
+            self._baseline.verify()
         self._clear_the_way()
         try:
             plan = self._plan()
@@ -158,8 +181,8 @@ class _Run:
             raise
         for file in self._found:
             file.assert_unchanged()
-        finish = Finish(self._staging, plan, self._bundle, self._settings)
-        metrics = finish.run(self._facts(plan, compute))
+        finish = Finish(self._staging, plan, self._bundle, self._settings, self._baseline)
+        metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
         return self._result("scored", plan.rows, plan.rejects, metrics, plan)
@@ -250,6 +273,7 @@ class _Run:
         journal = Journal(self._staging.folder / "journal.jsonl")
         try:
             compute, done = self._resume(journal)
+            self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
             todo = [part for part in plan.parts if part.number not in done]
             if not todo:
                 return compute
@@ -286,18 +310,21 @@ class _Run:
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
     ) -> None:
         given = GivenLabels(self._bundle, self._settings.label_map)
+        self._spent.start()
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
             indices = given.indices(rows.labels, len(rows.texts))
             stage_part(path, rows, predictions, indices, self._bundle.labels)
-            journal.append({"part": part.number, "sha256": sha256_of(path), "work": dict(predictions.work)})
+            work = self._spent.add(predictions.work)
+            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
             note(part.rows)
 
         ENGINES[self._settings.engine](read_parts(plan, todo, self._settings.read), model, sink)
 
-    def _facts(self, plan: Plan, compute: Mapping[str, Any]) -> dict[str, Any]:
+    def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
         """``run.json``: everything about the run but its results."""
+        seconds = time.monotonic() - self._started + self._spent.earlier
         return {
             "fingerprint": self._fingerprint,
             "version": __version__,
@@ -314,6 +341,7 @@ class _Run:
                     "rows": file.rows,
                     "rejects": file.rejects,
                     "columns": dataclasses.asdict(file.columns),
+                    "dialect": file.layout.details.get("dialect"),
                     "unknown_labels": dict(file.unknown_labels),
                 }
                 for file in plan.files
@@ -326,6 +354,50 @@ class _Run:
                 "temperature": self._bundle.temperature,
             },
             "compute": {"device": "auto", "precision": "auto", **compute},
+            "baseline": earlier_run(self._baseline) if self._baseline else None,
             "options": self._settings.result_options(),
             "python": platform.python_version(),
+            "seconds": round(seconds, 3),
+            "work": self._spent.summary(counts["scored"], seconds),
+            "counts": counts,
+        }
+
+
+class _Spent:
+    """What scoring took, over all starts of a run: the journal keeps what earlier ones did."""
+
+    def __init__(self) -> None:
+        self._total: collections.Counter[str] = collections.Counter()
+        self.earlier = 0.0
+        """Seconds that earlier starts spent on parts that count."""
+        self._last = time.monotonic()
+
+    def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Count the parts that earlier starts left whole."""
+        for entry in entries:
+            self._total.update(entry["work"])
+            self.earlier += entry["work"].get("seconds", 0.0)
+
+    def start(self) -> None:
+        """The first part begins."""
+        self._last = time.monotonic()
+
+    def add(self, work: Mapping[str, float]) -> dict[str, float]:
+        """Count a part; returns ``work`` with the ``seconds`` since the part before it."""
+        now = time.monotonic()
+        work = {**work, "seconds": now - self._last}
+        self._last = now
+        self._total.update(work)
+        return work
+
+    def summary(self, scored: int, seconds: float) -> dict[str, Any]:
+        """Sums, and rates: rows of the whole run (``seconds``), tokens of the scoring alone; None where undefined."""
+        total = self._total
+        return {
+            "scoring_seconds": round(total["seconds"], 3),
+            "forward_seconds": round(total["forward_seconds"], 3),
+            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches")},
+            "rows_per_second": scored / seconds if seconds else None,
+            "tokens_per_second": total["tokens"] / total["seconds"] if total["seconds"] else None,
+            "padding_share": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else None,
         }

@@ -113,9 +113,9 @@ def test_a_page_has_no_script_no_request_and_stays_small() -> None:
 
 def test_every_chart_says_what_it_shows() -> None:
     page = full_page()
-    assert page.count("<svg ") == 3
-    assert page.count('role="img" aria-label="') == 3
-    assert page.count("<desc>") == 3
+    assert page.count("<svg ") == 4
+    assert page.count('role="img" aria-label="') == 4
+    assert page.count("<desc>") == 4
     assert 'fill="#' not in page  # colours are the page's, so that a chart follows it into the dark
 
 

@@ -7,9 +7,17 @@
 from batchscore.evaluation.comparison import Comparison
 from batchscore.evaluation.drift import Distributions, Drift, DriftReport, measure_drift
 from batchscore.evaluation.evaluation import Evaluation
-from batchscore.evaluation.gates import Gate, GateResult, evaluate_gates, flat_metrics, parse_gate
+from batchscore.evaluation.gates import (
+    Gate,
+    GateResult,
+    evaluate_gates,
+    flat_metrics,
+    parse_gate,
+    parse_gates,
+)
 from batchscore.evaluation.label_issues import LabelIssues, label_quality
-from batchscore.evaluation.temperature import apply_temperature, fit_temperature, softmax
+from batchscore.evaluation.slice_changes import SliceChanges
+from batchscore.evaluation.temperature import apply_temperature, fit_temperature, softmax, undo_temperature
 
 __all__ = [
     "Comparison",
@@ -20,6 +28,7 @@ __all__ = [
     "Gate",
     "GateResult",
     "LabelIssues",
+    "SliceChanges",
     "apply_temperature",
     "evaluate_gates",
     "fit_temperature",
@@ -27,5 +36,7 @@ __all__ = [
     "label_quality",
     "measure_drift",
     "parse_gate",
+    "parse_gates",
     "softmax",
+    "undo_temperature",
 ]

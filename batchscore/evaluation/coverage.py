@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from batchscore.evaluation.significance import wilson
-from batchscore.evaluation.tally import Counts, Tally, ratio
+from batchscore.evaluation.tally import Counts, ExactSums, Tally, exact_mean, exact_sums, exact_zeros, ratio
 
 if TYPE_CHECKING:
     from batchscore.evaluation.outcomes import Outcomes
@@ -24,11 +24,15 @@ class Coverage(Tally):
     scored: Counts
     evaluated: Counts
     correct: Counts
+    probability: ExactSums
+    """Of the predicted labels of scored rows."""
 
     @classmethod
     def empty(cls) -> Self:
         """No rows yet."""
-        return cls(*(np.zeros(len(THRESHOLDS) + 1, dtype=np.int64) for _ in range(3)))
+        n = len(THRESHOLDS) + 1
+        scored, evaluated, correct = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        return cls(scored, evaluated, correct, exact_zeros(n))
 
     def update(self, outcomes: Outcomes) -> None:
         """Add the scored rows among ``outcomes``."""
@@ -37,11 +41,16 @@ class Coverage(Tally):
         self.scored += np.bincount(reached[outcomes.scored], minlength=n)
         self.evaluated += np.bincount(reached[outcomes.evaluated], minlength=n)
         self.correct += np.bincount(reached[outcomes.correct], minlength=n)
+        self.probability += exact_sums(outcomes.top[outcomes.scored], reached[outcomes.scored], n)
 
     def summary(self) -> list[dict[str, Any]]:
-        """For each threshold: ``threshold``, ``rows`` and ``share`` accepted, ``evaluated`` rows and their ``accuracy``."""
-        scored, evaluated, correct = (
-            np.cumsum(counts[::-1])[::-1] for counts in (self.scored, self.evaluated, self.correct)
+        """For each threshold: ``threshold``, ``rows`` and ``share`` accepted, ``evaluated`` rows and their ``accuracy``.
+
+        ``expected_accuracy`` is the mean probability of the rows accepted.
+        """
+        scored, evaluated, correct, probability = (
+            np.cumsum(counts[::-1])[::-1]
+            for counts in (self.scored, self.evaluated, self.correct, self.probability)
         )
         table = []
         for k, threshold in enumerate(THRESHOLDS, start=1):
@@ -53,6 +62,7 @@ class Coverage(Tally):
                     "share": ratio(scored[k], scored[0]),
                     "evaluated": int(evaluated[k]),
                     "accuracy": accuracy.to_json() if accuracy else None,
+                    "expected_accuracy": exact_mean(probability[k], int(scored[k])),
                 }
             )
         return table

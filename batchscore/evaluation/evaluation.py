@@ -23,20 +23,26 @@ if TYPE_CHECKING:
 
     from batchscore.records import Predictions
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+_CURVES = 4
+"""Labels whose precision-recall curve is told: those of most rows."""
 
 
 class Evaluation:
     """Measure rows part by part, in any order and on any machine, and get what one pass would give, bit by bit.
 
     ``labels`` are the model's, in the order of their index. ``calibration_error`` is an ECE measured where labels were
-    known (the model's validation set); it widens the expected accuracy. Memory is constant: about 1 MB a label, plus
+    known (the model's validation set); it widens the expected accuracy. ``temperature`` is what the probabilities were
+    calibrated with; None where that cannot be undone (means over windows). Memory is constant: about 1 MB a label, plus
     200 slices a column.
     """
 
-    def __init__(self, labels: Sequence[str], calibration_error: float | None = None) -> None:
+    def __init__(
+        self, labels: Sequence[str], calibration_error: float | None = None, temperature: float | None = None
+    ) -> None:
         self.labels = tuple(labels)
         self.calibration_error = calibration_error
+        self.temperature = temperature
         n_labels = len(self.labels)
         if n_labels < 2:
             raise ValueError("an evaluation needs two labels or more")
@@ -44,6 +50,7 @@ class Evaluation:
         self.quality = Quality.empty(n_labels)
         self.ranking = Ranking.empty(n_labels)
         self.calibration = Calibration.empty()
+        self.uncalibrated = Calibration.empty()
         self.coverage = Coverage.empty()
         self.expectation = Expectation()
         self.histograms = Histograms.empty(n_labels)
@@ -76,14 +83,20 @@ class Evaluation:
             self.histograms,
         ):
             tally.update(outcomes)
+        if self.temperature is not None:
+            self.uncalibrated.update(outcomes.before(self.temperature))
 
     def merge(self, other: Self) -> None:
-        """Add the rows that ``other`` has seen; raises ``ValueError`` if its labels or calibration error differ."""
-        if (other.labels, other.calibration_error) != (self.labels, self.calibration_error):
+        """Add the rows that ``other`` has seen; raises ``ValueError`` if its labels, calibration error or temperature differ."""
+        if (other.labels, *other._scale) != (self.labels, *self._scale):
             raise ValueError(f"evaluations of different models: labels {self.labels} and {other.labels}")
         for name, tally in self._tallies().items():
             tally.merge(getattr(other, name))
         self.slices.merge(other.slices)
+
+    @property
+    def _scale(self) -> tuple[float | None, float | None]:
+        return self.calibration_error, self.temperature
 
     def _tallies(self) -> dict[str, Tally]:
         return {name: tally for name, tally in vars(self).items() if isinstance(tally, Tally)}
@@ -95,8 +108,9 @@ class Evaluation:
         ``macro_f1`` {value, low, high}, ``log_loss``, ``brier``, ``brier_binary``, ``roc_auc`` and
         ``average_precision`` {value, error_bound} (mean over labels, each against the rest), ``per_label`` {label:
         {precision, recall, f1, support, roc_auc, average_precision}}, ``confusion_matrix`` {labels, counts: given x
-        predicted}; ``calibration`` {ece, bins}, None likewise; ``coverage`` [{threshold, rows, share, evaluated,
-        accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
+        predicted}, ``precision_recall`` {label: {recall, precision}} of the four labels of most rows; ``calibration``
+        {ece, bins, temperature, before: {ece, bins} or None}, None likewise; ``coverage`` [{threshold, rows, share, evaluated,
+        accuracy, expected_accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
         observed} or None}, None without scored rows; ``histograms`` {probability, n_tokens, predicted_labels,
         truncated}; ``slices`` [{column, value, rows, evaluated, accuracy, expected_accuracy, p_value, worse}].
         """
@@ -105,12 +119,22 @@ class Evaluation:
             "labels": list(self.labels),
             "counts": self.counts.summary(),
             "quality": self._quality() if is_evaluated else None,
-            "calibration": self.calibration.summary() if is_evaluated else None,
+            "calibration": self._calibration() if is_evaluated else None,
             "coverage": self.coverage.summary(),
             "expected_accuracy": self.expectation.summary(self.calibration_error),
             "histograms": self.histograms.summary(self.labels),
             "slices": self.slices.summary(),
         }
+
+    def _calibration(self) -> dict[str, Any]:
+        before = self.uncalibrated.summary() if self.temperature is not None else None
+        return {**self.calibration.summary(), "temperature": self.temperature, "before": before}
+
+    def _curves(self) -> dict[str, dict[str, list[float]]]:
+        support = self.quality.confusion.sum(axis=1)
+        chosen = sorted(sorted(range(len(self.labels)), key=lambda label: -support[label])[:_CURVES])
+        curves = self.ranking.curves()
+        return {self.labels[k]: {"recall": curves[k][0], "precision": curves[k][1]} for k in chosen}
 
     def _quality(self) -> dict[str, Any]:
         roc_auc, average_precision = self.ranking.roc_auc(), self.ranking.average_precision()
@@ -122,6 +146,7 @@ class Evaluation:
             "average_precision": _area(macro(average_precision)),
             "per_label": dict(zip(self.labels, tables, strict=True)),
             "confusion_matrix": {"labels": list(self.labels), "counts": self.quality.confusion.tolist()},
+            "precision_recall": self._curves(),
         }
 
     def to_state(self) -> dict[str, Any]:
@@ -130,6 +155,7 @@ class Evaluation:
             "format": STATE_FORMAT,
             "labels": list(self.labels),
             "calibration_error": self.calibration_error,
+            "temperature": self.temperature,
             **{name: tally.to_state() for name, tally in self._tallies().items()},
             "slices": self.slices.to_state(),
         }
@@ -142,7 +168,7 @@ class Evaluation:
                 f"the stored evaluation has format {state.get('format')!r}, not {STATE_FORMAT}; score again"
             )
         try:
-            self = cls(state["labels"], state["calibration_error"])
+            self = cls(state["labels"], state["calibration_error"], state["temperature"])
             for name, tally in self._tallies().items():
                 tally.load_state(state[name])
             self.slices = Slices.from_state(state["slices"])

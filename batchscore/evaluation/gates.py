@@ -1,4 +1,4 @@
-"""Quality gates: ``--fail-under METRIC=X``."""
+"""Quality gates: ``--fail-under METRIC=X`` and ``--fail-over METRIC=X``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class Direction(enum.Enum):
 
     AT_LEAST = "at least"
     AT_MOST = "at most"
+
+    @property
+    def option(self) -> str:
+        """The option that makes such a gate."""
+        return "--fail-under" if self is Direction.AT_LEAST else "--fail-over"
 
 
 _AT_LEAST = ("accuracy", "macro_f1", "roc_auc", "average_precision", "expected_accuracy")
@@ -78,11 +83,12 @@ class GateResult:
         }
 
 
-def parse_gate(text: str, labels: Sequence[str] | None = None) -> Gate:
+def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direction | None = None) -> Gate:
     """Read ``METRIC=X``, X a number or a percentage, such as ``accuracy=0.85``, ``null_text=1%``, ``recall_NEG=0.8``.
 
     Without ``labels`` (the model is not open yet) the label of ``precision_…``, ``recall_…`` and ``f1_…`` is not
-    checked. Raises :class:`UsageError` for an unknown metric, or a limit that cannot be meant.
+    checked; ``direction`` is the side that the option means, any side if None. Raises :class:`UsageError` for an unknown
+    metric, one whose good side is the other, or a limit that cannot be meant.
 
     >>> parse_gate("null_text=1%")
     Gate(metric='null_text', limit=0.01, direction=<Direction.AT_MOST: 'at most'>)
@@ -94,7 +100,17 @@ def parse_gate(text: str, labels: Sequence[str] | None = None) -> Gate:
     is_per_label = _check_metric(metric, labels)
     value = _parse_limit(text, limit.strip(), is_share=metric not in _AT_MOST_NUMBERS)
     is_at_least = is_per_label or metric in _AT_LEAST
-    return Gate(metric, value, Direction.AT_LEAST if is_at_least else Direction.AT_MOST)
+    good = Direction.AT_LEAST if is_at_least else Direction.AT_MOST
+    if direction not in (None, good):
+        better = "more" if is_at_least else "less"
+        raise UsageError(f"of {printable(metric)} {better} is better; write {good.option} {printable(text)}")
+    return Gate(metric, value, good)
+
+
+def parse_gates(under: Iterable[str], over: Iterable[str], labels: Sequence[str] | None = None) -> list[Gate]:
+    """The gates of ``--fail-under`` and ``--fail-over``, in this order; raises as :func:`parse_gate`."""
+    sides = ((under, Direction.AT_LEAST), (over, Direction.AT_MOST))
+    return [parse_gate(text, labels, side) for texts, side in sides for text in texts]
 
 
 def flat_metrics(metrics: Mapping[str, Any], drift: float | None = None) -> dict[str, float | None]:

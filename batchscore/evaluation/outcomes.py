@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from batchscore.evaluation.temperature import undo_temperature
 from batchscore.records import Predictions, Status
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class Outcomes:
             correct=evaluated & (labels == predicted),
             top=np.where(scored, top, np.float32(np.nan)),
         )
+
+    def before(self, temperature: float) -> Self:
+        """The same rows with the ``top`` that they had before the probabilities were calibrated."""
+        top = np.full(len(self), np.nan, dtype=np.float32)
+        rows, chosen = np.flatnonzero(self.scored), self.predicted[self.scored]
+        top[rows] = undo_temperature(self.probabilities[rows], temperature)[np.arange(len(rows)), chosen]
+        return dataclasses.replace(self, top=top)
 
     def __len__(self) -> int:
         return len(self.predicted)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from batchscore.evaluation.outcomes import Outcomes
 
+CURVE_POINTS = 50
 _MANTISSA = 23
 _LOWEST = 127 - 33
 """Biased exponent of 2**-33: smaller probabilities share one bin."""
@@ -65,6 +66,10 @@ class Ranking(Tally):
         """Average precision of each label; None where no row has it."""
         is_exact = holds_one_value(_bits(len(self.counts)))
         return [average_precision(negatives, positives, is_exact) for negatives, positives in self.counts]
+
+    def curves(self) -> list[tuple[list[float], list[float]]]:
+        """The precision-recall curve of each label, see :func:`precision_recall`."""
+        return [precision_recall(negatives, positives) for negatives, positives in self.counts]
 
 
 def macro(areas: list[Area | None]) -> Area | None:
@@ -152,6 +157,24 @@ def average_precision(
     bound = max(float((most - tied)[is_open].sum()), float((tied - least)[is_open].sum()), 0.0)
     total = float(m.sum())
     return Area(float(tied.sum()) / total, bound / total)
+
+
+def precision_recall(negatives: Counts, positives: Counts) -> tuple[list[float], list[float]]:
+    """Recall and precision at up to 51 thresholds, the surest rows first; both empty without a positive.
+
+    The first threshold is the highest probability seen, the others are those at which recall reaches 2 %, 4 % and so on.
+
+    >>> precision_recall(np.array([2, 0]), np.array([1, 1]))
+    ([0.5, 1.0], [1.0, 0.5])
+    """
+    total = int(positives.sum())
+    if not total:
+        return [], []
+    order = np.flatnonzero(positives + negatives)[::-1]
+    right, wrong = np.cumsum(positives[order]), np.cumsum(negatives[order])
+    steps = -(-np.arange(1, CURVE_POINTS + 1) * total // CURVE_POINTS)  # rounded up
+    at = np.unique(np.concatenate(([0], np.searchsorted(right, steps))))
+    return (right[at] / total).tolist(), (right[at] / (right[at] + wrong[at])).tolist()
 
 
 def _bits(n_labels: int) -> int:

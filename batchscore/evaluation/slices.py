@@ -8,7 +8,7 @@ in which rows or parts arrive: one that left the first 200 can never return to t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,7 +18,12 @@ from batchscore.evaluation.significance import holm, wilson, worse_p
 from batchscore.evaluation.tally import exact_mean, exact_sums
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchscore.evaluation.outcomes import Outcomes
+
+Columns = Mapping[str, Sequence[object] | str]
+"""Columns to break rows down by: one value a row, or one string for all rows."""
 
 MOST_VALUES = 200
 LONGEST_VALUE = 100
@@ -42,52 +47,29 @@ class Slices:
 
     groups: dict[str, dict[str, _Group]] = dataclasses.field(default_factory=dict)
 
-    def update(self, outcomes: Outcomes, columns: Mapping[str, Sequence[object] | str]) -> None:
-        """Add the scored rows among ``outcomes``, by ``truncated``, ``n_tokens`` and each of ``columns``.
+    def update(self, outcomes: Outcomes, columns: Columns) -> None:
+        """Add the scored rows among ``outcomes``, by each column of :func:`coded`."""
+        for column, values, codes in coded(outcomes.truncated, outcomes.n_tokens, columns):
+            self._add(column, outcomes, values, codes)
 
-        A column is one value a row, or one string for all rows. One that is named like a built-in is shown with
-        ``(input)`` after its name.
-        """
-        self._add("truncated", outcomes, _TRUNCATED, outcomes.truncated.astype(np.int64))
-        self._add(
-            "n_tokens", outcomes, LENGTH_BANDS, np.searchsorted(LENGTHS, outcomes.n_tokens, side="left")
-        )
-        for name, values in columns.items():
-            column = f"{name} (input)" if name in _BUILT_IN else name
-            one = isinstance(values, str)
-            texts, codes = _factorize([values] if one else values)
-            self._add(column, outcomes, texts, np.zeros(len(outcomes), dtype=np.int64) if one else codes)
-
-    def _add(
-        self, column: str, outcomes: Outcomes, values: Sequence[str], codes: np.ndarray[Any, Any]
-    ) -> None:
+    def _add(self, column: str, outcomes: Outcomes, values: Sequence[str], codes: NDArray[np.int64]) -> None:
         n = len(values)
         scored, evaluated, correct = (
             np.bincount(codes[rows], minlength=n)
             for rows in (outcomes.scored, outcomes.evaluated, outcomes.correct)
         )
         probability = exact_sums(outcomes.top[outcomes.scored], codes[outcomes.scored], n)
-        self._merge_column(
-            column,
-            {
-                value: [int(scored[k]), int(evaluated[k]), int(correct[k]), probability[k]]
-                for k, value in enumerate(values)
-                if scored[k]
-            },
-        )
+        groups = {
+            value: [int(scored[k]), int(evaluated[k]), int(correct[k]), probability[k]]
+            for k, value in enumerate(values)
+            if scored[k]
+        }
+        add_groups(self.groups.setdefault(column, {}), groups)
 
     def merge(self, other: Self) -> None:
         """Add the rows that ``other`` has seen."""
         for column, groups in other.groups.items():
-            self._merge_column(column, groups)
-
-    def _merge_column(self, column: str, groups: Mapping[str, _Group]) -> None:
-        mine = self.groups.setdefault(column, {})
-        for value, group in groups.items():
-            mine[value] = _sum((mine.get(value, [0] * 4), group))
-        surplus = sorted(mine.keys() - {OTHER})[MOST_VALUES:]
-        if surplus:
-            mine[OTHER] = _sum((mine.get(OTHER, [0] * 4), *(mine.pop(value) for value in surplus)))
+            add_groups(self.groups.setdefault(column, {}), groups)
 
     def summary(self) -> list[dict[str, Any]]:
         """One entry a slice, by column and value: the built-in columns first, ``(null)`` and ``(other)`` last.
@@ -97,12 +79,9 @@ class Slices:
         Holm over all slices of all columns that were tested, below 0.05. Slices under 20 evaluated rows, and those
         that are all of their column, are not tested (``p_value`` None).
         """
+        wholes = {column: _sum(groups.values()) for column, groups in self.groups.items() if groups}
         entries = [
-            _entry(column, value, group, _sum(groups.values()))
-            for column, groups in sorted(
-                self.groups.items(), key=lambda item: (item[0] not in _BUILT_IN, item[0])
-            )
-            for value, group in sorted(groups.items(), key=lambda item: _place(column, item[0]))
+            _entry(column, value, group, wholes[column]) for column, value, group in in_order(self.groups)
         ]
         tested = [entry for entry in entries if entry["p_value"] is not None]
         for entry, adjusted in zip(tested, holm([entry["p_value"] for entry in tested]), strict=True):
@@ -147,7 +126,40 @@ def _entry(column: str, value: str, group: _Group, whole: _Group) -> dict[str, A
     }
 
 
-def _factorize(values: Sequence[object]) -> tuple[list[str], np.ndarray[Any, Any]]:
+def coded(
+    truncated: NDArray[np.bool_], n_tokens: NDArray[np.integer[Any]], columns: Columns
+) -> Iterator[tuple[str, Sequence[str], NDArray[np.int64]]]:
+    """Each column of ``n`` rows with its values, and the index of each row's value ``[n]``: the built-in ones first.
+
+    A column that is named like a built-in is shown with ``(input)`` after its name.
+    """
+    yield "truncated", _TRUNCATED, truncated.astype(np.int64)
+    yield "n_tokens", LENGTH_BANDS, np.searchsorted(LENGTHS, n_tokens, side="left")
+    for name, values in columns.items():
+        one = isinstance(values, str)
+        texts, codes = _factorize([values] if one else values)
+        column = f"{name} (input)" if name in _BUILT_IN else name
+        yield column, texts, np.zeros(len(n_tokens), dtype=np.int64) if one else codes
+
+
+def add_groups(mine: dict[str, _Group], groups: Mapping[str, _Group]) -> None:
+    """Add tallies by value to those of a column, and keep its first 200 values."""
+    for value, group in groups.items():
+        mine[value] = _sum((mine[value], group)) if value in mine else list(group)
+    surplus = sorted(mine.keys() - {OTHER})[MOST_VALUES:]
+    if surplus:
+        rest = [mine.pop(value) for value in surplus]
+        mine[OTHER] = _sum([*rest, mine[OTHER]] if OTHER in mine else rest)
+
+
+def in_order(groups: Mapping[str, Mapping[str, _Group]]) -> Iterator[tuple[str, str, _Group]]:
+    """Column, value and tally: the built-in columns first, ``(null)`` and ``(other)`` last."""
+    for column in sorted(groups, key=lambda name: (name not in _BUILT_IN, name)):
+        for value in sorted(groups[column], key=lambda value: _place(column, value)):
+            yield column, value, groups[column][value]
+
+
+def _factorize(values: Sequence[object]) -> tuple[list[str], NDArray[np.int64]]:
     index: dict[str, int] = {}
     texts = (NULL if value is None else str(value)[:LONGEST_VALUE] for value in values)
     codes = np.fromiter(

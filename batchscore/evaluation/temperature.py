@@ -32,6 +32,21 @@ def apply_temperature(logits: NDArray[np.floating[Any]], temperature: float) -> 
     return softmax(np.asarray(logits, dtype=np.float64) / temperature).astype(np.float32)
 
 
+def undo_temperature(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """What ``softmax(logits)`` was, float64 ``[n, C]``, from ``softmax(logits / temperature)``; NaN rows stay NaN.
+
+    The logits over the temperature are the logarithms of the probabilities, but for a constant of the row. Raises
+    ``ValueError`` for a temperature that is not a positive number.
+
+    >>> undo_temperature(np.array([[0.75, 0.25]], dtype=np.float32), 2.0).round(6).tolist()
+    [[0.9, 0.1]]
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"a temperature is a positive number, not {temperature}")
+    with np.errstate(divide="ignore"):
+        return softmax(np.log(np.asarray(probabilities, dtype=np.float64)) * temperature)
+
+
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
     """The temperature that minimises the negative log-likelihood of ``labels[n]`` given ``logits[n, C]``.
 

@@ -22,11 +22,14 @@ WIDTH, HEIGHT = 400, 190
 _SHARE, _FINE_SHARE, _NUMBER = ".0%", ".3~%", ""
 _NUMBER_LABEL = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '.3~g')"
 _SOFT, _LINE, _ACCENT = "var(--soft)", "var(--line)", "var(--accent)"
-_GOOD, _BAD = "var(--good)", "var(--bad)"
+_GOOD, _LOOK, _BAD = "var(--good)", "var(--look)", "var(--bad)"
 
 
 def reliability() -> Chart:
-    """``bins`` {probability, accuracy, low, high, size 0 to 1} and ``ideal`` {at}; ``least`` is where both axes start."""
+    """``bins`` {probability, accuracy, low, high, size 0 to 1}, ``before`` {probability, accuracy} and ``ideal`` {at}.
+
+    ``least`` is where both axes start.
+    """
     scale = alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False)
     bins = alt.Chart(alt.NamedData("bins"))
     x = alt.X("probability:Q", scale=scale, axis=_axis("probability of the predicted label", _SHARE))
@@ -37,12 +40,17 @@ def reliability() -> Chart:
     )
     whiskers = bins.mark_rule(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y="low:Q", y2="high:Q")
     line = bins.mark_line(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y="accuracy:Q")
+    before = (
+        alt.Chart(alt.NamedData("before"))
+        .mark_line(stroke=_SOFT, strokeWidth=1.5)
+        .encode(x=x, y="accuracy:Q")
+    )
     dots = bins.mark_point(filled=True, fill=_ACCENT, opacity=1).encode(
         x=x,
         y=alt.Y("accuracy:Q", axis=_axis("share that was right", _SHARE)),
         size=alt.Size("size:Q", scale=alt.Scale(domain=[0, 1], range=[15, 140]), legend=None),
     )
-    return alt.layer(ideal, whiskers, line, dots).add_params(alt.param(name="least", value=0.5))
+    return alt.layer(ideal, before, whiskers, line, dots).add_params(alt.param(name="least", value=0.5))
 
 
 def histogram() -> Chart:
@@ -81,6 +89,29 @@ def coverage() -> Chart:
         named.mark_point(filled=True, fill=_ACCENT, size=35, opacity=1),
         named.mark_text(fill="var(--ink)", align="left", dx=5, dy=-9, fontSize=11).encode(text="name:N"),
     )
+
+
+def precision_recall() -> Chart:
+    """``points`` {recall, precision, label: "0" to "3"}: a line a label."""
+    colours = alt.Scale(domain=["0", "1", "2", "3"], range=[_ACCENT, _LOOK, _GOOD, _BAD])
+    chart: Chart = (
+        alt.Chart(alt.NamedData("points"))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=alt.X(
+                "recall:Q",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=_axis("recall: share of its rows found", _SHARE),
+            ),
+            y=alt.Y(
+                "precision:Q",
+                scale=alt.Scale(zero=False, domainMax=1, nice=False),
+                axis=_axis("precision: share of those right", _FINE_SHARE),
+            ),
+            stroke=alt.Stroke("label:N", scale=colours, legend=None),
+        )
+    )
+    return chart
 
 
 def trend(axis_format: str) -> Chart:
@@ -153,6 +184,7 @@ CHARTS: dict[str, Callable[[], Chart]] = {
     "reliability": reliability,
     "histogram": histogram,
     "coverage": coverage,
+    "precision_recall": precision_recall,
     "trend_share": lambda: trend(_FINE_SHARE),
     "trend_number": lambda: trend(_NUMBER),
 }

@@ -127,6 +127,18 @@ def interval(estimate: dict[str, float] | None) -> str:
     return f"{percent(estimate['low'])} to {percent(estimate['high'])}" if estimate else ""
 
 
+def duration(seconds: float) -> str:
+    """A length of time.
+
+    >>> duration(0.42), duration(61), duration(3725)
+    ('0.4 s', '1 min 1 s', '1 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def moment(text: object) -> str:
     """An ISO time as date and time of day; anything else as it is.
 

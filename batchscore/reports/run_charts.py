@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,14 @@ import markupsafe
 
 from batchscore.evaluation.significance import wilson
 from batchscore.reports.charts import draw
-from batchscore.reports.formats import percent
+from batchscore.reports.formats import percent, shown
 from batchscore.reports.verdict import Metrics
 
 _NAMED = (0.5, 0.8, 0.9, 0.95, 0.99)
 _KINDS = ("correct", "wrong", "unlabelled")
+_LINES = ("accent", "look", "good", "bad")
+"""CSS classes of the lines of one chart, in order."""
+_MOST_FOUND = 0.9
 _CLOSE = 0.04
 """Names nearer than this on the chart would cover each other."""
 
@@ -31,13 +35,16 @@ class Figure:
 
 
 def confidence(metrics: Metrics) -> Iterator[Figure]:
-    """Whether probabilities are honest (with labels), and how high they are."""
+    """Whether probabilities are honest (with labels), how high they are, and what each label's rank the rows like."""
     if not metrics["counts"]["scored"]:
         return
     least = _least(metrics)
     if metrics["calibration"]:
         yield _reliability(metrics["calibration"], least)
     yield _histogram(metrics["histograms"]["probability"], least)
+    curves = (metrics["quality"] or {}).get("precision_recall")
+    if curves and any(curve["recall"] for curve in curves.values()):
+        yield _precision_recall(curves)
 
 
 def _least(metrics: Metrics) -> float:
@@ -66,10 +73,26 @@ def _reliability(calibration: dict[str, Any], least: float) -> Figure:
         f"Calibration error {percent(calibration['ece'])}. It weighs most around {percent(worst['mean_probability'], 0)}, "
         f"where {percent(worst['accuracy'], 0)} were right. On the dashed line probabilities are honest."
     )
-    ideal = [{"at": floor}, {"at": 1.0}]
+    before = _before(calibration)
+    if before:
+        caption += (
+            f" Grey: before the temperature of {calibration['temperature']:.3g} that was fitted in training; calibration "
+            f"error {percent(calibration['before']['ece'])}."
+        )
+    data = {"bins": points, "before": before, "ideal": [{"at": floor}, {"at": 1.0}]}
     title = "Is 90 % sure right 9 times in 10?"
-    svg = draw("reliability", title, caption, {"bins": points, "ideal": ideal}, {"least": floor})
-    return Figure(title, caption, svg)
+    return Figure(title, caption, draw("reliability", title, caption, data, {"least": floor}))
+
+
+def _before(calibration: dict[str, Any]) -> list[dict[str, float]]:
+    """The bins before the temperature, where there was one."""
+    if not calibration.get("before") or calibration["temperature"] == 1:
+        return []
+    return [
+        {"probability": b["mean_probability"], "accuracy": b["accuracy"]}
+        for b in calibration["before"]["bins"]
+        if b["rows"]
+    ]
 
 
 def _histogram(counts: dict[str, Any], least: float) -> Figure:
@@ -91,6 +114,28 @@ def _histogram(counts: dict[str, Any], least: float) -> Figure:
     svg = draw("histogram", title, caption, {"rows": rows}, {"least": floor})
     colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
     return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds if len(kinds) > 1))
+
+
+def _precision_recall(curves: dict[str, dict[str, list[float]]]) -> Figure:
+    points = [
+        {"recall": recall, "precision": precision, "label": str(k)}
+        for k, curve in enumerate(curves.values())
+        for recall, precision in zip(curve["recall"], curve["precision"], strict=True)
+    ]
+    told = [
+        f"to find {percent(recall, 0)} of {shown(label, 40)}, {percent(precision)} of what is taken for it is right"
+        for label, curve in curves.items()
+        for recall, precision in itertools.islice(
+            ((r, p) for r, p in zip(curve["recall"], curve["precision"], strict=True) if r >= _MOST_FOUND), 1
+        )
+    ]
+    caption = f"{'; '.join(told)}." if told else "No label was given."
+    caption = caption[0].upper() + caption[1:]
+    title = "What does finding more of a label cost?"
+    svg = draw("precision_recall", title, caption, {"points": points}, {})
+    return Figure(
+        title, caption, svg, tuple(zip(_LINES, (shown(label, 40) for label in curves), strict=False))
+    )
 
 
 def coverage(metrics: Metrics) -> Figure | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.reports import run_charts, run_tables, verdict
-from batchscore.reports.formats import moment, percent, shown
+from batchscore.reports.formats import moment, percent, rows, shown
 from batchscore.reports.pages import render
 
 
@@ -33,7 +33,8 @@ def render_run(
         counts=run_tables.counts(metrics, baseline),
         gates=run_tables.gates(metrics),
         quality=run_tables.quality(metrics, baseline),
-        estimate=_estimate(metrics),
+        estimate=_estimate(metrics, baseline),
+        has_labels=has_labels,
         labels=run_tables.labels(metrics, baseline) if has_labels else None,
         confusion=run_tables.confusion(metrics) if has_labels else None,
         figures=list(run_charts.confidence(metrics)),
@@ -66,7 +67,7 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _estimate(metrics: Mapping[str, Any]) -> str:
+def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
     """What expected accuracy is, and how it compares with the truth where both are known."""
     expected = metrics["expected_accuracy"]
     if not expected:
@@ -75,14 +76,20 @@ def _estimate(metrics: Mapping[str, Any]) -> str:
     text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
     text += (
         f"; its interval allows for the calibration error of {percent(error)} measured in training."
-        if error
-        else "."
+        if error is not None
+        else ". How honest these are was never measured for this model: the estimate may be far off."
     )
     beside = expected.get("evaluated")
     if beside:
         text += (
             f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
             f"{percent(beside['observed']['value'])} were right."
+        )
+    then = ((baseline or {}).get("expected_accuracy") or {}).get("evaluated")
+    if then and not beside:
+        text += (
+            f" In the earlier run, on {rows(then['rows'])} with a label, it was {percent(then['expected'])}; "
+            f"{percent(then['observed']['value'])} were right."
         )
     return text
 
@@ -92,7 +99,10 @@ def _compared(metrics: Mapping[str, Any]) -> str:
     both = metrics.get("comparison")
     if not both:
         return ""
-    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's."
+    way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
+    if not both["rows"]:
+        return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples."
+    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, rows matched {way}."
     if both["evaluated"]:
         chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
         text += (
@@ -100,5 +110,12 @@ def _compared(metrics: Mapping[str, Any]) -> str:
             f"p = {both['p_value']:.2g}); {both['both_wrong_changed']:,} are wrong in another way."
         )
     if both["not_compared"]:
-        text += f" {both['not_compared']:,} rows could not be compared."
+        text += f" {rows(both['not_compared'])} had no prediction in one of the runs."
+    if both.get("unmatched"):
+        text += f" {rows(both['unmatched'])} of this run had no counterpart"
+        text += (
+            f", {both['ambiguous']:,} of them because their id stood there more than once."
+            if both.get("ambiguous")
+            else "."
+        )
     return text

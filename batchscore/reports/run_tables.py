@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from batchscore.evaluation.gates import METRICS
-from batchscore.reports.formats import UNKNOWN, interval, moment, number, percent, rows, shown, signed
+from batchscore.reports.formats import (
+    UNKNOWN,
+    duration,
+    interval,
+    moment,
+    number,
+    percent,
+    rows,
+    shown,
+    signed,
+)
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import NOT_SHARES, Metrics, confusions_of, gate_value
+from batchscore.reports.verdict import DISTRIBUTIONS, NOT_SHARES, Metrics, confusions_of, gate_value
 
 _MOST_LABELS = 50
 _MATRIX_LABELS = 12
@@ -32,14 +41,6 @@ _COUNTS = {
     "unlabelled": "unlabelled",
     "unknown_label": "unknown label",
 }
-_DISTRIBUTIONS = {
-    "predicted_labels": "predicted labels",
-    "probability": "probability",
-    "n_tokens": "text length",
-    "truncated": "truncation",
-}
-
-
 _COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
 
 
@@ -74,6 +75,7 @@ _METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "roc_auc": ("ROC-AUC", ("quality", "roc_auc"), 1),
     "average_precision": ("average precision", ("quality", "average_precision"), 1),
     "ece": ("calibration error (15 bins)", ("calibration", "ece"), -1),
+    "ece_before": ("the same before temperature scaling", ("calibration", "before", "ece"), -1),
     "log_loss": ("log loss", ("quality", "log_loss"), -1),
     "brier": ("Brier score", ("quality", "brier"), -1),
 }
@@ -83,7 +85,7 @@ _METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
 def _metric_line(name: str, metrics: Metrics, baseline: Metrics | None) -> list[str | Cell] | None:
     words, path, direction = _METRICS[name]
     here, before = _at(metrics, *path), _at(baseline, *path)
-    if here is None:
+    if here is None or (name == "ece_before" and _at(metrics, "calibration", "temperature") == 1):
         return None
     value, earlier = (m.get("value") if isinstance(m, Mapping) else m for m in (here, before))
     is_share = not name.startswith(NOT_SHARES)
@@ -185,42 +187,77 @@ def coverage(metrics: Metrics) -> Table:
             f"{row['threshold']:g}",
             number(row["rows"]),
             percent(row["share"]),
+            percent(row.get("expected_accuracy")),
             *([percent(_at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
         ]
         for row in metrics["coverage"]
     ]
-    head = ["accept from", "rows", "of all", *(["accuracy", "95 % interval"] if has_labels else [])]
+    head = [
+        "accept from",
+        "rows",
+        "of all",
+        "expected accuracy",
+        *(["accuracy", "95 % interval"] if has_labels else []),
+    ]
     return Table(head, lines, words=0)
 
 
 def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
     """One table a column: flagged slices first, then the largest."""
+    changes = {(each["column"], each["value"]): each for each in _at(metrics, "comparison", "slices") or []}
     for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
-        entries = list(group)
+        entries = [{**entry, "change": changes.get((column, entry["value"]))} for entry in group]
         if len(entries) > 1:
             yield _COLUMNS.get(column, shown(column)), _slice_table(entries)
 
 
 def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    chosen = list(entries)
+    chosen = _by_number(entries)
     if len(chosen) > _MOST_SLICES:
-        chosen = sorted(chosen, key=lambda e: (not e["worse"], -e["rows"]))[
-            : max(_MOST_SLICES, sum(e["worse"] for e in chosen))
+        chosen = sorted(chosen, key=lambda e: (not _is_flagged(e), -e["rows"]))[
+            : max(_MOST_SLICES, sum(map(_is_flagged, chosen)))
         ]
     has_labels = any(entry["accuracy"] for entry in chosen)
     least = min((e["accuracy"]["low"] for e in chosen if e["accuracy"]), default=0.0)
+    has_changes = any(entry["change"] and entry["change"]["accuracy_change"] for entry in chosen)
     head = ["", "rows", *(["accuracy", f"{percent(least, 0)} to 100%"] if has_labels else []), "expected"]
+    head += ["same rows"] if has_changes else []
     lines: list[list[str | Cell]] = [
         [
-            Cell(shown(entry["value"]), "look" if entry["worse"] else ""),
+            Cell(_slice_name(entry["value"]), "look" if _is_flagged(entry) else ""),
             number(entry["rows"]),
             *(_slice_accuracy(entry, least) if has_labels else []),
             percent(entry["expected_accuracy"]),
+            *([_slice_change(entry["change"])] if has_changes else []),
         ]
         for entry in chosen
     ]
     note = _more(len(entries), len(chosen), "values")
     return Table(head, lines, note=note)
+
+
+def _by_number(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As they are; where all values are numbers, in the order of these."""
+    try:
+        return sorted(entries, key=lambda entry: float(entry["value"]))
+    except ValueError:
+        return list(entries)
+
+
+def _slice_name(value: str) -> str:
+    return shown(value) if value else "(empty)"
+
+
+def _is_flagged(entry: Mapping[str, Any]) -> bool:
+    """Whether a slice is clearly worse than the others, or than it was."""
+    return bool(entry["worse"] or (entry["change"] and entry["change"]["worse"]))
+
+
+def _slice_change(change: Mapping[str, Any] | None) -> Cell:
+    """How the accuracy of the rows that both runs predicted changed, in points."""
+    if not change or not change["accuracy_change"]:
+        return Cell(UNKNOWN)
+    return Cell(signed(change["accuracy_change"]["value"], is_share=True), "look" if change["worse"] else "")
 
 
 def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
@@ -238,14 +275,18 @@ def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
 def flips(metrics: Metrics) -> Table | None:
     """Which predictions changed from which label to which, if two runs were compared."""
     compared = metrics.get("comparison")
-    if not compared or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
+    if not compared or not compared["rows"] or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
         return None
     names = compared["changes"]["labels"]
-    lines = [
-        [shown(name, _SHORT), *(number(n) for n in line)]
-        for name, line in zip(names, compared["changes"]["counts"], strict=True)
+    lines: list[list[str | Cell]] = [
+        [shown(name, _SHORT), *(_flip(n, row == column) for column, n in enumerate(line))]
+        for row, (name, line) in enumerate(zip(names, compared["changes"]["counts"], strict=True))
     ]
     return Table(["before ↓ now →", *(shown(name, _SHORT) for name in names)], lines)
+
+
+def _flip(count: int, is_same: bool) -> Cell:
+    return Cell(number(count), "" if is_same or not count else "look")
 
 
 def drift(metrics: Metrics) -> Table | None:
@@ -255,7 +296,7 @@ def drift(metrics: Metrics) -> Table | None:
         return None
     lines: list[list[str | Cell]] = [
         [
-            _DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
+            DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
             Cell(each["verdict"], "look" if each["verdict"].startswith("clear") else ""),
             number(each["psi"]),
             number(each["ks"]),
@@ -303,6 +344,10 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was run with what: one line a fact."""
     model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
     lines = [(key, moment(facts[key])) for key in ("started", "finished") if key in facts]
+    lines += list(_pace(facts))
+    if earlier := facts.get("baseline"):
+        when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
+        lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}")]
     lines += [("model", shown(model.pop("path", UNKNOWN), 200))]
     lines += [(f"model: {_words(key)}", _plain(value)) for key, value in model.items()]
     lines += [(_words(key), _plain(value)) for key, value in compute.items()]
@@ -310,13 +355,30 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("batchscore", shown(facts.get("version", UNKNOWN))),
         ("Python", shown(facts.get("python", UNKNOWN))),
     ]
-    options = facts.get("options") or {}
-    lines += [
-        (f"option: {_words(key)}", _plain(value))
-        for key, value in options.items()
-        if value not in (None, "", [], {})
-    ]
+    lines += [(f"option: {_words(key)}", _plain(value)) for key, value in _given(facts.get("options") or {})]
     return lines
+
+
+def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The options that say something, those of a group one by one."""
+    for key, value in options.items():
+        if isinstance(value, dict) and key in {"read", "compute"}:
+            yield from _given(value)
+        elif value not in (None, "", [], {}, "auto") and key != "baseline":
+            yield key, value
+
+
+def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How long it took, and how fast that was."""
+    work = facts.get("work") or {}
+    if facts.get("seconds") is not None:
+        yield "took", duration(facts["seconds"])
+    if work.get("rows_per_second"):
+        yield "rows a second", f"{work['rows_per_second']:,.1f} from start to finish"
+    if work.get("tokens_per_second"):
+        yield "tokens a second", f"{round(work['tokens_per_second']):,} while scoring"
+    if work.get("padding_share") is not None:
+        yield "padding", f"{percent(work['padding_share'])} of what went through the model"
 
 
 def _words(key: object) -> str:
@@ -324,7 +386,18 @@ def _words(key: object) -> str:
 
 
 def _plain(value: Any) -> str:
-    return shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), 200)
+    return shown(_said(value), 200)
+
+
+def _said(value: Any) -> str:
+    """A JSON value in words: ``labels changed 0, largest change 0.001``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {_said(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[dict[str, Any]]:

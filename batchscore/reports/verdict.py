@@ -16,10 +16,19 @@ from batchscore.evaluation.significance import two_proportion_p
 from batchscore.reports.formats import interval, number, percent, points, rows, shown
 
 Metrics = Mapping[str, Any]
+_LEAST_MATCHED = 0.5
+"""Share of the labelled rows that must have been in the earlier run for the same rows to stand for all."""
 _CLEAR = 0.05
 """A change is called one below this p-value."""
 NOT_SHARES = ("log_loss", "brier", "drift")
-_DRIFTS = dict(zip(VERDICTS, ("no change", "a small shift", "a clear shift"), strict=True))
+_DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
+DISTRIBUTIONS = {
+    "predicted_labels": "predicted labels",
+    "probability": "probability",
+    "n_tokens": "text length",
+    "truncated": "truncation",
+}
+"""What drift is measured on, in words."""
 SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
 """What the columns of slices that are always there are called on a page."""
 _LEFT_OUT = {
@@ -98,7 +107,8 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
 def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
     """How accuracy changed: on the same rows if they were compared, else between two samples, else as expected."""
     compared = metrics.get("comparison") or {}
-    if compared.get("accuracy_before") and compared.get("accuracy_after"):
+    is_enough = compared.get("evaluated", 0) >= _LEAST_MATCHED * metrics["counts"]["evaluated"]
+    if is_enough and compared.get("accuracy_before") and compared.get("accuracy_after"):
         before, after = compared["accuracy_before"]["value"], compared["accuracy_after"]["value"]
         return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR)
     if baseline is None:
@@ -160,7 +170,12 @@ def _headline(metrics: Metrics, change: Change | None) -> str:
     if not counts["scored"]:
         return "It ran, but there was no row to score."
     if change is not None:
-        shifted = ", but the rows have clearly shifted" if _is_shifted(metrics) else ""
+        shifted = f", but with {_shift(metrics)}" if _is_shifted(metrics) else ""
+        if change.what.startswith("expected"):
+            return (
+                f"It ran. No labels came along; by its own estimate the model is {change}: {change.what} "
+                f"{percent(change.after)}, before {percent(change.before)}{shifted}."
+            )
         return f"It ran, and the model is {change}: {change.what} {percent(change.after)}, before {percent(change.before)}{shifted}."
     if quality:
         return f"It ran: accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})."
@@ -182,8 +197,8 @@ def _did_it_run(metrics: Metrics) -> Answer:
 
 def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     question = "Is it as good as before?"
-    drift = (metrics.get("drift") or {}).get("verdict")
-    seen = "" if drift in (None, NOTHING_TO_COMPARE) else f" The rows themselves show {_DRIFTS[drift]}."
+    shift = _shift(metrics)
+    seen = f" There is {shift}." if shift else ""
     if change is None:
         return Answer(
             "How good is it?", f"{_how_good(metrics)} No earlier run was compared.{seen}", Level.GOOD
@@ -198,6 +213,18 @@ def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     estimate = " (estimates, without labels)" if change.what.startswith("expected") else ""
     text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {moved}{tail}{estimate}.{seen}"
     return Answer(question, text, Level.LOOK if _is_shifted(metrics) else change.level)
+
+
+def _shift(metrics: Metrics) -> str:
+    """What drifted, by the worst verdict: ``a clear shift in probability``; nothing where nothing could be compared."""
+    report = metrics.get("drift") or {}
+    verdict = report.get("verdict")
+    if verdict in (None, NOTHING_TO_COMPARE):
+        return ""
+    if verdict == VERDICTS[0]:
+        return "no drift"
+    names = [DISTRIBUTIONS[d["distribution"]] for d in report["distributions"] if d["verdict"] == verdict]
+    return f"{_DRIFTS[verdict]} in {', '.join(names)}"
 
 
 def _is_shifted(metrics: Metrics) -> bool:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 from evaluation_samples import evaluate, literal, random_sample
@@ -9,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import optimize, special  # type: ignore[import-untyped]
 
-from batchscore.evaluation import Evaluation, apply_temperature, fit_temperature, softmax
+from batchscore.evaluation import Evaluation, apply_temperature, fit_temperature, softmax, undo_temperature
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 20])
@@ -151,3 +154,39 @@ def test_expected_accuracy_holds_the_truth_about_95_times_in_100_if_probabilitie
         found = evaluate(sample).metrics()["expected_accuracy"]
         covered += found["low"] <= found["evaluated"]["observed"]["value"] <= found["high"]
     assert covered >= 365
+
+
+@pytest.mark.parametrize("n_labels", [2, 5])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+def test_calibration_before_the_temperature_is_that_of_the_logits(n_labels: int, temperature: float) -> None:
+    sample = random_sample(2000, n_labels, seed=n_labels)
+    logits = np.random.default_rng(1).normal(size=(2000, n_labels)) * 3
+    scored = sample.predictions.status == 0
+
+    def told(probabilities: NDArray[np.float32], **options: float) -> Any:
+        table = np.where(scored[:, None], probabilities, np.float32(np.nan))
+        predicted = np.where(scored, logits.argmax(axis=1), -1).astype(np.int32)
+        evaluation = Evaluation([f"L{k}" for k in range(n_labels)], **options)
+        evaluation.update(
+            sample.given,
+            dataclasses.replace(sample.predictions, probabilities=table, predicted=predicted),
+        )
+        return evaluation.metrics()["calibration"]
+
+    calibrated = told(apply_temperature(logits, temperature), temperature=temperature)
+    plain = told(apply_temperature(logits, 1.0))
+    assert calibrated["temperature"] == temperature
+    assert calibrated["before"]["ece"] == pytest.approx(plain["ece"], abs=1e-6)
+    assert [b["rows"] for b in calibrated["before"]["bins"]] == [b["rows"] for b in plain["bins"]]
+    assert plain["before"] is None
+
+
+@given(LOGITS.map(lambda logits: logits / 1e3), st.floats(0.5, 3))
+def test_a_temperature_can_be_undone(logits: NDArray[np.float32], t: float) -> None:
+    assert undo_temperature(apply_temperature(logits, t), t) == pytest.approx(softmax(logits), abs=1e-5)
+
+
+def test_what_would_be_accepted_is_told_with_its_expected_accuracy() -> None:
+    sample = literal([0, -1, 1, 0], [[0.75, 0.25], [0.625, 0.375], [0.125, 0.875], [0.5, 0.5]])
+    expected = {row["threshold"]: row["expected_accuracy"] for row in evaluate(sample).metrics()["coverage"]}
+    assert (expected[0.5], expected[0.6], expected[0.8], expected[0.9]) == (0.6875, 0.75, 0.875, None)

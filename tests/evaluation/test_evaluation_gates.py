@@ -7,7 +7,7 @@ import pytest
 from evaluation_samples import evaluate, literal
 
 from batchscore.errors import UsageError
-from batchscore.evaluation import Evaluation, evaluate_gates, flat_metrics, parse_gate
+from batchscore.evaluation import Evaluation, evaluate_gates, flat_metrics, parse_gate, parse_gates
 from batchscore.evaluation.gates import METRICS, Direction
 
 LABELS = ["NEG", "POS"]
@@ -30,6 +30,15 @@ def test_gates_are_read(text: str, metric: str, limit: float, direction: Directi
     for labels in (LABELS, None):
         gate = parse_gate(text, labels)
         assert (gate.metric, gate.limit, gate.direction) == (metric, limit, direction)
+
+
+def test_an_option_takes_only_metrics_whose_good_side_it_means() -> None:
+    gates = parse_gates(["accuracy=0.85", "recall_NEG=0.8"], ["ece=0.05"], LABELS)
+    assert [gate.metric for gate in gates] == ["accuracy", "recall_NEG", "ece"]
+    with pytest.raises(UsageError, match=r"less is better; write --fail-over ece=0\.05"):
+        parse_gates(["ece=0.05"], [], LABELS)
+    with pytest.raises(UsageError, match=r"more is better; write --fail-under f1_POS=0\.5"):
+        parse_gates([], ["f1_POS=0.5"], LABELS)
 
 
 def test_a_label_may_hold_an_equals_sign() -> None:

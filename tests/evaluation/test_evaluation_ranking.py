@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from batchscore.evaluation.ranking import average_precision, bin_of, holds_one_value, n_bins, roc_auc
+from batchscore.evaluation.ranking import (
+    average_precision,
+    bin_of,
+    holds_one_value,
+    n_bins,
+    precision_recall,
+    roc_auc,
+)
 
 UNIT = st.floats(0, 1, width=32)
 
@@ -119,3 +126,24 @@ def test_a_bin_said_to_hold_one_value_holds_one(bits: int) -> None:
 
 def test_memory_stays_bounded_with_many_labels() -> None:
     assert evaluate(random_sample(10, 500, seed=0)).ranking.counts.nbytes < 64 * 2**20
+
+
+@pytest.mark.parametrize("rows", [1, 7, 400, 5000])
+def test_the_curve_is_that_of_scikit_learn_at_the_thresholds_it_tells(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    values = rng.integers(1, 64, rows).astype(np.float32) / 64  # each in a bin of its own
+    given = rng.random(rows) < values
+    given[0] = True
+    counts = [np.bincount(binned(values[given == side]), minlength=n_bins(10)) for side in (False, True)]
+    recall, precision = precision_recall(*counts)
+    exact = sk.precision_recall_curve(given, values, drop_intermediate=False)
+    points = {(round(r, 9), round(p, 9)) for p, r in zip(exact[0][:-1], exact[1][:-1], strict=True)}
+    assert {(round(r, 9), round(p, 9)) for r, p in zip(recall, precision, strict=True)} <= points
+    assert recall == sorted(recall)
+    assert recall[-1] == 1.0
+    steps = {min(r for r, _ in points if r >= k / 50 - 1e-9) for k in range(1, 51)}
+    assert steps <= {round(r, 9) for r in recall}
+
+
+def test_a_label_that_never_occurs_has_no_curve() -> None:
+    assert precision_recall(np.array([1, 2]), np.array([0, 0])) == ([], [])

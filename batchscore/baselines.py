@@ -1,0 +1,350 @@
+"""An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
+
+Rows are matched by their id where both runs have an id column; else by file name and row. A file that is not the same
+as then (by its SHA-256) may have other rows in the same places: there a row is matched only if its text is the same.
+Nothing is held in memory but a few thousand rows of the earlier predictions; ids are looked up in a table on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.columns import Texts, texts_of, texts_of_arrays, texts_of_records
+from batchscore.config import ReadSettings
+from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.evaluation import Distributions
+from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.inputs import output_names
+from batchscore.parts import StagedPart
+from batchscore.readers import Source, describe, read
+from batchscore.readers.source import reading
+from batchscore.readers.unfolding import open_parquet
+from batchscore.records import ColumnChoice, InputFile, Layout, Part
+from batchscore.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
+from batchscore.writers import SUFFIXES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ABSENT", "AMBIGUOUS", "Baseline", "Matcher", "earlier_run", "match_rows", "open_baseline"]
+
+_REJECTS = "rejects.jsonl"
+_TIMED = {"run.json", "report.html"}
+"""Files that differ each time a run is made."""
+_BATCH_ROWS = 4096
+_ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
+"""What a run has written may be as large as it likes."""
+
+
+class Piece(NamedTuple):
+    """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 without one), columns."""
+
+    row: NDArray[np.int64]
+    predicted: NDArray[np.int32]
+    texts: Texts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EarlierFile:
+    """The predictions of one input file of the earlier run."""
+
+    name: str
+    """Of the input, below ``predictions/``."""
+    path: Path
+    """Of the predictions."""
+    format: str
+    compression: str
+    input_sha256: str
+    rejects: int
+    columns: ColumnChoice
+    dialect: Mapping[str, str]
+    """Of a CSV file, as far as the earlier run noted it down."""
+
+    @property
+    def source(self) -> Source:
+        """What the predictions are read from."""
+        return Source(self.path, self.format, self.compression)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run whose model has the same labels as tonight's."""
+
+    path: Path
+    facts: Mapping[str, Any]
+    """``run.json``."""
+    metrics: Mapping[str, Any]
+    """``metrics.json``."""
+    files: tuple[EarlierFile, ...]
+    hashes: Mapping[str, str]
+    """Path → SHA-256 of its files, as its ``_SUCCESS`` has them."""
+    labels: tuple[str, ...]
+    """Tonight's, by index."""
+    prediction: str
+    """Name of the column with the predicted label."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in it but times: the same results are the same baseline."""
+        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in _TIMED)
+        return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
+
+    @property
+    def distributions(self) -> Distributions:
+        """What drift is measured against."""
+        return Distributions.from_metrics(self.metrics)
+
+    def verify(self) -> None:
+        """Read everything that the comparison needs once.
+
+        Raises:
+            DataError: a file is missing or not as it was written.
+        """
+        for name, digest in self.hashes.items():
+            if name.startswith("predictions/") or name in {"run.json", "metrics.json", _REJECTS}:
+                _check(self.path, name, digest)
+        for file in self.files:
+            columns = {column.name for column in _described(file).columns}
+            if columns and self.prediction not in columns:
+                raise _damaged(
+                    self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
+                )
+
+    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[Piece]:
+        """The predictions of one file in order, a few thousand rows at a time, with the input columns ``names``."""
+        wanted = [self.prediction, *(name for name in names if name != self.prediction)]
+        index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
+        rejected = _Rejected(self.path, file)
+        for texts in _texts(file, wanted):
+            try:
+                predicted = [index[label] for label in texts[self.prediction]]
+            except KeyError as error:
+                raise _damaged(
+                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])}"
+                ) from None
+            yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
+
+
+def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
+    """Open a finished run to compare with one of a model with these ``labels``.
+
+    Raises:
+        NoInputError: there is no finished run.
+        DataError: it is damaged, or another version's.
+        ModelError: its model has other labels.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise NoInputError(
+            f"--baseline {printable(folder)} is no finished run. Name the folder of one, or leave it out."
+        )
+    hashes = read_manifest(folder)
+    try:
+        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
+        its_labels, prefix = tuple(facts["model"]["labels"]), facts["options"]["prefix"]
+        files = _files(folder, facts)
+        Distributions.from_metrics(metrics)
+    except DataError as error:
+        raise _damaged(folder, str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(
+            folder, f"its run.json and metrics.json cannot be read: {printable(repr(error))}"
+        ) from error
+    if set(its_labels) != set(labels):
+        raise ModelError(
+            f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
+            f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
+        )
+    return Baseline(folder, facts, metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
+
+
+def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
+    kind = facts["options"]["output_format"]
+    names = [file["name"] for file in facts["files"]]
+    outputs = names if kind == "same" else output_names(names, SUFFIXES[kind])
+    return tuple(
+        EarlierFile(
+            name=file["name"],
+            path=folder / "predictions" / output,
+            format=file["format"] if kind == "same" else kind,
+            compression=file["compression"] if kind == "same" else "",
+            input_sha256=file["sha256"],
+            rejects=file["rejects"],
+            columns=ColumnChoice(**file["columns"]),
+            dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
+        )
+        for file, output in zip(facts["files"], outputs, strict=True)
+    )
+
+
+def _check(folder: Path, name: str, digest: str) -> None:
+    try:
+        is_whole = sha256_of(folder / name) == digest
+    except OSError as error:
+        raise _damaged(folder, f"{printable(name)} cannot be read ({error.strerror})") from error
+    if not is_whole:
+        raise _damaged(folder, f"{printable(name)} is not as it was written")
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(
+        f"--baseline {printable(folder)}: {what.rstrip('.')}. Score that run again with --force, or name another."
+    )
+
+
+def _described(file: EarlierFile) -> Layout:
+    return describe(file.source, _settings(file))
+
+
+def _settings(file: EarlierFile) -> ReadSettings:
+    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "encoding")}
+    return ReadSettings(**(given if file.format == "csv" else {}), **_ANY_SIZE)  # type: ignore[arg-type]
+
+
+def _texts(file: EarlierFile, names: Sequence[str]) -> Iterator[Texts]:
+    if file.format == "parquet":
+        with reading(file.source), open_parquet(file.source) as parquet:
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(names)):
+                places = {name: batch.schema.get_field_index(name) for name in names}
+                arrays: dict[str, pa.Array] = {n: batch.column(at) for n, at in places.items() if at >= 0}
+                yield texts_of_arrays(arrays, names, batch.num_rows)
+        return
+    layout = _described(file)
+    for rows in read(file.source, layout, ColumnChoice(text=names[0]), _settings(file)):
+        if rows.rejects:
+            raise DataError(
+                f"{printable(file.path)}: {rows.rejects[0].reason}. Score that run again with --force."
+            )
+        yield texts_of_records(rows.raw or [], file.format, layout, names)
+
+
+class _Rejected:
+    """Where the predictions of a file stood in its input: one after the other, but for the rejects between them."""
+
+    def __init__(self, folder: Path, file: EarlierFile) -> None:
+        self._rejects = _reject_rows(folder / _REJECTS, file.name) if file.rejects else iter(())
+        self._reject = next(self._rejects, None)
+        self._next = 0
+
+    def rows(self, count: int) -> NDArray[np.int64]:
+        """Positions of the next ``count`` predictions."""
+        rows = np.arange(self._next, self._next + count, dtype=np.int64)
+        while self._reject is not None and count and self._reject <= rows[-1]:
+            rows[np.searchsorted(rows, self._reject) :] += 1
+            self._reject = next(self._rejects, None)
+        self._next = int(rows[-1]) + 1 if count else self._next
+        return rows
+
+
+def _reject_rows(path: Path, name: str) -> Iterator[int]:
+    with path.open("rb") as lines:
+        for line in lines:
+            reject = json.loads(line)
+            if reject["file"] == name:
+                yield int(reject["row"])
+
+
+class Matcher(Protocol):
+    """Finds the earlier prediction of each row; parts must come in the order of their plan."""
+
+    matched_by: str
+    """``id``, or ``file and row``."""
+
+    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+        """Index of the label predicted then, int32 ``[n]``.
+
+        -1 where nothing was predicted, ``ABSENT`` where the row was not there, ``AMBIGUOUS`` where its id was several times.
+        """
+
+
+def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
+    """Match the rows of ``files`` with those of an earlier run; ``folder`` is made for what is kept on disk."""
+    both: list[Sequence[EarlierFile | InputFile]] = [[f for f in baseline.files if _has_rows(f)], files]
+    if all(file.columns.id is not None for side in both for file in side if _has_rows(file)):
+        return _ById(baseline, files, folder)
+    return _ByRow(baseline, files)
+
+
+def _has_rows(file: EarlierFile | InputFile) -> bool:
+    return bool(file.columns.text)  # an empty file has no columns to choose from
+
+
+class _ById:
+    matched_by = "id"
+
+    def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: Path) -> None:
+        self._files = files
+        remove_tree(folder)
+        make_folder(folder)
+        self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
+        for file in baseline.files:
+            if (name := file.columns.id) is not None:
+                for piece in baseline.pieces(file, [name]):
+                    self._table.add(piece.texts[name], piece.predicted)
+        self._table.seal()
+
+    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+        file = self._files[part.file]
+        assert file.columns.id is not None  # noqa: S101 - match_rows made sure
+        return self._table.find(texts_of(staged, file, [file.columns.id])[file.columns.id])
+
+
+class _ByRow:
+    matched_by = "file and row"
+
+    def __init__(self, baseline: Baseline, files: Sequence[InputFile]) -> None:
+        self._baseline, self._files = baseline, files
+        self._earlier = {file.name: file for file in baseline.files}
+        self._current = -1
+        self._pieces: Iterator[Piece] = iter(())
+        self._held: Piece | None = None
+
+    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+        file, rows = self._files[part.file], staged.row
+        found = np.full(len(rows), ABSENT, dtype=np.int32)
+        earlier = self._earlier.get(file.name)
+        if earlier is None:
+            return found
+        # the same bytes have the same rows in the same places; else the texts must be the same
+        compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
+        if self._current != part.file:
+            self._current, self._held = part.file, None
+            self._pieces = self._baseline.pieces(earlier, compared)
+        texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
+        for piece in self._up_to(int(rows[-1]) if len(rows) else -1):
+            here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, piece.row), (piece.row, rows)))
+            if texts is not None:
+                then = piece.texts[earlier.columns.text]
+                same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
+                here, there = here[same], there[same]
+            found[here] = piece.predicted[there]
+        return found
+
+    def _up_to(self, last: int) -> Iterator[Piece]:
+        """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""
+        while True:
+            if self._held is None:
+                self._held = next(self._pieces, None)
+            if self._held is None:
+                return
+            if len(self._held.row):
+                yield self._held
+                if self._held.row[-1] > last:
+                    return
+            self._held = None
+
+
+def earlier_run(baseline: Baseline) -> dict[str, Any]:
+    """What ``run.json`` says of it: ``path``, ``fingerprint`` and the time when it was ``finished``."""
+    return {
+        "path": str(baseline.path),
+        "fingerprint": baseline.facts.get("fingerprint"),
+        "finished": baseline.facts.get("finished"),
+    }

@@ -1,0 +1,101 @@
+"""A number by id for any number of rows: on disk, found by a hash of 128 bits, in bounded memory.
+
+The hashes are first thrown into buckets by their leading bits, each bucket is sorted by itself, and the sorted buckets
+in a row are one sorted table: 20 bytes a row on disk, about 30 MB in memory while a bucket (260,000 rows) is sorted, and a
+few pages at a time when ids are looked up. Two ids share a hash with a chance of rows**2 / 2**129.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchscore.errors import storage_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ABSENT = -2
+"""What is found for an id that is not in the table, and for none at all."""
+AMBIGUOUS = -3
+"""What is found for an id that was added more than once."""
+_BUCKET_ROWS = 2**18
+_MOST_BUCKETS = 4096
+_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("value", "<i4")])
+_REST = np.dtype([("low", "<u8"), ("value", "<i4")])
+
+
+class IdTable:
+    """``add`` all, ``seal`` once, then ``find``. ``folder`` must be empty and is the table's own."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        """``rows``: about how many there will be."""
+        self._folder = folder
+        self._buckets = min(max(1, -(-rows // _BUCKET_ROWS)), _MOST_BUCKETS)
+
+    def add(self, ids: Sequence[str | None], values: NDArray[np.int32]) -> None:
+        """Add a value (-1 or more) for each id that is neither None nor empty."""
+        has_id, hashes = _hashes(ids)
+        if not len(hashes):
+            return
+        rows = np.empty(len(hashes), dtype=_ROW)
+        rows["high"], rows["low"], rows["value"] = hashes[:, 0], hashes[:, 1], values[has_id]
+        # the leading 32 bits, spread evenly over the buckets: never falls where the hash rises
+        bucket = (rows["high"] >> np.uint64(32)) * np.uint64(self._buckets) >> np.uint64(32)
+        order = np.argsort(bucket, kind="stable")
+        rows, bucket = rows[order], bucket[order]
+        starts = np.flatnonzero(np.diff(bucket, prepend=np.uint64(self._buckets)))
+        for start, piece in zip(starts, np.split(rows, starts[1:]), strict=True):
+            self._append(f"{int(bucket[start]):04}.bucket", piece)
+
+    def _append(self, name: str, rows: NDArray[np.void]) -> None:
+        try:
+            with (self._folder / name).open("ab") as file:
+                file.write(rows.tobytes())
+        except OSError as error:
+            raise storage_error("Writing", self._folder / name, error) from error
+
+    def seal(self) -> None:
+        """Sort what was added; of an id that is there more than once, one row is left, marked as ambiguous."""
+        for name in ("high", "rest"):
+            (self._folder / name).write_bytes(b"")
+        for path in sorted(self._folder.glob("*.bucket")):
+            rows = np.fromfile(path, dtype=_ROW)
+            path.unlink()
+            rows = rows[np.lexsort((rows["low"], rows["high"]))]
+            is_same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
+            rows["value"][:-1][is_same] = AMBIGUOUS
+            rows = rows[~np.append(False, is_same)]  # the first of equal ones, which is marked
+            self._append("high", np.ascontiguousarray(rows["high"]))
+            rest = np.empty(len(rows), dtype=_REST)
+            rest["low"], rest["value"] = rows["low"], rows["value"]
+            self._append("rest", rest)
+
+    def find(self, ids: Sequence[str | None]) -> NDArray[np.int32]:
+        """The value of each id, int32 ``[n]``: ``ABSENT`` where there is none, ``AMBIGUOUS`` where there were several."""
+        found = np.full(len(ids), ABSENT, dtype=np.int32)
+        has_id, hashes = _hashes(ids)
+        if not len(hashes) or not (self._folder / "high").stat().st_size:
+            return found
+        # mapped anew each time, so that pages once looked at are not counted as memory for good
+        high = np.memmap(self._folder / "high", dtype="<u8", mode="r")
+        rest = np.memmap(self._folder / "rest", dtype=_REST, mode="r")
+        at = np.minimum(np.searchsorted(high, hashes[:, 0]), len(high) - 1)
+        is_there = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
+        found[has_id] = np.where(is_there, rest["value"][at], ABSENT)
+        return found
+
+
+def _hashes(ids: Sequence[str | None]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """Which rows have an id ``[n]``, and the two halves of the hash of each of those ``[k, 2]``."""
+    has_id = np.fromiter((bool(each) for each in ids), dtype=np.bool_, count=len(ids))
+    digests = b"".join(
+        hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        for each in ids
+        if each
+    )
+    return has_id, np.frombuffer(digests, dtype="<u8").reshape(-1, 2)

@@ -1,0 +1,206 @@
+"""Pages as a browser sees them: headless Chromium over its debugging pipe, nothing installed for it.
+
+``python tests/browser.py [--screenshots DIR] PAGE...`` opens each page at desktop and phone width, light and dark, and
+tells what ran, what was asked for, what was said on the console and what stuck out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SCHEMES = ("light", "dark")
+_TOLD = {
+    "Network.requestWillBeSent",
+    "Runtime.consoleAPICalled",
+    "Runtime.exceptionThrown",
+    "Log.entryAdded",
+    "Page.javascriptDialogOpening",
+}
+_STATE = """(() => {
+  const width = document.documentElement.clientWidth;
+  const scrolls = e => { for (; e; e = e.parentElement) if (e.classList.contains('wide')) return true; return false; };
+  const out = [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > width + 1 && !scrolls(e));
+  return {
+    wider: document.documentElement.scrollWidth - width,
+    sticking_out: out.slice(0, 5).map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 40)),
+    scripts: document.scripts.length,
+    pwned: typeof window.pwned,
+    text: document.body.innerText.length,
+    paper: getComputedStyle(document.body).backgroundColor,
+    charts: [...document.querySelectorAll('svg')].map(e => Math.round(e.getBoundingClientRect().width)),
+  };
+})()"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One page at one width in one colour scheme."""
+
+    page: Path
+    size: str
+    scheme: str
+    events: tuple[str, ...]
+    """Requests besides the page itself, console messages, errors, dialogs."""
+    state: dict[str, Any]
+
+    @property
+    def problems(self) -> list[str]:
+        """What should not be."""
+        found = list(self.events)
+        if self.state["wider"] > 0:
+            found.append(f"{self.state['wider']} pixels wider than the window")
+        found += [f"sticks out: {each}" for each in self.state["sticking_out"]]
+        if self.state["scripts"] or self.state["pwned"] != "undefined":
+            found.append("a script")
+        if self.state["text"] < 100:
+            found.append("hardly any text")
+        return found
+
+
+class Browser:
+    """A headless Chromium that is spoken to in JSON, a message to each NUL byte."""
+
+    def __init__(self, profile: Path) -> None:
+        to_child, ours_in = os.pipe()
+        ours_out, from_child = os.pipe()
+        options = (
+            "--headless --no-sandbox --disable-gpu --hide-scrollbars --remote-debugging-pipe --no-first-run "
+            f"--disable-extensions --user-data-dir={profile} about:blank"
+        )
+        command = f"exec {CHROMIUM} {options} 3<&{to_child} 4>&{from_child}"
+        self._process = subprocess.Popen(
+            ["bash", "-c", command],
+            pass_fds=(to_child, from_child),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self._in, self._out = os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
+        self._rest, self._number = b"", 0
+        self.events: list[dict[str, Any]] = []
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            more = os.read(self._out.fileno(), 1 << 20)
+            if not more:
+                raise RuntimeError("the browser has gone")
+            self._rest += more
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)  # type: ignore[no-any-return]
+
+    def call(self, method: str, session: str | None = None, **params: Any) -> Any:
+        """Send a command and wait for its result; events that come before it are kept."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        self._in.write(json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        self._in.flush()
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def wait_for(self, method: str) -> None:
+        """Wait for an event."""
+        while not any(event.get("method") == method for event in self.events):
+            self.events.append(self._receive())
+
+    def close(self) -> None:
+        """End the browser."""
+        with contextlib.suppress(RuntimeError, OSError):
+            self.call("Browser.close")
+        self._in.close()
+        self._out.close()
+        self._process.wait(timeout=20)
+
+
+def look_at(pages: Sequence[Path], screenshots: Path | None = None) -> Iterator[Look]:
+    """Open each page at each width in each colour scheme."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        browser = Browser(Path(profile))
+        try:
+            for page in pages:
+                for size in SIZES:
+                    for scheme in SCHEMES:
+                        yield _look(browser, page, size, scheme, screenshots)
+        finally:
+            browser.close()
+
+
+def _look(browser: Browser, page: Path, size: str, scheme: str, screenshots: Path | None) -> Look:
+    target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+    session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        browser.call(f"{domain}.enable", session)
+    width, height = SIZES[size]
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        session,
+        width=width,
+        height=height,
+        deviceScaleFactor=1,
+        mobile=size == "phone",
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.call("Emulation.setEmulatedMedia", session, features=features)
+    browser.events.clear()
+    address = page.resolve().as_uri()
+    browser.call("Page.navigate", session, url=address)
+    browser.wait_for("Page.loadEventFired")
+    state = browser.call("Runtime.evaluate", session, expression=_STATE, returnByValue=True)["result"][
+        "value"
+    ]
+    events = tuple(_event(event, address) for event in browser.events if event.get("method") in _TOLD)
+    if screenshots is not None:
+        shot = browser.call("Page.captureScreenshot", session, format="png", captureBeyondViewport=True)
+        name = f"{page.resolve().parent.name}-{page.stem}-{size}-{scheme}.png"
+        (screenshots / name).write_bytes(base64.b64decode(shot["data"]))
+    browser.call("Target.closeTarget", targetId=target)
+    return Look(page, size, scheme, tuple(filter(None, events)), state)
+
+
+def _event(event: dict[str, Any], address: str) -> str:
+    params = event["params"]
+    if event["method"] == "Network.requestWillBeSent":
+        url = str(params["request"]["url"])
+        return "" if url == address else f"asked for {url[:200]}"
+    return f"{event['method']}: {json.dumps(params)[:300]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pages", nargs="+", type=Path)
+    parser.add_argument("--screenshots", type=Path)
+    options = parser.parse_args()
+    found = 0
+    for look in look_at(options.pages, options.screenshots):
+        found += len(look.problems)
+        click.echo(
+            f"{look.page}, {look.size}, {look.scheme}: {'; '.join(look.problems) or 'nothing amiss'} {look.state}"
+        )
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

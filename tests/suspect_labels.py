@@ -1,0 +1,137 @@
+"""By hand: are labels that were flipped on purpose among the first of the mismatch report?
+
+``python tests/suspect_labels.py --model BUNDLE [--rows 4000] [--flips 200] [--seed 0]`` flips labels of shuffled rows of
+``--data`` (default: the real test reviews), scores them and reads ``mismatches.parquet``. ``--run RUN_DIR`` instead of
+``--model`` takes the probabilities of a finished run, which labels do not change, and scores nothing. It prints how many
+of the first rows are flipped ones (the curve), whether the order is cleanlab's own, and how far the estimated number of
+wrong labels rose. Limits of the project: 70 % of the first 200, the same order, a rise of 200 within 35 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+from cleanlab.rank import get_label_quality_scores, order_label_issues
+from conftest import IMDB
+from numpy.typing import NDArray
+from scored import Scored, read_run
+
+from batchscore.config import ComputeSettings, ScoreSettings
+from batchscore.evaluation import LabelIssues, label_quality
+from batchscore.mismatches import Keys, in_order
+from batchscore.runs import score
+from batchscore.terminal import Progress
+
+CURVE = (10, 25, 50, 100, 150, 200, 300, 400, 600)
+
+
+def flipped_rows(rows: int, flips: int, seed: int) -> NDArray[np.bool_]:
+    """Which rows get another label."""
+    is_flipped = np.zeros(rows, dtype=np.bool_)
+    is_flipped[np.random.default_rng(seed).choice(rows, flips, replace=False)] = True
+    return is_flipped
+
+
+def scored_anew(
+    options: argparse.Namespace, folder: Path
+) -> tuple[Scored, NDArray[np.bool_], NDArray[np.int64]]:
+    """Flip, score and read back: the run, which of its rows were flipped, and the rows of its mismatches in order."""
+    data = pd.read_parquet(options.data).sample(n=options.rows, random_state=options.seed)
+    is_flipped = flipped_rows(len(data), options.flips, options.seed)
+    data = data.assign(label=np.where(is_flipped, 1 - data.label, data.label))
+    data.to_parquet(folder / "flipped.parquet", index=False)
+    compute = ComputeSettings(workers=options.workers)
+    settings = ScoreSettings(
+        (str(folder / "flipped.parquet"),), options.model, folder / "run", compute=compute
+    )
+    score(settings, Progress)
+    mismatches = pd.read_parquet(folder / "run" / "mismatches.parquet")
+    run = read_run(folder / "run")
+    if len(run.given) != len(data):
+        raise SystemExit("every row of the data must have a text and a known label")
+    return run, is_flipped, mismatches.row.to_numpy(np.int64)
+
+
+def scored_before(options: argparse.Namespace) -> tuple[Scored, NDArray[np.bool_], NDArray[np.int64]]:
+    """The same from a finished run, the labels flipped here."""
+    run = read_run(options.run)
+    chosen = np.random.default_rng(options.seed).permutation(len(run.given))[: options.rows]
+    given, predictions = run.rows(chosen)
+    is_flipped = flipped_rows(len(given), options.flips, options.seed)
+    given = np.where(is_flipped, 1 - given, given)
+    at = np.flatnonzero(given != predictions.predicted)
+    quality = label_quality(given, predictions.probabilities)[at]
+    number = np.zeros(len(at), dtype=np.int32)
+    keys = Keys(number, at.astype(np.int32), quality, number.astype(np.bool_), predictions.n_tokens[at])
+    return (
+        run._replace(given=given, predictions=predictions),
+        is_flipped,
+        in_order(keys).index.astype(np.int64),
+    )
+
+
+def estimate(run: Scored, given: NDArray[np.int64]) -> int:
+    """How many labels look wrong."""
+    issues = LabelIssues(len(run.labels))
+    issues.update_thresholds(given, run.predictions.probabilities)
+    issues.quality(given, run.predictions.probabilities)
+    return issues.n_issues
+
+
+def tell(run: Scored, is_flipped: NDArray[np.bool_], order: NDArray[np.int64], flips: int) -> None:
+    """Print the figures."""
+    found = np.cumsum(is_flipped[order])
+    mismatched = int((run.given != run.predictions.predicted).sum())
+    right = float((np.where(is_flipped, 1 - run.given, run.given) == run.predictions.predicted).mean())
+    click.echo(
+        f"{len(run.given):,} rows, {flips} flipped; accuracy on the labels as they were {right:.4f}; {mismatched} mismatches"
+    )
+    told = [f"{k}: {found[k - 1] / k:.1%}" for k in CURVE if k <= len(order)]
+    click.echo(f"flipped ones among the first ... rows: {', '.join(told)}")
+    if len(order) >= flips:
+        click.echo(
+            f"precision at {flips}: {found[flips - 1] / flips:.1%} (chance: {flips / len(run.given):.1%})"
+        )
+    click.echo(f"flipped ones among all mismatches: {found[-1]} of {flips}")
+    probabilities = run.predictions.probabilities.astype(np.float64)
+    theirs = order_label_issues(
+        run.given != run.predictions.predicted, run.given, probabilities, rank_by="self_confidence"
+    )
+    scores = get_label_quality_scores(run.given, probabilities)
+    click.echo(
+        f"the same rows as cleanlab ranks: {set(order.tolist()) == set(theirs.tolist())}; the same order but for ties: "
+        f"{bool(np.array_equal(scores[order], scores[theirs]))}; places that differ (all ties): {int((order != theirs).sum())}"
+    )
+    before, after = estimate(run, np.where(is_flipped, 1 - run.given, run.given)), estimate(run, run.given)
+    click.echo(
+        f"estimated wrong labels: {before} before, {after} after; a rise of {after - before} for {flips} ({(after - before) / flips - 1:+.0%})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model")
+    which.add_argument("--run", type=Path)
+    parser.add_argument("--data", type=Path, default=IMDB / "test.parquet")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--flips", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    if options.run:
+        tell(*scored_before(options), options.flips)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        tell(*scored_anew(options, Path(name)), options.flips)
+
+
+if __name__ == "__main__":
+    main()
