@@ -189,6 +189,10 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
         if values and metric.worse:
             worst = max(values) if metric.worse > 0 else min(values)
             tail = f", usually {_say(metric, statistics.median(habit))}" if habit else ""
+            if not any(
+                metric.name in n.unusual for n in inside
+            ):  # as usual, but not good enough for its gate
+                tail = f", its gate {_say(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
             return f"{metric.words} {_say(metric, worst)}{tail}"
     return ", ".join(dict.fromkeys(_WORDS[night.state] for night in inside if night.state.is_bad))
 
