@@ -97,6 +97,21 @@ def test_rows_are_matched_by_id_whatever_their_order_file_and_format(
     assert "McNemar" in text
 
 
+def test_an_id_that_was_there_twice_is_not_compared(
+    table: pd.DataFrame, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rows = table.head(20)
+    pd.concat([rows, rows.head(2)]).to_csv(tmp_path / "monday.csv", index=False)
+    rows.assign(id=rows.id.where(rows.index != 5)).to_csv(tmp_path / "tuesday.csv", index=False)
+    run_score(tmp_path / "monday.csv", tiny_bundle, tmp_path / "a")
+    run_score(tmp_path / "tuesday.csv", tiny_bundle, tmp_path / "b", baseline=tmp_path / "a")
+    told = metrics(tmp_path / "b")["comparison"]
+    assert (told["rows"], told["unmatched"], told["ambiguous"], told["changed"]) == (17, 3, 2, 0)
+    text = page(tmp_path / "b")
+    assert "None of 17 predictions differs" in text
+    assert "3 rows of this run had no counterpart (2 for an id that was there more than once)." in text
+
+
 @pytest.fixture(scope="module")
 def by_other(
     table: pd.DataFrame, other_model: Path, tmp_path_factory: pytest.TempPathFactory

@@ -145,6 +145,14 @@ def test_a_worse_model_is_told_from_chance() -> None:
     assert "as good as in the earlier run" in same.headline
 
 
+def test_labels_are_not_judged_by_a_model_that_guesses() -> None:
+    guessing, n = rows(400), 400
+    given = np.random.default_rng(0).integers(0, 2, n)
+    told = verdict.judge(metrics(Rows(given, guessing.predictions))).answers[-1].answer
+    assert told.startswith("It cannot be told: on these rows the model is no better than always saying ")
+    assert "look wrong themselves" in verdict.judge(sample()[1]).answers[-1].answer
+
+
 def test_rows_that_failed_come_before_everything_but_gates() -> None:
     found = sample()[1]
     broken = found | {

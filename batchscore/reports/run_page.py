@@ -102,20 +102,34 @@ def _compared(metrics: Mapping[str, Any]) -> str:
     way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
     if not both["rows"]:
         return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples."
-    text = f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, rows matched {way}."
-    if both["evaluated"]:
-        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-        text += (
-            f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken ({chance}: McNemar's "
-            f"p = {both['p_value']:.2g}); {both['both_wrong_changed']:,} are wrong in another way."
+    matched = f"rows matched {way}"
+    if not both["changed"]:
+        text = f"None of {both['rows']:,} predictions differs from the earlier run's, {matched}."
+    else:
+        text = (
+            f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, {matched}."
         )
+        text += _flips(both) if both["evaluated"] else ""
     if both["not_compared"]:
-        text += f" {rows(both['not_compared'])} had no prediction in one of the runs."
+        text += f" {rows(both['not_compared'])} had no prediction in one of the runs or in both."
     if both.get("unmatched"):
         text += f" {rows(both['unmatched'])} of this run had no counterpart"
         text += (
-            f", {both['ambiguous']:,} of them because their id stood there more than once."
+            f" ({both['ambiguous']:,} for an id that was there more than once)."
             if both.get("ambiguous")
             else "."
         )
     return text
+
+
+def _flips(both: Mapping[str, Any]) -> str:
+    """What the changes came to where a label is known."""
+    text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
+    if both["fixed"] != both["broken"]:
+        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
+        text += f" ({chance}: McNemar's p = {both['p_value']:.2g})"
+    return (
+        f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
+        if both["both_wrong_changed"]
+        else f"{text}."
+    )

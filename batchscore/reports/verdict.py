@@ -283,6 +283,14 @@ def confusions_of(metrics: Metrics) -> list[tuple[str, str, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
+def _no_better_than(metrics: Metrics) -> str:
+    """The commonest given label, if the model may well be no better than always saying it; else nothing."""
+    support = {label: row["support"] for label, row in metrics["quality"]["per_label"].items()}
+    label = max(support, key=lambda name: support[name])
+    share = support[label] / max(sum(support.values()), 1)
+    return label if metrics["quality"]["accuracy"]["low"] <= share < 1 else ""
+
+
 def _model_or_labels(metrics: Metrics) -> Answer:
     question, issues = "Is it the model or the labels?", metrics.get("label_issues")
     if not issues:
@@ -290,6 +298,12 @@ def _model_or_labels(metrics: Metrics) -> Answer:
     wrong, labelled = issues["estimated_wrong_labels"], issues["labelled"]
     if not wrong:
         return Answer(question, "The model: no given label looks wrong.")
+    if commonest := _no_better_than(metrics):
+        return Answer(
+            question,
+            f"It cannot be told: on these rows the model is no better than always saying {shown(commonest, 40)}.",
+            Level.LOOK,
+        )
     share = percent(wrong / labelled) if labelled else "–"  # noqa: RUF001
     without = percent(issues["accuracy_without_flagged"])
     text = f"About {wrong:,} given labels look wrong themselves ({share} of them, an estimate). Without the {issues['flagged']:,} most doubtful rows accuracy would be {without}."
