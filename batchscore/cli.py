@@ -80,7 +80,11 @@ _JSON = click.option(
 
 
 class _Commands(click.Group):
-    """Commands in the order of their definition."""
+    """Commands in the order of their definition; a signal before one begins ends as it does within."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with boundary():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(self.commands)
