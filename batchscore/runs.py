@@ -195,7 +195,7 @@ class _Run:
             metrics = json.loads((self._output / "metrics.json").read_bytes())
             is_this = facts["fingerprint"] == self._fingerprint
             counts = metrics["counts"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             is_this = False
         if not is_this:
             raise OutputError(

@@ -339,10 +339,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def names_in_manifest(folder: Path) -> set[str]:
-    """The files that ``_SUCCESS`` lists, as far as it can be read."""
+    """The files that ``_SUCCESS`` lists, as far as it makes sense; none if it is not there."""
     try:
         text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
+    except FileNotFoundError:
         return set()
     return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
 
