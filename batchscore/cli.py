@@ -80,7 +80,11 @@ _JSON = click.option(
 
 
 class _Commands(click.Group):
-    """Commands in the order of their definition."""
+    """Commands in the order of their definition; a signal before one begins ends as it does within."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with boundary():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(self.commands)
@@ -182,6 +186,7 @@ def main() -> None:
 @_option("--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]")
 @_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
 @_option("--prefix", default="", metavar="STR", help="Put before the name of each added column.")
+@_option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
 @click.option("--dry-run", is_flag=True, help="Read and plan, score nothing, write nothing.")
 @click.option("--force", is_flag=True, help="Score again although done; replace what the folder holds.")
 @click.option(
@@ -246,6 +251,7 @@ def _score_settings(**options: Any) -> ScoreSettings:
         with_text=not options["no_text"],
         engine=options["engine"],
         limit=options["limit"],
+        skip_empty=options["skip_empty"],
         dry_run=options["dry_run"],
         force=options["force"],
         prefix=options["prefix"],

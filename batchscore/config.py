@@ -108,6 +108,8 @@ class ScoreSettings:
     """Whether texts of reviews may stand on the page."""
     engine: str = "local"
     limit: int | None = None
+    skip_empty: bool = False
+    """Whether a run without a file or a row is one with nothing to do, instead of an error or an empty result."""
     dry_run: bool = False
     force: bool = False
     prefix: str = ""

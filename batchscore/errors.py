@@ -69,8 +69,12 @@ class NothingToDoError(BatchscoreError):
     exit_code = 99
 
 
-class InterruptedRunError(BatchscoreError):
-    """A signal stopped the run; what was staged is kept, and the same command goes on from there."""
+class InterruptedRunError(BaseException):
+    """A signal stopped the run; what was staged is kept, and the same command goes on from there.
+
+    Like ``KeyboardInterrupt`` it is no ``Exception``: a signal comes at any line, also one of a library that carries on
+    after whatever ``Exception`` it meets.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -95,6 +99,6 @@ def storage_error(action: str, path: object, error: OSError) -> StorageError:
     """Turn an ``OSError`` into the exit-74 error that names the action, the path and the next step."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
-        f"{action} {printable(path)} failed: {reason}. Free the cause (space, permission, connection) and run the same "
+        f"{action} {printable(path)} failed: {printable(reason)}. Free the cause (space, permission, connection) and run the same "
         "command again: what was finished is kept."
     )

@@ -9,7 +9,6 @@ has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from batchscore import mismatches
 from batchscore.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.columns import texts_of
+from batchscore.errors import OutputError, printable
 from batchscore.evaluation import (
     Comparison,
     Distributions,
@@ -41,12 +41,14 @@ from batchscore.storage import (
     make_folder,
     manifest,
     publish,
+    read_checked,
     remove_file,
     remove_tree,
     sha256_of,
     sync_folder,
     to_json,
     write_bytes,
+    write_checked,
 )
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
@@ -89,17 +91,33 @@ class Staging:
         return self.folder / REJECTS
 
     def replaced(self) -> set[str]:
-        """Files in the run folder that are an earlier run's, or an earlier start's of this one."""
-        path = self.folder / _REPLACED
-        return set(json.loads(path.read_bytes())) if path.exists() else set()
+        """Files in the run folder that are an earlier run's, or an earlier start's of this one.
+
+        The list lies beside the staging folders of all runs, so that it outlives each of them.
+
+        Raises:
+            OutputError: it is damaged, so that nobody can tell what is to go.
+        """
+        path = self.folder.with_name(_REPLACED)
+        names = read_checked(path)
+        if names is None and path.exists():
+            raise OutputError(
+                f"{printable(path)} is damaged. Remove the run folder, or name another --output."
+            )
+        return set(names or ())
 
     def note_replaced(self, names: Iterable[str]) -> None:
         """Remember the files that are to go unless this run writes them anew."""
-        write_bytes(self.folder / _REPLACED, to_json(sorted(names)))
+        write_checked(self.folder.with_name(_REPLACED), sorted(names))
 
     def part(self, number: int) -> Path:
         """The file of a staged part."""
         return self.parts / f"{number:08d}.arrow"
+
+
+def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
+    """The names of the prediction files, below ``predictions/``, of inputs with these names."""
+    return list(names) if output_format == "same" else output_names(names, SUFFIXES[output_format])
 
 
 class Finish:
@@ -167,10 +185,7 @@ class Finish:
 
     def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
         """Index, place while it is built, and make of each prediction file."""
-        kind = self._settings.output_format
-        names = [file.name for file in self._plan.files]
-        if kind != "same":
-            names = output_names(names, SUFFIXES[kind])
+        names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
             output = Output(file, self._bundle.labels, self._settings.prefix)
             yield index, self._staging.final / "predictions" / name, output

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.backends import open_backend
+from batchscore.bundle import open_bundle
 from batchscore.errors import ModelError, printable
 from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
 from batchscore.tokenization import Tokenizer
@@ -22,6 +24,54 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
+
+
+class Models:
+    """Where a run gets its model from: the disk."""
+
+    def open(self, path: str, revision: str | None) -> Bundle:
+        """The bundle, every file of it hashed; errors as :func:`~batchscore.bundle.open_bundle`."""
+        return open_bundle(path, revision)
+
+    def load(
+        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+    ) -> tuple[Model, dict[str, Any]]:
+        """The model, ready to compute; see :func:`load_model`."""
+        return load_model(bundle, wanted, long_text, recorded)
+
+
+class KeptModels(Models):
+    """Keeps the last model, for many runs in one process; a bundle whose files changed is opened anew."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[Any, Bundle] | None = None
+        self._loaded: tuple[Any, tuple[Model, dict[str, Any]]] | None = None
+
+    def open(self, path: str, revision: str | None) -> Bundle:
+        """The bundle; its files are hashed again only if size, time or inode of one differ."""
+        key = path, revision, _identities(Path(path))
+        if self._opened is None or self._opened[0] != key:
+            self._opened = key, super().open(path, revision)
+        return self._opened[1]
+
+    def load(
+        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+    ) -> tuple[Model, dict[str, Any]]:
+        """The model that is there, if it is the one that would be loaded."""
+        key = bundle.fingerprint, wanted, long_text
+        if self._loaded is not None and self._loaded[0] == key:
+            model, compute = self._loaded[1]
+            if not recorded or recorded == compute:
+                return model, dict(compute)
+        loaded = super().load(bundle, wanted, long_text, recorded)
+        self._loaded = key, loaded
+        return loaded[0], dict(loaded[1])
+
+
+def _identities(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size, time of change and inode of each file."""
+    facts = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts]
 
 
 def load_model(

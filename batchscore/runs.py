@@ -7,28 +7,39 @@ that a killed run goes on where it was; the final files are built and renamed at
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 import logging
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
 from batchscore.baselines import Baseline, earlier_run, open_baseline
-from batchscore.bundle import Bundle, open_bundle
+from batchscore.bundle import Bundle
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES
-from batchscore.errors import DataError, GateFailedError, OutputError, UsageError, printable
+from batchscore.errors import (
+    BatchscoreError,
+    DataError,
+    GateFailedError,
+    NoInputError,
+    NothingToDoError,
+    OutputError,
+    UsageError,
+    printable,
+)
 from batchscore.evaluation import Gate, parse_gates
-from batchscore.finishing import REJECTS, Finish, Staging
+from batchscore.finishing import REJECTS, Finish, Staging, prediction_names
 from batchscore.inputs import FoundFile, find_files
-from batchscore.loading import load_model
+from batchscore.loading import Models
 from batchscore.parts import stage_part
 from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
 from batchscore.records import Part, Predictions, Rows
@@ -38,15 +49,18 @@ from batchscore.storage import (
     STAGING,
     Journal,
     atomic_write,
+    failing,
     locked,
     make_folder,
     names_in_manifest,
     note_holder,
+    publish,
+    read_checked,
+    refuse_long_names,
     remove_tree,
     sha256_of,
     sync_folder,
-    to_json,
-    write_bytes,
+    write_checked,
 )
 
 if TYPE_CHECKING:
@@ -84,25 +98,44 @@ class RunResult:
             )
 
 
-def score(settings: ScoreSettings, progress: ProgressFactory) -> RunResult:
+def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
     """Score files into a run folder, going on where an earlier call of the same was stopped.
+
+    ``models`` is where the model comes from; a caller with many runs gives one that keeps it.
 
     Raises:
         BatchscoreError: of the kind that its exit code tells (DESIGN, "Exit codes").
     """
     started = time.monotonic()
+    models = models or Models()
     if settings.engine not in ENGINES:
         raise UsageError(f"There is no engine {settings.engine!r}; there are: {', '.join(ENGINES)}.")
-    found = find_files(settings.inputs, settings.read.format, settings.output)
-    bundle = open_bundle(settings.model, settings.revision)
+    with failing(settings.output):
+        if settings.dry_run:
+            return _planned(_open(settings, models), settings, started)
+        with locked(settings.output):  # first, so that who comes second is told at once
+            return _Run(_open(settings, models), settings, models, progress, started).go()
+
+
+class _Opened(NamedTuple):
+    """What a run is made of, every byte of it hashed."""
+
+    found: list[FoundFile]
+    bundle: Bundle
+    baseline: Baseline | None
+
+
+def _open(settings: ScoreSettings, models: Models) -> _Opened:
+    try:
+        found = find_files(settings.inputs, settings.read.format, settings.output)
+    except NoInputError as error:
+        raise NothingToDoError(str(error)) if settings.skip_empty else error from None
+    bundle = models.open(settings.model, settings.revision)
     _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
-    if settings.dry_run:
-        return _planned(found, bundle, settings, started)
-    with locked(settings.output):
-        return _Run(found, bundle, settings, baseline, progress, started).go()
+    return _Opened(found, bundle, baseline)
 
 
 def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
@@ -118,9 +151,9 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
     return open_baseline(settings.baseline, bundle.labels)
 
 
-def _planned(found: list[FoundFile], bundle: Bundle, settings: ScoreSettings, started: float) -> RunResult:
+def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
-        plan = make_plan(found, bundle, settings, rejects)
+        plan = make_plan(opened.found, opened.bundle, settings, rejects)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
 
@@ -146,21 +179,20 @@ class _Run:
 
     def __init__(
         self,
-        found: list[FoundFile],
-        bundle: Bundle,
+        opened: _Opened,
         settings: ScoreSettings,
-        baseline: Baseline | None,
+        models: Models,
         progress: ProgressFactory,
         started: float,
     ) -> None:
-        self._found, self._bundle, self._settings, self._baseline = found, bundle, settings, baseline
+        self._found, self._bundle, self._baseline = opened
+        self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = settings.output
-        compared = {
-            "baseline": baseline.fingerprint if baseline else None
-        }  # what it holds, not where it lies
-        self._fingerprint = run_fingerprint(found, bundle, settings.result_options() | compared)
-        staged = run_fingerprint(found, bundle, settings.part_options())
+        # Of the baseline counts what it holds, not where it lies.
+        compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
+        self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
+        staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(settings.output / STAGING / staged[:32])
         self._begun = datetime.datetime.now(datetime.UTC)
         self._spent = _Spent()
@@ -173,7 +205,10 @@ class _Run:
             self._baseline.verify()
         self._clear_the_way()
         try:
+            self._refuse_long_names()
             plan = self._plan()
+            if not plan.rows and self._settings.skip_empty:
+                raise NothingToDoError("The input holds no row.")
             self._refuse_rejects(plan)
             compute = self._score(plan)
         except BaseException:
@@ -200,15 +235,16 @@ class _Run:
         try:
             facts = json.loads((self._output / "run.json").read_bytes())
             metrics = json.loads((self._output / "metrics.json").read_bytes())
-        except (OSError, ValueError):
-            facts = metrics = {}
-        if facts.get("fingerprint") != self._fingerprint:
+            is_this = facts["fingerprint"] == self._fingerprint
+            counts = metrics["counts"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            is_this = False
+        if not is_this:
             raise OutputError(
                 f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
                 "another --output, or add --force to replace it."
             )
         remove_tree(self._output / STAGING)
-        counts = metrics["counts"]
         return self._result("done", counts["read"], counts["rejects"], metrics)
 
     def _clear_the_way(self) -> None:
@@ -221,35 +257,51 @@ class _Run:
                 f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
                 "--output."
             )
-        replaced = names_in_manifest(self._output)
-        for other in sorted(staging.iterdir()) if staging.exists() else []:
-            if other.is_dir():
-                replaced |= Staging(other).replaced()
-            is_other = other.is_dir() and other != self._staging.folder
-            if is_other and not self._settings.force and Staging(other).holds_parts:
-                raise OutputError(
-                    f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
-                    "Name another --output, or add --force to drop what it has scored."
-                )
-            if is_other or self._settings.force:
-                remove_tree(other) if other.is_dir() else other.unlink()
+        make_folder(staging)
+        if staging.is_symlink():
+            raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
+        begun = [folder for folder in staging.iterdir() if folder.is_dir()]
+        if not self._settings.force and any(
+            Staging(folder).holds_parts for folder in begun if folder != self._staging.folder
+        ):
+            raise OutputError(
+                f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
+                "Name another --output, or add --force to drop what it has scored."
+            )
+        replaced = names_in_manifest(self._output) | self._staging.replaced()
+        if (self._output / REJECTS).exists():
+            replaced.add(REJECTS)
+        if replaced:  # before anything goes: a kill from here on forgets nothing
+            self._staging.note_replaced(replaced)
+        for folder in begun:
+            if self._settings.force or folder != self._staging.folder:
+                remove_tree(folder)
         make_folder(self._staging.parts)
         note_holder(self._output)
-        if replaced or (self._output / REJECTS).exists():
-            self._staging.note_replaced(replaced | {REJECTS})
 
     def _drop_unscored(self) -> None:
-        if not self._staging.holds_parts:
-            remove_tree(self._output / STAGING)
+        """Leave no staging folder behind where nothing was scored, unless it says what an earlier run left here."""
+        with contextlib.suppress(
+            BatchscoreError, OSError
+        ):  # the error that brought us here is the one to tell
+            is_mixed = not (self._output / MANIFEST).exists() and self._staging.replaced() - {REJECTS}
+            if not self._staging.holds_parts and not is_mixed:
+                remove_tree(self._output / STAGING)
+
+    def _refuse_long_names(self) -> None:
+        names = prediction_names([file.name for file in self._found], self._settings.output_format)
+        final = self._staging.final.relative_to(self._staging.folder)
+        refuse_long_names(self._staging.folder, [str(final / "predictions" / name) for name in names])
 
     def _plan(self) -> Plan:
-        """The plan that an earlier start left, or a new one."""
-        path = self._staging.folder / "plan.json"
-        if path.exists():
-            return Plan.from_json(json.loads(path.read_bytes()))
-        with atomic_write(self._staging.rejects) as rejects:
-            plan = make_plan(self._found, self._bundle, self._settings, rejects)
-        write_bytes(path, to_json(plan.to_json()))
+        """The plan that an earlier start left, if it and its rejects are as they were written, or a new one."""
+        path, rejects = self._staging.folder / "plan.json", self._staging.rejects
+        saved = read_checked(path)
+        if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
+            return Plan.from_json(saved["plan"])
+        with atomic_write(rejects) as out:
+            plan = make_plan(self._found, self._bundle, self._settings, out)
+        write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
         return plan
 
     def _refuse_rejects(self, plan: Plan) -> None:
@@ -258,15 +310,23 @@ class _Run:
             return
         with self._staging.rejects.open("rb") as file:
             first = json.loads(file.readline())
-            file.seek(0)
-            with atomic_write(self._output / REJECTS) as out:
-                out.write(file.read())
         where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
+        if (self._output / MANIFEST).exists():  # a finished run, which stays as it is
+            listed = "Name another --output to have all of them listed"
+        else:
+            self._publish_rejects()
+            listed = f"All are in {printable(self._output)}/{REJECTS}"
         raise DataError(
             f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
-            f"{printable(first['file'])}, {where}: {first['reason']}. All are in {printable(self._output)}/{REJECTS}. Mend "
-            "them, or allow them with --max-rejects."
+            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. Mend them, or allow "
+            "them with --max-rejects."
         )
+
+    def _publish_rejects(self) -> None:
+        copy = self._staging.folder / "refused.jsonl"
+        with self._staging.rejects.open("rb") as rejects, atomic_write(copy) as out:
+            shutil.copyfileobj(rejects, out)
+        publish(copy, self._output / REJECTS)
 
     def _score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns what they were computed with."""
@@ -280,7 +340,7 @@ class _Run:
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             long_text = self._settings.long_text or self._bundle.long_text
-            model, compute = load_model(self._bundle, self._settings.compute, long_text, compute)
+            model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
             if not journal.entries:
                 journal.append({"compute": compute})
             try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from batchscore import batching
 from batchscore.backends import Backend, OutOfDeviceMemoryError
-from batchscore.errors import InterruptedRunError, ModelError, printable
+from batchscore.errors import ModelError, printable
 from batchscore.evaluation import apply_temperature
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
 
@@ -106,8 +106,6 @@ def _run(batch: MicroBatch, model: Model, logits: NDArray[np.float32], failures:
             raise FloatingPointError("the model's output is not finite")
         logits[batch.sequence] = result
         return
-    except InterruptedRunError:
-        raise
     except OutOfDeviceMemoryError as error:
         model.backend.release()
         reason = f"out of memory: {error}"

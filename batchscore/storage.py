@@ -18,7 +18,7 @@ import shutil
 import socket
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -67,6 +67,21 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
+def failing(folder: Path) -> Iterator[None]:
+    """Turn whatever the file system refuses in this block into the error that says so; ``folder`` where it names no file.
+
+    Raises:
+        StorageError: an ``OSError`` came out of the block.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # that is the terminal
+        raise
+    except OSError as error:
+        raise storage_error("Reading or writing", error.filename or folder, error) from error
+
+
+@contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the name ``path`` once the block has ended without an error.
 
@@ -76,7 +91,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a name may be as long as names can be
     temporary = path.with_name(f".{short}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # what a kill left; and no link is followed
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -94,6 +110,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole small file, atomically."""
     with atomic_write(path) as file:
         file.write(content)
+
+
+def write_checked(path: Path, value: Any) -> None:
+    """Write a JSON value behind its checksum, atomically, for :func:`read_checked`."""
+    write_bytes(path, _checked_line(value))
+
+
+def read_checked(path: Path) -> Any:
+    """The value that :func:`write_checked` wrote; ``None`` if the file is not there or its bytes are others."""
+    try:
+        line = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return json.loads(line[9:]) if line == _journal_line(line[9:-1]) else None
 
 
 def to_json(value: Any) -> bytes:
@@ -133,6 +163,7 @@ class Journal:
             self.entries, whole = self._read()
             self._file = path.open("ab")
             self._file.truncate(whole)
+            sync_folder(path.parent)
         except OSError as error:
             raise storage_error("Opening", path, error) from error
 
@@ -152,7 +183,7 @@ class Journal:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one entry and make it durable."""
         try:
-            self._file.write(_journal_line(json.dumps(entry, separators=(",", ":")).encode()))
+            self._file.write(_checked_line(entry))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -163,6 +194,10 @@ class Journal:
         """Release the file."""
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _checked_line(value: Any) -> bytes:
+    return _journal_line(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
 
 
 def _journal_line(entry: bytes) -> bytes:
@@ -304,10 +339,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def names_in_manifest(folder: Path) -> set[str]:
-    """The files that ``_SUCCESS`` lists, as far as it can be read."""
+    """The files that ``_SUCCESS`` lists, as far as it makes sense; none if it is not there."""
     try:
         text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
+    except FileNotFoundError:
         return set()
     return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
 
@@ -358,7 +393,9 @@ def remove_file(folder: Path, name: str) -> None:
     What a link leads to outside of ``folder`` is not ours.
     """
     path = folder / name
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
+    if not path.parent.resolve().is_relative_to(folder.resolve()) or not os.path.lexists(path):
+        return
+    if path.is_dir() and not path.is_symlink():  # the file went, and somebody made a folder of its name
         return
     path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # until one is not empty
@@ -375,3 +412,19 @@ def remove_tree(folder: Path) -> None:
             shutil.rmtree(folder)
         except OSError as error:
             raise storage_error("Removing", folder, error) from error
+
+
+def refuse_long_names(folder: Path, names: Iterable[str]) -> None:
+    """Refuse names that the file system below ``folder`` cannot hold, while that costs nothing.
+
+    Raises:
+        OutputError: a name, or its whole path, has too many bytes.
+    """
+    longest_name, longest_path = (os.pathconf(folder, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
+    for name in names:
+        sizes = [len(os.fsencode(piece)) for piece in PurePosixPath(name).parts]
+        if max(sizes) > longest_name or len(os.fsencode(folder.resolve() / name)) >= longest_path:
+            raise OutputError(
+                f"{printable(name)}: too long for a file below {printable(folder)}, where a name has at most "
+                f"{longest_name} bytes and a path {longest_path}. Rename the input, or leave --output-format alone."
+            )

@@ -9,8 +9,10 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,43 +23,94 @@ import click
 from batchscore.errors import BatchscoreError, InterruptedRunError, printable
 
 _LINE_SECONDS = 30.0
+_GRACE_SECONDS = 4.0
+"""From a signal to the end of the process, at the most."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
 def boundary(as_json: bool = False) -> Iterator[None]:
     """Turn errors into a message on stderr and an exit code; other exceptions are faults and keep their traceback."""
     try:
-        with _signals():
+        with _signals(as_json):
             yield
-    except BatchscoreError as error:
-        say(f"error: {error}")
-        if as_json:
-            summary = {"status": "error", "exit_code": error.exit_code, "error": str(error)}
-            click.echo(json.dumps(summary, ensure_ascii=False))
+    except (BatchscoreError, InterruptedRunError) as error:
+        message, summary = _last_words(error, as_json)
+        click.echo(message, err=True, nl=False)
+        click.echo(summary, nl=False)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - or Python complains at exit
         sys.exit(74)
 
 
+def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
+    """What goes to stderr, and what to stdout."""
+    summary = {"status": "error", "exit_code": error.exit_code, "error": str(error)}
+    return f"error: {error}\n", f"{json.dumps(summary, ensure_ascii=False)}\n" if as_json else ""
+
+
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the command with 143 and 130."""
+def _signals(as_json: bool) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the command with 143 and 130.
+
+    Python hears a signal between two of its own steps, which may be long after it came (a forward pass, a large write),
+    and an exception that is raised in a finaliser is dropped. So the command is also watched: what has not ended
+    ``_GRACE_SECONDS`` after the signal is ended at once, as a kill would. The folder goes on from there just so.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        name = signal.Signals(number).name
-        raise InterruptedRunError(f"stopped by {name}; run the same command again to go on", number)
+        raise _interrupted(number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, stop)
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    with _watched(as_json):
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _interrupted(number: int) -> InterruptedRunError:
+    name = signal.Signals(number).name
+    return InterruptedRunError(f"stopped by {name}; run the same command again to go on", number)
+
+
+@contextlib.contextmanager
+def _watched(as_json: bool) -> Iterator[None]:
+    """Have a thread told of each signal as it comes (Python's wake-up descriptor), while the block runs."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    threading.Thread(target=_watch, args=(told, as_json), name="signals", daemon=True).start()
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(tell)
+
+
+def _watch(told: int, as_json: bool) -> None:
+    """Wait for a signal that stops, then for the end of the block; where that does not come, end the process."""
+    with open(told, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            if number[0] in _STOPPING:
+                break
+        else:
+            return
+        ended = time.monotonic() + _GRACE_SECONDS
+        while (left := ended - time.monotonic()) > 0:
+            if select.select([pipe], [], [], left)[0] and not pipe.read(64):
+                return
+    error = _interrupted(number[0])
+    for descriptor, text in zip((2, 1), _last_words(error, as_json), strict=True):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, text.encode())
+    os._exit(error.exit_code)
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchscore.errors import BatchscoreError, ModelError, printable
+from batchscore.errors import ModelError, printable
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ class Tokenizer:
                 bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
             )
             self._tokenizer = tokenizer.backend_tokenizer
-        except BatchscoreError:  # a signal
-            raise
         except Exception as error:  # tokenizers raises bare ones
             raise ModelError(
                 f"{printable(bundle.path)}: its tokenizer cannot be loaded ({printable(error)}). Save it again with "

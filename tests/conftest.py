@@ -80,7 +80,7 @@ def seal_bundle(folder: Path) -> Path:
     (folder / "README.md").write_text("# a tiny model\n", encoding="utf-8")
     facts = {
         "labels": list(bundle.labels),
-        "max_length": 512,
+        "max_length": bundle.max_length,
         "temperature": 1.0,
         "long_text": "head",
         "canaries": {"texts": texts, "probabilities": [[float(p) for p in row] for row in probabilities]},

@@ -24,7 +24,7 @@ class FakeBackend:
     device, precision = "cpu", "fp32"
 
     def __init__(
-        self, memory: float = float("inf"), poison: int | None = None, error: Exception | None = None
+        self, memory: float = float("inf"), poison: int | None = None, error: BaseException | None = None
     ) -> None:
         self.memory, self.poison, self.error = memory, poison, error
         self.shapes: list[tuple[int, ...]] = []

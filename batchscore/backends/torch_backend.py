@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.backends import OutOfDeviceMemoryError
-from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
+from batchscore.errors import ModelError, UsageError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -132,8 +132,6 @@ def _load(bundle: Bundle, dtype: torch.dtype) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except BatchscoreError:  # a signal
-        raise
     except Exception as error:  # what a damaged folder raises has no common base
         raise ModelError(
             f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "

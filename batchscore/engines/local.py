@@ -57,7 +57,7 @@ def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
     thread = threading.Thread(target=_feed, args=(items, waiting, stopped), name="ahead", daemon=True)
     thread.start()
     try:
-        yield _taken(waiting)
+        yield _taken(waiting, thread)
     finally:
         stopped.set()
         thread.join(timeout=2)
@@ -82,9 +82,15 @@ def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: th
         offer("error", error)
 
 
-def _taken(waiting: queue.Queue[tuple[str, Any]]) -> Iterator[Any]:
+def _taken(waiting: queue.Queue[tuple[str, Any]], thread: threading.Thread) -> Iterator[Any]:
     while True:
-        kind, value = waiting.get()
+        is_alive = thread.is_alive()  # asked first: what it put before it died is still taken
+        try:
+            kind, value = waiting.get(timeout=1)
+        except queue.Empty:
+            if is_alive:
+                continue
+            raise RuntimeError("the thread that reads ahead died without a word") from None
         if kind == "error":
             raise value
         if kind == "end":
