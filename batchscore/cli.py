@@ -20,6 +20,7 @@ from batchscore.config import (
     PRECISIONS,
     Allowance,
     ComputeSettings,
+    InboxSettings,
     ReadSettings,
     ScoreSettings,
 )
@@ -98,106 +99,138 @@ def main() -> None:
     """Score files of texts with a saved classifier: every row, in order, safe to kill, easy to trust."""
 
 
+_SCORING_OPTIONS = (
+    _option(
+        "--model", required=True, metavar="PATH", help="A bundle, a local Hugging Face folder, or a hub id."
+    ),
+    _option("--revision", metavar="COMMIT", help="The full commit of a hub id."),
+    _option(
+        "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+    ),
+    _option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]"),
+    _option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]"),
+    _option(
+        "--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them."
+    ),
+    _option(
+        "--label-map", multiple=True, metavar="GIVEN=LABEL", help="What a given label means. Repeatable."
+    ),
+    _option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
+    _option("--delimiter", metavar="CHAR", help="Of CSV.  [default: found among , ; tab |]"),
+    _option("--quotechar", metavar="CHAR", help='Of CSV.  [default: "]'),
+    _option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
+    _option(
+        "--output-format",
+        type=click.Choice(("same", *FORMATS)),
+        default="same",
+        show_default=True,
+        help="Of the predictions.",
+    ),
+    _option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+    ),
+    _option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        show_default=True,
+        help="How to compute.",
+    ),
+    _option("--backend", default="auto", show_default=True, metavar="auto|torch", help="What computes."),
+    _option(
+        "--max-batch-tokens",
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="Padded tokens in a micro-batch.",
+    ),
+    _option(
+        "--long-text",
+        type=click.Choice(LONG_TEXT),
+        help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
+    ),
+    _option(
+        "--max-rejects",
+        default="0",
+        show_default=True,
+        metavar="N|P%",
+        help="How many unreadable rows the run may have.",
+    ),
+    _option(
+        "--max-row-bytes",
+        type=click.IntRange(1),
+        default=32 * 2**20,
+        show_default=True,
+        help="A longer row is a reject.",
+    ),
+    _option(
+        "--max-columns",
+        type=click.IntRange(1),
+        default=10_000,
+        show_default=True,
+        help="A wider file is refused.",
+    ),
+    _option(
+        "--max-expansion",
+        type=click.IntRange(1),
+        default=200,
+        show_default=True,
+        help="Decompressed bytes for each byte on disk.",
+    ),
+    _option(
+        "--fail-under",
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate, e.g. accuracy=0.85. Repeatable.",
+    ),
+    _option(
+        "--fail-over",
+        multiple=True,
+        metavar="METRIC=X",
+        help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
+    ),
+    _option(
+        "--baseline", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare with an earlier run."
+    ),
+    _option(
+        "--slice-column",
+        multiple=True,
+        metavar="NAME",
+        help="Break accuracy down by this column. Repeatable.",
+    ),
+    _option("--no-text", is_flag=True, help="Leave texts out of report.html."),
+    _option("--engine", default="local", show_default=True, metavar="local", help="Where parts run."),
+    _option(
+        "--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]"
+    ),
+    _option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        callback=_load_config,
+        is_eager=True,
+        expose_value=False,
+        metavar="FILE.toml",
+        help="Defaults for any option; a flag wins over the environment (BATCHSCORE_...), that over the file.",
+    ),
+)
+
+
+def _scoring_options(command: Command) -> Command:
+    """Everything that says how a file is scored."""
+    for option in reversed(_SCORING_OPTIONS):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@_option("--model", required=True, metavar="PATH", help="A bundle, a local Hugging Face folder, or a hub id.")
 @_option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
-@_option("--revision", metavar="COMMIT", help="The full commit of a hub id.")
-@_option(
-    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
-)
-@_option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]")
-@_option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]")
-@_option("--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them.")
-@_option("--label-map", multiple=True, metavar="GIVEN=LABEL", help="What a given label means. Repeatable.")
-@_option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]")
-@_option("--delimiter", metavar="CHAR", help="Of CSV.  [default: found among , ; tab |]")
-@_option("--quotechar", metavar="CHAR", help='Of CSV.  [default: "]')
-@_option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]")
-@_option(
-    "--output-format",
-    type=click.Choice(("same", *FORMATS)),
-    default="same",
-    show_default=True,
-    help="Of the predictions.",
-)
-@_option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-@_option(
-    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="How to compute."
-)
-@_option("--backend", default="auto", show_default=True, metavar="auto|torch", help="What computes.")
-@_option(
-    "--max-batch-tokens",
-    default="auto",
-    show_default=True,
-    metavar="auto|N",
-    help="Padded tokens in a micro-batch.",
-)
-@_option(
-    "--long-text",
-    type=click.Choice(LONG_TEXT),
-    help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
-)
-@_option(
-    "--max-rejects",
-    default="0",
-    show_default=True,
-    metavar="N|P%",
-    help="How many unreadable rows the run may have.",
-)
-@_option(
-    "--max-row-bytes",
-    type=click.IntRange(1),
-    default=32 * 2**20,
-    show_default=True,
-    help="A longer row is a reject.",
-)
-@_option(
-    "--max-columns",
-    type=click.IntRange(1),
-    default=10_000,
-    show_default=True,
-    help="A wider file is refused.",
-)
-@_option(
-    "--max-expansion",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    help="Decompressed bytes for each byte on disk.",
-)
-@_option(
-    "--fail-under", multiple=True, metavar="METRIC=X", help="Quality gate, e.g. accuracy=0.85. Repeatable."
-)
-@_option(
-    "--fail-over",
-    multiple=True,
-    metavar="METRIC=X",
-    help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
-)
-@_option(
-    "--baseline", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare with an earlier run."
-)
-@_option(
-    "--slice-column", multiple=True, metavar="NAME", help="Break accuracy down by this column. Repeatable."
-)
-@_option("--no-text", is_flag=True, help="Leave texts out of report.html.")
-@_option("--engine", default="local", show_default=True, metavar="local", help="Where parts run.")
-@_option("--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]")
+@_scoring_options
 @_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
-@_option("--prefix", default="", metavar="STR", help="Put before the name of each added column.")
 @_option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
 @click.option("--dry-run", is_flag=True, help="Read and plan, score nothing, write nothing.")
 @click.option("--force", is_flag=True, help="Score again although done; replace what the folder holds.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    callback=_load_config,
-    is_eager=True,
-    expose_value=False,
-    metavar="FILE.toml",
-    help="Defaults for any option; a flag wins over the environment (BATCHSCORE_...), that over the file.",
-)
 @_JSON
 @_verbosity
 def score(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
@@ -234,7 +267,7 @@ def _score_settings(**options: Any) -> ScoreSettings:
         workers=options["workers"],
     )
     return ScoreSettings(
-        inputs=options["inputs"],
+        inputs=options.get("inputs", ()),
         model=options["model"],
         output=options["output"],
         revision=options["revision"],
@@ -250,10 +283,10 @@ def _score_settings(**options: Any) -> ScoreSettings:
         slice_columns=tuple(dict.fromkeys(options["slice_column"])),
         with_text=not options["no_text"],
         engine=options["engine"],
-        limit=options["limit"],
-        skip_empty=options["skip_empty"],
-        dry_run=options["dry_run"],
-        force=options["force"],
+        limit=options.get("limit"),
+        skip_empty=options.get("skip_empty", False),
+        dry_run=options.get("dry_run", False),
+        force=options.get("force", False),
         prefix=options["prefix"],
     )
 
@@ -325,6 +358,91 @@ def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -
 
 
 @main.command()
+@click.argument("inbox", type=click.Path(path_type=Path))
+@_option(
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where each file gets its run folder: DIR/<date>/<name>-<content hash>.",
+)
+@_option("--require-done", is_flag=True, help="A file is whole only if NAME.done lies beside it.")
+@_option(
+    "--settle",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Without such a mark: for how long it must have been unchanged.",
+)
+@_option("--watch", is_flag=True, help="Keep running, and score what comes (extra: watch).")
+@_option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older.")
+@_option("--skip-empty", is_flag=True, help="Exit with 99 where nothing is new.")
+@click.option("--dry-run", is_flag=True, help="Say what would be scored and removed, and do neither.")
+@_scoring_options
+@_JSON
+@_verbosity
+def inbox(
+    inbox: Path,
+    output: Path,
+    *,
+    quiet: bool,
+    verbose: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Score whatever is new in a drop folder, each file as a run of its own; safe to call every few minutes.
+
+    A scored file moves to INBOX/done, one that cannot be scored to INBOX/failed with NAME.error.txt beside it.
+    """
+    verbosity = -1 if quiet else verbose
+    set_up_logs(verbosity)
+    with boundary(as_json):
+        from batchscore import inbox as drop
+
+        own = {name: options[name] for name in ("require_done", "settle", "skip_empty")}
+        settings = InboxSettings(inbox, output, _score_settings(output=output, **options), **own)
+        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
+        if options["dry_run"]:
+            files = [path.name for path in drop.whole_files(settings)]
+            for name in files:
+                tell(f"{printable(name)}: would be scored")
+            removed = _remove_old(output, options["keep_days"], tell, dry_run=True)
+            if as_json:
+                _print_json(status="planned", exit_code=0, files=files, removed=removed)
+            return
+        if options["watch"]:
+            drop.watch(settings, tell, verbosity)
+        result = drop.empty(settings, tell, verbosity)
+        removed = _remove_old(output, options["keep_days"], tell)
+        if as_json:
+            _print_json(**result.summary(), removed=removed)
+        result.outcome()
+
+
+def _remove_old(
+    folder: Path, days: int | None, tell: Callable[[str], None], *, dry_run: bool = False
+) -> list[str]:
+    """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are."""
+    if days is None:
+        return []
+    import datetime
+
+    from batchscore.housekeeping import old_runs, remove_run
+
+    runs = old_runs(folder, days, datetime.datetime.now(datetime.UTC))
+    for path in runs:
+        if not dry_run:
+            remove_run(path, folder)
+        tell(f"{printable(path)}: {'would be removed' if dry_run else 'removed'}, older than {days} days")
+    return [str(path) for path in runs]
+
+
+def _print_json(**summary: Any) -> None:
+    click.echo(json.dumps(summary, ensure_ascii=False))
+
+
+@main.command()
 @click.argument("runs_dir", type=click.Path(path_type=Path))
 @_option(
     "--output",
@@ -334,17 +452,33 @@ def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -
 )
 @_JSON
 @_verbosity
-def report(runs_dir: Path, output: Path | None, *, quiet: bool, verbose: int, as_json: bool) -> None:
+@_option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older, before.")
+@click.option("--dry-run", is_flag=True, help="Say what --keep-days would remove, and write nothing.")
+def report(
+    runs_dir: Path,
+    output: Path | None,
+    *,
+    keep_days: int | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: int,
+    as_json: bool,
+) -> None:
     """Write one page over the runs in a folder: trends, bad nights, missing nights."""
     set_up_logs(-1 if quiet else verbose)
     with boundary(as_json):
+        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
+        removed = _remove_old(runs_dir, keep_days, tell, dry_run=dry_run)
+        if dry_run:
+            if as_json:
+                _print_json(status="planned", exit_code=0, removed=removed)
+            return
         from batchscore.reports import write_trend
 
         trend = write_trend(runs_dir, output)
         if as_json:
             facts = {"page": str(trend.page), "data": str(trend.data), "nights": trend.nights}
-            summary = {"status": "written", "exit_code": 0, **facts, "headline": trend.headline}
-            click.echo(json.dumps(summary, ensure_ascii=False))
+            _print_json(status="written", exit_code=0, **facts, headline=trend.headline, removed=removed)
         elif not quiet:
             click.echo(f"{trend.headline}\n{printable(trend.page)}")
 

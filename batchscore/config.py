@@ -146,6 +146,22 @@ class ScoreSettings:
         }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class InboxSettings:
+    """Everything one call of ``inbox`` was asked for."""
+
+    inbox: Path
+    output: Path
+    """Where the run folders go."""
+    score: ScoreSettings
+    """How each file is scored; its inputs and output are not read."""
+    require_done: bool = False
+    """Whether a file is whole only if ``NAME.done`` lies beside it."""
+    settle: float = 60.0
+    """Seconds for which a file without such a mark must have been unchanged."""
+    skip_empty: bool = False
+
+
 def fingerprint(value: Any) -> str:
     """SHA-256 (hex) of a JSON value in its canonical form: sorted keys, no spaces, UTF-8."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,426 @@
+"""A drop folder, emptied: each whole file becomes a run of its own and then lies in ``done/`` or ``failed/``.
+
+A file stays where it is until its run has finished, and is then moved by one rename. So a call that is killed leaves
+nothing to mend: the next one finds the file, finds its run by the hash of its content, and goes on. One call at a time
+holds the inbox (an OS lock, which dies with it).
+
+``DIR/<date>/<name>-<first 16 digits of the content's SHA-256>/`` is a file's run folder; the date is the local one of the
+call that began it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batchscore.config import InboxSettings
+from batchscore.errors import (
+    BatchscoreError,
+    BusyError,
+    DataError,
+    GateFailedError,
+    ModelError,
+    NoInputError,
+    NothingToDoError,
+    OutputError,
+    StorageError,
+    UsageError,
+    printable,
+    storage_error,
+)
+from batchscore.readers import format_of_name
+from batchscore.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.storage import (
+    STAGING,
+    locked,
+    make_folder,
+    remove_tree,
+    sha256_of,
+    sync_folder,
+    write_bytes,
+)
+
+_LOG = logging.getLogger(__name__)
+DONE, FAILED = "done", "failed"
+_MARKER = ".done"
+_ERROR = ".error.txt"
+_UNFINISHED = re.compile(r"(?i)\.(part|partial|tmp|temp|crdownload|filepart|download|swp|upload)$|~$")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_RUN = re.compile(r"-([0-9a-f]{16})(-\d+)?$")
+_LONGEST_NAME = 150
+"""Bytes of a file's name that its run folder keeps."""
+_NOT_THE_FILE = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError, ModelError)}
+"""What would meet every file alike: the call ends with it, and the files stay."""
+
+
+class Taken(NamedTuple):
+    """What became of one file of the inbox."""
+
+    name: str
+    status: str
+    """``scored``, ``done`` (the same content had been scored), ``failed`` or ``waiting`` (it changed, or its run is held)."""
+    exit_code: int
+    rows: int
+    folder: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InboxResult:
+    """What one call did."""
+
+    files: tuple[Taken, ...]
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """What machines read of it, as JSON values."""
+        try:
+            self.outcome()
+            code = 0
+        except BatchscoreError as error:
+            code = error.exit_code
+        statuses = collections.Counter(each.status for each in self.files)
+        return {
+            "status": "emptied",
+            "exit_code": code,
+            "scored": statuses["scored"],
+            "done": statuses["done"],
+            "failed": statuses["failed"],
+            "waiting": statuses["waiting"],
+            "rows": sum(each.rows for each in self.files),
+            "files": [each._asdict() for each in self.files],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def outcome(self) -> None:
+        """Raise if less was done than was asked for: the first file that failed, else the first gate that did."""
+        failed = [each for each in self.files if each.status == "failed"]
+        if failed:
+            first = failed[0]
+            message = (
+                f"{len(failed)} of {len(self.files)} files failed; the first, {first.name}: {first.message}"
+            )
+            error: BatchscoreError = DataError(message)
+            error.exit_code = 1 if first.exit_code == 1 else DataError.exit_code
+            raise error
+        missed = [each for each in self.files if each.exit_code == GateFailedError.exit_code]
+        if missed:
+            raise GateFailedError(f"{missed[0].name}: {missed[0].message}")
+
+
+def empty(settings: InboxSettings, tell: Callable[[str], None], verbosity: int = 0) -> InboxResult:
+    """Score whatever is new and whole, once.
+
+    ``tell`` gets a line for people about each file; ``verbosity`` is that of the logs.
+
+    Raises:
+        NoInputError: there is no such inbox.
+        BusyError: another call holds it.
+        NothingToDoError: nothing is new, and ``skip_empty`` is set.
+        BatchscoreError: what would meet every file alike (model, options, output); the files stay where they are.
+    """
+    with _held(settings) as process:
+        result = _once(settings, process(verbosity), tell)
+    if not result.files and settings.skip_empty:
+        raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.")
+    return result
+
+
+def watch(settings: InboxSettings, tell: Callable[[str], None], verbosity: int = 0) -> None:
+    """Score whatever comes, until a signal ends it; raises as :func:`empty` does, and for a missing ``watchfiles``."""
+    try:
+        import watchfiles
+    except ImportError:
+        raise UsageError("--watch needs the extra watch: pip install 'batchscore[watch]'") from None
+    pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
+    with _held(settings) as process:
+        scoring = process(verbosity)
+        _once(settings, scoring, tell)
+        for _ in watchfiles.watch(
+            settings.inbox,
+            recursive=False,
+            rust_timeout=pause,
+            yield_on_timeout=True,
+            raise_interrupt=True,
+        ):
+            _once(settings, scoring, tell)
+
+
+@contextlib.contextmanager
+def _held(settings: InboxSettings) -> Iterator[Callable[[int], ScoringProcess]]:
+    """Hold the inbox; gives what makes the process that scores, which ends with the block."""
+    if not settings.inbox.is_dir():
+        raise NoInputError(f"There is no folder {printable(settings.inbox)}. Make it, or name another inbox.")
+    started: list[ScoringProcess] = []
+
+    def start(verbosity: int) -> ScoringProcess:
+        started.append(ScoringProcess(settings.score, verbosity))
+        return started[-1]
+
+    with locked(settings.inbox):
+        make_folder(settings.output)
+        try:
+            yield start
+        finally:
+            for process in started:
+                process.close()
+
+
+def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[str], None]) -> InboxResult:
+    started = time.monotonic()
+    taken: list[Taken] = []
+    runs = _Runs(settings.output)
+    for path in whole_files(settings):
+        each = _take(path, settings, process, runs)
+        tell(_line(each))
+        taken.append(each)
+    return InboxResult(tuple(taken), time.monotonic() - started)
+
+
+def _line(taken: Taken) -> str:
+    name = printable(taken.name)
+    if taken.status in {"scored", "done"}:
+        again = "scored before" if taken.status == "done" else f"{taken.rows} rows"
+        gate = f"; {taken.message}" if taken.message else ""
+        return f"{name}: {again}, {printable(taken.folder)}{gate}"
+    return f"{name}: {taken.status}: {taken.message}"
+
+
+# ------------------------------------------------------------------------------------------------- what is whole
+
+
+def whole_files(settings: InboxSettings) -> list[Path]:
+    """Everything in the inbox that is complete, or never will be (a link, a pipe), oldest first."""
+    found = []
+    for entry in os.scandir(settings.inbox):
+        name = entry.name
+        if name.startswith(".") or _UNFINISHED.search(name) or name.endswith((_MARKER, _ERROR)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            facts = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(facts.st_mode) and _is_whole(Path(entry.path), facts, settings):
+                found.append((facts.st_mtime_ns, name))
+    return [settings.inbox / name for _, name in sorted(found)]
+
+
+def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> bool:
+    if not stat.S_ISREG(facts.st_mode):
+        return True
+    if _is_marked(path):
+        return True
+    if settings.require_done:
+        return False
+    now = time.time()
+    changed = facts.st_mtime if facts.st_mtime <= now else facts.st_ctime  # a clock elsewhere may be ahead
+    return now - changed >= settings.settle and not _is_being_written(path)
+
+
+def _is_marked(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.with_name(path.name + _MARKER).lstat().st_mode)
+    return False
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a process of this machine has the file open for writing; Linux then grants no read lease."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False  # scoring will say why it cannot be read
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except (
+        OSError
+    ) as error:  # others' files and some file systems have no leases: then the settled time alone counts
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _refusal(path: Path, given_format: str | None) -> str:
+    """Why what lies there is not scored; empty for a plain file with a plain name."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "It is a link, and links are not followed. Put the file itself here."
+    if not stat.S_ISREG(mode):
+        return "It is a pipe, a socket or a device, not a file."
+    if printable(path.name) != path.name:
+        return "Its name holds line breaks or other control characters. Give it a plain name."
+    if given_format is None and format_of_name(path.name) is None:
+        return "Its name ends neither with .csv, .tsv, .parquet nor .jsonl (or one of these and .gz, .zst, .bz2)."
+    return ""
+
+
+# -------------------------------------------------------------------------------------------------- one file
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    facts = path.lstat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _take(path: Path, settings: InboxSettings, process: ScoringProcess, runs: _Runs) -> Taken:
+    """Score one file and move it; what is wrong with it alone is told, what would meet every file is raised."""
+    outcome, digest = _scored(path, process, runs, settings.score.read.format)
+    if outcome.status == "waiting":
+        return Taken(path.name, "waiting", 0, 0, "", outcome.message)
+    if outcome.status != "failed":
+        _move(path, settings.inbox / DONE, digest)
+        rows = outcome.counts.get("read", 0)
+        return Taken(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
+    if outcome.exit_code in _NOT_THE_FILE:
+        raise _NOT_THE_FILE[outcome.exit_code](outcome.message)
+    return _set_aside(path, settings, outcome, digest)
+
+
+def _scored(
+    path: Path, process: ScoringProcess, runs: _Runs, given_format: str | None
+) -> tuple[Outcome, str]:
+    """What became of a file, and the SHA-256 of its content; it lies where it lay."""
+    digest = ""
+    try:
+        if refusal := _refusal(path, given_format):
+            return _failed(refusal), digest
+        before = _identity(path)
+        digest = sha256_of(path)
+        job = Job(str(path), digest, runs.folders(path.name, digest))
+        outcome = process.score(job)
+        if outcome.exit_code < 0:  # once more: it may have been somebody else's signal
+            _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
+            outcome = process.score(job)
+        if outcome.exit_code < 0:
+            _forget(Path(job.folders[-1]))
+        if outcome.folder:
+            runs.note(outcome.folder, digest)
+        if _identity(path) != before:
+            return _waiting("it changed while it was being scored; left for the next call"), digest
+        return (_waiting(outcome.message) if outcome.exit_code == BusyError.exit_code else outcome), digest
+    except FileNotFoundError:
+        return _waiting("somebody took it away"), digest
+    except PermissionError:
+        return _failed("It cannot be read. Give the scorer's user permission to read it."), digest
+    except OSError as error:
+        raise storage_error("Reading", path, error) from error
+
+
+def _failed(message: str) -> Outcome:
+    return Outcome(DataError.exit_code, "failed", message, "", {})
+
+
+def _waiting(message: str) -> Outcome:
+    return Outcome(0, "waiting", message, "", {})
+
+
+def _forget(folder: Path) -> None:
+    """Remove what a process that died left of a run that had scored nothing."""
+    staging = folder / STAGING
+    if not any(staging.glob("*/parts/*.arrow")):
+        remove_tree(staging)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> Taken:
+    """Write what was wrong for a person, then move the file: a kill in between does it once more."""
+    folder = settings.inbox / FAILED
+    _make_own(folder)
+    target = _target(path, folder, digest)
+    code = outcome.exit_code if outcome.exit_code > 0 else 1
+    text = (
+        f"{printable(path.name)} could not be scored.\n\n{outcome.message}\n\n"
+        f"Put it into {printable(settings.inbox)} again once this is mended.\n"
+        f"(exit code {code}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')})\n"
+    )
+    note = target.name.encode()[: 255 - len(_ERROR)].decode(errors="ignore") + _ERROR
+    write_bytes(folder / note, text.encode("utf-8", "surrogateescape"))
+    _rename(path, target)
+    return Taken(printable(path.name), "failed", code, 0, "", outcome.message.partition("\n")[0])
+
+
+def _move(path: Path, folder: Path, digest: str) -> None:
+    _make_own(folder)
+    _rename(path, _target(path, folder, digest))
+
+
+def _make_own(folder: Path) -> None:
+    if folder.is_symlink():
+        raise OutputError(
+            f"{printable(folder)} is a link. Remove it; the folder itself must be in the inbox."
+        )
+    make_folder(folder)
+
+
+def _target(path: Path, folder: Path, digest: str) -> Path:
+    """A name in ``folder`` that is free, or holds the same content."""
+    name = printable(path.name).replace("/", "_")
+    name = name if len(name.encode("utf-8", "surrogateescape")) <= 255 else name[:60]
+    target = folder / name
+    number = 1
+    while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):
+        number += 1
+        stem, dot, suffix = name.partition(".")
+        target = folder / f"{stem[:_LONGEST_NAME]}-{number}{dot}{suffix}"
+    return target
+
+
+def _rename(path: Path, target: Path) -> None:
+    marker = path.with_name(path.name + _MARKER)
+    try:
+        path.rename(target)  # of a link itself, wherever it leads
+        if _is_marked(path):
+            marker.rename(target.with_name(target.name[: 255 - len(_MARKER)] + _MARKER))
+        sync_folder(target.parent)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error("Moving", path, error) from error
+
+
+# ----------------------------------------------------------------------------------------------- run folders
+
+
+class _Runs:
+    """The run folders below ``output``, by the content of the file that each is of."""
+
+    def __init__(self, output: Path) -> None:
+        self._today = output / datetime.datetime.now().astimezone().date().isoformat()
+        self._known: dict[str, list[str]] = {}
+        days = (path for path in _folders(output) if _DAY.fullmatch(path.name))
+        for day in sorted(days, reverse=True):
+            for path in _folders(day):
+                if match := _RUN.search(path.name):
+                    self._known.setdefault(match[1], []).append(str(path))
+
+    def folders(self, name: str, digest: str) -> list[str]:
+        """Run folders of this content, finished or not, newest first; and behind them one of today that is free."""
+        known = self._known.get(digest[:16], [])
+        kept = name.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode(errors="ignore")
+        first = new = f"{self._today / kept}-{digest[:16]}"
+        number = 1
+        while new in known:
+            number += 1
+            new = f"{first}-{number}"
+        return [*known, new]
+
+    def note(self, folder: str, digest: str) -> None:
+        """A file of this content has a run in ``folder`` now."""
+        known = self._known.setdefault(digest[:16], [])
+        if folder not in known:
+            known.insert(0, folder)
+
+
+def _folders(folder: Path) -> Iterable[Path]:
+    return (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))

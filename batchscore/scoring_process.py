@@ -1,0 +1,176 @@
+"""Files scored in a process of their own, which keeps the model: what a file does to it, it does not do to its caller.
+
+A reader in C can die of a file. Then this process dies, the caller learns of it, and the next file gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchscore.errors import BatchscoreError, GateFailedError, ModelError, OutputError, printable
+from batchscore.terminal import Progress, set_up_logs
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from batchscore.config import ScoreSettings
+    from batchscore.loading import Models
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_SECONDS = 4.0
+
+
+class Job(NamedTuple):
+    """One file to score: where it is, the SHA-256 of its content, and run folders to try, in this order."""
+
+    path: str
+    sha256: str
+    folders: Sequence[str]
+
+
+class Outcome(NamedTuple):
+    """What became of one file."""
+
+    exit_code: int
+    """As in DESIGN, "Exit codes"; ``-N`` if signal *N* killed the process."""
+    status: str
+    """``scored``, ``done`` (it had been scored before) or ``failed``."""
+    message: str
+    """Why it failed, or which gate did."""
+    folder: str
+    """The run folder, or empty."""
+    counts: Mapping[str, int]
+
+
+class ScoringProcess:
+    """A process that scores one file after another; it is started when first needed, and again if it died."""
+
+    def __init__(self, settings: ScoreSettings, verbosity: int) -> None:
+        self._settings, self._verbosity = settings, verbosity
+        self._running: tuple[BaseProcess, Connection] | None = None
+        self.starts = 0
+        """How often a process was started."""
+
+    def score(self, job: Job) -> Outcome:
+        """Score one file. A process that dies of it is no error here: the outcome says so."""
+        self._running = self._running or self._start()
+        process, pipe = self._running
+        try:
+            pipe.send(tuple(job))
+            return Outcome(*pipe.recv())
+        except (EOFError, OSError):
+            process.join()
+            code = process.exitcode or 0
+            self._running = None
+            return Outcome(code if code < 0 else 1, "failed", _death(code), "", {})
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")  # of a parent with threads, a fork may hang
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._settings, self._verbosity)
+        process = context.Process(target=_work, args=arguments, name="scoring", daemon=True)
+        process.start()
+        theirs.close()
+        self.starts += 1
+        return process, ours
+
+    def close(self) -> None:
+        """End the process; what it is in the middle of goes on another time."""
+        if self._running is not None:
+            process, pipe = self._running
+            process.terminate()
+            process.join(_GRACE_SECONDS)
+            process.kill()
+            process.join()
+            pipe.close()
+        self._running = None
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"The process that scored it ended without a word (exit code {code})."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"The process that scored it died of {name}{hint}."
+
+
+def _work(pipe: Connection, settings: ScoreSettings, verbosity: int) -> None:
+    """Score what comes through the pipe until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_up_logs(verbosity)
+    from batchscore.loading import KeptModels
+
+    models = KeptModels()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            job = Job(*pipe.recv())
+            pipe.send(tuple(_outcome(job, settings, models, quiet=verbosity < 0)))
+
+
+def _outcome(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
+    try:
+        return _score(job, settings, models, quiet=quiet)
+    except BatchscoreError as error:
+        return Outcome(error.exit_code, "failed", str(error), "", {})
+    except Exception:  # noqa: BLE001 - a fault of ours, which must not fail the other files
+        return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
+
+
+def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
+    """Score a file into the first of its folders that holds no other run."""
+    from batchscore.runs import score
+
+    bundle = models.open(settings.model, settings.revision)
+    for folder in job.folders:
+        if (counts := _counts_of_same(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
+            return Outcome(0, "done", "", folder, counts)
+    for folder in job.folders:
+        one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
+        try:
+            result = score(one, lambda total: Progress(total, quiet=quiet), models)
+        except OutputError:
+            if folder == job.folders[-1]:
+                raise
+            continue  # an earlier run of this content with another model or other options
+        counts = result.metrics["counts"]
+        try:
+            result.outcome()
+        except GateFailedError as error:
+            return Outcome(error.exit_code, result.status, str(error), folder, counts)
+        return Outcome(0, result.status, "", folder, counts)
+    raise ModelError(f"{printable(job.path)} has no folder to be scored into.")
+
+
+def _counts_of_same(
+    folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings
+) -> Mapping[str, int] | None:
+    """The counts of a finished run of this content, under whatever name, by this model with these options."""
+    if not (folder / "_SUCCESS").exists():
+        return None
+    try:
+        facts = json.loads((folder / "run.json").read_bytes())
+        is_same = (
+            [file["sha256"] for file in facts["files"]] == [sha256]
+            and facts["model"]["fingerprint"] == bundle_fingerprint
+            and facts["options"] == json.loads(json.dumps(settings.result_options()))
+        )
+        counts: Mapping[str, int] = facts["counts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return counts if is_same else None
