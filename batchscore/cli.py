@@ -242,6 +242,7 @@ def score(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
 
         result = run(settings, lambda total: Progress(total, quiet=quiet))
         _show(result, quiet=quiet, as_json=as_json)
+    with boundary():  # the summary stays the last line of stdout
         result.outcome()
 
 
@@ -417,6 +418,7 @@ def inbox(
         removed = _remove_old(output, options["keep_days"], tell)
         if as_json:
             _print_json(**result.summary(), removed=removed)
+    with boundary():  # the summary stays the last line of stdout
         result.outcome()
 
 

@@ -62,6 +62,11 @@ class ScoringProcess:
         self.starts = 0
         """How often a process was started."""
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs, if one does."""
+        return self._running[0].pid if self._running is not None else None
+
     def score(self, job: Job) -> Outcome:
         """Score one file. A process that dies of it is no error here: the outcome says so."""
         self._running = self._running or self._start()
