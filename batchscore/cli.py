@@ -44,8 +44,21 @@ def _load_config(context: click.Context, _: click.Parameter, path: Path | None) 
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
-        known = {name for p in context.command.params if (name := p.name)}
-        context.default_map = _checked(values, known, path)
+        options = {
+            long.strip("-").replace("-", "_"): p
+            for p in context.command.params
+            for long in p.opts
+            if p.name and (long.startswith("--") or isinstance(p, click.Argument))
+        }
+        context.default_map = {
+            options[key].name or key: [value] if _is_single(options[key], value) else value
+            for key, value in _checked(values, set(options), path).items()
+        }
+
+
+def _is_single(parameter: click.Parameter, value: object) -> bool:
+    """Whether one value was given where a list is wanted."""
+    return isinstance(value, str) and getattr(parameter, "multiple", False)
 
 
 def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, Any]:

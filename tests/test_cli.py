@@ -163,6 +163,19 @@ def test_flag_beats_environment_beats_file(sample: Path, tiny_bundle: Path, tmp_
     assert "env_predicted_label" in json.loads(lines[0])
 
 
+@pytest.mark.parametrize("gates", ['"accuracy=0.999"', '["accuracy=0.001", "accuracy=0.999"]'])
+def test_the_config_may_name_one_gate_or_several(
+    sample: Path, tiny_bundle: Path, tmp_path: Path, gates: str
+) -> None:
+    config = tmp_path / "score.toml"
+    config.write_text(f"fail-under = {gates}\nno-text = true\nformat = 'csv'\n")
+    done = run(
+        "score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--config", config, "--json"
+    )
+    assert done.exit_code == 3, done.output
+    assert json.loads(done.stdout.splitlines()[0])["gates"] == {"accuracy": False}
+
+
 def test_an_unknown_key_of_the_config_is_an_error_with_a_suggestion(sample: Path, tmp_path: Path) -> None:
     config = tmp_path / "score.toml"
     config.write_text("max-reject = 3\n")

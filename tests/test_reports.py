@@ -171,6 +171,13 @@ def test_without_labels_expected_accuracy_is_named_an_estimate() -> None:
     assert f"It ran. No labels came along; expected accuracy {value}" in page.text
     assert "an estimate" in page.text
     assert "Where is it unsure?" in page.text
+    assert "is that honest" not in page.text
+    predicted = found["histograms"]["predicted_labels"]
+    assert f"{predicted['POSITIVE']:,}" in page.text.partition("What did it predict?")[2]
+    assert (
+        f"{predicted['POSITIVE'] / sum(predicted.values()):.1%}"
+        in page.text.partition("What did it predict?")[2]
+    )
     assert "Which labels does it confuse?" not in page.text
     assert "Is it the model or the labels?" not in page.text
     assert page.tags.count("svg") == 1

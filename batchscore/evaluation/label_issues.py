@@ -58,8 +58,8 @@ class LabelIssues:
             known = probabilities[rows].astype(np.float64)
             self._inspector.score_label_quality(given[rows], known)
             bins = _bin(quality[rows])
-            self._rows += np.bincount(bins, minlength=_BINS)
-            self._mismatches += np.bincount(bins[known.argmax(axis=1) != given[rows]], minlength=_BINS)
+            np.add.at(self._rows, bins, 1)  # a part has far fewer rows than there are bins
+            np.add.at(self._mismatches, bins[known.argmax(axis=1) != given[rows]], 1)
         return quality
 
     @property

@@ -110,7 +110,7 @@ def _histogram(counts: dict[str, Any], least: float) -> Figure:
     caption = f"{percent(sure / total)} of {total:,} rows have a probability of {edges[-3]:g} or more"
     caption += f"; {unsure_wrong:,} of them are wrong." if "wrong" in kinds else "."
     floor = min([least, *(row["low"] for row in rows)])
-    title = "How sure is it?" if len(kinds) == 1 else "Sure and right, sure and wrong"
+    title = "Rows by probability" if len(kinds) == 1 else "Sure and right, sure and wrong"
     svg = draw("histogram", title, caption, {"rows": rows}, {"least": floor})
     colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
     return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds if len(kinds) > 1))

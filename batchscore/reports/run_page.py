@@ -35,6 +35,7 @@ def render_run(
         quality=run_tables.quality(metrics, baseline),
         estimate=_estimate(metrics, baseline),
         has_labels=has_labels,
+        predicted=run_tables.predicted(metrics, baseline) if metrics["counts"]["scored"] else None,
         labels=run_tables.labels(metrics, baseline) if has_labels else None,
         confusion=run_tables.confusion(metrics) if has_labels else None,
         figures=list(run_charts.confidence(metrics)),
@@ -85,6 +86,8 @@ def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) ->
             f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
             f"{percent(beside['observed']['value'])} were right."
         )
+    if not metrics["quality"]:
+        text += " Where rows bring a label (--label-column), the true accuracy stands beside it."
     then = ((baseline or {}).get("expected_accuracy") or {}).get("evaluated")
     if then and not beside:
         text += (

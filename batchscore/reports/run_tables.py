@@ -127,6 +127,23 @@ def gates(metrics: Metrics) -> Table:
     return Table(["gate", "", "margin", "value", "limit"], lines, words=2)
 
 
+def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
+    """How many rows got each label, most frequent first: what can be said of labels where none were given."""
+    now = metrics["histograms"]["predicted_labels"]
+    before = _at(baseline, "histograms", "predicted_labels") or {}
+    names = sorted(now, key=lambda name: -now[name])
+    lines = [
+        [
+            shown(name),
+            number(now[name]),
+            *(percent(each.get(name, 0) / max(sum(each.values()), 1)) for each in (now, before) if each),
+        ]
+        for name in names[:_MOST_LABELS]
+    ]
+    head = ["predicted label", "rows", "share", *(["share before"] if before else [])]
+    return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
+
+
 def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     """Precision, recall and F1 of each label, those with most rows first where there are many."""
     every = metrics["quality"]["per_label"]
