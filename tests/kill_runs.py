@@ -124,9 +124,9 @@ def make_model(folder: Path, encoder: str) -> None:
         model = AutoModelForSequenceClassification.from_pretrained(get_model_path(), **labels)
         torch.nn.init.normal_(model.classifier.weight, std=0.5)
     else:
-        size: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+        size: dict[str, Any] = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
         config = BertConfig(
-            num_hidden_layers=2, max_position_embeddings=128, initializer_range=0.5, **size, **labels
+            num_hidden_layers=1, max_position_embeddings=64, initializer_range=0.5, **size, **labels
         )
         model = BertForSequenceClassification(config)
     model.save_pretrained(folder)

@@ -91,6 +91,7 @@ def contents(output: Path) -> dict[str, str]:
     with contextlib.suppress(FileNotFoundError):
         facts = json.loads((output / "run.json").read_bytes())
         assert facts.pop("started") <= facts.pop("finished")
+        assert facts.pop("seconds") >= 0 <= facts.pop("work")["scoring_seconds"]
         hashes["run.json"] = json.dumps(facts, sort_keys=True)
     return hashes
 
@@ -108,7 +109,7 @@ def patched(tiny_model: Path) -> Iterator[FakeBackend]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "load_model", load)
         patch.setattr(
-            finishing, "render_run", lambda _, metrics, worst: f"<p>{metrics['counts']}{len(worst)}</p>"
+            finishing, "render_run", lambda _, metrics, worst, *__, **___: f"<p>{metrics}{worst}</p>"
         )
         yield backend
 
@@ -222,7 +223,7 @@ def test_a_refused_start_over_half_replaced_files_forgets_nothing(world: World, 
     output = tmp_path / "run"
     shutil.copytree(world.folder / "other", output)
     steps = steps_of(world, tmp_path / "x", force=True)
-    for step in range(len(steps), 1, -1):  # the last kill that leaves no manifest
+    for step in range(len(steps) - 20, 1, -4):  # a kill that leaves no manifest
         shutil.rmtree(output)
         shutil.copytree(world.folder / "other", output)
         in_child(lambda: world.score(output, force=True), Fault(output, step))
@@ -292,7 +293,7 @@ def test_a_file_that_cannot_be_written_to_its_end_is_74_and_it_goes_on(world: Wo
 def test_a_file_that_cannot_be_read_on_the_way_is_74_and_it_goes_on(
     world: World, tmp_path: Path, error: int
 ) -> None:
-    for step in range(1, 1000, 2 * EVERY):
+    for step in range(1, 1000, EVERY):
         output = tmp_path / str(step)
         code = in_child(lambda: world.score(output), Fault(output, step, "read", error))  # noqa: B023
         if code == 0:
@@ -301,12 +302,12 @@ def test_a_file_that_cannot_be_read_on_the_way_is_74_and_it_goes_on(
         world.check(output)
         world.finish(output)
         shutil.rmtree(output)
-    assert step > 10, "the steps were not found"
+    assert step > EVERY, "the steps were not found"
 
 
 def test_an_input_that_cannot_be_read_on_the_way_is_74_and_it_goes_on(world: World, tmp_path: Path) -> None:
     codes = []
-    for step in range(1, 100):
+    for step in range(1, 100, max(1, EVERY // 4)):
         output = tmp_path / str(step)
         fault = Fault(world.folder / "in", step, "read", errno.EIO)
         codes.append(in_child(lambda: world.score(output), fault))  # noqa: B023
@@ -315,7 +316,7 @@ def test_an_input_that_cannot_be_read_on_the_way_is_74_and_it_goes_on(world: Wor
         world.check(output)
         world.finish(output)
     assert set(codes[:-1]) == {74}
-    assert len(codes) > 5
+    assert len(codes) > 2
 
 
 # --- damage while it was stopped ---------------------------------------------------------------------------------------
