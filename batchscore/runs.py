@@ -248,7 +248,7 @@ class _Run:
         return self._result("done", counts["read"], counts["rejects"], metrics)
 
     def _clear_the_way(self) -> None:
-        """Refuse a folder that holds something else; under ``--force`` begin afresh."""
+        """Refuse a folder that holds something else; under ``--force`` drop it."""
         staging = self._output / STAGING
         manifest = self._output / MANIFEST
         present = {path.name for path in self._output.iterdir()} - {STAGING, REJECTS}
@@ -274,7 +274,7 @@ class _Run:
         if replaced:  # before anything goes: a kill from here on forgets nothing
             self._staging.note_replaced(replaced)
         for folder in begun:
-            if self._settings.force or folder != self._staging.folder:
+            if folder != self._staging.folder:  # a --force that was stopped goes on like any other run
                 remove_tree(folder)
         make_folder(self._staging.parts)
         note_holder(self._output)

@@ -210,6 +210,19 @@ def test_killed_twice_while_it_replaces_another_run_it_leaves_nothing_of_it(
         shutil.rmtree(output)
 
 
+def test_a_force_that_was_stopped_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(world.folder / "other", output)
+    steps = steps_of(world, shutil.copytree(output, tmp_path / "steps"), force=True)
+    at = next(k for k, step in enumerate(steps, 1) if "/final" in step)
+    assert in_child(lambda: world.score(output, force=True), Fault(output, at)) == KILLED
+    assert in_child(lambda: world.score(output, force=True), Fault(output, 40)) == KILLED
+    assert scored_parts(output) == [0, 1, 2, 3, 4, 5]
+    assert contents(output) == world.expected_others
+    world.finish(output, force=True)
+    assert world.score(output, force=True).status == "scored"  # and once more, although done
+
+
 def test_a_failed_force_keeps_the_finished_run_as_it_was(world: World, tmp_path: Path) -> None:
     output = tmp_path / "run"
     shutil.copytree(world.folder / "other", output)

@@ -23,7 +23,7 @@ from batchscore.errors import InterruptedRunError
 from batchscore.inspection import verify
 from batchscore.storage import STAGING
 
-PAIRS, STOPS = 10, 10
+PAIRS, STOPS = 10, 6
 
 
 @pytest.fixture(scope="module")
