@@ -26,6 +26,7 @@ from batchscore.config import Allowance, ReadSettings, ScoreSettings
 from batchscore.engines import local
 from batchscore.errors import DataError, InterruptedRunError, NoInputError, OutputError
 from batchscore.inspection import verify
+from batchscore.loading import load_model
 from batchscore.records import MicroBatch
 from batchscore.runs import RunResult
 from batchscore.scoring import Model
@@ -107,7 +108,7 @@ def patched(tiny_model: Path) -> Iterator[FakeBackend]:
         return model, {"backend": "fake", "max_batch_tokens": 256}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_model", load)
+        patch.setattr(loading, "load_model", load)
         patch.setattr(
             finishing, "render_run", lambda _, metrics, worst, *__, **___: f"<p>{metrics}{worst}</p>"
         )
@@ -573,7 +574,7 @@ class Stop:
 def test_a_resumed_run_computes_with_what_the_first_start_found(
     world: World, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "load_model", loading.load_model)
+    monkeypatch.setattr(loading, "load_model", load_model)
     settings = ScoreSettings(
         tuple(map(str, world.inputs)),
         str(tiny_bundle),
