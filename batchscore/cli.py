@@ -5,13 +5,17 @@ Nothing heavy is imported until a command runs, so that ``--help`` is immediate.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import iter_params_for_processing
 
 from batchscore import __version__
 from batchscore.config import (
@@ -24,8 +28,8 @@ from batchscore.config import (
     ReadSettings,
     ScoreSettings,
 )
-from batchscore.errors import ModelError, UsageError, printable
-from batchscore.terminal import Progress, boundary, set_up_logs
+from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
+from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
     from batchscore.runs import RunResult
@@ -85,9 +89,30 @@ def _verbosity(command: Command) -> Command:
     command = click.option(
         "-v", "--verbose", count=True, help="More about what happens; twice for everything."
     )(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Silent on success.")(command)
+    command = click.option("-q", "--quiet", is_flag=True, help="Silent on success.")(command)
+    return _option(
+        "--log-format",
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        expose_value=False,
+        callback=_note_log_format,
+        help="Of what goes to stderr: for people, or an object a line for machines.",
+    )(command)
 
 
+def _note_log_format(context: click.Context, _: click.Parameter, value: str) -> None:
+    context.meta[_LOG_FORMAT] = value
+
+
+def _set_up_logs(*, quiet: bool, verbose: int) -> Logs:
+    """Logs as the running command was asked for them, under an id of this call."""
+    logs = Logs(-1 if quiet else verbose, click.get_current_context().meta[_LOG_FORMAT], secrets.token_hex(6))
+    set_up_logs(logs)
+    return logs
+
+
+_LOG_FORMAT = "batchscore.log_format"
 _JSON = click.option(
     "--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout."
 )
@@ -236,27 +261,106 @@ def _scoring_options(command: Command) -> Command:
     return command
 
 
-@main.command()
+class _ScoreCommand(click.Command):
+    """``score``, which under ``--show-config`` says what holds before anything is missed or refused."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--show-config" in args and "--" not in args:
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for param in iter_params_for_processing(order, self.get_params(ctx)):
+                if param.name == "config":
+                    param.handle_parse_result(ctx, values, [])
+            for line in _config_lines(ctx, self.get_params(ctx), values):
+                click.echo(line)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+def _config_lines(
+    context: click.Context, params: list[click.Parameter], given: Mapping[str, Any]
+) -> Iterator[str]:
+    """``name = value  (source)`` for each option, in the notation of a settings file where there is one."""
+    words = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "file", "DEFAULT": "default"}
+    for param in params:
+        if not isinstance(param, click.Option) or param.name in {
+            "config",
+            "help",
+            "show_config",
+            "dry_run",
+            "force",
+        }:
+            continue
+        value, source = param.consume_value(context, given)
+        name = next(opt for opt in param.opts if opt.startswith("--")).strip("-")
+        is_set = value not in {None, ()} if isinstance(value, Hashable) else bool(value)
+        text = json.dumps(value, default=str) if is_set and "UNSET" not in repr(value) else "(not set)"
+        yield f"{name} = {text}  ({words.get(source.name, source.name.lower())})"
+
+
+@main.command(cls=_ScoreCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @_option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
 @_scoring_options
 @_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
 @_option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
+@_option(
+    "--metrics-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.prom",
+    help="Write the run's numbers for Prometheus (extra: metrics).",
+)
 @click.option("--dry-run", is_flag=True, help="Read and plan, score nothing, write nothing.")
 @click.option("--force", is_flag=True, help="Score again although done; replace what the folder holds.")
+@click.option("--show-config", is_flag=True, help="Print each option, its value and where that comes from.")
 @_JSON
 @_verbosity
 def score(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
     """Score files, folders or globs, and write predictions, mismatches, metrics and a report."""
-    set_up_logs(-1 if quiet else verbose)
-    with boundary(as_json):
+    logs = _set_up_logs(quiet=quiet, verbose=verbose)
+    with boundary(as_json), _measured(options["metrics_file"]) as measured:
         settings = _score_settings(**options)
         from batchscore.runs import score as run
 
         result = run(settings, lambda total: Progress(total, quiet=quiet))
+        measured.append(result)
+        if logs.format == "json" and not quiet:
+            say(f"{result.status}: {printable(result.output)}", **_event(result))
         _show(result, quiet=quiet, as_json=as_json)
     with boundary():  # the summary stays the last line of stdout
         result.outcome()
+
+
+@contextlib.contextmanager
+def _measured(path: Path | None) -> Iterator[list[RunResult]]:
+    """Write the metrics file when the block has ended, however it did, of the result that was put into the list."""
+    started, results = time.monotonic(), list[Any]()
+    code = 1
+    try:
+        yield results
+        code = _exit_code(results[0])
+    except BatchscoreError as error:
+        code = error.exit_code
+        raise
+    finally:
+        if path is not None:
+            from batchscore.run_metrics import write_metrics
+
+            metrics = results[0].metrics if results else {}
+            write_metrics(path, code, time.monotonic() - started, metrics)
+
+
+def _exit_code(result: RunResult) -> int:
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        return error.exit_code
+    return 0
+
+
+def _event(result: RunResult) -> dict[str, Any]:
+    """What a log for machines says of a run that ended."""
+    facts = {"output": str(result.output), "rows": result.rows, "rejects": result.rejects}
+    return {"event": result.status, **facts, "seconds": round(result.seconds, 3)}
 
 
 def _score_settings(**options: Any) -> ScoreSettings:
@@ -330,10 +434,9 @@ def _show(result: RunResult, *, quiet: bool, as_json: bool) -> None:
         gates: dict[str, bool] = {}
         for gate in result.metrics.get("gates", []):  # a metric may have several
             gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
-        failed = counts.get("failed", 0)
         summary = {
             "status": result.status,
-            "exit_code": 65 if failed else 3 if not all(gates.values()) else 0,
+            "exit_code": _exit_code(result),
             "output": str(result.output),
             "rows": result.rows,
             "rejects": result.rejects,
@@ -409,8 +512,7 @@ def inbox(
 
     A scored file moves to INBOX/done, one that cannot be scored to INBOX/failed with NAME.error.txt beside it.
     """
-    verbosity = -1 if quiet else verbose
-    set_up_logs(verbosity)
+    logs = _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore import inbox as drop
 
@@ -426,8 +528,8 @@ def inbox(
                 _print_json(status="planned", exit_code=0, files=files, removed=removed)
             return
         if options["watch"]:
-            drop.watch(settings, tell, verbosity)
-        result = drop.empty(settings, tell, verbosity)
+            drop.watch(settings, tell, logs)
+        result = drop.empty(settings, tell, logs)
         removed = _remove_old(output, options["keep_days"], tell)
         if as_json:
             _print_json(**result.summary(), removed=removed)
@@ -480,7 +582,7 @@ def report(
     as_json: bool,
 ) -> None:
     """Write one page over the runs in a folder: trends, bad nights, missing nights."""
-    set_up_logs(-1 if quiet else verbose)
+    _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
         removed = _remove_old(runs_dir, keep_days, tell, dry_run=dry_run)
@@ -511,7 +613,7 @@ def train_main() -> None:
 @_verbosity
 def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
     """Check a run or a bundle against its own manifest."""
-    set_up_logs(-1 if quiet else verbose)
+    _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.inspection import verify as check
 
@@ -530,7 +632,7 @@ def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
 @_verbosity
 def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
     """Show what is in a file, a run or a bundle."""
-    set_up_logs(-1 if quiet else verbose)
+    _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.inspection import inspect as look
 

@@ -51,6 +51,7 @@ from batchscore.storage import (
     sync_folder,
     write_bytes,
 )
+from batchscore.terminal import PLAIN, Logs
 
 _LOG = logging.getLogger(__name__)
 DONE, FAILED = "done", "failed"
@@ -120,10 +121,10 @@ class InboxResult:
             raise GateFailedError(f"{missed[0].name}: {missed[0].message}")
 
 
-def empty(settings: InboxSettings, tell: Callable[[str], None], verbosity: int = 0) -> InboxResult:
+def empty(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLAIN) -> InboxResult:
     """Score whatever is new and whole, once.
 
-    ``tell`` gets a line for people about each file; ``verbosity`` is that of the logs.
+    ``tell`` gets a line for people about each file; ``logs`` is how the process that scores tells the rest.
 
     Raises:
         NoInputError: there is no such inbox.
@@ -132,13 +133,13 @@ def empty(settings: InboxSettings, tell: Callable[[str], None], verbosity: int =
         BatchscoreError: what would meet every file alike (model, options, output); the files stay where they are.
     """
     with _held(settings) as process:
-        result = _once(settings, process(verbosity), tell)
+        result = _once(settings, process(logs), tell)
     if not result.files and settings.skip_empty:
         raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.")
     return result
 
 
-def watch(settings: InboxSettings, tell: Callable[[str], None], verbosity: int = 0) -> None:
+def watch(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLAIN) -> None:
     """Score whatever comes, until a signal ends it; raises as :func:`empty` does, and for a missing ``watchfiles``."""
     try:
         import watchfiles
@@ -146,7 +147,7 @@ def watch(settings: InboxSettings, tell: Callable[[str], None], verbosity: int =
         raise UsageError("--watch needs the extra watch: pip install 'batchscore[watch]'") from None
     pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
     with _held(settings) as process:
-        scoring = process(verbosity)
+        scoring = process(logs)
         _once(settings, scoring, tell)
         for _ in watchfiles.watch(
             settings.inbox,
@@ -159,14 +160,14 @@ def watch(settings: InboxSettings, tell: Callable[[str], None], verbosity: int =
 
 
 @contextlib.contextmanager
-def _held(settings: InboxSettings) -> Iterator[Callable[[int], ScoringProcess]]:
+def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]:
     """Hold the inbox; gives what makes the process that scores, which ends with the block."""
     if not settings.inbox.is_dir():
         raise NoInputError(f"There is no folder {printable(settings.inbox)}. Make it, or name another inbox.")
     started: list[ScoringProcess] = []
 
-    def start(verbosity: int) -> ScoringProcess:
-        started.append(ScoringProcess(settings.score, verbosity))
+    def start(logs: Logs) -> ScoringProcess:
+        started.append(ScoringProcess(settings.score, logs))
         return started[-1]
 
     with locked(settings.inbox):

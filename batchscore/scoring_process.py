@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import BatchscoreError, GateFailedError, ModelError, OutputError, printable
-from batchscore.terminal import Progress, set_up_logs
+from batchscore.terminal import Logs, Progress, set_up_logs
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -56,8 +56,8 @@ class Outcome(NamedTuple):
 class ScoringProcess:
     """A process that scores one file after another; it is started when first needed, and again if it died."""
 
-    def __init__(self, settings: ScoreSettings, verbosity: int) -> None:
-        self._settings, self._verbosity = settings, verbosity
+    def __init__(self, settings: ScoreSettings, logs: Logs) -> None:
+        self._settings, self._logs = settings, logs
         self._running: tuple[BaseProcess, Connection] | None = None
         self.starts = 0
         """How often a process was started."""
@@ -83,7 +83,7 @@ class ScoringProcess:
     def _start(self) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("spawn")  # of a parent with threads, a fork may hang
         ours, theirs = context.Pipe()
-        arguments = (theirs, self._settings, self._verbosity)
+        arguments = (theirs, self._settings, self._logs)
         process = context.Process(target=_work, args=arguments, name="scoring", daemon=True)
         process.start()
         theirs.close()
@@ -113,19 +113,19 @@ def _death(code: int) -> str:
     return f"The process that scored it died of {name}{hint}."
 
 
-def _work(pipe: Connection, settings: ScoreSettings, verbosity: int) -> None:
+def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
     """Score what comes through the pipe until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    set_up_logs(verbosity)
+    set_up_logs(logs)
     from batchscore.loading import KeptModels
 
     models = KeptModels()
     with contextlib.suppress(EOFError, OSError):
         while True:
             job = Job(*pipe.recv())
-            pipe.send(tuple(_outcome(job, settings, models, quiet=verbosity < 0)))
+            pipe.send(tuple(_outcome(job, settings, models, quiet=logs.verbosity < 0)))
 
 
 def _outcome(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -36,7 +36,10 @@ def boundary(as_json: bool = False) -> Iterator[None]:
             yield
     except (BatchscoreError, InterruptedRunError) as error:
         message, summary = _last_words(error, as_json)
-        click.echo(message, err=True, nl=False)
+        if _Reader.is_machine:
+            _machine.error(str(error), extra={"event": "error", "exit_code": error.exit_code})
+        else:
+            click.echo(message, err=True, nl=False)
         click.echo(summary, nl=False)
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -113,20 +116,61 @@ def _watch(told: int, as_json: bool) -> None:
     os._exit(error.exit_code)
 
 
-def say(text: str) -> None:
-    """One line of talk."""
-    click.echo(text, err=True)
+def say(text: str, **facts: Any) -> None:
+    """One line of talk; for machines an event with the ``facts``."""
+    if _Reader.is_machine:
+        _machine.info(text, extra=facts)
+    else:
+        click.echo(text, err=True)
 
 
-def set_up_logs(verbosity: int) -> None:
+class Logs(NamedTuple):
+    """How a command tells what happens."""
+
+    verbosity: int = 0
     """-1 is quiet (errors alone), 0 warnings and progress, 1 information, 2 everything."""
-    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    format: str = "text"
+    """``text`` for people, ``json`` for machines: one object a line, with time, level, message and ``run_id``."""
+    run_id: str = ""
+
+
+PLAIN = Logs()
+_machine = logging.getLogger("batchscore.talk")
+
+
+class _Reader:
+    """Who reads what is said."""
+
+    is_machine = False
+
+
+def set_up_logs(logs: Logs) -> None:
+    """Have the program's own loggers write to stderr, and :func:`say` with them if it is machines that read."""
+    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_EscapedFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_formatter(logs))
     logger = logging.getLogger("batchscore")
     logger.handlers[:] = [handler]
-    logger.setLevel(level)
+    logger.setLevel(levels.get(logs.verbosity, logging.DEBUG))
     logger.propagate = False
+    _Reader.is_machine = logs.format == "json"
+    _machine.handlers[:] = [handler]
+    _machine.setLevel(logging.ERROR if logs.verbosity < 0 else logging.INFO)
+    _machine.propagate = False
+
+
+def _formatter(logs: Logs) -> logging.Formatter:
+    if logs.format != "json":
+        return _EscapedFormatter("%(levelname)s: %(message)s")
+    from pythonjsonlogger.json import JsonFormatter
+
+    return JsonFormatter(
+        ["levelname", "name", "message"],
+        rename_fields={"levelname": "level", "name": "logger"},
+        static_fields={"run_id": logs.run_id} if logs.run_id else {},
+        timestamp=True,
+        json_ensure_ascii=True,
+    )
 
 
 class _EscapedFormatter(logging.Formatter):
@@ -145,7 +189,7 @@ class Progress:
         self._done = self._counted = 0
         self._started = self._said = time.monotonic()
         self._bar: Any = None
-        if not quiet and sys.stderr.isatty():
+        if not quiet and sys.stderr.isatty() and not _Reader.is_machine:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=f" {unit}", smoothing=0.05, dynamic_ncols=True)
@@ -162,7 +206,8 @@ class Progress:
         now = time.monotonic()
         if not self._quiet and now - self._said >= _LINE_SECONDS:
             self._said = now
-            say(self._line(now))
+            facts = {"event": "progress", "done": self._done, "total": self._total}
+            say(self._line(now), **facts)
 
     def _line(self, now: float) -> str:
         speed = self._counted / max(now - self._started, 1e-9)

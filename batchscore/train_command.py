@@ -12,7 +12,7 @@ import click
 from batchscore import __version__
 from batchscore.config import LONG_TEXT
 from batchscore.errors import UsageError, printable
-from batchscore.terminal import Progress, boundary, say, set_up_logs
+from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
     from batchscore.training import TrainResult, TrainSettings
@@ -105,7 +105,7 @@ _SHOWN_CHARACTERS = 200
 @click.version_option(__version__, prog_name="batchscore-train")
 def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
     """Turn labelled texts into a saved model that the scorer and plain transformers load."""
-    set_up_logs(-1 if quiet else verbose)
+    set_up_logs(Logs(-1 if quiet else verbose))
     with boundary(as_json):
         settings = _settings(**options)
         from batchscore.training import train

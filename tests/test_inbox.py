@@ -31,6 +31,7 @@ from batchscore.housekeeping import old_runs, remove_run
 from batchscore.inspection import verify
 from batchscore.scoring_process import Job, Outcome, ScoringProcess
 from batchscore.storage import locked
+from batchscore.terminal import Logs
 
 FRAME = pd.DataFrame({"id": [1, 2, 3], "text": ["Good.", "Bad.", None], "label": ["pos", "neg", "pos"]})
 
@@ -262,7 +263,7 @@ def test_nothing_to_do(settings: InboxSettings, fake: type[FakeProcess]) -> None
 
 
 def test_a_process_that_dies_is_told_and_replaced(settings: InboxSettings) -> None:
-    process = ScoringProcess(settings.score, -1)
+    process = ScoringProcess(settings.score, Logs(-1))
     job = Job("a.csv", "0" * 64, [str(settings.output)])
 
     def shoot() -> None:
