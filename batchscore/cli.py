@@ -32,6 +32,7 @@ from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
+    from batchscore.inbox import InboxResult
     from batchscore.runs import RunResult
 
 __all__ = ["main", "train_main"]
@@ -325,9 +326,21 @@ def score(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
         measured.append(result)
         if logs.format == "json" and not quiet:
             say(f"{result.status}: {printable(result.output)}", **_event(result))
-        _show(result, quiet=quiet, as_json=as_json)
-    with boundary():  # the summary stays the last line of stdout
+        for line in _lines(result) if not quiet and not as_json else ():
+            click.echo(line)
+        summary = _summary(result)
+        _raise_outcome(result, summary)
+        if as_json:
+            _print_json(**summary)
+
+
+def _raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> None:
+    """Raise what is to be raised of a result, with the summary that ``--json`` prints in the end."""
+    try:
         result.outcome()
+    except BatchscoreError as error:
+        error.summary = summary
+        raise
 
 
 @contextlib.contextmanager
@@ -337,7 +350,7 @@ def _measured(path: Path | None) -> Iterator[list[RunResult]]:
     code = 1
     try:
         yield results
-        code = _exit_code(results[0])
+        code = 0
     except BatchscoreError as error:
         code = error.exit_code
         raise
@@ -347,14 +360,6 @@ def _measured(path: Path | None) -> Iterator[list[RunResult]]:
 
             metrics = results[0].metrics if results else {}
             write_metrics(path, code, time.monotonic() - started, metrics)
-
-
-def _exit_code(result: RunResult) -> int:
-    try:
-        result.outcome()
-    except BatchscoreError as error:
-        return error.exit_code
-    return 0
 
 
 def _event(result: RunResult) -> dict[str, Any]:
@@ -424,33 +429,29 @@ def _pair(text: str) -> tuple[str, str]:
     return given, label
 
 
-def _show(result: RunResult, *, quiet: bool, as_json: bool) -> None:
-    counts = result.metrics.get("counts", {})
-    quality = result.metrics.get("quality") or {}
-    if not quiet and not as_json:
-        for line in _lines(result, counts, quality):
-            click.echo(line)
-    if as_json:
-        gates: dict[str, bool] = {}
-        for gate in result.metrics.get("gates", []):  # a metric may have several
-            gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
-        summary = {
-            "status": result.status,
-            "exit_code": _exit_code(result),
-            "output": str(result.output),
-            "rows": result.rows,
-            "rejects": result.rejects,
-            "counts": counts,
-            "accuracy": (quality.get("accuracy") or {}).get("value"),
-            "mismatches": result.metrics.get("mismatches"),
-            "gates": gates,
-            "seconds": round(result.seconds, 3),
-        }
-        click.echo(json.dumps(summary, ensure_ascii=False))
+def _summary(result: RunResult) -> dict[str, Any]:
+    """What ``--json`` prints of a run."""
+    metrics = result.metrics
+    gates: dict[str, bool] = {}
+    for gate in metrics.get("gates", []):  # a metric may have several
+        gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
+    return {
+        "status": result.status,
+        "exit_code": 0,
+        "output": str(result.output),
+        "rows": result.rows,
+        "rejects": result.rejects,
+        "counts": metrics.get("counts", {}),
+        "accuracy": ((metrics.get("quality") or {}).get("accuracy") or {}).get("value"),
+        "mismatches": metrics.get("mismatches"),
+        "gates": gates,
+        "seconds": round(result.seconds, 3),
+    }
 
 
-def _lines(result: RunResult, counts: dict[str, int], quality: dict[str, Any]) -> list[str]:
+def _lines(result: RunResult) -> list[str]:
     """What a person wants to know of a run."""
+    counts, quality = result.metrics.get("counts", {}), result.metrics.get("quality") or {}
     if result.status == "planned" and result.plan is not None:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
         return [
@@ -531,10 +532,10 @@ def inbox(
             drop.watch(settings, tell, logs)
         result = drop.empty(settings, tell, logs)
         removed = _remove_old(output, options["keep_days"], tell)
+        summary = {**result.summary(), "removed": removed}
+        _raise_outcome(result, summary)
         if as_json:
-            _print_json(**result.summary(), removed=removed)
-    with boundary():  # the summary stays the last line of stdout
-        result.outcome()
+            _print_json(**summary)
 
 
 def _remove_old(

@@ -7,12 +7,16 @@ turns one of these into a message and an exit; a library caller catches :class:`
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 
 class BatchscoreError(Exception):
     """The root of the tree; ``exit_code`` follows ``sysexits.h`` where it has a code for the case."""
 
     exit_code = 1
+    summary: Mapping[str, Any] | None = None
+    """What was done all the same, for the line that ``--json`` prints."""
 
 
 class UsageError(BatchscoreError):

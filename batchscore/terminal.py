@@ -49,7 +49,8 @@ def boundary(as_json: bool = False) -> Iterator[None]:
 
 def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
     """What goes to stderr, and what to stdout."""
-    summary = {"status": "error", "exit_code": error.exit_code, "error": str(error)}
+    done = error.summary if isinstance(error, BatchscoreError) and error.summary else {"status": "error"}
+    summary = {**done, "exit_code": error.exit_code, "error": str(error)}
     return f"error: {error}\n", f"{json.dumps(summary, ensure_ascii=False)}\n" if as_json else ""
 
 

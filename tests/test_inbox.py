@@ -174,7 +174,7 @@ def test_a_bad_file_is_set_aside_and_the_others_go_on(
     assert "Line 3: a quote that never ends." in (settings.inbox / "failed/a.csv.error.txt").read_text(
         "utf-8"
     )
-    assert result.summary()["exit_code"] == 65
+    assert result.summary()["failed"] == 1
     assert names(settings.inbox) == ["done", "failed"]
 
 
