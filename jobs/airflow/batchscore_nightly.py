@@ -1,0 +1,135 @@
+"""Two Airflow 3 DAGs: score the night's file, then renew the report over all nights.
+
+Copy this file into the DAGs folder. It needs nothing of batchscore's environment but the absolute path of its command, and
+batchscore needs nothing of Airflow's. The file sensor uses the connection ``fs_default`` (for absolute paths:
+``AIRFLOW_CONN_FS_DEFAULT='{"conn_type": "fs", "extra": {"path": "/"}}'``).
+
+How a night ends, by the exit code of ``batchscore score``:
+
+- 0: success; the JSON summary is the XCom, and the asset ``batchscore_scored`` carries counts and accuracy as extra
+- 99: skipped, there was no row
+- 75 (held by another run), 74 (disk or network), a kill: tried again, later each time, going on where it was
+- 65 (bad data), 78 (model or settings), 3 (a quality gate) and the others: failed at once, with batchscore's own words
+
+The date is that of the run, never that of the clock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import Any
+
+from airflow.providers.standard.sensors.filesystem import FileSensor
+from airflow.sdk import Asset, Param, dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+BATCHSCORE = os.environ.get("BATCHSCORE_COMMAND", "/opt/batchscore/.venv/bin/batchscore")
+INPUT = os.environ.get("BATCHSCORE_NIGHTLY_INPUT", "/srv/export/reviews-{day}.parquet")
+MODEL = os.environ.get("BATCHSCORE_NIGHTLY_MODEL", "/srv/models/reviews")
+RUNS = os.environ.get("BATCHSCORE_NIGHTLY_RUNS", "/srv/scored")
+
+DAY = "{{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+FILE = "{{ params.input | replace('{day}', (dag_run.logical_date or dag_run.run_after) | ds) }}"
+SCORED = Asset("batchscore_scored")
+RETRIES = {
+    "retries": 6,
+    "retry_delay": datetime.timedelta(minutes=1),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": datetime.timedelta(hours=1),
+}
+
+
+def summary_of(last_line: str) -> dict[str, Any]:
+    """The JSON that batchscore printed last; a failure that no second try can mend fails the task at once."""
+    try:
+        summary: dict[str, Any] = json.loads(last_line)
+    except ValueError:
+        raise AirflowFailException(f"batchscore ended without a summary: {last_line[:500]}") from None
+    if code := summary["exit_code"]:
+        raise AirflowFailException(f"batchscore: exit code {code}: {summary['error']}")
+    return summary
+
+
+def note_scored(context: Any, result: Any) -> None:
+    """Hang what was scored on the asset's event."""
+    kept = ("output", "rows", "rejects", "counts", "accuracy", "mismatches", "gates", "seconds")
+    context["outlet_events"][SCORED].extra = {name: result[name] for name in kept if name in result}
+
+
+def once(command: str) -> str:
+    """A shell line in which what is worth another try (and 99, the skip) keeps its code; the rest is in the summary."""
+    return f'{command}; code=$?; case $code in 2|3|65|66|73|78) exit 0;; *) exit "$code";; esac'
+
+
+@dag(
+    dag_id="batchscore_nightly",
+    schedule="30 2 * * *",
+    start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=RETRIES,
+    tags=["batchscore"],
+    doc_md=__doc__,
+    params={
+        "input": Param(INPUT, type="string", description="File to score; {day} is the date of the run."),
+        "model": Param(MODEL, type="string", description="Bundle."),
+        "runs": Param(RUNS, type="string", description="Folder of the run folders."),
+        "options": Param("", type="string", description="More options, e.g. --fail-under accuracy=0.85"),
+    },
+)
+def nightly() -> None:
+    """Wait for the file, score it."""
+    wait = FileSensor(
+        task_id="wait_for_file",
+        filepath=FILE,
+        deferrable=True,
+        poke_interval=60,
+        timeout=6 * 3600,
+        soft_fail=True,
+        retries=0,
+    )
+
+    @task.bash(
+        outlets=[SCORED],
+        output_processor=summary_of,
+        post_execute=note_scored,
+        append_env=True,
+        env={
+            "INPUT": FILE,
+            "MODEL": "{{ params.model }}",
+            "RUN": "{{ params.runs }}/" + DAY,
+            "OPTIONS": "{{ params.options }}",
+        },
+    )
+    def score() -> str:
+        return once(
+            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --skip-empty --json $OPTIONS'
+        )
+
+    wait >> score()
+
+
+@dag(
+    dag_id="batchscore_report",
+    schedule=[SCORED],
+    start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=RETRIES,
+    tags=["batchscore"],
+    params={"runs": Param(RUNS, type="string", description="Folder of the run folders.")},
+)
+def report() -> None:
+    """Renew the page over all nights; a day that is missing or went wrong stands out there."""
+
+    @task.bash(output_processor=summary_of, append_env=True, env={"RUNS": "{{ params.runs }}"})
+    def trend() -> str:
+        return once(f'"{BATCHSCORE}" report "$RUNS" --json')
+
+    trend()
+
+
+nightly()
+report()
