@@ -117,7 +117,10 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with failing(settings.output):
         if settings.dry_run:
             return _planned(_open(settings, models), settings, started)
-        with locked(settings.output), imports_ahead() as want:  # the lock first: who comes second is told at once
+        with (
+            locked(settings.output),
+            imports_ahead() as want,
+        ):  # the lock first: who comes second is told at once
             opened = _open(settings, models, want)
             return _Run(opened, settings, models, progress, started, want).go()
 
@@ -130,9 +133,7 @@ class _Opened(NamedTuple):
     baseline: Baseline | None
 
 
-def _open(
-    settings: ScoreSettings, models: Models, want: Callable[..., None] = lambda *_: None
-) -> _Opened:
+def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = lambda *_: None) -> _Opened:
     try:
         found = find_files(settings.inputs, settings.read.format, settings.output)
     except NoInputError as error:

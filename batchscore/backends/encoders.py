@@ -109,7 +109,11 @@ def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Encoder | Non
 
 def _names_of(config: Mapping[str, Any]) -> _Names | None:
     architectures = config.get("architectures")
-    if not isinstance(architectures, list) or len(architectures) != 1 or architectures[0] not in _ARCHITECTURES:
+    if (
+        not isinstance(architectures, list)
+        or len(architectures) != 1
+        or architectures[0] not in _ARCHITECTURES
+    ):
         return None
     kind, names = _ARCHITECTURES[architectures[0]]
     is_known = (
@@ -167,7 +171,10 @@ class Encoder:
         last["key_value"] = _joined(last.pop("key"), last.pop("value"))
         self._pooler, self._classifier = _affine(weights, names.pooler), _affine(weights, "classifier")
         self._heads, self._eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
-        self._activation, self._head_activation = _ACTIVATIONS[config[names.activation]], names.head_activation
+        self._activation, self._head_activation = (
+            _ACTIVATIONS[config[names.activation]],
+            names.head_activation,
+        )
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""

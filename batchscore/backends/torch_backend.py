@@ -107,7 +107,9 @@ class TorchBackend:
         """Logits ``[b, C]`` float32; on a GPU the copy is pinned and asynchronous."""
         try:
             with self._torch.inference_mode():
-                output = self._forward(self._on_device(batch.input_ids), self._on_device(batch.attention_mask))
+                output = self._forward(
+                    self._on_device(batch.input_ids), self._on_device(batch.attention_mask)
+                )
                 logits: NDArray[np.float32] = output.float().cpu().numpy()
         except self._torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(str(error)) from error
