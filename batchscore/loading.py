@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from batchscore.config import ComputeSettings
 
 _LOG = logging.getLogger(__name__)
-DEFAULT_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
+PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
+DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 
 class Models:
@@ -91,10 +92,14 @@ def load_model(
     device = resolve_device(recorded.get("device", wanted.device))
     budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
     budget = budget or DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
+    name = recorded.get("backend", wanted.backend)
     precision = recorded.get("precision", wanted.precision)
-    candidates = _candidates(device, bundle) if precision == "auto" else [precision]
+    precisions = _candidates(device, bundle) if precision == "auto" else [precision]
+    candidates = [(name, each) for each in precisions]
+    if name == "auto" and precisions[-1] in PLAIN_PRECISIONS:  # in case our own code is what disagrees
+        candidates.append(("transformers", precisions[-1]))
     for candidate in candidates:
-        backend = open_backend(wanted.backend, bundle, device, candidate)
+        backend = open_backend(candidate[0], bundle, device, candidate[1])
         model = Model(bundle, tokenizer, backend, int(budget), long_text)
         check = check_canaries(model)
         if check is None or check.agrees:
@@ -103,7 +108,7 @@ def load_model(
             raise _disagreement(check, model)
         _LOG.info("%s: canaries changed by up to %.4f; trying the next", candidate, check.largest_change)
     return model, {
-        "backend": "torch",
+        "backend": backend.name,
         "device": backend.device,
         "precision": backend.precision,
         "max_batch_tokens": int(budget),

@@ -38,6 +38,7 @@ from batchscore.errors import (
 )
 from batchscore.evaluation import Gate, parse_gates
 from batchscore.finishing import REJECTS, Finish, Staging, prediction_names
+from batchscore.importing import imports_ahead
 from batchscore.inputs import FoundFile, find_files
 from batchscore.loading import Models
 from batchscore.parts import stage_part
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 1
+_AT_THE_END = ("jinja2", "vl_convert")
+_LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
+"""What finishing a run imports, and what it imports where rows have labels."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,8 +117,12 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with failing(settings.output):
         if settings.dry_run:
             return _planned(_open(settings, models), settings, started)
-        with locked(settings.output):  # first, so that who comes second is told at once
-            return _Run(_open(settings, models), settings, models, progress, started).go()
+        with (
+            locked(settings.output),
+            imports_ahead() as want,
+        ):  # the lock first: who comes second is told at once
+            opened = _open(settings, models, want)
+            return _Run(opened, settings, models, progress, started, want).go()
 
 
 class _Opened(NamedTuple):
@@ -125,11 +133,13 @@ class _Opened(NamedTuple):
     baseline: Baseline | None
 
 
-def _open(settings: ScoreSettings, models: Models) -> _Opened:
+def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = lambda *_: None) -> _Opened:
     try:
         found = find_files(settings.inputs, settings.read.format, settings.output)
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
+    if settings.force or not (settings.output / MANIFEST).exists():  # else there is likely nothing to score
+        want("torch")
     bundle = models.open(settings.model, settings.revision)
     _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)
     baseline = _open_baseline(settings, bundle)
@@ -184,7 +194,9 @@ class _Run:
         models: Models,
         progress: ProgressFactory,
         started: float,
+        want: Callable[..., None],
     ) -> None:
+        self._want = want
         self._found, self._bundle, self._baseline = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
@@ -337,6 +349,7 @@ class _Run:
             todo = [part for part in plan.parts if part.number not in done]
             if not todo:
                 return compute
+            self._want(*_AT_THE_END, *[_LABEL_ISSUES] * plan.has_labels)
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             long_text = self._settings.long_text or self._bundle.long_text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ HEAD_SHARE = 0.25
 WINDOW_OVERLAP = 0.25
 """Neighbouring windows share this much of a window."""
 _CHUNK_CHARACTERS = 1 << 19
+_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
 
 
 class Tokenizer:
@@ -29,13 +31,8 @@ class Tokenizer:
 
     def __init__(self, bundle: Bundle) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
-            )
-            self._tokenizer = tokenizer.backend_tokenizer
+            self._tokenizer, self.pad_id = _saved_tokenizer(bundle) or _transformers_tokenizer(bundle)
         except Exception as error:  # tokenizers raises bare ones
             raise ModelError(
                 f"{printable(bundle.path)}: its tokenizer cannot be loaded ({printable(error)}). Save it again with "
@@ -43,7 +40,6 @@ class Tokenizer:
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.pad_id = int(tokenizer.pad_token_id or 0)
         self.max_length = bundle.max_length
         self._before, self._after = self._frame(bundle)
 
@@ -113,6 +109,33 @@ class Tokenizer:
 
     def _framed(self, ids: NDArray[np.int32], piece: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.concatenate([ids[: self._before], piece, ids[len(ids) - self._after :]])
+
+
+def _saved_tokenizer(bundle: Bundle) -> tuple[Any, int] | None:
+    """A BERT tokenizer as its own library reads it, and the id of its padding; importing transformers takes seconds.
+
+    Only for a bundle with canaries, which would show a difference, and without settings that ``tokenizer.json`` lacks.
+    """
+    path = bundle.path / "tokenizer.json"
+    if bundle.canaries is None or not path.exists():
+        return None
+    config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
+    if config.get("tokenizer_class") not in _BERT_TOKENIZERS or not isinstance(config.get("pad_token"), str):
+        return None
+    from tokenizers import Tokenizer as SavedTokenizer
+
+    tokenizer = SavedTokenizer.from_file(str(path))
+    pad_id = tokenizer.token_to_id(config["pad_token"])
+    return None if pad_id is None else (tokenizer, pad_id)
+
+
+def _transformers_tokenizer(bundle: Bundle) -> tuple[Any, int]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
+    )
+    return tokenizer.backend_tokenizer, int(tokenizer.pad_token_id or 0)
 
 
 def _head(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:

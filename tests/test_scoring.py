@@ -21,7 +21,7 @@ from batchscore.tokenization import Tokenizer
 class FakeBackend:
     """Logits are ``(mean token id, 0)``, so that each row's answer can be told; it may run out of memory or fail."""
 
-    device, precision = "cpu", "fp32"
+    name, device, precision = "fake", "cpu", "fp32"
 
     def __init__(
         self, memory: float = float("inf"), poison: int | None = None, error: BaseException | None = None

@@ -24,6 +24,8 @@ class OutOfDeviceMemoryError(Exception):
 class Backend(Protocol):
     """A loaded model on a device, at a precision."""
 
+    name: str
+    """What it is called in ``BACKENDS``."""
     device: str
     precision: str
 
@@ -44,7 +46,13 @@ def _torch(bundle: Bundle, device: str, precision: str) -> Backend:
     return TorchBackend(bundle, device, precision)
 
 
-BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {"torch": _torch}
+def _transformers(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, device, precision, own_code=False)
+
+
+BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {"torch": _torch, "transformers": _transformers}
 
 
 def open_backend(name: str, bundle: Bundle, device: str, precision: str) -> Backend:

@@ -1,0 +1,517 @@
+"""Score the same reviews with the same model in every way at hand, in turns, and say which is fastest.
+
+    python jobs/bench.py --model BUNDLE                    # minutes: 60 of the sample reviews, two rounds
+    python jobs/bench.py --model BUNDLE --data reviews.parquet --rows 2000 --rounds 3
+
+Each contender runs once a round, so that whatever else the machine does slows all of them; figures are medians over the
+rounds. Batchscore is timed as a whole process, from its start to its last file; of the others only the scoring counts,
+with the model loaded, in a process of its own, and the texts in memory. Every contender tokenises inside its time and cuts at the model's longest
+input. A contender whose package is not installed is left out with a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from batchscore import samples
+from batchscore.bundle import Bundle, open_bundle
+
+Scores = Callable[[list[str]], NDArray[np.float32]]
+"""Texts in, probabilities ``[n, C]`` float32 out."""
+_PROBED = 24
+"""Rows on which ``pipeline`` looks for its best batch size."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to score: ``prepare`` loads the model, unless it is a command, which is timed whole."""
+
+    name: str
+    prepare: Callable[[Bundle, list[str]], Scores] | None
+    package: str = "torch"
+    options: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(slots=True)
+class Measured:
+    """What a contender took and gave."""
+
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    peak_mb: float = math.nan
+    probabilities: NDArray[np.float32] | None = None
+    note: str = ""
+
+
+def _loaded(bundle: Bundle, dtype: str = "float32") -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bundle.path, local_files_only=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        bundle.path, dtype=getattr(torch, dtype), local_files_only=True
+    )
+    return tokenizer, model.eval()
+
+
+def _batch(model: Any, batch: Any, temperature: float) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+    result: NDArray[np.float32] = (logits / temperature).softmax(-1).numpy()
+    return result
+
+
+def origin(bundle: Bundle, _: list[str]) -> Scores:
+    """The loop that the exercise began with: batches of 4, everything padded to the longest input, float32."""
+    tokenizer, model = _loaded(bundle)
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        found = []
+        for start in range(0, len(texts), 4):
+            batch = tokenizer(
+                texts[start : start + 4],
+                padding="max_length",
+                truncation=True,
+                max_length=bundle.max_length,
+                return_tensors="pt",
+            )
+            found.append(_batch(model, batch, bundle.temperature))
+        return np.concatenate(found)
+
+    return scores
+
+
+def sorted_batches(bundle: Bundle, _: list[str]) -> Scores:
+    """As sentence-transformers does it: all texts sorted by their characters, batches of 32, padded to the longest."""
+    tokenizer, model = _loaded(bundle)
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        order = sorted(range(len(texts)), key=lambda k: -len(texts[k]))
+        found = np.empty((len(texts), len(bundle.labels)), dtype=np.float32)
+        for start in range(0, len(order), 32):
+            rows = order[start : start + 32]
+            batch = tokenizer(
+                [texts[k] for k in rows],
+                padding=True,
+                truncation=True,
+                max_length=bundle.max_length,
+                return_tensors="pt",
+            )
+            found[rows] = _batch(model, batch, bundle.temperature)
+        return found
+
+    return scores
+
+
+def pipeline(dtype: str) -> Callable[[Bundle, list[str]], Scores]:
+    """``transformers.pipeline`` at the batch size that measures best on the first rows."""
+
+    def prepare(bundle: Bundle, texts: list[str]) -> Scores:
+        from transformers import pipeline as make
+
+        tokenizer, model = _loaded(bundle, dtype)
+        classify: Any = make("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+
+        def run(some: list[str], size: int) -> NDArray[np.float32]:
+            answers = classify(
+                some,
+                batch_size=size,
+                top_k=None,
+                function_to_apply="none",
+                truncation=True,
+                max_length=bundle.max_length,
+            )
+            logits = np.array(
+                [
+                    [{a["label"]: a["score"] for a in answer}[label] for label in bundle.labels]
+                    for answer in answers
+                ]
+            )
+            powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / bundle.temperature)
+            return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+        run(texts[:2], 1)
+        taken = {}
+        for size in (1, 4, 16):
+            started = time.perf_counter()
+            run(texts[:_PROBED], size)
+            taken[size] = time.perf_counter() - started
+        best = min(taken, key=lambda size: taken[size])
+        return lambda some: run(some, best)
+
+    return prepare
+
+
+def openvino(bundle: Bundle, _: list[str]) -> Scores:
+    """The model as OpenVINO converts and compiles it, with its own choice of precision, on sorted batches."""
+    import openvino as ov
+    import torch
+
+    tokenizer, model = _loaded(bundle)
+    example = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    converted = ov.convert_model(model, example_input=example)
+    compiled = ov.compile_model(converted, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        order = sorted(range(len(texts)), key=lambda k: -len(texts[k]))
+        found = np.empty((len(texts), len(bundle.labels)), dtype=np.float32)
+        for start in range(0, len(order), 16):
+            rows = order[start : start + 16]
+            batch = tokenizer(
+                [texts[k] for k in rows],
+                padding=True,
+                truncation=True,
+                max_length=bundle.max_length,
+                return_tensors="np",
+            )
+            inputs = {name: batch[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+            logits = compiled(inputs)[0].astype(np.float64) / bundle.temperature
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found[rows] = powers / powers.sum(axis=1, keepdims=True)
+        return found
+
+    return scores
+
+
+def ray_data(bundle: Bundle, _: list[str]) -> Scores:
+    """Ray Data's ``map_batches`` with a class that holds the model, batches of 32."""
+    import ray
+
+    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    path, width = str(bundle.path), bundle.max_length
+    temperature = bundle.temperature
+
+    class Classify:
+        def __init__(self) -> None:
+            self.tokenizer, self.model = _loaded(open_bundle(path))
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            tokens = self.tokenizer(
+                list(batch["text"]), padding=True, truncation=True, max_length=width, return_tensors="pt"
+            )
+            return {"row": batch["row"], "probabilities": _batch(self.model, tokens, temperature)}
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        data = ray.data.from_items([{"row": row, "text": text} for row, text in enumerate(texts)])
+        answers = data.map_batches(Classify, batch_size=32, concurrency=1).take_all()
+        return np.stack([a["probabilities"] for a in sorted(answers, key=lambda a: a["row"])])
+
+    return scores
+
+
+CONTENDERS = [
+    Contender("origin", origin),
+    Contender("pipeline-fp32", pipeline("float32")),
+    Contender("pipeline-bf16", pipeline("bfloat16")),
+    Contender("sorted", sorted_batches),
+    Contender("openvino", openvino, "openvino"),
+    Contender("ray", ray_data, "ray"),
+    Contender("batchscore", None),
+    Contender("batchscore-fp32", None, options=("--precision", "fp32")),
+    Contender("batchscore-int8", None, "openvino", options=("--precision", "int8")),
+]
+
+
+def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> tuple[NDArray[np.float32], float, float]:
+    """Probabilities, seconds and peak memory (MB) of the whole command."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = ["score", str(texts), "--model", str(bundle.path), "--output", str(run), "-q", *options]
+        started = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "batchscore", *command], stderr=subprocess.PIPE, text=True
+        )
+        with _peak_of(process.pid) as peak:
+            said = process.communicate()[1]
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            raise RuntimeError(
+                said.strip().splitlines()[-1] if said.strip() else f"exit {process.returncode}"
+            )
+        table = pd.read_parquet(run / "predictions" / texts.name)
+    columns = [f"prob_{label}" for label in bundle.labels]
+    return table[columns].to_numpy(dtype=np.float32), seconds, peak[0]
+
+
+@contextlib.contextmanager
+def _peak_of(pid: int) -> Iterator[list[float]]:
+    """The largest resident memory of a process while the block runs, in MB, looked at ten times a second (Linux)."""
+    peak, stopped = [math.nan], threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(0.1):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                peak[0] = max(np.nan_to_num(peak[0]), pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class Child:
+    """A contender in a process of its own, so that its peak memory is its own; the model stays loaded over the rounds."""
+
+    def __init__(self, contender: Contender, bundle: Bundle, texts: list[str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve,
+            args=(contender.name, str(bundle.path), texts, theirs),
+            daemon=contender.name != "ray",
+        )
+        self._process.start()
+        theirs.close()
+        self._answer()
+
+    def scores(self) -> tuple[NDArray[np.float32], float, float]:
+        """Probabilities, seconds and peak memory (MB) of one round."""
+        assert self._process.pid is not None  # noqa: S101
+        with _peak_of(self._process.pid) as peak:
+            self._pipe.send("go")
+            probabilities, seconds = self._answer()
+        return probabilities, seconds, peak[0]
+
+    def end(self) -> None:
+        """Let it go."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(20)
+        self._process.kill()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("it ended without a word") from None
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return answer
+
+
+def _serve(name: str, path: str, texts: list[str], pipe: Any) -> None:
+    """What a child does: load, say so, and score as often as it is told to."""
+    try:
+        (prepare,) = (each.prepare for each in CONTENDERS if each.name == name)
+        assert prepare is not None  # noqa: S101
+        scores = prepare(open_bundle(path), texts)
+        pipe.send(("ready",))
+        while pipe.recv():
+            started = time.perf_counter()
+            probabilities = scores(texts)
+            pipe.send((probabilities, time.perf_counter() - started))
+    except Exception as error:  # noqa: BLE001 - a contender that cannot run is a line of the table
+        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What every contender is given."""
+
+    bundle: Bundle
+    texts: list[str]
+    path: Path
+    tokens: int
+    """Over all texts, none counted beyond the longest input."""
+
+
+def measure(contenders: Sequence[Contender], work: Work, rounds: int) -> dict[str, Measured]:
+    """Every contender once a round; the one that fails is out, with its reason."""
+    results = {contender.name: Measured() for contender in contenders}
+    children: dict[str, Child] = {}
+    try:
+        for turn in range(rounds):
+            for contender in contenders:
+                result = results[contender.name]
+                if importlib.util.find_spec(contender.package) is None:
+                    result.note = f"left out: {contender.package} is not installed"
+                if result.note:
+                    continue
+                print(f"round {turn + 1} of {rounds}: {contender.name}", file=sys.stderr, flush=True)
+                try:
+                    _once(contender, children, work, result)
+                except Exception as error:  # noqa: BLE001 - see _serve
+                    result.note = f"left out: {error}"
+    finally:
+        for child in children.values():
+            child.end()
+    return results
+
+
+def _once(contender: Contender, children: dict[str, Child], work: Work, into: Measured) -> None:
+    if contender.prepare is None:
+        found = _command(contender.options, work.bundle, work.path)
+    else:
+        if contender.name not in children:
+            children[contender.name] = Child(contender, work.bundle, work.texts)
+        found = children[contender.name].scores()
+    into.probabilities, seconds, into.peak_mb = found
+    into.seconds.append(seconds)
+
+
+def product_rates(seconds: float = 1.0) -> dict[str, float]:
+    """GFLOP/s of matrix products of an encoder's size, as fast as this machine does them in each precision."""
+    import torch
+
+    rates = {}
+    for name in ("float32", "bfloat16"):
+        left, right = (torch.ones(n, 768, dtype=getattr(torch, name)) for n in (1024, 768))
+        best, ended = math.inf, time.perf_counter() + seconds
+        while time.perf_counter() < ended:
+            started = time.perf_counter()
+            left @ right.T
+            best = min(best, time.perf_counter() - started)
+        rates[name] = 2 * 1024 * 768 * 768 / best / 1e9
+    return rates
+
+
+def flops_per_token(bundle: Bundle) -> float:
+    """Of the matrix products with weights: twice the weights of all layers (attention itself is not counted)."""
+    from safetensors import safe_open
+
+    total = 0
+    with safe_open(bundle.path / "model.safetensors", framework="np") as file:
+        for key in file.keys():  # noqa: SIM118 - no mapping
+            shape = file.get_slice(key).get_shape()
+            total += math.prod(shape) if len(shape) == 2 and ".layer." in key else 0
+    return 2.0 * total
+
+
+def summary(results: dict[str, Measured], work: Work, rates: dict[str, float]) -> list[dict[str, Any]]:
+    """A row for each contender; differences are against our own float32, or the first contender that is one."""
+    reference = next(
+        results[name].probabilities
+        for name in ("batchscore-fp32", "sorted", "pipeline-fp32", "origin", *results)
+        if name in results and results[name].probabilities is not None
+    )
+    assert reference is not None  # noqa: S101
+    per_token, rows = flops_per_token(work.bundle), []
+    for name, result in results.items():
+        row: dict[str, Any] = {"contender": name, "note": result.note}
+        if result.seconds and not result.note and result.probabilities is not None:
+            seconds = statistics.median(result.seconds)
+            row |= {
+                "seconds": seconds,
+                "all_seconds": result.seconds,
+                "rows_per_second": len(work.texts) / seconds,
+                "tokens_per_second": work.tokens / seconds,
+                "share_of_fp32_products": work.tokens * per_token / seconds / 1e9 / rates["float32"],
+                "share_of_bf16_products": work.tokens * per_token / seconds / 1e9 / rates["bfloat16"],
+                "peak_mb": result.peak_mb,
+                "largest_difference": float(np.abs(result.probabilities - reference).max()),
+                "labels_changed": int((result.probabilities.argmax(1) != reference.argmax(1)).sum()),
+            }
+        rows.append(row)
+    return rows
+
+
+def show(rows: Sequence[dict[str, Any]]) -> str:
+    """The table, as Markdown."""
+    lines = [
+        "| contender | rows/s | tokens/s | share of float32 / bfloat16 products | peak MB | largest difference | labels changed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if row["note"] or "seconds" not in row:
+            lines.append(f"| {row['contender']} | {row['note']} | | | | | |")
+        else:
+            lines.append(
+                f"| {row['contender']} | {row['rows_per_second']:.1f} | {row['tokens_per_second']:.0f} | "
+                f"{row['share_of_fp32_products']:.0%} / "
+                f"{row['share_of_bf16_products']:.0%} | {row['peak_mb']:.0f} | {row['largest_difference']:.1e} | "
+                f"{row['labels_changed']} |"
+            )
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _texts(data: Path | None, column: str, rows: int) -> list[str]:
+    if data is None:
+        found = [row["text"] for row in samples.rows() if row["text"]]
+    else:
+        table = pd.read_parquet(data) if data.suffix == ".parquet" else pd.read_csv(data)
+        found = [text for text in table[column].dropna().astype(str) if text.strip()]
+    found = list(dict.fromkeys(found))
+    return [found[k] for k in np.random.default_rng(0).permutation(len(found))[:rows].tolist()]
+
+
+def main() -> None:
+    """Parse, measure, show."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a bundle, or a local Hugging Face folder")
+    parser.add_argument("--data", type=Path, help="Parquet or CSV with reviews (default: the sample reviews)")
+    parser.add_argument("--text-column", default="text")
+    parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2)
+    names = [contender.name for contender in CONTENDERS]
+    parser.add_argument("--contenders", default=",".join(names), help=f"of: {', '.join(names)}")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="the figures as JSON")
+    given = parser.parse_args()
+    chosen = given.contenders.split(",")
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no such contender: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    bundle = open_bundle(str(given.model))
+    texts = _texts(given.data, given.text_column, given.rows)
+    from batchscore.tokenization import Tokenizer
+
+    tokens = sum(min(len(ids), bundle.max_length) for ids in Tokenizer(bundle).token_ids(texts))
+    rates = product_rates()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reviews.parquet"
+        pd.DataFrame({"text": texts}).to_parquet(path, index=False)
+        work = Work(bundle, texts, path, tokens)
+        results = measure([each for each in CONTENDERS if each.name in chosen], work, given.rounds)
+    rows = summary(results, work, rates)
+    facts = {
+        "machine": _machine(),
+        "rows": len(texts),
+        "tokens": tokens,
+        "rounds": given.rounds,
+        "model": str(given.model),
+        "products_gflops": rates,
+        "contenders": rows,
+    }
+    given.output.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"{facts['machine']}; {len(texts)} reviews, {tokens} tokens, medians of {given.rounds} rounds")
+    print(f"products: {rates['float32']:.0f} GFLOP/s in float32, {rates['bfloat16']:.0f} in bfloat16\n")
+    print(show(rows))
+    print(f"\n{given.output}")
+
+
+if __name__ == "__main__":
+    main()
