@@ -124,7 +124,7 @@ def test_stopped_at_any_moment_it_ends_within_five_seconds_and_goes_on(
 
 STAGES = {
     "planning": ("batchscore.planning", "_Survey.read"),
-    "loading": ("batchscore.backends.torch_backend", "_load"),
+    "loading": ("batchscore.backends.torch_backend", "TorchBackend.__init__"),
     "scoring": ("batchscore.backends.torch_backend", "TorchBackend.logits"),
     "finishing": ("batchscore.mismatches", "write_parquet"),
 }
