@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
 N_CANARIES = 32
+VARIANTS = "openvino"
+"""The folder of a bundle's variants; what lies there unlisted was left by a killed export and is never read."""
+INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_change": 0.01}
+"""How far int8 may be from float32 on the held-out texts: share of labels, and changes of a text's probabilities."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib")
 _SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
+_UNNAMED = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OFFSET_POSITIONS = {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "xmod"}
 
@@ -213,6 +218,7 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
 
 def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) -> Bundle:
     facts = read_facts(folder)
+    hashes = {name: each for name, each in hashes.items() if not _is_left_over(name, facts["files"])}
     problems = manifest_problems(facts, hashes)
     if problems:
         raise ModelError(
@@ -314,8 +320,23 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
         "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
     }
     return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
+
+
+def _are_variants(variants: Any, files: Any) -> bool:
+    """Whether each variant is a listed file with parity figures, limits and answers to the canaries."""
+    kinds = {"file": str, "parity": dict, "limits": dict, "canaries": list}
+    return isinstance(variants, dict) and all(
+        isinstance(variant, dict)
+        and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
+        and isinstance(files, dict)
+        and variant["file"] in files
+        and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
+        and {"texts", "labels_changed"} <= {*variant["parity"]}
+        for variant in variants.values()
+    )
 
 
 def _are_canaries(canaries: Any, labels: Any) -> bool:
@@ -367,13 +388,52 @@ def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> li
     )
 
 
-def seal(folder: Path, facts: Mapping[str, Any]) -> None:
+def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
+    """Whether a killed export left a file: of a variant, or of ``batchscore.json`` before it got its name."""
+    return name not in listed and (name.startswith(f"{VARIANTS}/") or _UNNAMED.fullmatch(name) is not None)
+
+
+def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
+    """What the bundle knows of its int8 variant.
+
+    Raises:
+        ModelError: it has none, or one that is further from float32 than it may be.
+    """
+    variant = bundle.facts.get("variants", {}).get("int8")
+    if variant is None:
+        raise ModelError(
+            f"{printable(bundle.path)} has no int8 variant. Add one with: batchscore export {printable(bundle.path)}"
+        )
+    if problems := parity_problems(variant):
+        raise ModelError(
+            f"{printable(bundle.path)}: its int8 variant is too far from float32 ({'; '.join(problems)}). Use another "
+            "--precision, or train with more calibration texts and export again."
+        )
+    found: Mapping[str, Any] = variant
+    return found
+
+
+def parity_problems(variant: Mapping[str, Any]) -> list[str]:
+    """Which of a variant's limits its parity figures exceed, one clause each."""
+    parity, limits = variant["parity"], variant["limits"]
+    if parity is None:
+        return []
+    found = {**parity, "labels_changed_share": parity["labels_changed"] / max(parity["texts"], 1)}
+    return [
+        f"{name.replace('_', ' ')} {found[name]:.4f}, allowed {limit}"
+        for name, limit in limits.items()
+        if not found[name] <= limit
+    ]
+
+
+def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
     """Write ``batchscore.json`` into a folder whose other files are finished.
 
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
-    ``probabilities``); ``training`` and ``metrics`` are free JSON.
+    ``probabilities``); ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
+    ``leave_out`` are about to be removed.
     """
-    hashes = {name: digest for name, digest in _hashes(folder).items() if name != FACTS}
+    hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
     write_bytes(folder / FACTS, _sealed({"format_version": FORMAT_VERSION, **facts, "files": hashes}))
 
 

@@ -175,7 +175,9 @@ _SCORING_OPTIONS = (
         show_default=True,
         help="How to compute.",
     ),
-    _option("--backend", default="auto", show_default=True, metavar="auto|torch", help="What computes."),
+    _option(
+        "--backend", default="auto", show_default=True, metavar="auto|torch|openvino", help="What computes."
+    ),
     _option(
         "--max-batch-tokens",
         default="auto",
@@ -625,6 +627,30 @@ def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
             click.echo(
                 f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written"
             )
+
+
+@main.command()
+@click.argument("bundle")
+@_JSON
+@_verbosity
+def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
+    """Add an int8 variant for OpenVINO to a bundle, with its parity figures."""
+    set_up_logs(-1 if quiet else verbose)
+    with boundary(as_json):
+        from batchscore.exporting import export_int8
+
+        done = export_int8(bundle)
+        if as_json:
+            facts = {"file": done.file, "parity": done.parity, "problems": list(done.problems)}
+            click.echo(json.dumps({"status": "exported", "exit_code": 0, **facts}, ensure_ascii=False))
+        elif not quiet:
+            parity = done.parity
+            click.echo(
+                f"{printable(done.bundle)}: int8 changes {parity['labels_changed']} of {parity['texts']} labels, a "
+                f"probability by {parity['mean_change']:.4f} on average and {parity['largest_change']:.4f} at most"
+            )
+            for problem in done.problems:
+                click.echo(f"beyond its limit: {problem}; --precision int8 will refuse it")
 
 
 @main.command()

@@ -86,17 +86,24 @@ def load_model(
         ModelError: it cannot be loaded, or its canaries disagree.
         UsageError: no such device, backend or precision.
     """
-    from batchscore.backends.torch_backend import resolve_device
-
     tokenizer = Tokenizer(bundle)
-    device = resolve_device(recorded.get("device", wanted.device))
+    name, precision = recorded.get("backend", wanted.backend), recorded.get("precision", wanted.precision)
+    device = recorded.get("device", wanted.device)
+    if needs_torch(name, precision):
+        from batchscore.backends.torch_backend import resolve_device
+
+        device = resolve_device(device)
+    else:
+        from batchscore.backends.openvino_backend import int8_bundle
+
+        bundle, precision, device = int8_bundle(bundle), "int8", "cpu" if device == "auto" else device
     budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
-    budget = budget or DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
-    name = recorded.get("backend", wanted.backend)
-    precision = recorded.get("precision", wanted.precision)
+    budget = budget or DEFAULT_BATCH_TOKENS.get(device.partition(":")[0], DEFAULT_BATCH_TOKENS["cpu"])
     precisions = _candidates(device, bundle) if precision == "auto" else [precision]
     candidates = [(name, each) for each in precisions]
-    if name == "auto" and precisions[-1] in PLAIN_PRECISIONS:  # in case our own code is what disagrees
+    if (
+        name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
+    ):  # in case our own code is what disagrees
         candidates.append(("transformers", precisions[-1]))
     for candidate in candidates:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
@@ -115,6 +122,11 @@ def load_model(
         "long_text": long_text,
         "canaries": check._asdict() if check else None,
     }
+
+
+def needs_torch(backend: str, precision: str) -> bool:
+    """Whether torch computes; it does not have to be imported elsewhere."""
+    return backend != "openvino" and (backend, precision) != ("auto", "int8")
 
 
 def _candidates(device: str, bundle: Bundle) -> list[str]:

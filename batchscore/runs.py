@@ -40,7 +40,7 @@ from batchscore.evaluation import Gate, parse_gates
 from batchscore.finishing import REJECTS, Finish, Staging, prediction_names
 from batchscore.importing import imports_ahead
 from batchscore.inputs import FoundFile, find_files
-from batchscore.loading import Models
+from batchscore.loading import Models, needs_torch
 from batchscore.parts import stage_part
 from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
 from batchscore.records import Part, Predictions, Rows
@@ -138,7 +138,10 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
         found = find_files(settings.inputs, settings.read.format, settings.output)
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
-    if settings.force or not (settings.output / MANIFEST).exists():  # else there is likely nothing to score
+    is_open = (
+        settings.force or not (settings.output / MANIFEST).exists()
+    )  # else there is likely nothing to score
+    if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
     _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)

@@ -150,10 +150,8 @@ def pipeline(dtype: str) -> Callable[[Bundle, list[str]], Scores]:
                 ]
             )
             powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / bundle.temperature)
-            probabilities: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(
-                np.float32
-            )
-            return probabilities
+            result: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+            return result
 
         run(texts[:2], 1)
         taken = {}

@@ -52,17 +52,27 @@ def _transformers(bundle: Bundle, device: str, precision: str) -> Backend:
     return TorchBackend(bundle, device, precision, own_code=False)
 
 
-BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {"torch": _torch, "transformers": _transformers}
+def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.openvino_backend import OpenVinoBackend
+
+    return OpenVinoBackend(bundle, device, precision)
+
+
+BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
+    "torch": _torch,
+    "transformers": _transformers,
+    "openvino": _openvino,
+}
 
 
 def open_backend(name: str, bundle: Bundle, device: str, precision: str) -> Backend:
-    """Load the bundle's model; ``name`` ``auto`` is torch.
+    """Load the bundle's model; ``name`` ``auto`` is torch, for ``int8`` openvino.
 
     Raises:
         ModelError: the model cannot be loaded.
         UsageError: no such backend or device.
     """
-    kind = "torch" if name == "auto" else name
+    kind = ("openvino" if precision == "int8" else "torch") if name == "auto" else name
     if kind not in BACKENDS:
         raise UsageError(f"There is no backend {name!r}; there are: {', '.join(BACKENDS)}.")
     return BACKENDS[kind](bundle, device, precision)

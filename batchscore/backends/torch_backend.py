@@ -101,15 +101,13 @@ class TorchBackend:
         dtype = getattr(torch, _DTYPES[precision])
         encoder = _encoder(bundle, dtype, self.device) if own_code else None
         self.name = "transformers" if encoder is None else "torch"
-        self._forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
+        self.forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32; on a GPU the copy is pinned and asynchronous."""
         try:
             with self._torch.inference_mode():
-                output = self._forward(
-                    self._on_device(batch.input_ids), self._on_device(batch.attention_mask)
-                )
+                output = self.forward(self._on_device(batch.input_ids), self._on_device(batch.attention_mask))
                 logits: NDArray[np.float32] = output.float().cpu().numpy()
         except self._torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(str(error)) from error

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,7 @@ def _facts(
         "temperature": examination.temperature,
         "long_text": base.long_text,
         "canaries": examination.canaries,
+        "calibration": _calibration(data, examination.canaries["texts"]),
         "training": {
             "data": {"source": settings.data, **data.facts()},
             "settings": {
@@ -184,6 +185,16 @@ def _facts(
         },
         "metrics": examination.metrics,
     }
+
+
+def _calibration(data: TrainingData, canaries: Sequence[str]) -> dict[str, list[str]]:
+    """Texts for ``batchscore export``: training rows to calibrate on, evaluation rows to compare on, spread evenly."""
+    held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
+    return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
+
+
+def _spread(texts: list[str], n: int) -> list[str]:
+    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
 
 
 def _hub_id(settings: TrainSettings) -> str | None:
