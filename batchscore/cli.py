@@ -635,7 +635,7 @@ def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
 @_verbosity
 def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
     """Add an int8 variant for OpenVINO to a bundle, with its parity figures."""
-    set_up_logs(-1 if quiet else verbose)
+    _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.exporting import export_int8
 

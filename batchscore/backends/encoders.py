@@ -181,7 +181,8 @@ class Encoder:
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         states = self._norm.norm(states, self._eps)
         # Without padding there is nothing to mask, and attention has a faster way.
-        is_padded = torch.jit.is_tracing() or not bool(attention_mask.all())
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        is_padded = is_traced or not bool(attention_mask.all())
         mask = attention_mask[:, None, None, :].bool() if is_padded else None
         for layer in self._layers[:-1]:
             query, key, value = self._split(layer["query_key_value"](states), 3)
