@@ -157,7 +157,7 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
         data,
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(texts),
-        fast_bias_correction=True,
+        ignored_scope=last,
     )
     openvino.save_model(quantised, path, compress_to_fp16=False)
 
