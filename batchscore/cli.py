@@ -520,20 +520,27 @@ def inbox(
         from batchscore import inbox as drop
 
         own = {name: options[name] for name in ("require_done", "settle", "skip_empty")}
-        settings = InboxSettings(inbox, output, _score_settings(output=output, **options), **own)
+        score = _score_settings(
+            output=output, **{**options, "skip_empty": False}
+        )  # a file without rows is scored too
+        settings = InboxSettings(inbox, output, score, **own)
+        if options["watch"] and options["keep_days"]:
+            raise UsageError(
+                "--keep-days is for calls that end; let `batchscore report --keep-days` remove old runs."
+            )
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
         if options["dry_run"]:
             files = [path.name for path in drop.whole_files(settings)]
             for name in files:
                 tell(f"{printable(name)}: would be scored")
-            removed = _remove_old(output, options["keep_days"], tell, dry_run=True)
+            removed = _remove_old(output, options["keep_days"], tell, score.baseline, dry_run=True)
             if as_json:
                 _print_json(status="planned", exit_code=0, files=files, removed=removed)
             return
         if options["watch"]:
             drop.watch(settings, tell, logs)
         result = drop.empty(settings, tell, logs)
-        removed = _remove_old(output, options["keep_days"], tell)
+        removed = _remove_old(output, options["keep_days"], tell, score.baseline)
         summary = {**result.summary(), "removed": removed}
         _raise_outcome(result, summary)
         if as_json:
@@ -541,9 +548,17 @@ def inbox(
 
 
 def _remove_old(
-    folder: Path, days: int | None, tell: Callable[[str], None], *, dry_run: bool = False
+    folder: Path,
+    days: int | None,
+    tell: Callable[[str], None],
+    baseline: Path | None = None,
+    *,
+    dry_run: bool = False,
 ) -> list[str]:
-    """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are."""
+    """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are.
+
+    The ``baseline`` stays. What cannot be removed is no reason to fail: it is told, and tried again the next time.
+    """
     if days is None:
         return []
     import datetime
@@ -551,9 +566,15 @@ def _remove_old(
     from batchscore.housekeeping import old_runs, remove_run
 
     runs = old_runs(folder, days, datetime.datetime.now(datetime.UTC))
+    if baseline is not None:
+        runs = [path for path in runs if path.resolve() != baseline.resolve()]
     for path in runs:
-        if not dry_run:
-            remove_run(path, folder)
+        try:
+            if not dry_run:
+                remove_run(path, folder)
+        except (BatchscoreError, OSError) as error:
+            say(f"warning: {printable(path)} is old but cannot be removed: {printable(error)}")
+            continue
         tell(f"{printable(path)}: {'would be removed' if dry_run else 'removed'}, older than {days} days")
     return [str(path) for path in runs]
 

@@ -19,6 +19,7 @@ import fcntl
 import logging
 import os
 import re
+import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +112,9 @@ class InboxResult:
             error: BatchscoreError = DataError(message)
             error.exit_code = 1 if first.exit_code == 1 else DataError.exit_code
             raise error
+        partly = [each for each in self.files if each.exit_code == DataError.exit_code]
+        if partly:
+            raise DataError(f"{partly[0].name}: {partly[0].message}")
         missed = [each for each in self.files if each.exit_code == GateFailedError.exit_code]
         if missed:
             raise GateFailedError(f"{missed[0].name}: {missed[0].message}")
@@ -166,6 +170,9 @@ def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]
         return started[-1]
 
     with locked(settings.inbox):
+        signal.signal(
+            signal.SIGIO, signal.SIG_IGN
+        )  # comes when a writer breaks a lease; see _is_being_written
         make_folder(settings.output)
         try:
             yield start
@@ -224,8 +231,10 @@ def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> boo
 
 
 def _is_marked(path: Path) -> bool:
+    """Whether ``NAME.done`` lies beside the file, and not from before the file was last written."""
     with contextlib.suppress(OSError):
-        return stat.S_ISREG(path.with_name(path.name + _MARKER).lstat().st_mode)
+        mark = path.with_name(path.name + _MARKER).lstat()
+        return stat.S_ISREG(mark.st_mode) and mark.st_mtime_ns >= path.lstat().st_mtime_ns
     return False
 
 
@@ -341,7 +350,7 @@ def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: st
         f"Put it into {printable(settings.inbox)} again once this is mended.\n"
         f"(exit code {code}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')})\n"
     )
-    note = target.name.encode()[: 255 - len(_ERROR)].decode(errors="ignore") + _ERROR
+    note = _cut(target.name, 255 - len(_ERROR)) + _ERROR
     write_bytes(folder / note, text.encode("utf-8", "surrogateescape"))
     _rename(path, target)
     return Taken(printable(path.name), "failed", code, 0, "", outcome.message.partition("\n")[0])
@@ -363,22 +372,28 @@ def _make_own(folder: Path) -> None:
 def _target(path: Path, folder: Path, digest: str) -> Path:
     """A name in ``folder`` that is free, or holds the same content."""
     name = printable(path.name).replace("/", "_")
-    name = name if len(name.encode("utf-8", "surrogateescape")) <= 255 else name[:60]
+    name = _cut(name, 255)
     target = folder / name
     number = 1
     while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):
         number += 1
         stem, dot, suffix = name.partition(".")
-        target = folder / f"{stem[:_LONGEST_NAME]}-{number}{dot}{suffix}"
+        target = folder / f"{_cut(stem, _LONGEST_NAME)}-{number}{dot}{_cut(suffix, 60)}"
     return target
+
+
+def _cut(name: str, size: int) -> str:
+    """The first ``size`` bytes of a name at the most, and no half of a character."""
+    return name.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "ignore")
 
 
 def _rename(path: Path, target: Path) -> None:
     marker = path.with_name(path.name + _MARKER)
     try:
+        is_marked = _is_marked(path)
         path.rename(target)  # of a link itself, wherever it leads
-        if _is_marked(path):
-            marker.rename(target.with_name(target.name[: 255 - len(_MARKER)] + _MARKER))
+        if is_marked:
+            marker.rename(target.with_name(_cut(target.name, 255 - len(_MARKER)) + _MARKER))
         sync_folder(target.parent)
         sync_folder(path.parent)
     except OSError as error:
@@ -403,7 +418,7 @@ class _Runs:
     def folders(self, name: str, digest: str) -> list[str]:
         """Run folders of this content, finished or not, newest first; and behind them one of today that is free."""
         known = self._known.get(digest[:16], [])
-        kept = name.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode(errors="ignore")
+        kept = _cut(name, _LONGEST_NAME)
         first = new = f"{self._today / kept}-{digest[:16]}"
         number = 1
         while new in known:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.errors import BatchscoreError, GateFailedError, ModelError, OutputError, printable
+from batchscore.errors import BatchscoreError, ModelError, OutputError, printable
 from batchscore.terminal import Logs, Progress, set_up_logs
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchscore.config import ScoreSettings
     from batchscore.loading import Models
+    from batchscore.runs import RunResult
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 4.0
@@ -143,8 +144,8 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
 
     bundle = models.open(settings.model, settings.revision)
     for folder in job.folders:
-        if (counts := _counts_of_same(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
-            return Outcome(0, "done", "", folder, counts)
+        if (done := _same(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
+            return _judged(done)
     for folder in job.folders:
         one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
         try:
@@ -153,29 +154,35 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
             if folder == job.folders[-1]:
                 raise
             continue  # an earlier run of this content with another model or other options
-        counts = result.metrics["counts"]
-        try:
-            result.outcome()
-        except GateFailedError as error:
-            return Outcome(error.exit_code, result.status, str(error), folder, counts)
-        return Outcome(0, result.status, "", folder, counts)
+        return _judged(result)
     raise ModelError(f"{printable(job.path)} has no folder to be scored into.")
 
 
-def _counts_of_same(
-    folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings
-) -> Mapping[str, int] | None:
-    """The counts of a finished run of this content, under whatever name, by this model with these options."""
+def _judged(result: RunResult) -> Outcome:
+    """A run that was written is an outcome too where a gate or a row of it failed."""
+    code, message = 0, ""
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        code, message = error.exit_code, str(error)
+    return Outcome(code, result.status, message, str(result.output), result.metrics["counts"])
+
+
+def _same(folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
+    """A finished run of this content, under whatever name, by this model with these options."""
+    from batchscore.runs import RunResult
+
     if not (folder / "_SUCCESS").exists():
         return None
     try:
-        facts = json.loads((folder / "run.json").read_bytes())
+        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
         is_same = (
             [file["sha256"] for file in facts["files"]] == [sha256]
             and facts["model"]["fingerprint"] == bundle_fingerprint
             and facts["options"] == json.loads(json.dumps(settings.result_options()))
         )
-        counts: Mapping[str, int] = facts["counts"]
+        counts = metrics["counts"]
+        done = RunResult(folder, "done", counts["read"], counts["rejects"], metrics, 0.0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return counts if is_same else None
+    return done if is_same else None

@@ -32,7 +32,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 def boundary(as_json: bool = False) -> Iterator[None]:
     """Turn errors into a message on stderr and an exit code; other exceptions are faults and keep their traceback."""
     try:
-        with _signals(as_json):
+        with _signals(as_json), _heard():
             yield
     except (BatchscoreError, InterruptedRunError) as error:
         message, summary = _last_words(error, as_json)
@@ -45,6 +45,19 @@ def boundary(as_json: bool = False) -> Iterator[None]:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - or Python complains at exit
         sys.exit(74)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Turn what a library made of our exception back into it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _Heard.number is None:
+            raise
+        raise _interrupted(_Heard.number) from None
+    finally:
+        _Heard.number = None
 
 
 def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
@@ -66,6 +79,7 @@ def _signals(as_json: bool) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
+        _Heard.number = number
         raise _interrupted(number)
 
     before = {number: signal.getsignal(number) for number in _STOPPING}
@@ -143,6 +157,12 @@ class _Reader:
     """Who reads what is said."""
 
     is_machine = False
+
+
+class _Heard:
+    """The signal that is to end the command; a library may turn our exception into its own."""
+
+    number: int | None = None
 
 
 def set_up_logs(logs: Logs) -> None:

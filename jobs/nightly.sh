@@ -16,7 +16,8 @@
 #   TIME_LIMIT=6h                                     # as timeout(1) takes it; the next call goes on where this one was
 #   PING_URL=https://hc.example.org/ping/UUID         # told /start, success, or the exit code
 #
-# Exit codes are those of batchscore; 0 also where there was nothing to do, 124 if the time was up.
+# Exit codes are those of batchscore; 0 also where the drop folder holds nothing new, 124 if the time was up. An INPUT that is
+# not there is 66: a night without its file is no good night.
 set -euo pipefail
 
 config=${1:?"usage: nightly.sh /absolute/path/nightly.conf [YYYY-MM-DD]"}
@@ -50,8 +51,7 @@ night() { # replaces its shell; timeout(1) hands a SIGTERM on, and batchscore ke
   if [ -n "$INBOX" ]; then
     exec "${limited[@]}" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${OPTIONS[@]}"
   else
-    exec "${limited[@]}" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --skip-empty --quiet \
-      "${OPTIONS[@]}"
+    exec "${limited[@]}" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --quiet "${OPTIONS[@]}"
   fi
 }
 

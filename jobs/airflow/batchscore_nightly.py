@@ -8,8 +8,11 @@ How a night ends, by the exit code of ``batchscore score``:
 
 - 0: success; the JSON summary is the XCom, and the asset ``batchscore_scored`` carries counts and accuracy as extra
 - 99: skipped, there was no row
-- 75 (held by another run), 74 (disk or network), a kill: tried again, later each time, going on where it was
-- 65 (bad data), 78 (model or settings), 3 (a quality gate) and the others: failed at once, with batchscore's own words
+- 75 (held by another run), 74 (disk or network), 1 (a fault), a kill: tried again, later each time, going on where it was
+- 65 (bad data), 78 (model or settings), 3 (a quality gate), 2, 66 and 73: failed at once, with batchscore's own words
+- no file within six hours: the sensor fails
+
+Whoever writes the file renames it into place when it is whole: the sensor looks for the name alone.
 
 The date is that of the run, never that of the clock.
 """
@@ -87,7 +90,6 @@ def nightly() -> None:
         deferrable=True,
         poke_interval=60,
         timeout=6 * 3600,
-        soft_fail=True,
         retries=0,
     )
 
