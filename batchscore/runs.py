@@ -386,7 +386,7 @@ class _Run:
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
     ) -> None:
         given = GivenLabels(self._bundle, self._settings.label_map)
-        self._spent.start()
+        self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
@@ -446,6 +446,8 @@ class _Spent:
         self._total: collections.Counter[str] = collections.Counter()
         self.earlier = 0.0
         """Seconds that earlier starts spent on parts that count."""
+        self.workers: int | None = None
+        """How many computed at a time in this start; None where everything was scored before."""
         self._last = time.monotonic()
 
     def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -454,8 +456,9 @@ class _Spent:
             self._total.update(entry["work"])
             self.earlier += entry["work"].get("seconds", 0.0)
 
-    def start(self) -> None:
+    def start(self, workers: int) -> None:
         """The first part begins."""
+        self.workers = workers
         self._last = time.monotonic()
 
     def add(self, work: Mapping[str, float]) -> dict[str, float]:
@@ -472,7 +475,8 @@ class _Spent:
         return {
             "scoring_seconds": round(total["seconds"], 3),
             "forward_seconds": round(total["forward_seconds"], 3),
-            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches")},
+            "workers": self.workers,
+            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
             "rows_per_second": scored / seconds if seconds else None,
             "tokens_per_second": total["tokens"] / total["seconds"] if total["seconds"] else None,
             "padding_share": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else None,
