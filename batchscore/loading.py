@@ -28,6 +28,7 @@ PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
 _WORKERS_OF_A_GPU = 2
 """One waits for its results while the other's micro-batch is computed."""
 DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
+"""Where nothing else is asked for, or measured (:mod:`batchscore.tuning`, which tells why a CPU's is fixed)."""
 
 
 class Models:

@@ -63,6 +63,7 @@ from batchscore.storage import (
     sync_folder,
     write_checked,
 )
+from batchscore.tuning import is_repaid, tuned_budget
 
 if TYPE_CHECKING:
     from batchscore.terminal import ProgressFactory
@@ -358,7 +359,9 @@ class _Run:
             long_text = self._settings.long_text or self._bundle.long_text
             model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
             if not journal.entries:
+                compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
+            model = dataclasses.replace(model, max_batch_tokens=compute["max_batch_tokens"])
             try:
                 self._run_parts(plan, todo, model, journal, bar.add)
             finally:
@@ -366,6 +369,16 @@ class _Run:
             return compute
         finally:
             journal.close()
+
+    def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run that begins computes with: its own first rows may tell the best token budget."""
+        wanted = self._settings.compute.max_batch_tokens
+        if wanted is not None or not is_repaid(model, plan.rows):
+            return dict(compute)
+        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
+        budget = tuned_budget(model, rows.texts)
+        _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
+        return {**compute, "max_batch_tokens": budget}
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
         """What an earlier start computed with, and the numbers of the parts that it left whole."""
