@@ -241,7 +241,7 @@ _SCORING_OPTIONS = (
         help="Break accuracy down by this column. Repeatable.",
     ),
     _option("--no-text", is_flag=True, help="Leave texts out of report.html."),
-    _option("--engine", default="local", show_default=True, metavar="local", help="Where parts run."),
+    _option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
     _option(
         "--workers",
         type=click.IntRange(1),

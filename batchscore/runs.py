@@ -25,7 +25,7 @@ from batchscore import __version__
 from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle
 from batchscore.config import ComputeSettings, ScoreSettings, fingerprint
-from batchscore.engines import ENGINES
+from batchscore.engines import ENGINES, refuse_unusable
 from batchscore.errors import (
     BatchscoreError,
     DataError,
@@ -113,8 +113,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     """
     started = time.monotonic()
     models = models or Models()
-    if settings.engine not in ENGINES:
-        raise UsageError(f"There is no engine {settings.engine!r}; there are: {', '.join(ENGINES)}.")
+    refuse_unusable(settings.engine)
     with failing(settings.output):
         if settings.dry_run:
             return _planned(_open(settings, models), settings, started)
