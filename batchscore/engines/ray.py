@@ -95,7 +95,9 @@ def _connected(workers: int) -> Iterator[None]:
     ray.init(
         log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else own)
     )
-    with contextlib.suppress(ValueError, TypeError):  # not the main thread, or a handler that is not of Python
+    with contextlib.suppress(
+        ValueError, TypeError
+    ):  # not the main thread, or a handler that is not of Python
         for number, handler in handlers.items():  # Ray sets its own
             signal.signal(number, handler)
     try:
