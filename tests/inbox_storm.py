@@ -89,10 +89,11 @@ class Storm:
 
     def call(self, *options: str) -> subprocess.Popen[bytes]:
         """Start the installed command, in a process group of its own."""
-        command = [COMMAND, "inbox", self.inbox, "--model", self.folder / "model", "--output", self.output]
+        places = [self.inbox, "--model", self.folder / "model", "--output", self.output]
         facts = ["--settle", f"{self.settle}", "--skip-empty", "--json", *options]
+        command = [str(COMMAND), "inbox", *map(str, places), *facts]
         with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen([*command, *facts], stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 # --- writers ----------------------------------------------------------------------------------------------------------
