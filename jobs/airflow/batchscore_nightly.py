@@ -42,7 +42,9 @@ REPORTED = "{{ (triggering_asset_events.values() | first | last).extra.runs if t
 GATE_FAILED = 3
 RETRIES = {
     "retries": 6,
-    "retry_delay": datetime.timedelta(seconds=float(os.environ.get("BATCHSCORE_NIGHTLY_RETRY_SECONDS", "60"))),
+    "retry_delay": datetime.timedelta(
+        seconds=float(os.environ.get("BATCHSCORE_NIGHTLY_RETRY_SECONDS", "60"))
+    ),
     "retry_exponential_backoff": True,
     "max_retry_delay": datetime.timedelta(hours=1),
 }
