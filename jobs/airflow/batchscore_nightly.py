@@ -96,8 +96,7 @@ def nightly() -> None:
         filepath=FILE,
         deferrable=True,
         poke_interval=60,
-        timeout=6 * 3600,
-        retries=0,
+        timeout=6 * 3600,  # is final; what is tried again is a failure of Airflow's own
     )
 
     @task.bash(
