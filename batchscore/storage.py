@@ -372,13 +372,13 @@ def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     problems = [f"{printable(name)}: missing" for name in sorted(set(hashes) - present)]
     problems += [f"{printable(name)}: not in the manifest" for name in sorted(present - set(hashes))]
     for name in sorted(present & set(hashes)):
-        if problem := _damage(folder / name, hashes[name]):
+        if problem := damage(folder / name, hashes[name]):
             problems.append(f"{printable(name)}: {problem}")
     return problems
 
 
-def _damage(path: Path, digest: str) -> str:
-    """What is wrong with a file that should have this SHA-256; empty where nothing is."""
+def damage(path: Path, digest: str) -> str:
+    """What is wrong with a file that should have this SHA-256; empty where nothing is. Links are not followed."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return "not a regular file"
