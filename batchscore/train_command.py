@@ -61,7 +61,7 @@ _LINE_SECONDS = 60.0
 @click.option(
     "--epochs",
     type=click.FloatRange(0, min_open=True),
-    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 5 or 20]",
+    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
 )
 @click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: full 5e-5, head 2e-3]"

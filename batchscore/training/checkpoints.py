@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
+SAVE_SHARE = 0.05
+"""Of the time, that goes into checkpoints at the most."""
 _LOSSES = "losses.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
 

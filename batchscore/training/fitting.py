@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.storage import make_folder, remove_tree
+from batchscore.training import checkpoints
 from batchscore.training.checkpoints import (
     CHECKPOINTS,
     UNFINISHED,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 _LENGTH_MULTIPLE = 32
 """Tokens; few shapes make a CPU faster (see ``batching``)."""
 _EVAL_ROWS = 32
-_SAVE_SHARE = 0.05
-"""Of the time, that goes into checkpoints at the most."""
 
 
 def dataset_of(input_ids: Sequence[NDArray[np.int32]], labels: Sequence[int]) -> Dataset:
@@ -103,6 +102,8 @@ def _trainer(
 
     from batchscore.training.steady_trainer import SteadyTrainer
 
+    if plan.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     train, evaluation = splits
     is_multiple = plan.is_whole and not tokenizer.model_max_length % _LENGTH_MULTIPLE
     trainer = SteadyTrainer(
@@ -146,7 +147,6 @@ def _arguments(folder: Path, plan: Hyperparameters, device: str, precision: str)
         report_to="none",
         disable_tqdm=True,
         log_level="error",
-        **({"gradient_checkpointing": True} if plan.gradient_checkpointing else {}),
     )
 
 
@@ -178,7 +178,7 @@ def _callback(site: Site, *, rows: int, plan: Hyperparameters) -> Any:
             ends_here = (
                 math.isclose(state.epoch % 1.0, 0.0, abs_tol=1e-9) or state.global_step >= state.max_steps
             )
-            waited = max(site.save_seconds, self.cost / _SAVE_SHARE)
+            waited = max(site.save_seconds, self.cost / checkpoints.SAVE_SHARE)
             self.saving = time.monotonic()
             if not ends_here and self.saving - self.saved >= waited:
                 control.should_save = True

@@ -28,7 +28,7 @@ _ANY = 2**63
 _FULL = ((200, 10), (4000, 4), (_ANY, 3))
 RECIPES = {
     "full": Recipe(5e-5, 16, 0.1, {"first": _FULL, "mean": _FULL}, is_whole=True),
-    "head": Recipe(2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 20), (_ANY, 5))}, is_whole=False),
+    "head": Recipe(2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 8), (_ANY, 4))}, is_whole=False),
 }
 WEIGHT_DECAY = 0.01
 
