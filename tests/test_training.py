@@ -630,7 +630,8 @@ def test_the_command_gives_one_line_of_json(settings: TrainSettings) -> None:
     ]
     names = ["--label-name", "0=no,1=yes"]
     done = CliRunner().invoke(
-        command, [*arguments, *names, "--epochs", "1", "--max-length", "32", "--precision", "fp32", "--json", "-q"]
+        command,
+        [*arguments, *names, "--epochs", "1", "--max-length", "32", "--precision", "fp32", "--json", "-q"],
     )
     summary = json.loads(done.stdout)
     assert summary["status"] == "trained"
