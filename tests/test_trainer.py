@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from batchscore.errors import DataError, OutputError, StorageError, UsageError
 from batchscore.inspection import bundle_lines, inspect
 from batchscore.scoring import Model, compute, conclude, prepare
 from batchscore.storage import sha256_of
+from batchscore.terminal import boundary
 from batchscore.tokenization import Tokenizer
 from batchscore.train_command import command
 from batchscore.training import TrainResult, TrainSettings, train
@@ -106,7 +108,8 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     small = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32} if kind == "distilbert" else sizes
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, vocab_size=99, **small))
+    config: Any = AutoConfig.for_model(kind, vocab_size=99, **small)
+    model: Any = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
     if pooling == "mean":
         append_mean_layer(model)
     for parameter in model.base_model.parameters():
@@ -204,8 +207,8 @@ def test_more_layers_than_there_are_cannot_be_trained(settings: TrainSettings) -
 
 @pytest.mark.parametrize("option", ["gradient_accumulation", "gradient_checkpointing"])
 def test_memory_can_be_saved(settings: TrainSettings, option: str) -> None:
-    value = 2 if option == "gradient_accumulation" else True
-    result = run(settings, recipe="full", epochs=2, **{option: value})
+    changes: dict[str, Any] = {option: 2 if option == "gradient_accumulation" else True}
+    result = run(settings, recipe="full", epochs=2, **changes)
     assert [e["epoch"] for e in open_bundle(str(result.output)).facts["training"]["curve"]] == [1, 2]
 
 
@@ -257,6 +260,13 @@ def test_with_other_settings_nothing_is_resumed_and_nothing_lost(
         run(settings, resume=True, seed=7)
     assert error.value.exit_code == 73
     assert run(settings, resume=True).output.exists()
+
+
+def test_the_signal_that_stops_a_training_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, boundary(go_on="go on with --resume"):
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert "stopped by SIGTERM; go on with --resume" in capsys.readouterr().err
 
 
 def test_a_finished_training_is_not_repeated_by_resume(settings: TrainSettings) -> None:
@@ -407,7 +417,11 @@ def test_a_rare_label_gains_by_balance(settings: TrainSettings, tmp_path: Path, 
     frame.to_parquet(tmp_path / "rare.parquet")
     shares = []
     for weights in ("none", "balanced"):
-        options = {"data": str(tmp_path / "rare.parquet"), "class_weights": weights, "learning_rate": 5e-3}
+        options: dict[str, Any] = {
+            "data": str(tmp_path / "rare.parquet"),
+            "class_weights": weights,
+            "learning_rate": 5e-3,
+        }
         result = run(settings, recipe=recipe, force=True, **options)
         probabilities = np.array(open_bundle(str(result.output)).facts["canaries"]["probabilities"])
         shares.append(probabilities[:, 1].mean())
@@ -451,7 +465,11 @@ def test_twenty_labels_are_trained_scored_and_reported(settings: TrainSettings, 
         }
     )
     frame.to_csv(tmp_path / "topics.csv", index=False)
-    options = {"data": str(tmp_path / "topics.csv"), "label_column": "topic", "learning_rate": 2e-2}
+    options: dict[str, Any] = {
+        "data": str(tmp_path / "topics.csv"),
+        "label_column": "topic",
+        "learning_rate": 2e-2,
+    }
     result = run(settings, pooling="mean", epochs=30, **options)
     assert result.labels == tuple(topics)
     assert result.metrics["accuracy"]["value"] > 0.5
