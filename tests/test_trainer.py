@@ -148,6 +148,27 @@ def test_a_head_is_the_same_in_batches_of_four_and_two_times_two(
     assert (whole.output / names).read_bytes() == (halves.output / names).read_bytes()
 
 
+def test_the_loop_over_states_trains_as_hugging_face_does_it(
+    settings: TrainSettings, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.numpy import load_file
+
+    steady = tmp_path / "steady"
+    steady.mkdir()
+    for path in encoder.iterdir():
+        (steady / path.name).write_bytes(path.read_bytes())
+    config = json.loads((steady / "config.json").read_bytes())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (steady / "config.json").write_text(json.dumps(config))
+    ours = run(settings, base_model=str(steady))
+    monkeypatch.setattr("batchscore.training.pieces.takes_states", lambda *_: False)
+    theirs = run(settings, base_model=str(steady), output=tmp_path / "theirs")
+    weights = [load_file(each.output / "model.safetensors")["classifier.weight"] for each in (ours, theirs)]
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
+    curves = [open_bundle(str(each.output)).facts["training"]["curve"] for each in (ours, theirs)]
+    assert curves[0] == [pytest.approx(entry, abs=1e-5) for entry in curves[1]]
+
+
 # Order and choice ---------------------------------------------------------------------------------------------------
 
 
