@@ -730,11 +730,16 @@ def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
     """Show what is in a file, a run or a bundle."""
     _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
+        from batchscore.inspection import bundle_lines
         from batchscore.inspection import inspect as look
 
         facts = look(path)
         if as_json:
             click.echo(json.dumps(facts, ensure_ascii=False))
+            return
+        if facts["kind"] == "bundle" and facts["training"] and facts["metrics"]:
+            for line in bundle_lines(facts):
+                click.echo(printable(line))
             return
         for key, value in facts.items():
             click.echo(

@@ -66,6 +66,20 @@ def make_folder(folder: Path) -> list[Path]:
     return missing
 
 
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below ``folder`` durable."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
 @contextlib.contextmanager
 def failing(folder: Path) -> Iterator[None]:
     """Turn whatever the file system refuses in this block into the error that says so; ``folder`` where it names no file.
