@@ -8,7 +8,7 @@ budget, but never while it is empty: an oversized row goes through alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,21 +71,9 @@ def assemble(
     return MicroBatch(sequence=sequence, input_ids=ids, attention_mask=mask)
 
 
-def halves(batch: MicroBatch, longest: int) -> list[MicroBatch]:
-    """The two halves of a micro-batch of two rows or more, each padded no wider than it needs."""
-    middle = (len(batch.sequence) + 1) // 2
-    pieces = []
-    for half in (slice(None, middle), slice(middle, None)):
-        width = padded_length(int(batch.attention_mask[half].sum(axis=1).max()), longest)
-        ids, mask = batch.input_ids[half, :width], batch.attention_mask[half, :width]
-        pieces.append(MicroBatch(batch.sequence[half], np.ascontiguousarray(ids), np.ascontiguousarray(mask)))
-    return pieces
-
-
-def micro_batches(
-    input_ids: Sequence[NDArray[np.int32]], max_batch_tokens: int, longest: int, pad_id: int
-) -> Iterator[MicroBatch]:
-    """Plan and pad: the micro-batches of a part's sequences, longest first."""
+def plan_sequences(
+    input_ids: Sequence[NDArray[np.int32]], max_batch_tokens: int, longest: int
+) -> list[NDArray[np.int64]]:
+    """The micro-batches of a part's sequences, as index arrays; see :func:`plan`."""
     lengths = np.fromiter((len(ids) for ids in input_ids), dtype=np.int64, count=len(input_ids))
-    for sequence in plan(lengths, max_batch_tokens, longest):
-        yield assemble(input_ids, sequence, longest, pad_id)
+    return plan(lengths, max_batch_tokens, longest)

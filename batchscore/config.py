@@ -125,11 +125,13 @@ class ScoreSettings:
         return {**self.part_options(), **self.report_options()}
 
     def part_options(self) -> dict[str, Any]:
-        """The options that what is staged, or planned, depends on."""
+        """The options that what is staged, or planned, depends on; how many workers compute changes no bit."""
+        compute = dataclasses.asdict(self.compute)
+        del compute["workers"]
         return {
             "label_map": dict(sorted(self.label_map.items())),
             "read": dataclasses.asdict(self.read),
-            "compute": dataclasses.asdict(self.compute),
+            "compute": compute,
             "output_format": self.output_format,
             "long_text": self.long_text,
             "slice_columns": list(self.slice_columns),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.backends import open_backend
 from batchscore.bundle import open_bundle
+from batchscore.cores import usable_cores
 from batchscore.errors import ModelError, printable
 from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
 from batchscore.tokenization import Tokenizer
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
+_WORKERS_OF_A_GPU = 2
+"""One waits for its results while the other's micro-batch is computed."""
 DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
+"""Where nothing else is asked for, or measured (:mod:`batchscore.tuning`, which tells why a CPU's is fixed)."""
 
 
 class Models:
@@ -108,7 +112,8 @@ def load_model(
         candidates.append(("transformers", precisions[-1]))
     for candidate in candidates:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
-        model = Model(bundle, tokenizer, backend, int(budget), long_text)
+        workers = wanted.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
+        model = Model(bundle, tokenizer, backend, int(budget), long_text, workers)
         check = check_canaries(model)
         if check is None or check.agrees:
             break

@@ -196,4 +196,5 @@ class Predictions:
     failures: tuple[tuple[int, str], ...] = ()
     """Index and reason of each row whose status is ``failed``."""
     work: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """What it took: ``forward_seconds``, ``tokens``, ``padded_tokens``, ``micro_batches``, ``duplicates``."""
+    """What it took: ``forward_seconds`` (of all workers together), ``tokens``, ``padded_tokens``, ``micro_batches``,
+    ``halvings`` of the token budget, ``duplicates``."""

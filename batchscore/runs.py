@@ -63,6 +63,7 @@ from batchscore.storage import (
     sync_folder,
     write_checked,
 )
+from batchscore.tuning import is_repaid, tuned_budget
 
 if TYPE_CHECKING:
     from batchscore.terminal import ProgressFactory
@@ -358,7 +359,9 @@ class _Run:
             long_text = self._settings.long_text or self._bundle.long_text
             model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
             if not journal.entries:
+                compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
+            model = dataclasses.replace(model, max_batch_tokens=compute["max_batch_tokens"])
             try:
                 self._run_parts(plan, todo, model, journal, bar.add)
             finally:
@@ -366,6 +369,16 @@ class _Run:
             return compute
         finally:
             journal.close()
+
+    def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run that begins computes with: its own first rows may tell the best token budget."""
+        wanted = self._settings.compute.max_batch_tokens
+        if wanted is not None or not is_repaid(model, plan.rows):
+            return dict(compute)
+        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
+        budget = tuned_budget(model, rows.texts)
+        _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
+        return {**compute, "max_batch_tokens": budget}
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
         """What an earlier start computed with, and the numbers of the parts that it left whole."""
@@ -386,7 +399,7 @@ class _Run:
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
     ) -> None:
         given = GivenLabels(self._bundle, self._settings.label_map)
-        self._spent.start()
+        self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
@@ -446,6 +459,8 @@ class _Spent:
         self._total: collections.Counter[str] = collections.Counter()
         self.earlier = 0.0
         """Seconds that earlier starts spent on parts that count."""
+        self.workers: int | None = None
+        """How many computed at a time in this start; None where everything was scored before."""
         self._last = time.monotonic()
 
     def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -454,8 +469,9 @@ class _Spent:
             self._total.update(entry["work"])
             self.earlier += entry["work"].get("seconds", 0.0)
 
-    def start(self) -> None:
+    def start(self, workers: int) -> None:
         """The first part begins."""
+        self.workers = workers
         self._last = time.monotonic()
 
     def add(self, work: Mapping[str, float]) -> dict[str, float]:
@@ -472,7 +488,8 @@ class _Spent:
         return {
             "scoring_seconds": round(total["seconds"], 3),
             "forward_seconds": round(total["forward_seconds"], 3),
-            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches")},
+            "workers": self.workers,
+            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
             "rows_per_second": scored / seconds if seconds else None,
             "tokens_per_second": total["tokens"] / total["seconds"] if total["seconds"] else None,
             "padding_share": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else None,

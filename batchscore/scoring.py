@@ -1,14 +1,22 @@
 """One part, from its rows to its predictions: the whole flow on one screen.
 
-``prepare`` (tokenise, plan) and ``conclude`` (probabilities, input order) need no device, so an engine may run them
-beside ``compute``; ``score_part`` is the three in a row.
+``prepare`` (tokenise) and ``conclude`` (probabilities, input order) need no device, so an engine may run them beside
+``Computation``, the part's way through the model; ``score_part`` is the three in a row.
+
+A part's micro-batches depend on its rows and the token budget alone, and each is computed by itself: in which order, or
+beside which others, changes no bit. What does change the last bit is the budget, as libraries choose another kernel for
+another number of rows. So where the device runs out of memory the whole part is planned again with half the budget: its
+outcome is that of the largest half that fits, whatever else ran at the time, and the next part starts with the full
+budget. A run that is stopped and goes on then meets the same.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +33,11 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.tokenization import Tokenizer
 
+    Task = Callable[[NDArray[np.int64]], "Scored"]
+    Each = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
+    """Calls a task with each item; results come in the items' order. ``map``, or that of an executor."""
+
+_LOG = logging.getLogger(__name__)
 CANARY_TOLERANCE = 0.01
 """The largest change of a canary's probability that a precision may bring."""
 
@@ -38,6 +51,8 @@ class Model:
     backend: Backend
     max_batch_tokens: int
     long_text: str
+    workers: int = 1
+    """Micro-batches that are computed at a time."""
 
 
 class Prepared(NamedTuple):
@@ -81,41 +96,106 @@ def _status_of(text: str | None) -> Status:
     return Status.OK if text.strip() else Status.EMPTY_TEXT
 
 
+class Scored(NamedTuple):
+    """What became of one micro-batch, or of several."""
+
+    sequence: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    """``[b, C]`` in the order of ``sequence``; NaN where it failed."""
+    failures: dict[int, str]
+    work: collections.Counter[str]
+
+
 def compute(prepared: Prepared, model: Model) -> Computed:
-    """Run every micro-batch of a part through the model."""
-    sequences = prepared.encodings.input_ids
-    logits = np.full((len(sequences), len(model.bundle.labels)), np.nan, dtype=np.float32)
-    failures: dict[int, str] = {}
-    work = dict.fromkeys(("forward_seconds", "tokens", "padded_tokens", "micro_batches"), 0.0)
-    started = time.perf_counter()
-    longest, pad_id = model.tokenizer.max_length, model.tokenizer.pad_id
-    for batch in batching.micro_batches(sequences, model.max_batch_tokens, longest, pad_id):
-        _run(batch, model, logits, failures)
-        work["tokens"] += int(batch.attention_mask.sum())
-        work["padded_tokens"] += batch.input_ids.size
-        work["micro_batches"] += 1
-    work["forward_seconds"] = time.perf_counter() - started
-    return Computed(logits, failures, work)
+    """Run every micro-batch of a part through the model, one after the other."""
+    return Computation(prepared, model).result()
 
 
-def _run(batch: MicroBatch, model: Model, logits: NDArray[np.float32], failures: dict[int, str]) -> None:
-    """Fill in the logits of one micro-batch; one that fails is halved until the row that cannot be scored is alone."""
-    try:
-        result = model.backend.logits(batch)
-        if not np.isfinite(result).all():
-            raise FloatingPointError("the model's output is not finite")
-        logits[batch.sequence] = result
-        return
-    except OutOfDeviceMemoryError as error:
-        model.backend.release()
-        reason = f"out of memory: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
-        reason = f"{type(error).__name__}: {error}"
-    if len(batch.sequence) == 1:
-        failures[int(batch.sequence[0])] = printable(reason)[:500]
-        return
-    for half in batching.halves(batch, model.tokenizer.max_length):
-        _run(half, model, logits, failures)
+class Computation:
+    """The micro-batches of a part on their way through the model.
+
+    ``each`` runs them; the ``map`` of an executor begins at once, and several parts may be under way.
+    """
+
+    def __init__(self, prepared: Prepared, model: Model, each: Each = map) -> None:
+        self._sequences, self._model, self._each = prepared.encodings.input_ids, model, each
+        self._budget, self._halvings = model.max_batch_tokens, 0
+        self._scored = self._begin()
+
+    def _begin(self) -> Iterator[Scored]:
+        batches = batching.plan_sequences(self._sequences, self._budget, self._model.tokenizer.max_length)
+        return self._each(self._run, batches)
+
+    def result(self) -> Computed:
+        """Wait for all of them; where one does not fit the device, all are run again with half the budget."""
+        while True:
+            try:
+                return self._gathered()
+            except OutOfDeviceMemoryError as error:
+                self._model.backend.release()
+                self._budget, self._halvings = self._budget // 2, self._halvings + 1
+                _LOG.warning(
+                    "out of memory (%s); the part is scored again with %d tokens in a micro-batch",
+                    printable(error)[:200],
+                    self._budget,
+                )
+                self._scored = self._begin()
+
+    def _gathered(self) -> Computed:
+        logits = np.full((len(self._sequences), len(self._model.bundle.labels)), np.nan, dtype=np.float32)
+        failures: dict[int, str] = {}
+        work = collections.Counter[str]()
+        for scored in self._scored:
+            logits[scored.sequence] = scored.logits
+            failures |= scored.failures
+            work.update(scored.work)
+        work["halvings"] = self._halvings
+        return Computed(logits, failures, {key: float(work[key]) for key in _WORK})
+
+    def _run(self, sequence: NDArray[np.int64]) -> Scored:
+        """Score one micro-batch; one that fails is halved until the row that cannot be scored is alone.
+
+        Raises:
+            OutOfDeviceMemoryError: fewer rows may fit.
+        """
+        model = self._model
+        batch = batching.assemble(
+            self._sequences, sequence, model.tokenizer.max_length, model.tokenizer.pad_id
+        )
+        started = time.perf_counter()
+        try:
+            logits = model.backend.logits(batch)
+            if not np.isfinite(logits).all():
+                raise FloatingPointError("the model's output is not finite")
+            return Scored(sequence, logits, {}, _work(batch, time.perf_counter() - started))
+        except OutOfDeviceMemoryError as error:
+            if len(sequence) > 1:
+                raise
+            model.backend.release()
+            reason = f"out of memory: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
+            reason = f"{type(error).__name__}: {error}"
+        if len(sequence) == 1:
+            nothing = np.full((1, len(model.bundle.labels)), np.nan, dtype=np.float32)
+            failure = {int(sequence[0]): printable(reason)[:500]}
+            return Scored(sequence, nothing, failure, _work(batch, time.perf_counter() - started))
+        middle = (len(sequence) + 1) // 2
+        first, second = self._run(sequence[:middle]), self._run(sequence[middle:])
+        return Scored(
+            sequence,
+            np.concatenate([first.logits, second.logits]),
+            first.failures | second.failures,
+            first.work + second.work,
+        )
+
+
+def _work(batch: MicroBatch, seconds: float) -> collections.Counter[str]:
+    tokens = int(batch.attention_mask.sum())
+    values = (seconds, tokens, batch.input_ids.size, 1)
+    return collections.Counter(dict(zip(_WORK, values, strict=False)))
+
+
+_WORK = ("forward_seconds", "tokens", "padded_tokens", "micro_batches", "halvings")
 
 
 def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:

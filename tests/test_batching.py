@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.batching import assemble, halves, micro_batches, padded_length, plan
+from batchscore.batching import assemble, padded_length, plan, plan_sequences
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,9 @@ def test_padding_is_on_the_right_and_masked() -> None:
 def test_the_tokens_of_a_row_come_through_as_they_were(rows: list[list[int]]) -> None:
     arrays = [np.array(row, np.int32) for row in rows]
     seen = {}
-    for batch in micro_batches(arrays, max_batch_tokens=128, longest=64, pad_id=0):
+    for sequence in plan_sequences(arrays, max_batch_tokens=128, longest=64):
+        batch = assemble(arrays, sequence, longest=64, pad_id=0)
         for place, k in enumerate(batch.sequence):
             kept = batch.attention_mask[place].astype(bool)
             seen[int(k)] = batch.input_ids[place][kept].tolist()
     assert seen == dict(enumerate(rows))
-
-
-def test_halves_are_no_wider_than_they_need() -> None:
-    rows = [np.arange(1, n + 1, dtype=np.int32) for n in (60, 3, 2)]
-    first, second = halves(assemble(rows, np.array([0, 1, 2]), longest=64, pad_id=0), longest=64)
-    assert (first.sequence.tolist(), first.input_ids.shape) == ([0, 1], (2, 64))
-    assert (second.sequence.tolist(), second.input_ids.shape) == ([2], (1, 32))
-    assert second.input_ids[0, :2].tolist() == [1, 2]

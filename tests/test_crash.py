@@ -501,7 +501,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     ("place", "name"),
     [
         (scoring, "prepare"),
-        (scoring, "compute"),
+        (scoring, "Computation"),
         (scoring, "conclude"),
         (runs, "stage_part"),
     ],

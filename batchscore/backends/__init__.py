@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from batchscore.errors import UsageError
@@ -35,6 +36,9 @@ class Backend(Protocol):
         Raises:
             OutOfDeviceMemoryError: it does not fit.
         """
+
+    def one_core_each(self) -> AbstractContextManager[Callable[[], None]]:
+        """While it is entered, each thread that calls ``logits`` computes on one core; gives what such a thread calls first."""
 
     def release(self) -> None:
         """Give back what the device holds beyond the weights, after it ran out of memory."""

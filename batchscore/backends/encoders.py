@@ -163,7 +163,7 @@ class _Affine:
 
 
 class Encoder:
-    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out."""
+    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; without a mask nothing is padded."""
 
     def __init__(self, weights: Mapping[str, Tensor], names: _Names, config: Mapping[str, Any]) -> None:
         embeddings = f"{names.prefix}embeddings."
@@ -187,7 +187,7 @@ class Encoder:
             names.head_activation,
         )
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
         first = self.first_token(input_ids, attention_mask)
         return self._classifier(self._head_activation(self._pooler(first)))
@@ -196,10 +196,7 @@ class Encoder:
         """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         states = self._norm.norm(states, self._eps)
-        # Without padding there is nothing to mask, and attention has a faster way.
-        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        is_padded = is_traced or not bool(attention_mask.all())
-        mask = attention_mask[:, None, None, :].bool() if is_padded else None
+        mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         for layer in self._layers[:-1]:
             query, key, value = self._split(layer["query_key_value"](states), 3)
             states = self._rest(layer, states, self._attend(query, key, value, mask))

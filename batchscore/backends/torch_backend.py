@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.records import MicroBatch
 
-    Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    """Token ids and mask ``[b, L]`` in, logits ``[b, C]`` out."""
+    Forward = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    """Token ids and mask ``[b, L]`` in (no mask: nothing is padded), logits ``[b, C]`` out."""
 
 _LOG = logging.getLogger(__name__)
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -59,6 +61,23 @@ def faster_precisions(device: str) -> list[str]:
     return sorted(fast, key=lambda kind: seconds[kind])
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[Callable[[], None]]:
+    """Have torch use one thread for an operation, here and in threads that call what is given, until the block ends."""
+    import torch
+
+    before = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+
+    begin()
+    try:
+        yield begin
+    finally:
+        torch.set_num_threads(before)
+
+
 def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]:
     """The fastest of a few products of an encoder's size in each precision, in seconds.
 
@@ -71,13 +90,14 @@ def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]
         dtype = getattr(torch, _DTYPES[precision])
         factors[precision] = [torch.ones(rows, 768, dtype=dtype, device=device) for rows in (1024, 768)]
     fastest = dict.fromkeys(precisions, math.inf)
-    for turn in range(8):
-        for precision, (left, right) in factors.items():
-            started = time.perf_counter()
-            (left @ right)[0, 0].item()  # waits for the device
-            fastest[precision] = min(fastest[precision], time.perf_counter() - started)
-        if turn >= 2 and min(fastest.values()) == fastest["fp32"]:
-            break  # after a warm-up and two turns float32 is ahead of all: no need to know by how much
+    with one_thread():  # as the workers have it
+        for turn in range(8):
+            for precision, (left, right) in factors.items():
+                started = time.perf_counter()
+                (left @ right)[0, 0].item()  # waits for the device
+                fastest[precision] = min(fastest[precision], time.perf_counter() - started)
+            if turn >= 2 and min(fastest.values()) == fastest["fp32"]:
+                break  # after a warm-up and two turns float32 is ahead of all: no need to know by how much
     return fastest
 
 
@@ -98,26 +118,56 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.precision = precision
         self._torch = torch
+        self._queueing = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
         encoder = _encoder(bundle, dtype, self.device) if own_code else None
         self.name = "transformers" if encoder is None else "torch"
+        self._skips_full_mask = encoder is not None
+        """Without padding there is nothing to mask, and attention has a faster way."""
         self.forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
-        """Logits ``[b, C]`` float32; on a GPU the copy is pinned and asynchronous."""
+        """Logits ``[b, C]`` float32.
+
+        On a GPU, whose calls only put work into its queue, copies are pinned and asynchronous, and a thread waits for
+        its own results alone, so that another thread's micro-batch is in the queue by then. One thread at a time does
+        the putting: two that did so together would hold the memory of two micro-batches.
+        """
+        is_full = self._skips_full_mask and bool(
+            batch.attention_mask.all()
+        )  # asked here: a GPU would have to be waited for
         try:
             with self._torch.inference_mode():
-                output = self.forward(self._on_device(batch.input_ids), self._on_device(batch.attention_mask))
-                logits: NDArray[np.float32] = output.float().cpu().numpy()
+                if self.device == "cpu":
+                    return self._queued(batch, is_full=is_full)[0].numpy()
+                with self._queueing:
+                    logits, arrival = self._queued(batch, is_full=is_full)
+                arrival.synchronize()
+                return logits.numpy()
         except self._torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(str(error)) from error
-        return logits
+
+    def _queued(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
+        """Logits in the memory of the host, and on a GPU the event after which they are there."""
+        mask = None if is_full else self._on_device(batch.attention_mask)
+        output = self.forward(self._on_device(batch.input_ids), mask).float()
+        if self.device == "cpu":
+            return output, None
+        logits = self._torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+        logits.copy_(output, non_blocking=True)
+        arrival = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrival.record()
+        return logits, arrival
 
     def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
         tensor = self._torch.from_numpy(array)
         if self.device == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def one_core_each(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """See :class:`~batchscore.backends.Backend`."""
+        return one_thread()
 
     def release(self) -> None:
         """Empty the allocator's cache."""
@@ -134,7 +184,7 @@ def _encoder(bundle: Bundle, dtype: torch.dtype, device: str) -> Forward | None:
 
 
 def _transformers_forward(model: Any) -> Forward:
-    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         logits: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits
 

@@ -1,4 +1,14 @@
-"""All parts in this process: reading and tokenising, computing, and staging at the same time, over bounded queues."""
+"""All parts in this process: reading and tokenising, computing, and staging at the same time, over bounded queues.
+
+On a CPU as many workers compute as there are cores, each a thread that uses one core for one micro-batch at a time; the
+weights are there once. That is faster than one micro-batch on all cores, whose threads wait for each other at the end
+of every operation, and it makes answers independent of the number of cores: how a product of matrices is divided among
+threads changes its last bit, and here it is never divided. Micro-batches of the next part begin while the last ones of
+a part are still under way, so no worker waits at the end of a part.
+
+On a GPU two workers take turns: while one waits for its results, the other has put its micro-batch into the queue of
+the device.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +27,7 @@ from batchscore.scoring import Model
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Parts that wait before and behind the device at the most."""
+"""Parts that wait before, on and behind the device at the most."""
 
 
 def run(
@@ -35,18 +45,44 @@ def run(
     def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
         sink(part, rows, scoring.conclude(ready, computed, model))
 
+    computing: collections.deque[tuple[Part, Rows, scoring.Prepared, scoring.Computation]] = (
+        collections.deque()
+    )
     pending: collections.deque[Future[None]] = collections.deque()
-    with ahead(prepared()) as stream, ThreadPoolExecutor(1, "stage") as stage:
-        try:
-            for part, rows, ready in stream:
-                pending.append(stage.submit(conclude, part, rows, ready, scoring.compute(ready, model)))
-                while len(pending) > _AHEAD or (pending and pending[0].done()):
-                    pending.popleft().result()
-            while pending:
-                pending.popleft().result()
-        except BaseException:
-            stage.shutdown(wait=True, cancel_futures=True)
-            raise
+
+    def hand_on() -> None:
+        """Wait for the oldest part on the device and have it staged; its error, or one of staging, comes out here."""
+        part, rows, ready, computation = computing.popleft()
+        pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
+        while len(pending) > _AHEAD or (pending and pending[0].done()):
+            pending.popleft().result()
+
+    with (
+        model.backend.one_core_each() as begin_worker,
+        ahead(prepared()) as stream,
+        ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
+        ThreadPoolExecutor(1, "stage") as stage,
+        _dropped_on_error(workers, stage),
+    ):
+        for part, rows, ready in stream:
+            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map)))
+            if len(computing) >= _AHEAD:
+                hand_on()
+        while computing:
+            hand_on()
+        while pending:
+            pending.popleft().result()
+
+
+@contextlib.contextmanager
+def _dropped_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
+    """Where the block fails, what has not begun does not begin any more."""
+    try:
+        yield
+    except BaseException:
+        for executor in executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 @contextlib.contextmanager
