@@ -192,7 +192,7 @@ class Encoder:
         first = self.first_token(input_ids, attention_mask)
         return self._classifier(self._head_activation(self._pooler(first)))
 
-    def first_token(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         states = self._norm.norm(states, self._eps)

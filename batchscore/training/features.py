@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore import batching
+from batchscore.backends.torch_backend import one_thread
+from batchscore.cores import usable_cores
 from batchscore.loading import DEFAULT_BATCH_TOKENS
 from batchscore.storage import atomic_write, make_folder
 
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from batchscore.records import MicroBatch
     from batchscore.training.site import Site
 
     Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -74,17 +76,25 @@ def _computed(
 
     budget = DEFAULT_BATCH_TOKENS[site.device.partition(":")[0]]
     longest = max(len(ids) for ids in sequences)
-    states = np.zeros((len(sequences), model.config.hidden_size), dtype=np.float32)
-    batches: Iterator[MicroBatch] = batching.micro_batches(
-        sequences, budget, longest, model.config.pad_token_id or 0
-    )
-    for batch in batches:
+    pad_id = model.config.pad_token_id or 0
+
+    def encoded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        batch = batching.assemble(sequences, rows, longest, pad_id)
         with torch.inference_mode():
-            ids, mask = (
-                torch.from_numpy(array).to(site.device) for array in (batch.input_ids, batch.attention_mask)
-            )
-            states[batch.sequence] = forward(ids, mask).float().cpu().numpy()
-        site.progress.add(len(batch.sequence))
+            ids = torch.from_numpy(batch.input_ids).to(site.device)
+            mask = torch.from_numpy(batch.attention_mask).to(site.device)
+            found: NDArray[np.float32] = forward(ids, mask).float().cpu().numpy()
+        return found
+
+    states = np.zeros((len(sequences), model.config.hidden_size), dtype=np.float32)
+    batches = batching.plan_sequences(sequences, budget, longest)
+    with (
+        one_thread() as begin,
+        ThreadPoolExecutor(usable_cores() if site.device == "cpu" else 1, "encode", begin) as workers,
+    ):
+        for rows, found in zip(batches, workers.map(encoded, batches), strict=True):
+            states[rows] = found
+            site.progress.add(len(rows))
     return states
 
 
