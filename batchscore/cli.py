@@ -20,6 +20,7 @@ from click.core import iter_params_for_processing
 
 from batchscore import __version__
 from batchscore.config import (
+    COMPILE,
     FORMATS,
     LONG_TEXT,
     PRECISIONS,
@@ -242,9 +243,20 @@ _SCORING_OPTIONS = (
         help="Break accuracy down by this column. Repeatable.",
     ),
     _option("--no-text", is_flag=True, help="Leave texts out of report.html."),
-    _option("--engine", default="local", show_default=True, metavar="local", help="Where parts run."),
+    _option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
     _option(
-        "--workers", type=click.IntRange(1), metavar="N", help="How many compute at once.  [default: found]"
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many micro-batches are computed at a time.  [default: one for each core]",
+    ),
+    _option(
+        "--compile",
+        "compile_",
+        type=click.Choice(COMPILE),
+        default="auto",
+        show_default=True,
+        help="Compile the model first, which takes half a minute.",
     ),
     _option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
     click.option(
@@ -395,6 +407,7 @@ def _score_settings(**options: Any) -> ScoreSettings:
         backend=options["backend"],
         max_batch_tokens=_budget(options["max_batch_tokens"]),
         workers=options["workers"],
+        compile=options["compile_"],
     )
     return ScoreSettings(
         inputs=options.get("inputs", ()),

@@ -53,7 +53,13 @@ def _torch(bundle: Bundle, device: str, precision: str) -> Backend:
 def _transformers(bundle: Bundle, device: str, precision: str) -> Backend:
     from batchscore.backends.torch_backend import TorchBackend
 
-    return TorchBackend(bundle, device, precision, own_code=False)
+    return TorchBackend(bundle, device, precision, "transformers")
+
+
+def _compiled(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, device, precision, "compiled")
 
 
 def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
@@ -65,6 +71,7 @@ def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
 BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
     "torch": _torch,
     "transformers": _transformers,
+    "compiled": _compiled,
     "openvino": _openvino,
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -148,38 +149,47 @@ def _expected(names: _Names, n_layers: int) -> set[str]:
     }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Affine:
+class _Affine(nn.Module):
     """A weight and a bias: of a linear map, or of a layer norm."""
 
-    weight: Tensor
-    bias: Tensor
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = _fixed(weight), _fixed(bias)
 
-    def __call__(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         return functional.linear(states, self.weight, self.bias)
 
     def norm(self, states: Tensor, eps: float) -> Tensor:
         return functional.layer_norm(states, self.bias.shape, self.weight, self.bias, eps)
 
 
-class Encoder:
+def _fixed(weight: Tensor) -> nn.Parameter:
+    """A weight that the compiler may take for a constant."""
+    return nn.Parameter(weight, requires_grad=False)
+
+
+class Encoder(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; without a mask nothing is padded."""
 
     def __init__(self, weights: Mapping[str, Tensor], names: _Names, config: Mapping[str, Any]) -> None:
+        super().__init__()
         embeddings = f"{names.prefix}embeddings."
-        self._words = weights[f"{embeddings}word_embeddings.weight"]
-        self._positions = weights[f"{embeddings}position_embeddings.weight"]
+        self._words = _fixed(weights[f"{embeddings}word_embeddings.weight"])
+        positions = weights[f"{embeddings}position_embeddings.weight"]
         if names.has_token_types:  # every token is of the first type
-            self._positions = self._positions + weights[f"{embeddings}token_type_embeddings.weight"][0]
+            positions = positions + weights[f"{embeddings}token_type_embeddings.weight"][0]
+        self._positions = _fixed(positions)
         self._norm = _affine(weights, f"{embeddings}LayerNorm")
-        self._layers = [
+        layers = [
             {part: _affine(weights, f"{names.layers}.{k}.{name}") for part, name in names.layer.items()}
             for k in range(config[names.n_layers])
         ]
-        for layer in self._layers[:-1]:
+        for layer in layers[:-1]:
             layer["query_key_value"] = _joined(*(layer.pop(part) for part in ("query", "key", "value")))
-        last = self._layers[-1]
+        last = layers[-1]
         last["key_value"] = _joined(last.pop("key"), last.pop("value"))
+        self._first_layers = nn.ModuleList(nn.ModuleDict(layer) for layer in layers[:-1])
+        self._last_layer = nn.ModuleDict(last)
         self._pooler, self._classifier = _affine(weights, names.pooler), _affine(weights, "classifier")
         self._heads, self._eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
         self._activation, self._head_activation = (
@@ -187,23 +197,26 @@ class Encoder:
             names.head_activation,
         )
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
         first = self.first_token(input_ids, attention_mask)
-        return self._classifier(self._head_activation(self._pooler(first)))
+        logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
+        return logits
 
     def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         states = self._norm.norm(states, self._eps)
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
-        for layer in self._layers[:-1]:
+        layer: Any
+        for layer in self._first_layers:
             query, key, value = self._split(layer["query_key_value"](states), 3)
             states = self._rest(layer, states, self._attend(query, key, value, mask))
-        last, first = self._layers[-1], states[:, :1]
+        last, first = self._last_layer, states[:, :1]
         key, value = self._split(last["key_value"](states), 2)
         (query,) = self._split(last["query"](first), 1)
-        return self._rest(last, first, self._attend(query, key, value, mask))[:, 0]
+        first = self._rest(last, first, self._attend(query, key, value, mask))
+        return first[:, 0]
 
     def _split(self, states: Tensor, n: int) -> tuple[Tensor, ...]:
         """``[b, L, n * H]`` into ``n`` times ``[b, heads, L, H / heads]``."""
@@ -216,11 +229,12 @@ class Encoder:
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return attended.transpose(1, 2).flatten(2)
 
-    def _rest(self, layer: Mapping[str, _Affine], states: Tensor, attended: Tensor) -> Tensor:
+    def _rest(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
         """What follows attention: projection, feed-forward part, and the norms around them."""
         states = layer["out_norm"].norm(layer["out"](attended) + states, self._eps)
         wide = self._activation(layer["up"](states))
-        return layer["down_norm"].norm(layer["down"](wide) + states, self._eps)
+        normed: Tensor = layer["down_norm"].norm(layer["down"](wide) + states, self._eps)
+        return normed
 
 
 def _affine(weights: Mapping[str, Tensor], name: str) -> _Affine:

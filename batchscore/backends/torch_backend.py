@@ -105,10 +105,11 @@ class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
     Of a bundle with canaries, which tell whether the answers are right, BERT and DistilBERT are computed by
-    :mod:`batchscore.backends.encoders`; everything else, and everything if ``own_code`` is false, by transformers.
+    :mod:`batchscore.backends.encoders`; everything else, and everything if ``kind`` is ``transformers``, by transformers. ``compiled``
+    is our own code through a compiler.
     """
 
-    def __init__(self, bundle: Bundle, device: str, precision: str, *, own_code: bool = True) -> None:
+    def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
         import torch
 
         if precision not in _DTYPES:
@@ -120,11 +121,13 @@ class TorchBackend:
         self._torch = torch
         self._queueing = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
-        encoder = _encoder(bundle, dtype, self.device) if own_code else None
-        self.name = "transformers" if encoder is None else "torch"
-        self._skips_full_mask = encoder is not None
-        """Without padding there is nothing to mask, and attention has a faster way."""
-        self.forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
+        encoder = _encoder(bundle, dtype, self.device) if kind != "transformers" else None
+        self.name = "transformers" if encoder is None else kind
+        self._skips_full_mask = self.name == "torch"
+        """Without padding there is nothing to mask, and attention has a faster way; what is compiled has one way."""
+        if kind == "compiled":
+            encoder = _compiled(encoder, bundle, self.device)
+        self.forward: Forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32.
@@ -175,7 +178,19 @@ class TorchBackend:
             self._torch.cuda.empty_cache()
 
 
-def _encoder(bundle: Bundle, dtype: torch.dtype, device: str) -> Forward | None:
+def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
+    if encoder is None:
+        raise ModelError(
+            f"{printable(bundle.path)} cannot be compiled: only bundles of BERT and DistilBERT classifiers can. Use "
+            "--compile off."
+        )
+    from batchscore.backends.compiled import CompiledEncoder
+
+    with one_thread():  # the number of threads becomes part of the code
+        return CompiledEncoder(encoder, device)
+
+
+def _encoder(bundle: Bundle, dtype: torch.dtype, device: str) -> Any:
     if bundle.canaries is None:
         return None
     from batchscore.backends.encoders import load_encoder

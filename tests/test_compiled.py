@@ -1,0 +1,117 @@
+"""A compiled encoder against the one it was made of; when it is taken, and that a resumed run keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import run_score
+from test_workers import Stop, predictions_of
+
+from batchscore import loading
+from batchscore.backends import open_backend
+from batchscore.backends.compiled import CompiledEncoder
+from batchscore.bundle import open_bundle
+from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
+from batchscore.errors import InterruptedRunError, ModelError
+from batchscore.loading import load_model
+from batchscore.runs import score
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler (g++)")
+
+
+def uncompiled(self: Any, encoder: Any, device: str) -> None:
+    """What stands in for half a minute of compiling: other answers in the last bits, like the real one."""
+    self._forward = lambda ids, mask: encoder(ids, mask) * (1 + 1e-6)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_model_answers_as_the_plain_one_whatever_the_shape_and_the_thread(
+    tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame
+) -> None:
+    reviews.head(40).to_parquet(tmp_path / "in.parquet")
+    for name, workers, compile_ in (("plain", 1, "off"), ("one", 1, "on"), ("two", 2, "on")):
+        compute = ComputeSettings(
+            precision="fp32", workers=workers, compile=compile_, max_batch_tokens=512
+        )  # also rows that go alone
+        run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / name, compute=compute)
+    facts = json.loads((tmp_path / "two" / "run.json").read_bytes())
+    assert facts["compute"]["backend"] == "compiled"
+    assert predictions_of(tmp_path / "one") == predictions_of(tmp_path / "two")
+    plain, compiled = (
+        pd.read_parquet(tmp_path / name / "predictions" / "in.parquet") for name in ("plain", "two")
+    )
+    pd.testing.assert_series_equal(plain.predicted_label, compiled.predicted_label)
+    np.testing.assert_allclose(plain.probability, compiled.probability, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "precision", "device", "expected"),
+    [
+        ("auto", "auto", "bf16", "cpu", ["compiled", "auto"]),
+        ("auto", "auto", "fp32", "cpu", ["auto"]),
+        ("auto", "auto", "bf16", "cuda:0", ["auto"]),
+        ("auto", "torch", "bf16", "cpu", ["torch"]),
+        ("on", "auto", "fp32", "cpu", ["compiled"]),
+        ("on", "torch", "fp16", "cuda:0", ["compiled"]),
+        ("off", "auto", "bf16", "cpu", ["auto"]),
+        ("on", "auto", "int8", "cpu", ["auto"]),
+        ("on", "transformers", "fp32", "cpu", ["transformers"]),
+        ("off", "compiled", "fp32", "cpu", ["compiled"]),
+    ],
+)
+def test_what_is_tried_first(asked: str, name: str, precision: str, device: str, expected: list[str]) -> None:
+    assert [way for way, _ in loading._ways(name, precision, device, asked)] == expected
+
+
+def test_a_resumed_run_is_compiled_if_its_first_start_was(
+    tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a run of the rows that are left, or another choice, would not be."""
+    monkeypatch.setattr(CompiledEncoder, "__init__", uncompiled)
+    monkeypatch.setattr(loading, "_candidates", lambda *_: ["fp32"])
+    ways = loading._ways  # as if compiling paid in float32, the one precision that this model keeps
+    monkeypatch.setattr(loading, "_ways", lambda n, p, d, c: ways(n, "bf16", d, c))
+    monkeypatch.setattr(loading, "open_backend", lambda n, b, d, _: open_backend(n, b, d, "fp32"))
+    reviews.head(60).to_parquet(tmp_path / "in.parquet")
+    read = ReadSettings(part_rows=20)
+    settings = ScoreSettings((str(tmp_path / "in.parquet"),), str(tiny_bundle), tmp_path / "run", read=read)
+    monkeypatch.setattr("batchscore.runs.COMPILED_FROM", 60)
+    with pytest.raises(InterruptedRunError):
+        score(settings, lambda _: Stop())  # type: ignore[arg-type,return-value]
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "whole", read=read)
+    monkeypatch.setattr("batchscore.runs.COMPILED_FROM", 61)
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=read)
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "short", read=read)
+    kinds = {
+        run: json.loads((tmp_path / run / "run.json").read_bytes())["compute"]["backend"]
+        for run in ("run", "whole", "short")
+    }
+    assert kinds == {"run": "compiled", "whole": "compiled", "short": "torch"}
+    assert predictions_of(tmp_path / "run") == predictions_of(tmp_path / "whole")
+    assert predictions_of(tmp_path / "run") != predictions_of(tmp_path / "short")
+
+
+def test_where_nothing_can_be_compiled_auto_goes_on_without_and_on_is_an_error(
+    tiny_bundle: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("no working C++ compiler\nfound")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    monkeypatch.setattr(loading, "_candidates", lambda *_: ["bf16", "fp32"])
+    bundle = open_bundle(str(tiny_bundle))
+    _, compute = load_model(bundle, ComputeSettings(), "head", {})
+    assert compute["backend"] == "torch"
+    with pytest.raises(ModelError, match=r"no working C\+\+ compiler.*--compile off"):
+        load_model(bundle, dataclasses.replace(ComputeSettings(), compile="on"), "head", {})
+    with pytest.raises(ModelError, match="only bundles of BERT"):
+        open_backend("compiled", open_bundle(str(tiny_model)), "cpu", "fp32")
