@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import secrets
 import time
 import tomllib
@@ -33,11 +34,12 @@ from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
-    from batchscore.inbox import InboxResult
+    from batchscore.inbox import InboxResult, Taken
     from batchscore.runs import RunResult
 
 __all__ = ["main", "train_main"]
 
+_LOG = logging.getLogger(__name__)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -358,9 +360,9 @@ def _raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> 
 
 
 @contextlib.contextmanager
-def _measured(path: Path | None) -> Iterator[list[RunResult]]:
+def _measured(path: Path | None) -> Iterator[list[RunResult | InboxResult]]:
     """Write the metrics file when the block has ended, however it did, of the result that was put into the list."""
-    started, results = time.monotonic(), list[Any]()
+    started, results = time.monotonic(), list["RunResult | InboxResult"]()
     code = 1
     try:
         yield results
@@ -370,10 +372,13 @@ def _measured(path: Path | None) -> Iterator[list[RunResult]]:
         raise
     finally:
         if path is not None:
-            from batchscore.run_metrics import write_metrics
+            _write_metrics(path, code, time.monotonic() - started, results[-1].metrics if results else {})
 
-            metrics = results[0].metrics if results else {}
-            write_metrics(path, code, time.monotonic() - started, metrics)
+
+def _write_metrics(path: Path, code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
+    from batchscore.run_metrics import write_metrics
+
+    write_metrics(path, code, seconds, metrics)
 
 
 def _event(result: RunResult) -> dict[str, Any]:
@@ -511,6 +516,12 @@ def _lines(result: RunResult) -> list[str]:
 @_option("--watch", is_flag=True, help="Keep running, and score what comes (extra: watch).")
 @_option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older.")
 @_option("--skip-empty", is_flag=True, help="Exit with 99 where nothing is new.")
+@_option(
+    "--metrics-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.prom",
+    help="Write the call's numbers for Prometheus (extra: metrics); under --watch after each round.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be scored and removed, and do neither.")
 @_scoring_options
 @_JSON
@@ -529,7 +540,7 @@ def inbox(
     A scored file moves to INBOX/done, one that cannot be scored to INBOX/failed with NAME.error.txt beside it.
     """
     logs = _set_up_logs(quiet=quiet, verbose=verbose)
-    with boundary(as_json):
+    with boundary(as_json), _measured(options["metrics_file"]) as measured:
         from batchscore import inbox as drop
 
         own = {name: options[name] for name in ("require_done", "settle", "skip_empty")}
@@ -550,14 +561,50 @@ def inbox(
             if as_json:
                 _print_json(status="planned", exit_code=0, files=files, removed=removed)
             return
+        note = _tell_of_files(logs, tell)
         if options["watch"]:
-            drop.watch(settings, tell, logs)
-        result = drop.empty(settings, tell, logs)
+            drop.watch(
+                settings, note, logs, lambda result: _conclude(result, measured, options["metrics_file"])
+            )
+        result = drop.empty(settings, note, logs)
+        measured.append(result)
         removed = _remove_old(output, options["keep_days"], tell, score.baseline)
         summary = {**result.summary(), "removed": removed}
         _raise_outcome(result, summary)
         if as_json:
             _print_json(**summary)
+
+
+def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[Taken], None]:
+    """What tells of each file of a drop folder: a line for people, or an event for machines."""
+    from batchscore.inbox import line
+
+    def note(taken: Taken) -> None:
+        if logs.format == "json":
+            facts = {
+                name: value for name, value in taken._asdict().items() if name not in {"name", "message"}
+            }
+            say(line(taken), event="file", file=printable(taken.name), **facts)
+        else:
+            tell(line(taken))
+
+    return note
+
+
+def _conclude(
+    result: InboxResult, measured: list[RunResult | InboxResult], metrics_file: Path | None
+) -> None:
+    """After a round of ``--watch``: what went wrong is told on stderr, the numbers are written."""
+    measured[:] = [result]
+    code = 0
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        code = error.exit_code
+        if result.error is None:  # else it ends the command, and is told then
+            _LOG.error("%s", error, extra={"event": "error", "exit_code": code})
+    if metrics_file is not None:
+        _write_metrics(metrics_file, code, result.seconds, result.metrics)
 
 
 def _remove_old(
@@ -583,12 +630,13 @@ def _remove_old(
         runs = [path for path in runs if path.resolve() != baseline.resolve()]
     for path in runs:
         try:
-            if not dry_run:
-                remove_run(path, folder)
+            changed = [] if dry_run else remove_run(path, folder)
         except (BatchscoreError, OSError) as error:
             say(f"warning: {printable(path)} is old but cannot be removed: {printable(error)}")
             continue
         tell(f"{printable(path)}: {'would be removed' if dry_run else 'removed'}, older than {days} days")
+        if changed:
+            say(f"warning: {printable(path)}: changed since, so it stays: {printable(', '.join(changed))}")
     return [str(path) for path in runs]
 
 
@@ -695,11 +743,16 @@ def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
     """Show what is in a file, a run or a bundle."""
     _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
+        from batchscore.inspection import bundle_lines
         from batchscore.inspection import inspect as look
 
         facts = look(path)
         if as_json:
             click.echo(json.dumps(facts, ensure_ascii=False))
+            return
+        if facts["kind"] == "bundle" and facts["training"] and facts["metrics"]:
+            for line in bundle_lines(facts):
+                click.echo(printable(line))
             return
         for key, value in facts.items():
             click.echo(

@@ -15,6 +15,8 @@ FORMATS = ("csv", "parquet", "jsonl")
 LONG_TEXT = ("head", "head-tail", "windows")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A file stays where it is until its run has finished, and is then moved by one rename. So a call that is killed leaves
 nothing to mend: the next one finds the file, finds its run by the hash of its content, and goes on. One call at a time
-holds the inbox (an OS lock, which dies with it).
+holds the inbox (an OS lock, which dies with it). A file that calls die with comes after the others, and is set aside in
+the end (:mod:`batchscore.attempts`).
 
 ``DIR/<date>/<name>-<first 16 digits of the content's SHA-256>/`` is a file's run folder; the date is the local one of the
 call that began it.
@@ -22,10 +23,12 @@ import re
 import signal
 import stat
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batchscore.attempts import MOST_DEATHS, Attempts
 from batchscore.config import InboxSettings
 from batchscore.errors import (
     BatchscoreError,
@@ -63,8 +66,10 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN = re.compile(r"-([0-9a-f]{16})(-\d+)?$")
 _LONGEST_NAME = 150
 """Bytes of a file's name that its run folder keeps."""
-_NOT_THE_FILE = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError, ModelError)}
-"""What would meet every file alike: the call ends with it, and the files stay."""
+_NOT_THE_FILE = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError)}
+"""What is likely not the file's fault: it stays where it is, the others are tried, and the call ends with the code."""
+_NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories that a name may not have: control characters, bytes that are no text, separators of lines."""
 
 
 class Taken(NamedTuple):
@@ -72,7 +77,8 @@ class Taken(NamedTuple):
 
     name: str
     status: str
-    """``scored``, ``done`` (the same content had been scored), ``failed`` or ``waiting`` (it changed, or its run is held)."""
+    """``scored``, ``done`` (the same content had been scored), ``failed``, or ``waiting`` (it stays: it changed, its run is
+    held, or something that is not its fault is in the way, as ``exit_code`` tells)."""
     exit_code: int
     rows: int
     folder: str
@@ -85,61 +91,82 @@ class InboxResult:
 
     files: tuple[Taken, ...]
     seconds: float
+    error: BatchscoreError | None = None
+    """What met every file alike (the model, the device) and ended the call before its time."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What :func:`batchscore.run_metrics.write_metrics` takes."""
+        statuses = collections.Counter({"scored": 0, "done": 0, "failed": 0, "waiting": 0})
+        statuses.update(each.status for each in self.files)
+        return {"files": dict(statuses), "counts": {"read": sum(each.rows for each in self.files)}}
 
     def summary(self) -> dict[str, Any]:
         """What machines read of it, as JSON values."""
-        statuses = collections.Counter(each.status for each in self.files)
         return {
             "status": "emptied",
             "exit_code": 0,
-            "scored": statuses["scored"],
-            "done": statuses["done"],
-            "failed": statuses["failed"],
-            "waiting": statuses["waiting"],
-            "rows": sum(each.rows for each in self.files),
+            **self.metrics["files"],
+            "rows": self.metrics["counts"]["read"],
             "files": [each._asdict() for each in self.files],
             "seconds": round(self.seconds, 3),
         }
 
     def outcome(self) -> None:
-        """Raise if less was done than was asked for: the first file that failed, else the first gate that did."""
+        """Raise if less was done than was asked for.
+
+        In this order: what ended the call, what was in the way of a file, a file that failed, a gate that did.
+        """
+        if self.error is not None:
+            raise self.error
+        stuck = [each for each in self.files if each.exit_code in _NOT_THE_FILE]
+        if stuck:
+            message = f"{len(stuck)} of {len(self.files)} files stay; the first, {printable(stuck[0].name)}: "
+            raise _NOT_THE_FILE[stuck[0].exit_code](message + stuck[0].message)
         failed = [each for each in self.files if each.status == "failed"]
         if failed:
             first = failed[0]
-            message = (
-                f"{len(failed)} of {len(self.files)} files failed; the first, {first.name}: {first.message}"
-            )
+            message = f"{len(failed)} of {len(self.files)} files failed; the first, {printable(first.name)}: {first.message}"
             error: BatchscoreError = DataError(message)
             error.exit_code = 1 if first.exit_code == 1 else DataError.exit_code
             raise error
         partly = [each for each in self.files if each.exit_code == DataError.exit_code]
         if partly:
-            raise DataError(f"{partly[0].name}: {partly[0].message}")
+            raise DataError(f"{printable(partly[0].name)}: {partly[0].message}")
         missed = [each for each in self.files if each.exit_code == GateFailedError.exit_code]
         if missed:
-            raise GateFailedError(f"{missed[0].name}: {missed[0].message}")
+            raise GateFailedError(f"{printable(missed[0].name)}: {missed[0].message}")
 
 
-def empty(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLAIN) -> InboxResult:
-    """Score whatever is new and whole, once.
+def empty(settings: InboxSettings, tell: Callable[[Taken], None], logs: Logs = PLAIN) -> InboxResult:
+    """Score whatever is new and whole, once; what went wrong after that began is in the result.
 
-    ``tell`` gets a line for people about each file; ``logs`` is how the process that scores tells the rest.
+    ``tell`` gets each file as soon as it is clear what became of it; ``logs`` is how the process that scores tells the rest.
 
     Raises:
         NoInputError: there is no such inbox.
         BusyError: another call holds it.
         NothingToDoError: nothing is new, and ``skip_empty`` is set.
-        BatchscoreError: what would meet every file alike (model, options, output); the files stay where they are.
+        BatchscoreError: the inbox or the output cannot be used at all.
     """
     with _held(settings) as process:
         result = _once(settings, process(logs), tell)
-    if not result.files and settings.skip_empty:
+    if not result.files and result.error is None and settings.skip_empty:
         raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.")
     return result
 
 
-def watch(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLAIN) -> None:
-    """Score whatever comes, until a signal ends it; raises as :func:`empty` does, and for a missing ``watchfiles``."""
+def watch(
+    settings: InboxSettings,
+    tell: Callable[[Taken], None],
+    logs: Logs = PLAIN,
+    conclude: Callable[[InboxResult], None] = lambda _: None,
+) -> None:
+    """Score whatever comes, until a signal ends it, or what would meet every file alike.
+
+    ``conclude`` gets what each round did that found anything. Raises as :func:`empty` does, the ``error`` of a round, and
+    for a missing ``watchfiles``.
+    """
     try:
         import watchfiles
     except ImportError:
@@ -147,7 +174,15 @@ def watch(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLA
     pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
     with _held(settings) as process:
         scoring = process(logs)
-        _once(settings, scoring, tell)
+
+        def round_() -> None:
+            result = _once(settings, scoring, tell)
+            if result.files or result.error is not None:
+                conclude(result)
+            if result.error is not None:
+                raise result.error
+
+        round_()
         for _ in watchfiles.watch(
             settings.inbox,
             recursive=False,
@@ -155,14 +190,13 @@ def watch(settings: InboxSettings, tell: Callable[[str], None], logs: Logs = PLA
             yield_on_timeout=True,
             raise_interrupt=True,
         ):
-            _once(settings, scoring, tell)
+            round_()
 
 
 @contextlib.contextmanager
 def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]:
     """Hold the inbox; gives what makes the process that scores, which ends with the block."""
-    if not settings.inbox.is_dir():
-        raise NoInputError(f"There is no folder {printable(settings.inbox)}. Make it, or name another inbox.")
+    _refuse_missing(settings.inbox)
     started: list[ScoringProcess] = []
 
     def start(logs: Logs) -> ScoringProcess:
@@ -181,18 +215,39 @@ def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]
                 process.close()
 
 
-def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[str], None]) -> InboxResult:
+def _refuse_missing(inbox: Path) -> None:
+    if not inbox.is_dir():
+        raise NoInputError(f"There is no folder {printable(inbox)}. Make it, or name another inbox.")
+
+
+class _Call(NamedTuple):
+    """What every file of one call meets."""
+
+    settings: InboxSettings
+    process: ScoringProcess
+    runs: _Runs
+    attempts: Attempts
+
+
+def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[Taken], None]) -> InboxResult:
     started = time.monotonic()
     taken: list[Taken] = []
-    runs = _Runs(settings.output)
-    for path in whole_files(settings):
-        each = _take(path, settings, process, runs)
-        tell(_line(each))
-        taken.append(each)
-    return InboxResult(tuple(taken), time.monotonic() - started)
+    ended_by: BatchscoreError | None = None
+    call = _Call(settings, process, _Runs(settings.output), Attempts(settings.inbox))
+    try:
+        for path in sorted(whole_files(settings), key=lambda path: call.attempts.deaths_of_name(path.name)):
+            each = _take(path, call)
+            tell(each)
+            taken.append(each)
+    except BatchscoreError as error:
+        ended_by = error
+    finally:
+        call.attempts.close()
+    return InboxResult(tuple(taken), time.monotonic() - started, ended_by)
 
 
-def _line(taken: Taken) -> str:
+def line(taken: Taken) -> str:
+    """What became of a file, for people."""
     name = printable(taken.name)
     if taken.status in {"scored", "done"}:
         again = "scored before" if taken.status == "done" else f"{taken.rows} rows"
@@ -205,7 +260,12 @@ def _line(taken: Taken) -> str:
 
 
 def whole_files(settings: InboxSettings) -> list[Path]:
-    """Everything in the inbox that is complete, or never will be (a link, a pipe), oldest first."""
+    """Everything in the inbox that is complete, or never will be (a link, a pipe), oldest first.
+
+    Raises:
+        NoInputError: there is no such inbox.
+    """
+    _refuse_missing(settings.inbox)
     found = []
     for entry in os.scandir(settings.inbox):
         name = entry.name
@@ -256,6 +316,11 @@ def _is_being_written(path: Path) -> bool:
     return False
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name can stand on a line of its own; spaces of any kind are no harm."""
+    return not any(unicodedata.category(char) in _NO_NAME for char in name)
+
+
 def _refusal(path: Path, given_format: str | None) -> str:
     """Why what lies there is not scored; empty for a plain file with a plain name."""
     mode = path.lstat().st_mode
@@ -263,7 +328,7 @@ def _refusal(path: Path, given_format: str | None) -> str:
         return "It is a link, and links are not followed. Put the file itself here."
     if not stat.S_ISREG(mode):
         return "It is a pipe, a socket or a device, not a file."
-    if printable(path.name) != path.name:
+    if not _is_plain(path.name):
         return "Its name holds line breaks or other control characters. Give it a plain name."
     if given_format is None and format_of_name(path.name) is None:
         return "Its name ends neither with .csv, .tsv, .parquet nor .jsonl (or one of these and .gz, .zst, .bz2)."
@@ -278,56 +343,87 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
-def _take(path: Path, settings: InboxSettings, process: ScoringProcess, runs: _Runs) -> Taken:
-    """Score one file and move it; what is wrong with it alone is told, what would meet every file is raised."""
-    outcome, digest = _scored(path, process, runs, settings.score.read.format)
-    if outcome.status == "waiting":
-        return Taken(path.name, "waiting", 0, 0, "", outcome.message)
-    if outcome.status != "failed":
+def _take(path: Path, call: _Call) -> Taken:
+    """Score one file and move it; a file with something in its way stays.
+
+    Raises:
+        BatchscoreError: what would meet every file alike.
+    """
+    settings = call.settings
+    outcome, digest = _scored(path, call)
+    if outcome.exit_code == ModelError.exit_code:
+        raise ModelError(outcome.message)
+    try:
+        if outcome.status == "waiting":
+            return Taken(path.name, "waiting", outcome.exit_code, 0, "", outcome.message)
+        if outcome.status == "failed":
+            return _set_aside(path, settings, outcome, digest)
         _move(path, settings.inbox / DONE, digest)
-        rows = outcome.counts.get("read", 0)
-        return Taken(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
-    if outcome.exit_code in _NOT_THE_FILE:
-        raise _NOT_THE_FILE[outcome.exit_code](outcome.message)
-    return _set_aside(path, settings, outcome, digest)
+    except BatchscoreError as error:
+        return Taken(path.name, "waiting", error.exit_code, 0, outcome.folder, str(error))
+    rows = outcome.counts.get("read", 0)
+    return Taken(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
 
 
-def _scored(
-    path: Path, process: ScoringProcess, runs: _Runs, given_format: str | None
-) -> tuple[Outcome, str]:
+def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
     """What became of a file, and the SHA-256 of its content; it lies where it lay."""
     digest = ""
     try:
-        if refusal := _refusal(path, given_format):
+        if refusal := _refusal(path, call.settings.score.read.format):
             return _failed(refusal), digest
         before = _identity(path)
         digest = sha256_of(path)
-        job = Job(str(path), digest, runs.folders(path.name, digest))
-        outcome = process.score(job)
-        if outcome.exit_code < 0:  # once more: it may have been somebody else's signal
-            _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
-            outcome = process.score(job)
-        if outcome.exit_code < 0:
-            _forget(Path(job.folders[-1]))
+        outcome = _tried(path, Job(str(path), digest, call.runs.folders(path.name, digest)), call)
         if outcome.folder:
-            runs.note(outcome.folder, digest)
+            call.runs.note(outcome.folder, digest)
         if _identity(path) != before:
             return _waiting("it changed while it was being scored; left for the next call"), digest
+        if outcome.exit_code in _NOT_THE_FILE:
+            return _waiting(outcome.message, outcome.exit_code), digest
         return (_waiting(outcome.message) if outcome.exit_code == BusyError.exit_code else outcome), digest
     except FileNotFoundError:
         return _waiting("somebody took it away"), digest
     except PermissionError:
         return _failed("It cannot be read. Give the scorer's user permission to read it."), digest
     except OSError as error:
-        raise storage_error("Reading", path, error) from error
+        found = storage_error("Reading", path, error)
+        return _waiting(str(found), found.exit_code), digest
+
+
+def _tried(path: Path, job: Job, call: _Call) -> Outcome:
+    """Score a file, under a mark that outlives us; once more if its process died: it may have been somebody else's signal."""
+    parts = sum(1 for folder in job.folders for _ in Path(folder).glob(f"{STAGING}/*/parts/*.arrow"))
+    deaths = call.attempts.deaths(job.sha256, parts)
+    if deaths >= MOST_DEATHS:
+        outcome = Outcome(1, "failed", _DEADLY.format(deaths), "", {})
+    else:
+        call.process.prepare()  # a death while the model is loaded is not the file's
+        try:
+            with call.attempts.noted(path.name, job.sha256, parts):
+                outcome = call.process.score(job)
+                if outcome.exit_code < 0:
+                    _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
+                    outcome = call.process.score(job)
+        except StorageError as error:
+            return _waiting(str(error), error.exit_code)
+    if outcome.exit_code < 0 or deaths >= MOST_DEATHS:
+        for folder in job.folders:
+            _forget(Path(folder))
+    return outcome
+
+
+_DEADLY = (
+    "The last {} calls died while they scored it, and none was left to say of what. Perhaps memory ran out, or it crashes "
+    "the reader. Try it alone with `batchscore score`."
+)
 
 
 def _failed(message: str) -> Outcome:
     return Outcome(DataError.exit_code, "failed", message, "", {})
 
 
-def _waiting(message: str) -> Outcome:
-    return Outcome(0, "waiting", message, "", {})
+def _waiting(message: str, exit_code: int = 0) -> Outcome:
+    return Outcome(exit_code, "waiting", message, "", {})
 
 
 def _forget(folder: Path) -> None:
@@ -353,7 +449,7 @@ def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: st
     note = _cut(target.name, 255 - len(_ERROR)) + _ERROR
     write_bytes(folder / note, text.encode("utf-8", "surrogateescape"))
     _rename(path, target)
-    return Taken(printable(path.name), "failed", code, 0, "", outcome.message.partition("\n")[0])
+    return Taken(path.name, "failed", code, 0, "", outcome.message.partition("\n")[0])
 
 
 def _move(path: Path, folder: Path, digest: str) -> None:
@@ -371,8 +467,7 @@ def _make_own(folder: Path) -> None:
 
 def _target(path: Path, folder: Path, digest: str) -> Path:
     """A name in ``folder`` that is free, or holds the same content."""
-    name = printable(path.name).replace("/", "_")
-    name = _cut(name, 255)
+    name = _cut(path.name if _is_plain(path.name) else printable(path.name), 255)
     target = folder / name
     number = 1
     while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,60 @@ def inspect(path: str) -> dict[str, Any]:
     if not folder.exists():
         raise NoInputError(f"No such file or folder: {printable(path)}.")
     return _file(folder)
+
+
+def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What a person wants to know of a trained bundle, from :func:`inspect`: settings, data, curve, evaluation."""
+    training, metrics = facts["training"], facts["metrics"]
+    data = training["data"]
+    settings = ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in training["settings"].items()
+        if value not in (None, {}, False)
+    )
+    lines = [
+        f"bundle: {len(facts['labels'])} labels ({', '.join(facts['labels'][:20])})",
+        f"fingerprint: {facts['fingerprint']}",
+        f"base model: {training['base_model']['name']}",
+        f"settings: {settings}; texts up to {facts['max_length']} tokens, {facts['long_text']}",
+        f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries",
+    ]
+    for name in ("train", "evaluation"):
+        lines.append(f"data, {name}: {data[name]['rows']} rows, SHA-256 {data[name]['sha256']}")
+        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in _odd(data, name)]
+    if suspects := data.get("suspects"):
+        lines.append(f"labels that are likely wrong: {suspects['flagged']} of {suspects['labelled']}")
+    for entry in training["curve"]:
+        is_best = " (taken)" if entry["epoch"] == training["best_epoch"] else ""
+        lines.append(
+            f"epoch {entry['epoch']:g}: loss {entry['eval_loss']:.4f}, accuracy {entry['eval_accuracy']:.4f}{is_best}"
+        )
+    lines += [
+        f"tried: pooling {each['pooling']}, learning rate {each['learning_rate']:g}, {each['epochs']:g} epochs: accuracy "
+        f"{each['accuracy']:.4f}"
+        for each in training.get("tuning", ())
+    ]
+    for name in ("accuracy", "accuracy_held_out", "macro_f1"):
+        if value := metrics.get(name):
+            rows = f" on {value['rows']} rows that did not choose the epoch" if "rows" in value else ""
+            lines.append(
+                f"{name.replace('_', ' ')}: {value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f}, 95 % "
+                f"interval){rows}"
+            )
+    lines.append(
+        f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"
+    )
+    return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
+
+
+def _odd(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
+    """What was left out of a split, and what is odd about its rows."""
+    found = data.get("hygiene", {}).get(name, {})
+    counts = {key: value for key, value in found.items() if isinstance(value, int) and key != "longest"}
+    return [
+        *((f"left out, {reason}", count) for reason, count in data[name]["left_out"].items()),
+        *((key, count) for key, count in counts.items() if count),
+    ]
 
 
 def _run(folder: Path) -> dict[str, Any]:

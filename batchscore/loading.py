@@ -72,6 +72,7 @@ class KeptModels(Models):
                 return model, dict(compute)
         loaded = super().load(bundle, wanted, long_text, recorded)
         self._loaded = key, loaded
+        _LOG.info("model loaded: %s", bundle.path)
         return loaded[0], dict(loaded[1])
 
 

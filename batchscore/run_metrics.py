@@ -1,4 +1,4 @@
-"""A run's numbers for Prometheus, as a file that its node exporter's textfile collector picks up."""
+"""A run's numbers, or those of a call of ``inbox``, for Prometheus, as a file that its node exporter's textfile collector picks up."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Sample(NamedTuple):
 def write_metrics(path: Path, exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
     """Write ``path`` whole or not at all; ``metrics`` is what ``metrics.json`` holds, or nothing after an error.
 
+    A call of ``inbox`` gives ``files`` by what became of them, and ``counts`` of the rows in them.
+
     Raises:
         UsageError: the extra ``metrics`` is not installed.
         StorageError: the file cannot be written.
@@ -47,6 +49,9 @@ def _samples(exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> Iter
     yield Sample("last_exit_code", "Exit code of the last call.", {(): exit_code})
     yield Sample("last_end_timestamp_seconds", "When the last call ended.", {(): time.time()})
     yield Sample("last_duration_seconds", "How long the last call took.", {(): seconds})
+    if files := metrics.get("files"):
+        became: Values = {(("status", name),): float(count) for name, count in files.items()}
+        yield Sample("inbox_files", "Files of the last call by what became of them.", became)
     if counts := metrics.get("counts"):
         rows: Values = {(("state", name),): float(count) for name, count in counts.items()}
         yield Sample("rows", "Rows of the last run by what they are.", rows)

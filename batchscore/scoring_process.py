@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 4.0
+_ERRORS = {error.exit_code: error for error in BatchscoreError.__subclasses__()}
 
 
 class Job(NamedTuple):
@@ -60,6 +61,7 @@ class ScoringProcess:
     def __init__(self, settings: ScoreSettings, logs: Logs) -> None:
         self._settings, self._logs = settings, logs
         self._running: tuple[BaseProcess, Connection] | None = None
+        self._is_prepared = False
         self.starts = 0
         """How often a process was started."""
 
@@ -68,12 +70,30 @@ class ScoringProcess:
         """Of the process that runs, if one does."""
         return self._running[0].pid if self._running is not None else None
 
+    def prepare(self) -> None:
+        """Have the process started and the model loaded, so that what fails in that is no file's fault.
+
+        Raises:
+            BatchscoreError: the model or the settings cannot be used, or the process died of them.
+        """
+        if self._running is not None and self._is_prepared:
+            return
+        outcome = self._ask(None)
+        if outcome.exit_code < 0:
+            raise ModelError(f"{outcome.message} That was while it loaded the model, before any file.")
+        if outcome.exit_code:
+            raise _ERRORS.get(outcome.exit_code, BatchscoreError)(outcome.message)
+        self._is_prepared = True
+
     def score(self, job: Job) -> Outcome:
         """Score one file. A process that dies of it is no error here: the outcome says so."""
+        return self._ask(job)
+
+    def _ask(self, job: Job | None) -> Outcome:
         self._running = self._running or self._start()
         process, pipe = self._running
         try:
-            pipe.send(tuple(job))
+            pipe.send(job and tuple(job))
             return Outcome(*pipe.recv())
         except (EOFError, OSError):
             process.join()
@@ -88,6 +108,7 @@ class ScoringProcess:
         process = context.Process(target=_work, args=arguments, name="scoring", daemon=True)
         process.start()
         theirs.close()
+        self._is_prepared = False
         self.starts += 1
         return process, ours
 
@@ -125,17 +146,26 @@ def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
     models = KeptModels()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            job = Job(*pipe.recv())
+            asked = pipe.recv()
+            job = Job(*asked) if asked is not None else None
             pipe.send(tuple(_outcome(job, settings, models, quiet=logs.verbosity < 0)))
 
 
-def _outcome(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
+def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
     try:
+        if job is None:
+            return _load(settings, models)
         return _score(job, settings, models, quiet=quiet)
     except BatchscoreError as error:
         return Outcome(error.exit_code, "failed", str(error), "", {})
     except Exception:  # noqa: BLE001 - a fault of ours, which must not fail the other files
         return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
+
+
+def _load(settings: ScoreSettings, models: Models) -> Outcome:
+    bundle = models.open(settings.model, settings.revision)
+    models.load(bundle, settings.compute, settings.long_text or bundle.long_text, {})
+    return Outcome(0, "loaded", "", "", {})
 
 
 def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:

@@ -66,6 +66,20 @@ def make_folder(folder: Path) -> list[Path]:
     return missing
 
 
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below ``folder`` durable."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            sync_folder(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
 @contextlib.contextmanager
 def failing(folder: Path) -> Iterator[None]:
     """Turn whatever the file system refuses in this block into the error that says so; ``folder`` where it names no file.
@@ -372,13 +386,13 @@ def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     problems = [f"{printable(name)}: missing" for name in sorted(set(hashes) - present)]
     problems += [f"{printable(name)}: not in the manifest" for name in sorted(present - set(hashes))]
     for name in sorted(present & set(hashes)):
-        if problem := _damage(folder / name, hashes[name]):
+        if problem := damage(folder / name, hashes[name]):
             problems.append(f"{printable(name)}: {problem}")
     return problems
 
 
-def _damage(path: Path, digest: str) -> str:
-    """What is wrong with a file that should have this SHA-256; empty where nothing is."""
+def damage(path: Path, digest: str) -> str:
+    """What is wrong with a file that should have this SHA-256; empty where nothing is. Links are not followed."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return "not a regular file"

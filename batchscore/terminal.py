@@ -26,13 +26,17 @@ _LINE_SECONDS = 30.0
 _GRACE_SECONDS = 4.0
 """From a signal to the end of the process, at the most."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_AGAIN = "run the same command again to go on"
 
 
 @contextlib.contextmanager
-def boundary(as_json: bool = False) -> Iterator[None]:
-    """Turn errors into a message on stderr and an exit code; other exceptions are faults and keep their traceback."""
+def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
+    """Turn errors into a message on stderr and an exit code; other exceptions are faults and keep their traceback.
+
+    ``go_on`` is what to do after a signal has stopped the command.
+    """
     try:
-        with _signals(as_json), _heard():
+        with _signals(as_json, go_on), _heard(go_on):
             yield
     except (BatchscoreError, InterruptedRunError) as error:
         message, summary = _last_words(error, as_json)
@@ -48,14 +52,14 @@ def boundary(as_json: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[None]:
+def _heard(go_on: str) -> Iterator[None]:
     """Turn what a library made of our exception back into it."""
     try:
         yield
     except KeyboardInterrupt:
         if _Heard.number is None:
             raise
-        raise _interrupted(_Heard.number) from None
+        raise _interrupted(_Heard.number, go_on) from None
     finally:
         _Heard.number = None
 
@@ -68,7 +72,7 @@ def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> 
 
 
 @contextlib.contextmanager
-def _signals(as_json: bool) -> Iterator[None]:
+def _signals(as_json: bool, go_on: str) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the command with 143 and 130.
 
     Python hears a signal between two of its own steps, which may be long after it came (a forward pass, a large write),
@@ -80,10 +84,10 @@ def _signals(as_json: bool) -> Iterator[None]:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
         _Heard.number = number
-        raise _interrupted(number)
+        raise _interrupted(number, go_on)
 
     before = {number: signal.getsignal(number) for number in _STOPPING}
-    with _watched(as_json):
+    with _watched(as_json, go_on):
         for number in before:
             signal.signal(number, stop)
         try:
@@ -93,17 +97,17 @@ def _signals(as_json: bool) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _interrupted(number: int) -> InterruptedRunError:
+def _interrupted(number: int, go_on: str) -> InterruptedRunError:
     name = signal.Signals(number).name
-    return InterruptedRunError(f"stopped by {name}; run the same command again to go on", number)
+    return InterruptedRunError(f"stopped by {name}; {go_on}", number)
 
 
 @contextlib.contextmanager
-def _watched(as_json: bool) -> Iterator[None]:
+def _watched(as_json: bool, go_on: str) -> Iterator[None]:
     """Have a thread told of each signal as it comes (Python's wake-up descriptor), while the block runs."""
     told, tell = os.pipe()
     os.set_blocking(tell, False)
-    threading.Thread(target=_watch, args=(told, as_json), name="signals", daemon=True).start()
+    threading.Thread(target=_watch, args=(told, as_json, go_on), name="signals", daemon=True).start()
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     try:
         yield
@@ -112,7 +116,7 @@ def _watched(as_json: bool) -> Iterator[None]:
         os.close(tell)
 
 
-def _watch(told: int, as_json: bool) -> None:
+def _watch(told: int, as_json: bool, go_on: str) -> None:
     """Wait for a signal that stops, then for the end of the block; where that does not come, end the process."""
     with open(told, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
@@ -124,7 +128,7 @@ def _watch(told: int, as_json: bool) -> None:
         while (left := ended - time.monotonic()) > 0:
             if select.select([pipe], [], [], left)[0] and not pipe.read(64):
                 return
-    error = _interrupted(number[0])
+    error = _interrupted(number[0], go_on)
     for descriptor, text in zip((2, 1), _last_words(error, as_json), strict=True):
         with contextlib.suppress(OSError):
             os.write(descriptor, text.encode())
@@ -203,9 +207,12 @@ class _EscapedFormatter(logging.Formatter):
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one plain line every 30 seconds; nothing when quiet."""
+    """A bar on a terminal; elsewhere one plain line every 30 seconds (or another time); nothing when quiet."""
 
-    def __init__(self, total: int, unit: str = "rows", *, quiet: bool = False) -> None:
+    def __init__(
+        self, total: int, unit: str = "rows", *, quiet: bool = False, line_seconds: float = _LINE_SECONDS
+    ) -> None:
+        self._line_seconds = line_seconds
         self._total, self._unit, self._quiet = total, unit, quiet
         self._done = self._counted = 0
         self._started = self._said = time.monotonic()
@@ -225,7 +232,7 @@ class Progress:
             return
         self._counted += amount if counted else 0
         now = time.monotonic()
-        if not self._quiet and now - self._said >= _LINE_SECONDS:
+        if not self._quiet and now - self._said >= self._line_seconds:
             self._said = now
             facts = {"event": "progress", "done": self._done, "total": self._total}
             say(self._line(now), **facts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchscore import __version__
-from batchscore.config import LONG_TEXT
+from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batchscore.training.examination import Example
 
 _SHOWN_CHARACTERS = 200
+_LINE_SECONDS = 60.0
 
 
 @click.command(
@@ -60,12 +61,52 @@ _SHOWN_CHARACTERS = 200
 @click.option(
     "--epochs",
     type=click.FloatRange(0, min_open=True),
-    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1]",
+    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
 )
 @click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: full 5e-5, head 2e-3]"
 )
-@click.option("--batch-size", type=click.IntRange(1), help="Rows in a step.  [default: full 16, head 4]")
+@click.option("--batch-size", type=click.IntRange(1), help="Rows in a batch.  [default: full 16, head 4]")
+@click.option(
+    "--early-stopping",
+    type=click.IntRange(1),
+    metavar="PATIENCE",
+    help="Stop after so many epochs without a better accuracy.",
+)
+@click.option(
+    "--class-weights",
+    type=click.Choice(CLASS_WEIGHTS),
+    default="none",
+    show_default=True,
+    help="What a row counts in the loss: all alike, or rows of rare labels more.",
+)
+@click.option(
+    "--train-layers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of full: the uppermost N layers and the head.  [default: all, and the embeddings]",
+)
+@click.option(
+    "--gradient-accumulation",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Batches in a step, where a larger batch does not fit into memory.",
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Of full: less memory for a third more time.")
+@click.option(
+    "--precision",
+    type=click.Choice(TRAIN_PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="How to compute; auto is bf16 where that is measured to be faster.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="First search for learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",
+)
 @click.option(
     "--max-length",
     type=click.IntRange(8),
@@ -98,28 +139,55 @@ _SHOWN_CHARACTERS = 200
     show_default=True,
     help="What happens beyond the longest input; kept in the bundle.",
 )
+@click.option(
+    "--group-column", metavar="NAME", help="Rows with one value here are not cut apart (author, product)."
+)
+@click.option(
+    "--check-labels",
+    is_flag=True,
+    help="First list training labels that are likely wrong, cross-validated on the frozen base.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on where the same training was stopped or killed; else start over."
+)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option(
+    "--push-to-hub",
+    metavar="REPO",
+    help="Then send the bundle to this repository of the hub (private if new).",
+)
 @click.option("--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Silent on success.")
 @click.option("-v", "--verbose", count=True, help="More about what happens; twice for everything.")
 @click.version_option(__version__, prog_name="batchscore-train")
-def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
+def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None, **options: Any) -> None:
     """Turn labelled texts into a saved model that the scorer and plain transformers load."""
     set_up_logs(Logs(-1 if quiet else verbose))
-    with boundary(as_json):
+    with boundary(as_json, "run the same command with --resume to go on"):
         settings = _settings(**options)
         from batchscore.training import train
 
         result = train(
             settings,
-            lambda total: Progress(total, quiet=quiet),
+            lambda total: Progress(total, quiet=quiet, line_seconds=_LINE_SECONDS),
             (lambda _: None) if quiet else say,
         )
+        where = _pushed(result, push_to_hub, quiet=quiet) if push_to_hub else None
         if not quiet and not as_json:
             for line in _lines(result):
                 click.echo(line)
         if as_json:
-            click.echo(json.dumps(_summary(result), ensure_ascii=False))
+            click.echo(json.dumps({**_summary(result), "pushed_to": where}, ensure_ascii=False))
+
+
+def _pushed(result: TrainResult, repo: str, *, quiet: bool) -> str:
+    """Send the bundle, and say where it is."""
+    from batchscore.training.publishing import push_to_hub
+
+    where = push_to_hub(result.output, repo)
+    if not quiet:
+        say(f"sent to {printable(where)}")
+    return where
 
 
 def train_main() -> None:
@@ -144,7 +212,7 @@ def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 def _summary(result: TrainResult) -> dict[str, Any]:
     return {
-        "status": "trained",
+        "status": "done" if result.was_done else "trained",
         "exit_code": 0,
         "output": str(result.output),
         "labels": list(result.labels),
@@ -163,7 +231,8 @@ def _lines(result: TrainResult) -> list[str]:
     lines = [f"accuracy {accuracy['value']:.4f} ({interval}) on {result.metrics['rows']} evaluation rows"]
     for title, examples in (("scored", result.examples), ("mismatch", result.mismatches)):
         lines += [f"{title}: {_shown(example)}" for example in examples]
-    return [*lines, f"{printable(result.output)} ({result.seconds:.0f} s)"]
+    again = "it had been trained before" if result.was_done else f"{result.seconds:.0f} s"
+    return [*lines, f"{printable(result.output)} ({again})"]
 
 
 def _shown(example: Example) -> str:

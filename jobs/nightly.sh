@@ -14,23 +14,34 @@
 #   OPTIONS=(--fail-under accuracy=0.85)              # more options of inbox or score
 #   REPORT_OPTIONS=(--keep-days 90)                   # more options of report
 #   TIME_LIMIT=6h                                     # as timeout(1) takes it; the next call goes on where this one was
-#   PING_URL=https://hc.example.org/ping/UUID         # told /start, success, or the exit code
+#   REPORT_TIME_LIMIT=30m                             # the same for the report, which is wanted after a bad night too
+#   PING_URL=https://hc.example.org/ping/UUID         # told /start, then the exit code (/0 is success)
 #
-# Exit codes are those of batchscore; 0 also where the drop folder holds nothing new, 124 if the time was up. An INPUT that is
-# not there is 66: a night without its file is no good night.
+# Exit codes are those of batchscore; 0 also where the drop folder holds nothing new, 124 if the time was up, 78 if the
+# configuration cannot be used. An INPUT that is not there is 66: a night without its file is no good night. 75, another call is
+# at work, is no failure of the night: the monitor is told /log, which changes no state, and that call tells the end.
 set -euo pipefail
-
-config=${1:?"usage: nightly.sh /absolute/path/nightly.conf [YYYY-MM-DD]"}
-DATE=${2:-$(date +%F)}
-BATCHSCORE=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/batchscore
-OPTIONS=() REPORT_OPTIONS=() TIME_LIMIT=12h INBOX='' INPUT='' PING_URL='' MODEL='' OUTPUT=''
-# shellcheck source=/dev/null
-source "$config"
 
 fail() {
   echo "nightly.sh: $1" >&2
+  trap - EXIT
   exit 78
 }
+
+config=${1-}
+case $config in
+  '') fail "name the configuration: nightly.sh /absolute/path/nightly.conf [YYYY-MM-DD]" ;;
+  /*) ;;
+  *) fail "$config is no absolute path; cron runs elsewhere" ;;
+esac
+[ -f "$config" ] && [ -r "$config" ] || fail "the configuration $config is not there or cannot be read; the head of $0 says what stands in it"
+DATE=${2:-$(date +%F)}
+BATCHSCORE=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/batchscore
+OPTIONS=() REPORT_OPTIONS=() TIME_LIMIT=12h REPORT_TIME_LIMIT=30m INBOX='' INPUT='' PING_URL='' MODEL='' OUTPUT=''
+trap 'fail "the configuration $config does not run as shell; see the line above"' EXIT
+# shellcheck source=/dev/null
+source "$config"
+trap - EXIT
 
 for name in BATCHSCORE MODEL OUTPUT INBOX INPUT; do
   case ${!name} in
@@ -46,24 +57,31 @@ ping() { # a monitor that cannot be reached is no reason to fail a night
   [ -z "$PING_URL" ] || curl -fsS -m 10 --retry 3 -o /dev/null "$PING_URL$1" || true
 }
 
+limited() { # DURATION COMMAND...
+  exec timeout --kill-after=30 "$@"
+}
+
 night() { # replaces its shell; timeout(1) hands a SIGTERM on, and batchscore keeps what was scored
-  local limited=(timeout --kill-after=30 "$TIME_LIMIT")
   if [ -n "$INBOX" ]; then
-    exec "${limited[@]}" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${OPTIONS[@]}"
+    limited "$TIME_LIMIT" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${OPTIONS[@]}"
   else
-    exec "${limited[@]}" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --quiet "${OPTIONS[@]}"
+    limited "$TIME_LIMIT" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --quiet "${OPTIONS[@]}"
   fi
 }
 
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 ping /start
+child=
+trap 'kill -TERM "$child" || true; wait "$child" || true; ping /143; exit 143' TERM INT
+in_background() { # COMMAND...; what it says goes to $said, its exit code is ours
+  "$@" >"$said" 2>&1 &
+  child=$!
+  wait "$child"
+}
+
 code=0
-night >"$said" 2>&1 &
-scoring=$!
-trap 'kill -TERM "$scoring"; wait "$scoring" || true; ping /143; exit 143' TERM INT
-wait "$scoring" || code=$?
-trap - TERM INT
+in_background night || code=$?
 if [ "$code" = 99 ]; then
   code=0
 elif [ "$code" != 0 ]; then
@@ -72,13 +90,15 @@ elif [ "$code" != 0 ]; then
 fi
 # The page is wanted after a bad night too.
 if [ -d "$OUTPUT" ]; then
-  "$BATCHSCORE" report "$OUTPUT" --quiet "${REPORT_OPTIONS[@]}" >"$said" 2>&1 || {
+  in_background limited "$REPORT_TIME_LIMIT" "$BATCHSCORE" report "$OUTPUT" --quiet "${REPORT_OPTIONS[@]}" || {
     report=$?
     if [ "$report" != 66 ]; then # 66: no run yet, as on a first night without files
       cat "$said" >&2
+      [ "$report" != 124 ] || echo "nightly.sh: the report was stopped after $REPORT_TIME_LIMIT" >&2
       [ "$code" != 0 ] || code=$report
     fi
   }
 fi
-ping "/$code"
+trap - TERM INT
+if [ "$code" = 75 ]; then ping /log; else ping "/$code"; fi
 exit "$code"

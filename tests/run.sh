@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that CI checks: installs what tests need into .venv, then lint, types, import levels and tests.
 # Arguments go to pytest: bash tests/run.sh -k batching
+# Where CI is set in the environment, the DAGs are run in a real Airflow too (tests/airflow.sh, two more minutes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source jobs/venv.sh
@@ -12,3 +13,4 @@ export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASE
 "$VENV_BIN/mypy"
 "$VENV_BIN/lint-imports" --config setup.cfg
 "$VENV_BIN/pytest" -n 2 --dist worksteal --durations 15 "$@"
+if [ -n "${CI-}" ]; then bash tests/airflow.sh; fi

@@ -11,26 +11,32 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from conftest import run_score
 
 from batchscore import inbox as drop
+from batchscore.cli import main
 from batchscore.config import InboxSettings, ScoreSettings
 from batchscore.errors import (
+    BatchscoreError,
     BusyError,
     DataError,
     GateFailedError,
     ModelError,
     NoInputError,
     NothingToDoError,
+    OutputError,
 )
 from batchscore.housekeeping import old_runs, remove_run
 from batchscore.inspection import verify
 from batchscore.scoring_process import Job, Outcome, ScoringProcess
-from batchscore.storage import locked
+from batchscore.storage import locked, manifest, sha256_of
 from batchscore.terminal import Logs
 
 FRAME = pd.DataFrame({"id": [1, 2, 3], "text": ["Good.", "Bad.", None], "label": ["pos", "neg", "pos"]})
@@ -42,7 +48,14 @@ class FakeProcess:
     answers: dict[str, list[Outcome]]
     jobs: list[Job]
 
+    broken: Exception | None
+    """What loading the model raises."""
+
     def __init__(self, *_: Any) -> None: ...
+
+    def prepare(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     def score(self, job: Job) -> Outcome:
         self.jobs.append(job)
@@ -54,7 +67,7 @@ class FakeProcess:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
-    FakeProcess.answers, FakeProcess.jobs = {}, []
+    FakeProcess.answers, FakeProcess.jobs, FakeProcess.broken = {}, [], None
     monkeypatch.setattr(drop, "ScoringProcess", FakeProcess)
     return FakeProcess
 
@@ -74,9 +87,8 @@ def put(folder: Path, name: str, content: str = "text\nfine\n", age: float = 100
 
 
 def take(settings: InboxSettings, **changes: Any) -> drop.InboxResult:
-    lines: list[str] = []
     facts = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-    return drop.empty(InboxSettings(**{**facts, **changes}), lines.append)
+    return drop.empty(InboxSettings(**{**facts, **changes}), lambda _: None)
 
 
 def names(folder: Path) -> list[str]:
@@ -193,16 +205,146 @@ def test_what_kills_the_reader_is_tried_twice_and_set_aside(
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.parametrize("code", [2, 73, 74, 78])
-def test_what_would_meet_every_file_ends_the_call(
+@pytest.mark.parametrize("code", [2, 73, 74])
+def test_what_is_in_the_way_of_one_file_leaves_it_and_the_others_go_on(
     code: int, settings: InboxSettings, fake: type[FakeProcess]
 ) -> None:
-    fake.answers = {"a.csv": [outcome(code, "No model.")]}
+    fake.answers = {"b.csv": [outcome(code, "No space.")], "c.csv": [outcome(65, "Bad.")]}
+    for number, name in enumerate(("a.csv", "b.csv", "c.csv", "d.csv")):
+        put(settings.inbox, name, f"text\n{number}\n", age=100 - number)
+    result = take(settings)
+    assert [each.status for each in result.files] == ["scored", "waiting", "failed", "scored"]
+    assert names(settings.inbox) == ["b.csv", "done", "failed"]
+    with pytest.raises(BatchscoreError, match=r"1 of 4 files stay; the first, b.csv: No space") as caught:
+        result.outcome()
+    assert caught.value.exit_code == code
+    assert (result.summary()["scored"], result.summary()["waiting"]) == (2, 1)
+
+
+def test_a_file_that_cannot_be_moved_is_told_and_the_others_go_on(
+    settings: InboxSettings, fake: type[FakeProcess], tmp_path: Path
+) -> None:
+    (settings.inbox / "done").symlink_to(tmp_path)
+    fake.answers = {"b.csv": [outcome(65, "Bad.")]}
+    for number, name in enumerate(("a.csv", "b.csv")):
+        put(settings.inbox, name, f"text\n{number}\n", age=100 - number)
+    result = take(settings)
+    became = {each.name: (each.status, each.exit_code) for each in result.files}
+    assert became == {"a.csv": ("waiting", 73), "b.csv": ("failed", 65), "done": ("failed", 65)}
+    with pytest.raises(OutputError, match="is a link"):
+        result.outcome()
+
+
+def test_what_meets_every_file_ends_the_call_and_earlier_files_are_told(
+    settings: InboxSettings, fake: type[FakeProcess]
+) -> None:
+    fake.answers = {"b.csv": [outcome(78, "The model changed.")]}
+    for number, name in enumerate(("a.csv", "b.csv", "c.csv")):
+        put(settings.inbox, name, f"text\n{number}\n", age=100 - number)
+    result = take(settings)
+    assert [each.name for each in result.files] == ["a.csv"]
+    assert result.summary()["scored"] == 1
+    assert names(settings.inbox) == ["b.csv", "c.csv", "done"]
+    with pytest.raises(ModelError, match="The model changed"):
+        result.outcome()
+
+
+def test_a_model_that_does_not_load_is_no_files_fault(
+    settings: InboxSettings, fake: type[FakeProcess]
+) -> None:
+    fake.broken = ModelError("It died of SIGKILL.")
     put(settings.inbox, "a.csv")
-    with pytest.raises(Exception, match="No model") as caught:
-        take(settings)
-    assert getattr(caught.value, "exit_code", None) == code
-    assert names(settings.inbox) == ["a.csv"]
+    with pytest.raises(ModelError, match="SIGKILL"):
+        take(settings, skip_empty=True).outcome()
+    assert (names(settings.inbox), fake.jobs) == (["a.csv"], [])
+
+
+# ------------------------------------------------------------------------------------------- calls that die with a file
+
+
+@pytest.fixture
+def dying(
+    settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[str]]:
+    """Calls that the file of a name takes with it; gives the names of the files that a call came to."""
+
+    def call(deadly: str) -> list[str]:
+        if (child := os.fork()) == 0:
+
+            def score(_: FakeProcess, job: Job) -> Outcome:
+                with (settings.inbox.parent / "tried").open("a", encoding="utf-8") as file:
+                    file.write(f"{Path(job.path).name}\n")
+                if Path(job.path).name == deadly:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return Outcome(0, "scored", "", job.folders[0], {"read": 3})
+
+            monkeypatch.setattr(FakeProcess, "score", score)
+            take(settings)
+            os._exit(0)
+        os.waitpid(child, 0)
+        tried = settings.inbox.parent / "tried"
+        came = tried.read_text("utf-8").split() if tried.exists() else []
+        tried.unlink(missing_ok=True)
+        return came
+
+    return call
+
+
+def test_a_file_that_kills_the_whole_call_comes_last_and_is_set_aside(
+    settings: InboxSettings, dying: Callable[[str], list[str]]
+) -> None:
+    for number, name in enumerate(("deadly.csv", "b.csv", "c.csv")):
+        put(settings.inbox, name, f"text\n{number}\n", age=100 - number)
+    assert dying("deadly.csv") == ["deadly.csv"]
+    assert dying("deadly.csv") == ["b.csv", "c.csv", "deadly.csv"]
+    put(settings.inbox, "d.csv")
+    assert dying("deadly.csv") == ["d.csv", "deadly.csv"]
+    assert dying("deadly.csv") == []
+    assert names(settings.inbox) == ["done", "failed"]
+    assert names(settings.inbox / "failed") == ["deadly.csv", "deadly.csv.error.txt"]
+    assert "The last 3 calls died" in (settings.inbox / "failed/deadly.csv.error.txt").read_text("utf-8")
+    assert names(settings.inbox / "done") == ["b.csv", "c.csv", "d.csv"]
+
+
+def test_a_file_that_was_set_aside_gets_its_chances_again(
+    settings: InboxSettings, dying: Callable[[str], list[str]]
+) -> None:
+    path = put(settings.inbox, "a.csv")
+    for _ in range(4):
+        dying("a.csv")
+    (settings.inbox / "failed" / "a.csv").rename(path)
+    assert dying("") == ["a.csv"]
+    assert names(settings.inbox / "done") == ["a.csv"]
+
+
+def test_a_large_file_that_gets_further_each_time_is_not_blamed(
+    settings: InboxSettings, dying: Callable[[str], list[str]]
+) -> None:
+    path = put(settings.inbox, "a.csv")
+    parts = settings.output / "2026-01-02" / f"a.csv-{sha256_of(path)[:16]}" / ".staging" / "f" / "parts"
+    parts.mkdir(parents=True)
+    for number in range(5):
+        (parts / f"{number:08d}.arrow").touch()
+        assert dying("a.csv") == ["a.csv"]
+    for _ in range(2):
+        assert dying("a.csv") == ["a.csv"]
+    assert dying("a.csv") == []
+    assert names(settings.inbox / "failed") == ["a.csv", "a.csv.error.txt"]
+
+
+def test_a_call_that_was_stopped_blames_nobody(
+    settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Outcome:
+        assert names(settings.inbox) == [".attempts.json", "a.csv"]  # or a kill here were forgotten
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "score", stop)
+    put(settings.inbox, "a.csv")
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            take(settings)
+        assert names(settings.inbox) == ["a.csv"]
 
 
 def test_a_run_that_is_held_and_a_gate_that_failed(settings: InboxSettings, fake: type[FakeProcess]) -> None:
@@ -216,6 +358,19 @@ def test_a_run_that_is_held_and_a_gate_that_failed(settings: InboxSettings, fake
     assert names(settings.inbox) == ["a.csv", "done"]
     with pytest.raises(GateFailedError, match="accuracy"):
         result.outcome()
+
+
+def test_spaces_of_any_kind_are_no_harm_in_a_name(settings: InboxSettings, fake: type[FakeProcess]) -> None:
+    spaced = [f"a{space}b.csv" for space in (" ", "\u00a0", "\u202f", "\u3000")]
+    refused = [f"a{mark}b.csv" for mark in ("\n", "\r", "\t", "\x1b", "\x85", "\u2028", "\u2029", "\udcff")]
+    for number, name in enumerate((*spaced, *refused)):
+        put(settings.inbox, name, f"text\n{number}\n")
+    statuses = {each.name: each.status for each in take(settings).files}
+    assert statuses == dict.fromkeys(spaced, "scored") | dict.fromkeys(refused, "failed")
+    assert names(settings.inbox / "done") == sorted(spaced)
+    assert not any(
+        mark in name for name in names(settings.inbox / "failed") for mark in "\n\r\t\x1b\x85\u2028\u2029"
+    )
 
 
 def test_names_that_were_used_before_are_not_overwritten(
@@ -256,6 +411,12 @@ def test_nothing_to_do(settings: InboxSettings, fake: type[FakeProcess]) -> None
         take(settings, skip_empty=True)
     with pytest.raises(NoInputError):
         take(settings, inbox=settings.inbox / "nowhere")
+    arguments = ["inbox", "/no/where", "--model", "m", "--output", str(settings.output), "--dry-run"]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, done.stderr) == (
+        66,
+        "error: There is no folder /no/where. Make it, or name another inbox.\n",
+    )
     assert fake.jobs == []
 
 
@@ -297,9 +458,11 @@ def emptied(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> tupl
     FRAME.to_parquet(folder / "in/same.parquet")
     (folder / "in/bad.parquet").write_bytes(b"PAR1 and no more")
     command = [sys.executable, "-m", "batchscore", "inbox", str(folder / "in"), "--model", str(tiny_bundle)]
-    command += ["--output", str(folder / "out"), "--settle", "0", "--json"]
+    command += ["--output", str(folder / "out"), "--settle", "0", "--json", "--log-format", "json"]
+    command += ["--metrics-file", str(folder / "inbox.prom")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 65, done.stderr
+    (folder / "said").write_text(done.stderr, encoding="utf-8")
     return folder, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -316,6 +479,30 @@ def test_each_file_is_a_run_of_its_own(emptied: tuple[Path, dict[str, Any]]) -> 
     pd.testing.assert_frame_equal(scored[list(FRAME)], FRAME)
 
 
+def test_each_file_is_an_event_for_machines(emptied: tuple[Path, dict[str, Any]]) -> None:
+    said = (emptied[0] / "said").read_text("utf-8")
+    events = [json.loads(line) for line in said.splitlines()]
+    assert len({event["run_id"] for event in events}) == 1
+    files = {event["file"]: event for event in events if event.get("event") == "file"}
+    became = {name: (event["status"], event["exit_code"], event["rows"]) for name, event in files.items()}
+    assert became == {
+        "a.parquet": ("scored", 0, 3),
+        "b.csv": ("scored", 0, 3),
+        "same.parquet": ("done", 0, 3),
+        "bad.parquet": ("failed", 65, 0),
+    }
+    assert files["a.parquet"]["folder"].startswith(str(emptied[0] / "out"))
+    assert [event["exit_code"] for event in events if event.get("event") == "error"] == [65]
+    assert not any(text in said for text in ("Good.", "Bad."))
+
+
+def test_the_numbers_of_a_call_for_prometheus(emptied: tuple[Path, dict[str, Any]]) -> None:
+    lines = (emptied[0] / "inbox.prom").read_text("utf-8").splitlines()
+    files = {"scored": 2, "done": 1, "failed": 1, "waiting": 0}
+    wanted = {f'batchscore_inbox_files{{status="{status}"}} {count}.0' for status, count in files.items()}
+    assert wanted | {'batchscore_rows{state="read"} 9.0', "batchscore_last_exit_code 65.0"} <= set(lines)
+
+
 def test_old_runs_go_and_nothing_else(emptied: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out = Path(shutil.copytree(emptied[0] / "out", tmp_path / "out"))
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
@@ -326,8 +513,91 @@ def test_old_runs_go_and_nothing_else(emptied: tuple[Path, dict[str, Any]], tmp_
     (out / "other" / "_SUCCESS").write_text("", encoding="utf-8")
     (second / "run.json").unlink()  # as a removal leaves it that was killed
     assert old_runs(out, 7, later) == [first, second]
-    for path in (first, second):
-        remove_run(path, out)
-    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
-    assert left == [f"{first.relative_to(out).as_posix()}/notes.txt", "other/_SUCCESS"]
+    assert [remove_run(path, out) for path in (first, second)] == [[], []]
+    assert left_below(out) == [f"{first.relative_to(out).as_posix()}/notes.txt", "other/_SUCCESS"]
     assert not second.exists()
+
+
+def left_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_edited_since_is_not_removed(emptied: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(emptied[0] / "out", tmp_path / "out"))
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
+    first, second = old_runs(out, 7, later)
+    with (first / "mismatches.csv").open("a", encoding="utf-8") as file:
+        file.write("a person's remark\n")
+    (second / "run.json").write_bytes((second / "run.json").read_bytes() + b" ")
+    (second / "report.html").unlink()
+    (second / "report.html").symlink_to(first / "mismatches.csv")
+    assert remove_run(first, out) == ["mismatches.csv"]
+    assert remove_run(second, out) == ["report.html", "run.json"]
+    assert "a person's remark" in (first / "mismatches.csv").read_text("utf-8")
+    kept = [(first, "mismatches.csv"), (second, "report.html"), (second, "run.json")]
+    assert left_below(out) == [(run.relative_to(out) / name).as_posix() for run, name in kept]
+    assert old_runs(out, 7, later) == []
+
+
+def unfinished(run: Path, published: dict[str, str]) -> Path:
+    """A run folder as a kill leaves it while the files are put in place."""
+    staging = run / ".staging" / ("0" * 32)
+    (staging / "parts").mkdir(parents=True)
+    (staging / "final").mkdir()
+    (staging / "parts" / "00000000.arrow").write_bytes(b"part")
+    (run / ".staging" / "holder.json").write_text("{}", encoding="utf-8")
+    for name, content in published.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(content, encoding="utf-8")
+    hashes = {name: sha256_of(run / name) for name in published}
+    (staging / "final" / "_SUCCESS").write_bytes(manifest(hashes))
+    return run
+
+
+def test_runs_that_never_finished_go_too_when_they_are_old(tmp_path: Path) -> None:
+    killed = unfinished(tmp_path / "2026-01-01", {"metrics.json": "{}", "predictions/a.csv": "text\n"})
+    (killed / "notes.txt").write_text("mine", encoding="utf-8")
+    (killed / "metrics.json").write_text("edited", encoding="utf-8")
+    refused = tmp_path / "2026-01-02" / f"a.csv-{'0' * 16}" / "rejects.jsonl"
+    elsewhere = tmp_path / "kept" / "rejects.jsonl"
+    theirs = tmp_path / "2026-01-03" / "rejects.jsonl"
+    strange = tmp_path / "strange" / ".staging" / "theirs"
+    line = {"file": "a.csv", "row": 0, "line": 2, "byte_offset": 9, "reason": "r", "column": None, "raw": ""}
+    for path, content in (
+        (refused, line),
+        (elsewhere, line),
+        (theirs, {"file": "x", "theirs": 1}),
+        (strange, {}),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{json.dumps(content)}\n", encoding="utf-8")
+    now = datetime.datetime.now(datetime.UTC)
+    assert old_runs(tmp_path, 7, now + datetime.timedelta(days=6)) == []
+    old = old_runs(tmp_path, 7, now + datetime.timedelta(days=8))
+    assert old == [killed, refused.parent]
+    with locked(killed), pytest.raises(BusyError):
+        remove_run(killed, tmp_path)
+    assert [remove_run(path, tmp_path) for path in old] == [["metrics.json"], []]
+    kept = [
+        "2026-01-01/metrics.json",
+        "2026-01-01/notes.txt",
+        "2026-01-03/rejects.jsonl",
+        "kept/rejects.jsonl",
+    ]
+    assert left_below(tmp_path) == [*kept, "strange/.staging/theirs"]
+    assert not (tmp_path / "2026-01-02").exists()
+
+
+def test_a_run_that_was_refused_for_its_rejects_leaves_what_is_known_as_such(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """The rejects are those of the program, not of this file's idea of them."""
+    (tmp_path / "bad.csv").write_text("text,label\nfine,pos\ntoo,many,fields\n", encoding="utf-8")
+    run = tmp_path / "runs" / "2026-01-02"
+    with pytest.raises(DataError):
+        run_score(tmp_path / "bad.csv", tiny_bundle, run)
+    assert names(run) == ["rejects.jsonl"]
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
+    assert old_runs(tmp_path / "runs", 7, later) == [run]
+    remove_run(run, tmp_path / "runs")
+    assert not run.exists()

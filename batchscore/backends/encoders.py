@@ -108,6 +108,17 @@ def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Encoder | Non
     return Encoder(weights, names, config)
 
 
+def encoder_of(
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype
+) -> Encoder | None:
+    """The same from the tensors and the configuration of a loaded model, which keeps its own."""
+    names = _names_of(config)
+    if names is None:
+        return None
+    kept = {key: value.detach().to(dtype) for key, value in weights.items() if "position_ids" not in key}
+    return Encoder(kept, names, config) if set(kept) == _expected(names, config[names.n_layers]) else None
+
+
 def _names_of(config: Mapping[str, Any]) -> _Names | None:
     architectures = config.get("architectures")
     if (
@@ -188,6 +199,12 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
+        first = self.first_token(input_ids, attention_mask)
+        logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
+        return logits
+
+    def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         states = self._norm.norm(states, self._eps)
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
@@ -199,8 +216,7 @@ class Encoder(nn.Module):
         key, value = self._split(last["key_value"](states), 2)
         (query,) = self._split(last["query"](first), 1)
         first = self._rest(last, first, self._attend(query, key, value, mask))
-        logits: Tensor = self._classifier(self._head_activation(self._pooler(first[:, 0])))
-        return logits
+        return first[:, 0]
 
     def _split(self, states: Tensor, n: int) -> tuple[Tensor, ...]:
         """``[b, L, n * H]`` into ``n`` times ``[b, heads, L, H / heads]``."""

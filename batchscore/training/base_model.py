@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.bundle import Bundle, open_bundle
-from batchscore.errors import ModelError, missing_extra, printable
+from batchscore.errors import ModelError, UsageError, missing_extra, printable
 from batchscore.training.mean_pooling import MODEL_TYPES, append_mean_layer
 from batchscore.training.settings import RECIPES
 
@@ -64,11 +64,28 @@ def pooling_of(base: Bundle, settings: TrainSettings) -> str:
         return before
     if settings.pooling is not None:
         return settings.pooling
+    return "mean" if RECIPES[settings.recipe].is_whole and _may_pool_mean(base) else "first"
+
+
+def poolings_to_try(base: Bundle, settings: TrainSettings) -> tuple[str, ...]:
+    """What a search tries: where only a head is trained and nothing was asked for, both."""
+    is_open = settings.pooling is None and not RECIPES[settings.recipe].is_whole and _may_pool_mean(base)
+    return ("first", "mean") if is_open and not _pooling_before(base) else (pooling_of(base, settings),)
+
+
+def pooling_of_states(base: Bundle, settings: TrainSettings) -> str:
+    """What of a frozen base tells most about a text: the mean, unless it is trained for another."""
+    if not RECIPES[settings.recipe].is_whole or not _may_pool_mean(base):
+        return pooling_of(base, settings)
+    return "mean"
+
+
+def _may_pool_mean(base: Bundle) -> bool:
+    """Whether the base is an encoder, and no classifier yet, that is known to take the mean layer."""
     config = json.loads((base.path / "config.json").read_bytes())
     kinds = config.get("architectures") or ()
     is_encoder = not any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
-    is_known = config.get("model_type") in MODEL_TYPES
-    return "mean" if RECIPES[settings.recipe].is_whole and is_encoder and is_known else "first"
+    return is_encoder and config.get("model_type") in MODEL_TYPES
 
 
 def _pooling_before(base: Bundle) -> str | None:
@@ -101,12 +118,40 @@ def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, 
             "transformers with a sequence-classification head."
         ) from error
     missing = _missing_of_base(model, info, base)
+    layers = _layers(model)
     if plan.pooling == "mean" and _pooling_before(base) != "mean":
         append_mean_layer(model)
-    if not plan.is_whole:
-        for name, parameter in model.base_model.named_parameters():
-            parameter.requires_grad = name in missing
+    if not plan.is_whole or plan.train_layers is not None:
+        trained = () if plan.train_layers is None else _top(layers, plan.train_layers, model)
+        _freeze(model, trained, missing)
     return model
+
+
+def _layers(model: Any) -> list[Any]:
+    """The encoder's layers, from the bottom."""
+    import torch
+
+    count = getattr(model.config, "num_hidden_layers", 0)
+    lists = [each for each in model.base_model.modules() if isinstance(each, torch.nn.ModuleList)]
+    return list(next((each for each in lists if len(each) == count), []))
+
+
+def _top(layers: list[Any], wanted: int, model: Any) -> list[Any]:
+    """The uppermost layers, what was appended to them, and the pooler."""
+    if wanted > len(layers):
+        raise UsageError(
+            f"--train-layers {wanted}: the encoder has {len(layers)} layers. Leave it out to train them all."
+        )
+    below = {id(each) for each in layers[: len(layers) - wanted]}
+    pooler = getattr(model.base_model, "pooler", None)
+    return [each for each in _layers(model) if id(each) not in below] + [pooler] * (pooler is not None)
+
+
+def _freeze(model: Any, trained: Sequence[Any], missing: set[str]) -> None:
+    """Of the base, train these modules alone, and what its checkpoint lacks."""
+    kept = {id(parameter) for module in trained for parameter in module.parameters()}
+    for name, parameter in model.base_model.named_parameters():
+        parameter.requires_grad = id(parameter) in kept or name in missing
 
 
 def _loaded(base: Bundle, config: Any) -> tuple[Any, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+_BAR = 20
+_WIDE, _WORST = 12, 20
 _CARD = """\
 ---
 library_name: transformers
@@ -38,7 +40,9 @@ On {rows} evaluation rows ({evaluation_from}), after the temperature:
 | --- | --- | --- | --- | --- |
 {per_label}
 
-Confusion, given label by predicted label ({labels}): `{confusion}`.
+Confusion, a row for each given label, a column for each predicted one:
+
+{confusion}
 
 ## Training
 
@@ -46,11 +50,19 @@ Confusion, given label by predicted label ({labels}): `{confusion}`.
 | --- | --- |
 {training}
 
-| epoch | training loss | loss | accuracy |
-| --- | --- | --- | --- |
-{curve}
+The curve, on the evaluation rows that were watched:
 
-Rows left out before training: {left_out}.
+| epoch | training loss | loss | accuracy | |
+| --- | --- | --- | --- | --- |
+{curve}
+{tuning}
+## Data
+
+| | training | evaluation |
+| --- | --- | --- |
+{hygiene}
+
+Rows left out before training: {left_out}. All others were used as they were.
 
 ## Limits
 
@@ -76,9 +88,11 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         evaluation_from=training["data"]["evaluation_from"],
         quality=_quality(metrics),
         per_label=_per_label(metrics["per_label"]),
-        confusion=metrics["confusion_matrix"]["counts"],
+        confusion=_confusion(facts["labels"], metrics["confusion_matrix"]["counts"]),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
+        tuning=_tuning(training["tuning"]),
+        hygiene=_hygiene(training["data"]),
         left_out=_left_out(training["data"]),
         max_length=facts["max_length"],
         long_text=facts["long_text"],
@@ -135,7 +149,71 @@ def _training(facts: Mapping[str, Any]) -> str:
 
 def _epoch(entry: Mapping[str, float]) -> str:
     loss = f"{entry['loss']:.4f}" if "loss" in entry else ""
-    return f"| {entry['epoch']:g} | {loss} | {entry['eval_loss']:.4f} | {entry['eval_accuracy']:.4f} |"
+    bar = "█" * round(entry["eval_accuracy"] * _BAR)
+    return (
+        f"| {entry['epoch']:g} | {loss} | {entry['eval_loss']:.4f} | {entry['eval_accuracy']:.4f} | {bar} |"
+    )
+
+
+def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A table; of more labels than a page is wide, the pairs that are confused most."""
+    if len(labels) <= _WIDE:
+        head = ["", *(_cell(label) for label in labels)]
+        rows = [[_cell(label), *map(str, row)] for label, row in zip(labels, counts, strict=True)]
+        return "\n".join(_table_row(row) for row in [head, ["---"] * len(head), *rows])
+    pairs = [
+        (count, given, predicted)
+        for given, row in enumerate(counts)
+        for predicted, count in enumerate(row)
+        if given != predicted and count
+    ]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:_WORST]
+    rows = [[_cell(labels[given]), _cell(labels[predicted]), str(count)] for count, given, predicted in worst]
+    return "\n".join(
+        _table_row(row) for row in [["given", "predicted", "rows (most first)"], ["---"] * 3, *rows]
+    )
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _tuning(trials: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the search, if there was one."""
+    if not trials:
+        return ""
+    head = ["pooling", "learning rate", "epochs", "accuracy", "loss"]
+    rows = [
+        [
+            trial["pooling"],
+            f"{trial['learning_rate']:g}",
+            f"{trial['epochs']:g}",
+            f"{trial['accuracy']:.4f}",
+            f"{trial['loss']:.4f}",
+        ]
+        for trial in trials
+    ]
+    table = "\n".join(_table_row(row) for row in [head, ["---"] * len(head), *rows])
+    return f"\nSettings that were tried, on a held-out part of the training rows:\n\n{table}\n"
+
+
+def _hygiene(data: Mapping[str, Any]) -> str:
+    splits = [data["train"], data["evaluation"]]
+    facts = [data["hygiene"][name] for name in ("train", "evaluation")]
+    labels = [", ".join(f"{name} {count}" for name, count in split["labels"].items()) for split in splits]
+    rows = {
+        "rows": [str(split["rows"]) for split in splits],
+        "labels": [_cell(each) for each in labels],
+        "texts that occurred before": [str(each["duplicates"]) for each in facts],
+        "texts with several labels": [str(each["conflicting"]) for each in facts],
+        "longer than the model takes": [
+            f"{each['too_long']} ({each['too_long_share']:.1%})" for each in facts
+        ],
+        "also in the training rows": ["", str(facts[1]["also_in_train"])],
+    }
+    if suspects := data.get("suspects"):
+        rows["labels that are likely wrong"] = [str(suspects["flagged"]), ""]
+    return "\n".join(_table_row([name, *cells]) for name, cells in rows.items())
 
 
 def _left_out(data: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore import samples
+from batchscore.columns import texts_of_arrays, texts_of_records
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.inputs import FoundFile, find_files
 from batchscore.planning import choose_columns
 from batchscore.readers import describe, format_of_name, read
-from batchscore.records import Column, Layout
+from batchscore.records import Column, Layout, Rows
 from batchscore.training.labels import LabelTable, is_missing, label_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from numpy.typing import NDArray
 
     from batchscore.training.settings import TrainSettings
 
@@ -47,6 +50,14 @@ class _Given:
     labels: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
     unreadable: int = 0
+    places: list[str] = dataclasses.field(default_factory=list)
+    """Where each row was found: ``reviews.csv:17`` (0-based); empty if rows are numbered through."""
+    groups: list[str | None] = dataclasses.field(default_factory=list)
+    """The value of the group column, if one was asked for."""
+
+    def place(self, row: int) -> str:
+        """Where a row was found."""
+        return self.places[row] if self.places else str(row)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,9 +66,22 @@ class Split:
 
     texts: list[str]
     labels: list[int]
+    places: list[str] = dataclasses.field(default_factory=list)
+    """Where each row was found, ``reviews.csv:17`` (0-based)."""
+    groups: list[str | None] = dataclasses.field(default_factory=list)
+    """The value of the group column, if one was asked for."""
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Split:
+        """The rows at these positions, in this order."""
+        return Split(
+            [self.texts[row] for row in rows],
+            [self.labels[row] for row in rows],
+            [self.places[row] for row in rows] if self.places else [],
+            [self.groups[row] for row in rows] if self.groups else [],
+        )
 
     def fingerprint(self, names: Sequence[str]) -> str:
         """SHA-256 (hex) of texts and label names in their order, whatever file they came from."""
@@ -110,12 +134,13 @@ def load_data(settings: TrainSettings) -> TrainingData:
     usable, without = _usable(train, table, settings.data)
     left_out = {"train": without, "evaluation": {}}
     if evaluation is None:
-        first, second = _cut(usable, settings.seed)
-        source = f"a fifth of {printable(settings.data)}, cut by label"
+        first, second = _cut(usable, train.groups, settings.seed)
+        evaluation, source = train, f"a fifth of {printable(settings.data)}, cut by label"
     else:
         second, left_out["evaluation"] = _usable(evaluation, table, settings.eval_data or settings.data)
         first = usable
-    return TrainingData(table.names, _picked(first, settings), _picked(second, settings), source, left_out)
+    splits = _picked(first, train, settings), _picked(second, evaluation, settings)
+    return TrainingData(table.names, *splits, source, left_out)
 
 
 def _read(data: str, settings: TrainSettings) -> dict[str, _Given]:
@@ -133,7 +158,11 @@ def _may_be_hub_name(data: str) -> bool:
 
 def _samples(split: str) -> _Given:
     rows = samples.load(split)
-    return _Given([row["text"] for row in rows], [row["label"] for row in rows])
+    return _Given(
+        [row["text"] for row in rows],
+        [row["label"] for row in rows],
+        places=[row["id"] for row in rows],
+    )
 
 
 def _local(data: str, settings: TrainSettings) -> dict[str, _Given]:
@@ -172,7 +201,27 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
             given.texts += rows.texts
             given.labels += rows.labels or []
             given.unreadable += len(rows.rejects)
+            given.places += [f"{file.source.path.name}:{row}" for row in rows.row]
+            if settings.group_column is not None:
+                given.groups += _groups(rows, file, layout, settings.group_column)
     return given
+
+
+def _groups(rows: Rows, file: FoundFile, layout: Layout, name: str) -> list[str | None]:
+    """The group of each row, as text."""
+    _assert_column(name, layout, file.source.path)
+    if rows.table is not None:
+        place = [column.name for column in layout.columns].index(name)
+        return texts_of_arrays({name: rows.table.column(place)}, [name], rows.table.num_rows)[name]
+    return texts_of_records(rows.raw or [], file.source.format, layout, [name])[name]
+
+
+def _assert_column(name: str, layout: Layout, where: object) -> None:
+    if name not in (column.name for column in layout.columns):
+        names = printable(", ".join(column.name for column in layout.columns[:40]))
+        raise DataError(
+            f"{printable(where)}: no column {printable(name)} (--group-column). Columns: {names}."
+        )
 
 
 def _no_label(where: object, layout: Layout) -> DataError:
@@ -209,7 +258,12 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _Given:
     labels = list(split[columns.label])
     if names:
         labels = [names[value] if value is not None and value >= 0 else None for value in labels]
-    return _Given(list(split[columns.text]), labels, tuple(names) if names else None)
+    given = _Given(list(split[columns.text]), labels, tuple(names) if names else None)
+    if settings.group_column is not None:
+        _assert_column(settings.group_column, layout, data)
+        values = list(split[settings.group_column])
+        given.groups = [None if value is None else str(value) for value in values]
+    return given
 
 
 def _kind(feature: Any) -> str:
@@ -224,24 +278,29 @@ def _usable(given: _Given, table: LabelTable, where: str) -> tuple[Dataset, dict
     import datasets
 
     left_out: collections.Counter[str] = collections.Counter()
-    texts, labels = [], []
-    for text, value in zip(given.texts, given.labels, strict=True):
+    texts, labels, rows = [], [], []
+    for row, (text, value) in enumerate(zip(given.texts, given.labels, strict=True)):
         label = None if is_missing(value) else table.index(value)
         if text is None or not text.strip() or label is None:
             left_out[_reason(text, value)] += 1
             continue
         texts.append(text)
         labels.append(label)
+        rows.append(row)
     if given.unreadable:
         left_out["unreadable"] = given.unreadable
     if not texts:
         reasons = ", ".join(f"{name} {count}" for name, count in left_out.items()) or "it is empty"
         raise DataError(f"{printable(where)} has no row with a text and a known label ({reasons}).")
     features = datasets.Features(
-        {"text": datasets.Value("large_string"), "label": datasets.ClassLabel(names=list(table.names))}
+        {
+            "text": datasets.Value("large_string"),
+            "label": datasets.ClassLabel(names=list(table.names)),
+            "row": datasets.Value("int64"),
+        }
     )
-    rows = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
-    return rows, dict(sorted(left_out.items()))
+    usable = datasets.Dataset.from_dict({"text": texts, "label": labels, "row": rows}, features=features)
+    return usable, dict(sorted(left_out.items()))
 
 
 def _reason(text: str | None, value: object) -> str:
@@ -252,20 +311,49 @@ def _reason(text: str | None, value: object) -> str:
     return "null_label" if is_missing(value) else "unknown_label"
 
 
-def _cut(rows: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Cut off a fifth of the rows of each label, at random."""
+def _cut(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
+    """Cut off a fifth of the rows of each label, at random; rows of one group stay together."""
+    by_label = stratified(rows["label"], EVAL_SHARE, seed)
+    held_out = _held_out_groups(rows, groups, seed) if groups else by_label
+    kept = sorted(set(range(len(rows))) - set(held_out))
+    if not kept or not held_out:
+        raise DataError("The groups of --group-column are too few to cut a fifth of the rows off.")
+    return rows.select(kept), rows.select(held_out)
+
+
+def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
+    """Positions of a ``share`` of the rows of each label, at random, in order; of a label with one row, none."""
     random = np.random.default_rng(seed)
-    labels = np.array(rows["label"])
-    held_out: list[int] = []
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        held_out += members[: max(1, round(len(members) * EVAL_SHARE)) if len(members) > 1 else 0].tolist()
-    kept = sorted(set(range(len(labels))) - set(held_out))
-    return rows.select(kept), rows.select(sorted(held_out))
+    each = np.array(labels)
+    picked: list[int] = []
+    for label in np.unique(each):
+        members = random.permutation(np.flatnonzero(each == label))
+        picked += members[: max(1, round(len(members) * share)) if len(members) > 1 else 0].tolist()
+    return sorted(picked)
 
 
-def _picked(rows: Dataset, settings: TrainSettings) -> Split:
+def _held_out_groups(rows: Dataset, groups: Sequence[str | None], seed: int) -> list[int]:
+    """One of five folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is one of its own."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names = [f"={groups[row]}" if groups[row] is not None else str(row) for row in rows["row"]]
+    if len(set(names)) < round(1 / EVAL_SHARE):
+        return []
+    folds = StratifiedGroupKFold(round(1 / EVAL_SHARE), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label with fewer rows than folds
+        _, held_out = next(folds.split(names, rows["label"], names))
+    return sorted(int(row) for row in held_out)
+
+
+def _picked(rows: Dataset, given: _Given, settings: TrainSettings) -> Split:
     """Shuffle, then take the first ``limit``, as the origin exercise does."""
     count = len(rows) if settings.limit is None else min(settings.limit, len(rows))
     picked = rows.shuffle(seed=settings.seed).select(range(count))
-    return Split(list(picked["text"]), list(picked["label"]))
+    found = list(picked["row"])
+    return Split(
+        list(picked["text"]),
+        list(picked["label"]),
+        [given.place(row) for row in found],
+        [given.groups[row] for row in found] if given.groups else [],
+    )

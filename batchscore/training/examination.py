@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.backends import open_backend
-from batchscore.backends.torch_backend import faster_precisions
 from batchscore.bundle import N_CANARIES, Bundle, open_bundle, predicted_names
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
@@ -23,10 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.training.data import Split
-    from batchscore.training.fitting import Progress
+    from batchscore.training.site import Progress, Site
 
 MIN_TO_CALIBRATE = 200
 """Evaluation rows from which half are kept from the choice of the epoch, for the temperature."""
+FEWEST_FOR_TEMPERATURE = MIN_TO_CALIBRATE // 2
 MOST_TO_CHOOSE = 2000
 _PART_ROWS = 512
 
@@ -52,9 +52,17 @@ class Examination:
     mismatches: tuple[Example, ...]
 
 
-def rows_to_choose(n_rows: int) -> int:
-    """How many of the evaluation rows, the first ones, choose the best epoch; the others never meet training."""
+def rows_to_watch(n_rows: int) -> int:
+    """How many of the evaluation rows, the first ones, are measured after each epoch; the others never meet training."""
     return n_rows if n_rows < MIN_TO_CALIBRATE else min(n_rows // 2, MOST_TO_CHOOSE)
+
+
+def rows_that_chose(n_rows: int, chooses: bool) -> int:
+    """How many of the evaluation rows, the first ones, have chosen what came out, and may not calibrate it.
+
+    Where there was nothing to choose (one epoch) none has, and all of them fit the temperature if they are enough.
+    """
+    return rows_to_watch(n_rows) if chooses or n_rows < FEWEST_FOR_TEMPERATURE else 0
 
 
 def open_saved(folder: Path, base: Bundle) -> Bundle:
@@ -62,15 +70,16 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
     return dataclasses.replace(open_bundle(str(folder)), max_length=base.max_length, long_text=base.long_text)
 
 
-def examine(bundle: Bundle, split: Split, device: str, progress: Progress) -> Examination:
+def examine(bundle: Bundle, split: Split, chosen: int, site: Site) -> Examination:
     """Score the evaluation rows, fit the temperature on those that did not choose the epoch, measure, pick canaries.
+
+    The first ``chosen`` rows have chosen it.
 
     Raises:
         ModelError: a row cannot be scored.
     """
-    model = _load(bundle, device, (*faster_precisions(device), "fp32")[0])
-    parts = _scored(model, split, progress)
-    chosen = rows_to_choose(len(split))
+    model = _load(bundle, site.device, site.precision)
+    parts = _scored(model, split, site.progress)
     bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, chosen))
     model = dataclasses.replace(model, bundle=bundle)
     predictions = [conclude(prepared, computed, model) for prepared, computed in parts]

@@ -1,68 +1,56 @@
-"""A classifier and encoded rows in, the trained classifier out, by Hugging Face ``Trainer``."""
+"""A classifier and encoded rows in, the trained classifier out, by Hugging Face ``Trainer``.
+
+What is random is a function of seed, epoch and step (see ``sampling``), and a checkpoint gets its name once it is whole;
+so a training that was killed goes on to the very weights that it would have had.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import math
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.backends.torch_backend import faster_precisions
+from batchscore.storage import make_folder, remove_tree
+from batchscore.training import checkpoints
+from batchscore.training.checkpoints import (
+    CHECKPOINTS,
+    UNFINISHED,
+    curve_of,
+    evaluated_steps,
+    history_of,
+    is_over,
+    losses_of,
+    newest_in,
+    take_weights,
+)
+from batchscore.training.outcome import Fitted, best_of, is_exhausted, told
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from batchscore.tokenization import Tokenizer
-    from batchscore.training.data import Split
     from batchscore.training.settings import Hyperparameters
+    from batchscore.training.site import Site
 
 _LENGTH_MULTIPLE = 32
 """Tokens; few shapes make a CPU faster (see ``batching``)."""
 _EVAL_ROWS = 32
 
 
-class Progress(Protocol):
-    """Something that is told how many rows are done."""
-
-    def add(self, amount: int, *, counted: bool = True) -> None:
-        """Note ``amount`` rows more."""
-
-    def close(self) -> None:
-        """There is no more to come."""
-
-
-Tell = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fitted:
-    """A trained classifier, and how its training went."""
-
-    model: Any
-    curve: tuple[dict[str, float], ...]
-    """One entry an epoch: ``epoch``, ``loss`` (training), ``eval_loss``, ``eval_accuracy``."""
-    best_epoch: float
-    precision: str
-
-
-def encode(split: Split, tokenizer: Tokenizer, long_text: str) -> Dataset:
-    """Token ids of a split as the scorer would make them: ``input_ids``, ``attention_mask``, ``label``, ``length``.
-
-    Under ``windows`` a text is trained on by its head.
-    """
+def dataset_of(input_ids: Sequence[NDArray[np.int32]], labels: Sequence[int]) -> Dataset:
+    """Rows as ``Trainer`` takes them: ``input_ids``, ``attention_mask``, ``label``, ``length``."""
     import datasets
 
-    cut = "head" if long_text == "windows" else long_text
-    input_ids = tokenizer.encode(split.texts, cut).input_ids
     return datasets.Dataset.from_dict(
         {
             "input_ids": input_ids,
             "attention_mask": [np.ones(len(ids), dtype=np.int8) for ids in input_ids],
-            "label": split.labels,
+            "label": labels,
             "length": [len(ids) for ids in input_ids],
         }
     )
@@ -73,44 +61,67 @@ def fit(
     tokenizer: Any,
     splits: tuple[Dataset, Dataset],
     plan: Hyperparameters,
-    where: tuple[Path, str],
-    watch: tuple[Progress, Tell],
+    weights: Sequence[float] | None,
+    site: Site,
 ) -> Fitted:
     """Train on the first split; after each epoch measure on the second, and keep the best epoch.
 
-    ``where`` is the folder for checkpoints and the device; ``watch`` is told how it goes.
+    ``weights`` are those of the labels in the loss. Goes on from the newest checkpoint in ``site.folder``.
     """
-    from transformers import DataCollatorWithPadding, Trainer
+    folder = site.folder / CHECKPOINTS
+    remove_tree(folder / UNFINISHED)
+    make_folder(folder)
+    precision = site.precision if plan.is_whole else "fp32"
+    trainer = _trainer(model, tokenizer, splits, plan, weights, site, precision)
+    newest = newest_in(folder)
+    if newest is not None:
+        trainer.losses = losses_of(newest)
+    if newest is None or not is_over(newest, plan):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        newest = newest_in(folder)
+    curve = curve_of(history_of(newest), trainer.losses) if newest else ()
+    best = max(best_of(curve), 0)
+    if newest is not None:
+        take_weights(model, folder / f"checkpoint-{evaluated_steps(history_of(newest))[best]}")
+    return Fitted(model, curve, curve[best]["epoch"] if curve else plan.epochs, precision)
+
+
+def _trainer(
+    model: Any,
+    tokenizer: Any,
+    splits: tuple[Dataset, Dataset],
+    plan: Hyperparameters,
+    weights: Sequence[float] | None,
+    site: Site,
+    precision: str,
+) -> Any:
+    from transformers import DataCollatorWithPadding
     from transformers.trainer_callback import PrinterCallback
 
-    folder, device = where
+    from batchscore.training.steady_trainer import SteadyTrainer
+
+    if plan.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     train, evaluation = splits
-    precision = _precision(device, plan)
-    multiple = (
-        _LENGTH_MULTIPLE if plan.is_whole and not tokenizer.model_max_length % _LENGTH_MULTIPLE else None
-    )
-    trainer = Trainer(
+    is_multiple = plan.is_whole and not tokenizer.model_max_length % _LENGTH_MULTIPLE
+    trainer = SteadyTrainer(
+        plan,
+        weights,
         model=model,
-        args=_arguments(folder, plan, device, precision),
+        args=_arguments(site.folder / CHECKPOINTS / UNFINISHED, plan, site.device, precision),
         train_dataset=train,
         eval_dataset=evaluation.select(np.argsort(-np.array(evaluation["length"]), kind="stable")),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer, padding="longest", pad_to_multiple_of=multiple),
+        data_collator=DataCollatorWithPadding(
+            tokenizer, padding="longest", pad_to_multiple_of=_LENGTH_MULTIPLE if is_multiple else None
+        ),
         compute_metrics=_accuracy,
-        callbacks=[_callback(*watch, rows=len(train), plan=plan)],
+        callbacks=[_callback(site, rows=len(train), plan=plan)],
     )
     trainer.remove_callback(PrinterCallback)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.train()
-    curve = _curve(trainer.state.log_history)
-    best = max(curve, key=lambda entry: entry["eval_accuracy"]) if curve else {"epoch": plan.epochs}
-    return Fitted(trainer.model, curve, best["epoch"], precision)
-
-
-def _precision(device: str, plan: Hyperparameters) -> str:
-    """``bf16`` where a product is measured to be clearly faster in it; a frozen base stays in float32."""
-    return "bf16" if plan.is_whole and "bf16" in faster_precisions(device) else "fp32"
+    return trainer
 
 
 def _arguments(folder: Path, plan: Hyperparameters, device: str, precision: str) -> Any:
@@ -122,20 +133,16 @@ def _arguments(folder: Path, plan: Hyperparameters, device: str, precision: str)
         learning_rate=plan.learning_rate,
         per_device_train_batch_size=plan.batch_size,
         per_device_eval_batch_size=_EVAL_ROWS,
+        gradient_accumulation_steps=plan.gradient_accumulation,
         warmup_steps=plan.warmup,
         weight_decay=plan.weight_decay,
         seed=plan.seed,
         data_seed=plan.seed,
         bf16=precision == "bf16",
         use_cpu=device == "cpu",
-        train_sampling_strategy="group_by_length" if plan.is_whole else "random",
         eval_strategy="epoch",
         save_strategy="epoch",
-        logging_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        save_total_limit=1,
-        save_only_model=True,
+        logging_strategy="no",
         dataloader_pin_memory=device != "cpu",
         report_to="none",
         disable_tqdm=True,
@@ -148,33 +155,43 @@ def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(axis=-1) == prediction.label_ids).mean())}
 
 
-def _callback(progress: Progress, tell: Tell, *, rows: int, plan: Hyperparameters) -> Any:
-    """What ``Trainer`` calls as it goes: rows to ``progress``, one line an epoch to ``tell``."""
+def _callback(site: Site, *, rows: int, plan: Hyperparameters) -> Any:
+    """What ``Trainer`` calls as it goes: rows to the bar, one line an epoch, a checkpoint when it is time for one."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
         done = 0
+        saved, saving, cost = 0.0, 0.0, 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self.saved = time.monotonic()
+            self.done = self._rows(state)
+            site.progress.add(self.done, counted=False)
+
+        def _rows(self, state: Any) -> int:
+            return min(round((state.epoch or 0.0) * rows), round(plan.epochs * rows))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            now = min(round((state.epoch or 0.0) * rows), round(plan.epochs * rows))
-            progress.add(now - self.done)
+            now = self._rows(state)
+            site.progress.add(now - self.done)
             self.done = now
+            ends_here = (
+                math.isclose(state.epoch % 1.0, 0.0, abs_tol=1e-9) or state.global_step >= state.max_steps
+            )
+            waited = max(site.save_seconds, self.cost / checkpoints.SAVE_SHARE)
+            self.saving = time.monotonic()
+            if not ends_here and self.saving - self.saved >= waited:
+                control.should_save = True
 
-        def on_evaluate(self, args: Any, state: Any, control: Any, **facts: Any) -> None:  # noqa: ARG002
-            metrics = facts["metrics"]
-            epoch, accuracy, loss = state.epoch, metrics["eval_accuracy"], metrics["eval_loss"]
-            tell(f"epoch {epoch:g} of {plan.epochs:g}: accuracy {accuracy:.4f}, loss {loss:.4f}")
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self.saved = time.monotonic()
+            self.cost = self.saved - self.saving
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            curve = curve_of(state.log_history, {})
+            site.tell(told(curve[-1], plan.epochs))
+            self.saving = time.monotonic()
+            if is_exhausted(curve, plan.early_stopping):
+                control.should_training_stop = True
 
     return Watch()
-
-
-def _curve(history: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """The log of ``Trainer``, one entry an epoch."""
-    epochs: dict[float, dict[str, float]] = {}
-    for entry in history:
-        kept: dict[str, float] = {
-            name: entry[name] for name in ("loss", "eval_loss", "eval_accuracy") if name in entry
-        }
-        if kept:
-            epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]}).update(kept)
-    return tuple(entry for entry in epochs.values() if "eval_accuracy" in entry)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batchscore.errors import UsageError
+
 
 class Recipe(NamedTuple):
     """How a kind of training goes where nothing else was asked for."""
@@ -16,16 +18,17 @@ class Recipe(NamedTuple):
     """Rows in a step."""
     warmup: float
     """Share of the steps in which the learning rate rises."""
-    epochs: tuple[tuple[int, int], ...]
-    """``(rows, epochs)``: with fewer training rows than this, so many epochs; the first that fits counts."""
+    epochs: Mapping[str, tuple[tuple[int, int], ...]]
+    """By pooling ``(rows, epochs)``: with fewer training rows than this, so many epochs; the first that fits counts."""
     is_whole: bool
-    """Whether all layers are trained, or the head alone."""
+    """Whether layers of the encoder are trained, or the head alone."""
 
 
 _ANY = 2**63
+_FULL = ((200, 10), (4000, 4), (_ANY, 3))
 RECIPES = {
-    "full": Recipe(5e-5, 16, 0.1, ((200, 10), (4000, 4), (_ANY, 3)), is_whole=True),
-    "head": Recipe(2e-3, 4, 0.0, ((_ANY, 1),), is_whole=False),
+    "full": Recipe(5e-5, 16, 0.1, {"first": _FULL, "mean": _FULL}, is_whole=True),
+    "head": Recipe(2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 8), (_ANY, 4))}, is_whole=False),
 }
 WEIGHT_DECAY = 0.01
 
@@ -56,12 +59,33 @@ class TrainSettings:
     pooling: str | None = None
     """What the head sees, ``first`` or ``mean``; ``None`` is what recipe and base model suggest."""
     long_text: str = "head"
+    group_column: str | None = None
+    """Rows with one value here are never cut apart."""
+    class_weights: str = "none"
+    train_layers: int | None = None
+    """Encoder layers, from the top, that ``full`` trains; ``None`` is all of them, and the embeddings."""
+    early_stopping: int | None = None
+    """Epochs without a better accuracy after which training ends."""
+    gradient_accumulation: int = 1
+    """Batches in a step."""
+    gradient_checkpointing: bool = False
+    precision: str = "auto"
+    check_labels: bool = False
+    tune: bool = False
+    resume: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant together."""
+        if self.recipe == "head" and (self.train_layers is not None or self.gradient_checkpointing):
+            raise UsageError(
+                "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."
+            )
 
     def resolved(self, rows: int, pooling: str) -> Hyperparameters:
         """The numbers that a training on ``rows`` rows uses, with the ``pooling`` that the base model allows."""
         recipe = RECIPES[self.recipe]
-        epochs = next(epochs for below, epochs in recipe.epochs if rows < below)
+        epochs = next(epochs for below, epochs in recipe.epochs[pooling] if rows < below)
         return Hyperparameters(
             recipe=self.recipe,
             pooling=pooling,
@@ -71,6 +95,11 @@ class TrainSettings:
             warmup=recipe.warmup,
             weight_decay=WEIGHT_DECAY,
             seed=self.seed,
+            class_weights=self.class_weights,
+            train_layers=self.train_layers,
+            early_stopping=self.early_stopping,
+            gradient_accumulation=self.gradient_accumulation,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
 
 
@@ -86,11 +115,21 @@ class Hyperparameters:
     warmup: float
     weight_decay: float
     seed: int
+    class_weights: str = "none"
+    train_layers: int | None = None
+    early_stopping: int | None = None
+    gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether all layers are trained."""
+        """Whether layers of the encoder are trained, or the head alone."""
         return RECIPES[self.recipe].is_whole
+
+    @property
+    def chooses(self) -> bool:
+        """Whether evaluation rows have a say in what comes out: the best of several epochs is kept."""
+        return self.epochs > 1
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
-from batchscore.backends.torch_backend import resolve_device
-from batchscore.bundle import open_bundle, seal
-from batchscore.errors import printable
-from batchscore.storage import write_bytes
+from batchscore.backends.torch_backend import faster_precisions, resolve_device
+from batchscore.bundle import FACTS, open_bundle, seal
+from batchscore.config import fingerprint
+from batchscore.errors import DataError, UsageError, printable
+from batchscore.storage import make_folder, remove_tree, write_bytes
 from batchscore.tokenization import Tokenizer
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
-    load_classifier,
     load_tokenizer,
     open_base,
     pooling_of,
+    pooling_of_states,
+    poolings_to_try,
     save_classifier,
 )
 from batchscore.training.card import card
-from batchscore.training.data import Split, TrainingData, load_data
-from batchscore.training.examination import Examination, Example, examine, open_saved, rows_to_choose
-from batchscore.training.fitting import Fitted, Progress, Tell, encode, fit
-from batchscore.training.workplace import put_in_place, workplace, writing
+from batchscore.training.data import TrainingData, load_data, stratified
+from batchscore.training.examination import (
+    Examination,
+    Example,
+    examine,
+    open_saved,
+    rows_that_chose,
+    rows_to_watch,
+)
+from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.outcome import Fitted
+from batchscore.training.pieces import Piece, fit_pieces, piece_states
+from batchscore.training.site import Progress, Site, Tell, Unwatched
+from batchscore.training.suspects import suspects_of
+from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
+from batchscore.training.workplace import begin, put_in_place, workplace, writing
 
 if TYPE_CHECKING:
     from batchscore.bundle import Bundle
@@ -38,6 +53,11 @@ if TYPE_CHECKING:
 
 _BUNDLE = "bundle"
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+_WITHOUT_EFFECT = ("output", "resume", "force")
+"""Settings that the bundle does not follow from."""
+_TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
+SAVE_SECONDS = 60.0
+"""Between two checkpoints at the least."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +75,8 @@ class TrainResult:
     """The first two evaluation rows whose prediction differs from the given label."""
     fingerprint: str
     seconds: float
+    was_done: bool = False
+    """Whether the bundle was there already, made by this very training."""
 
 
 def train(
@@ -72,17 +94,18 @@ def train(
     started = time.monotonic()
     settings = dataclasses.replace(settings, output=Path(os.path.realpath(settings.output)))
     _silence()
-    with workplace(settings.output, settings.force) as work:
-        data = load_data(settings)
-        base = open_base(settings)
-        plan = settings.resolved(len(data.train), pooling_of(base, settings))
-        _tell_data(data, plan, base, tell)
-        bar = progress(round(plan.epochs * len(data.train)) + len(data.evaluation))
-        try:
-            fitted, examination = _build(data, base, plan, work, (bar, tell))
-        finally:
-            bar.close()
-        facts = _facts(settings, plan, data, base, fitted, examination)
+    if settings.resume and (done := _finished(settings, started)) is not None:
+        return done
+    with workplace(settings.output, settings.force, settings.resume) as work:
+        job = _job(settings)
+        precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
+        watch = Watch(progress, tell)
+        site = Site(work, resolve_device("auto"), precision, Unwatched(), tell, SAVE_SECONDS)
+        if is_resumed:
+            tell(f"going on from what was left in {printable(work)}")
+        with writing(work):
+            trained = _trained(job, site, watch)
+        facts = _facts(job, trained)
         facts["training"]["seconds"] = round(time.monotonic() - started, 1)
         folder = work / _BUNDLE
         write_bytes(folder / "README.md", card(facts, _hub_id(settings)).encode())
@@ -91,25 +114,190 @@ def train(
         put_in_place(folder, settings.output, settings.force)
     return TrainResult(
         output=settings.output,
-        labels=data.labels,
-        rows=len(data.train),
-        metrics=examination.metrics,
-        examples=examination.examples,
-        mismatches=examination.mismatches,
+        labels=job.data.labels,
+        rows=len(job.data.train),
+        metrics=trained.examination.metrics,
+        examples=trained.examination.examples,
+        mismatches=trained.examination.mismatches,
         fingerprint=bundle.fingerprint,
         seconds=time.monotonic() - started,
     )
 
 
-def _build(
-    data: TrainingData, base: Bundle, plan: Hyperparameters, work: Path, watch: tuple[Progress, Tell]
-) -> tuple[Fitted, Examination]:
-    """Fit, save to ``work / _BUNDLE`` and examine what was saved."""
-    device = resolve_device("auto")
-    with writing(work):
-        fitted = _fit(data, base, plan, (work / "checkpoints", device), watch)
-        save_classifier(fitted.model, load_tokenizer(base), base, work / _BUNDLE)
-    return fitted, examine(open_saved(work / _BUNDLE, base), data.evaluation, device, watch[0])
+class Watch(NamedTuple):
+    """Who watches: a bar for a number of rows, and lines for people."""
+
+    progress: Callable[[int], Progress]
+    tell: Tell
+
+    @contextlib.contextmanager
+    def over(self, rows: int, site: Site) -> Iterator[Site]:
+        """The site with a bar of its own."""
+        bar = self.progress(rows)
+        try:
+            yield dataclasses.replace(site, progress=bar)
+        finally:
+            bar.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be trained on what, with which numbers."""
+
+    settings: TrainSettings
+    data: TrainingData
+    base: Bundle
+    plan: Hyperparameters
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that the bundle follows from: settings, data, base model, device and versions."""
+        given = {
+            field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
+        }
+        for name in _WITHOUT_EFFECT:
+            del given[name]
+        return fingerprint(
+            {
+                "settings": {**given, "label_names": dict(self.settings.label_names)},
+                "data": self.data.facts(),
+                "base": self.base.fingerprint,
+                "device": resolve_device("auto"),
+                "versions": _versions(),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Trained:
+    """What came of a job."""
+
+    plan: Hyperparameters
+    fitted: Fitted
+    examination: Examination
+    hygiene: dict[str, Any]
+    suspects: dict[str, Any] | None
+    trials: tuple[Trial, ...]
+
+
+def _job(settings: TrainSettings) -> _Job:
+    data = load_data(settings)
+    base = open_base(settings)
+    return _Job(settings, data, base, settings.resolved(len(data.train), pooling_of(base, settings)))
+
+
+def _precision(wanted: str) -> str:
+    return (*faster_precisions(resolve_device("auto")), "fp32")[0] if wanted == "auto" else wanted
+
+
+def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
+    """The bundle that this very training has put in place already."""
+    if not (settings.output / FACTS).exists():
+        return None
+    bundle = open_bundle(str(settings.output))
+    job = _job(settings)
+    if bundle.facts.get("training", {}).get("fingerprint") != job.fingerprint():
+        return None
+    return TrainResult(
+        output=settings.output,
+        labels=bundle.labels,
+        rows=len(job.data.train),
+        metrics=dict(bundle.facts["metrics"]),
+        examples=(),
+        mismatches=(),
+        fingerprint=bundle.fingerprint,
+        seconds=time.monotonic() - started,
+        was_done=True,
+    )
+
+
+def _trained(job: _Job, site: Site, watch: Watch) -> _Trained:
+    """Look at the data, search if asked to, fit, save to ``site.folder / _BUNDLE`` and examine what was saved."""
+    data, plan = job.data, job.plan
+    splits = {"train": data.train, "evaluation": data.evaluation}
+    ids = Tokenizer(job.base)
+    cut = (
+        "head" if job.base.long_text == "windows" else job.base.long_text
+    )  # a text is trained on by its head
+    encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
+    hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
+    _tell_data(data, hygiene, site.tell)
+    pieces = {name: Piece(name, each.input_ids, splits[name].labels) for name, each in encodings.items()}
+    suspects = _suspects(job, pieces["train"], site, watch) if job.settings.check_labels else None
+    trials = _trials(job, pieces["train"], site, watch) if job.settings.tune else ()
+    if trials:
+        best = best_trial(trials)
+        plan = dataclasses.replace(
+            plan, pooling=best.pooling, learning_rate=best.learning_rate, epochs=best.epochs
+        )
+    _tell_plan(plan, job.base, site.tell)
+    pieces["evaluation"] = pieces["evaluation"].head(rows_to_watch(len(data.evaluation)))
+    rows = len(data.train) + len(pieces["evaluation"].labels)
+    rows = round(plan.epochs * len(data.train)) if plan.is_whole else rows
+    with watch.over(rows + len(data.evaluation), site) as watched:
+        fitted = fit_pieces(job.base, data.labels, plan, (pieces["train"], pieces["evaluation"]), watched)
+        remove_tree(site.folder / _BUNDLE)
+        save_classifier(fitted.model, load_tokenizer(job.base), job.base, site.folder / _BUNDLE)
+        chosen = rows_that_chose(len(data.evaluation), plan.chooses)
+        saved = open_saved(site.folder / _BUNDLE, job.base)
+        examination = examine(saved, data.evaluation, chosen, watched)
+    return _Trained(plan, fitted, examination, hygiene, suspects, tuple(trials))
+
+
+def _suspects(job: _Job, train: Piece, site: Site, watch: Watch) -> dict[str, Any] | None:
+    """Likely wrong labels among the training rows; tells them."""
+    pooling = pooling_of_states(job.base, job.settings)
+    plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
+    with watch.over(len(train.labels), site) as watched:
+        states = piece_states(job.base, job.data.labels, plan, train, watched)
+    if states is None:
+        raise UsageError("--check-labels needs an encoder whose head looks at one token, as BERT's does.")
+    suspects = suspects_of(states, job.data.train, job.data.labels, plan.seed)
+    if suspects is None:
+        site.tell("check-labels: a label has one training row only, so that nothing can be cross-validated")
+        return None
+    site.tell(
+        f"check-labels: {suspects['flagged']} of {suspects['labelled']} training labels are likely wrong (cross-validated "
+        f"accuracy {suspects['accuracy']:.4f} on the frozen base); all training rows are used all the same"
+    )
+    for row in suspects["rows"][:_TOLD_SUSPECTS]:
+        site.tell(
+            f"check-labels: {printable(row['at'])}: given {printable(row['given'])}, looks like "
+            f"{printable(row['predicted'])}"
+        )
+    return suspects
+
+
+def _trials(job: _Job, train: Piece, site: Site, watch: Watch) -> list[Trial]:
+    """Search for settings on a part of the training rows."""
+    most = MOST_ROWS[job.plan.recipe]
+    if len(train.labels) > most:
+        rows = stratified(train.labels, most / len(train.labels), job.plan.seed)
+        train = train.select(rows, "tune")
+    held_out = stratified(train.labels, HELD_OUT_SHARE, job.plan.seed)
+    kept = sorted(set(range(len(train.labels))) - set(held_out))
+    if not held_out:
+        raise DataError("--tune needs two training rows or more of a label.")
+    folder = site.folder / "tune"
+    make_folder(folder)
+
+    def attempt(number: int, plan: Hyperparameters) -> dict[str, float]:
+        quiet = dataclasses.replace(site, tell=lambda _: None)
+        with watch.over(len(train.labels), quiet) as watched:
+            own = folder / str(number)
+            make_folder(own)
+            halves = train.taken_at(kept), train.taken_at(held_out)
+            fitted = fit_pieces(job.base, job.data.labels, plan, halves, watched, own)
+            remove_tree(own)
+            return fitted.curve[-1]
+
+    plans = candidates(job.plan, job.settings, poolings_to_try(job.base, job.settings))
+    site.tell(f"tune: {len(plans)} settings on {len(kept)} training rows, judged on {len(held_out)} others")
+    trials = search(plans, attempt, folder, site.tell)
+    best = best_trial(trials)
+    site.tell(
+        f"tune: best is pooling {best.pooling}, learning rate {best.learning_rate:g}, {best.epochs:g} epochs"
+    )
+    return trials
 
 
 def _silence() -> None:
@@ -120,70 +308,71 @@ def _silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _tell_data(data: TrainingData, plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
+def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> None:
     for split, reasons in data.left_out.items():
         for reason, count in reasons.items():
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
     tell(
         f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); labels "
-        f"{printable(', '.join(data.labels))}; recipe {plan.recipe}, pooling {plan.pooling}: {plan.epochs:g} epochs "
-        f"at {plan.learning_rate:g}, batches of {plan.batch_size}, texts cut at {base.max_length} tokens"
+        f"{_counted(data)}"
+    )
+    for line in hygiene_lines(hygiene, {"train": len(data.train), "evaluation": len(data.evaluation)}):
+        tell(line)
+
+
+def _counted(data: TrainingData) -> str:
+    """Labels with their training rows."""
+    counts = [f"{name} {data.train.labels.count(index)}" for index, name in enumerate(data.labels)]
+    more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
+    return printable(", ".join(counts[:_TOLD_LABELS])) + more
+
+
+def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
+    tell(
+        f"recipe {plan.recipe}, pooling {plan.pooling}: {plan.epochs:g} epochs at {plan.learning_rate:g}, batches of "
+        f"{plan.batch_size * plan.gradient_accumulation}, texts cut at {base.max_length} tokens"
     )
 
 
-def _fit(
-    data: TrainingData,
-    base: Bundle,
-    plan: Hyperparameters,
-    where: tuple[Path, str],
-    watch: tuple[Progress, Tell],
-) -> Fitted:
-    from transformers import set_seed
-
-    ids = Tokenizer(base)
-    chosen = rows_to_choose(len(data.evaluation))
-    choosing = Split(data.evaluation.texts[:chosen], data.evaluation.labels[:chosen])
-    splits = encode(data.train, ids, base.long_text), encode(choosing, ids, base.long_text)
-    set_seed(plan.seed)  # before the new head gets its random weights
-    model = load_classifier(base, data.labels, plan, where[1])
-    return fit(model, load_tokenizer(base), splits, plan, where, watch)
-
-
-def _facts(
-    settings: TrainSettings,
-    plan: Hyperparameters,
-    data: TrainingData,
-    base: Bundle,
-    fitted: Fitted,
-    examination: Examination,
-) -> dict[str, Any]:
+def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     """What ``batchscore.json`` holds."""
+    settings, base, examination = job.settings, job.base, trained.examination
     name = BUILTIN_HUB_ID if settings.base_model == BUILTIN else settings.base_model
+    data = {"source": settings.data, **job.data.facts(), "hygiene": trained.hygiene}
+    if settings.check_labels:
+        data["suspects"] = trained.suspects
     return {
-        "labels": list(data.labels),
+        "labels": list(job.data.labels),
         "max_length": base.max_length,
         "temperature": examination.temperature,
         "long_text": base.long_text,
         "canaries": examination.canaries,
-        "calibration": _calibration(data, examination.canaries["texts"]),
+        "calibration": _calibration(job.data, examination.canaries["texts"]),
         "training": {
-            "data": {"source": settings.data, **data.facts()},
+            "fingerprint": job.fingerprint(),
+            "data": data,
             "settings": {
-                **plan.to_json(),
+                **trained.plan.to_json(),
                 "limit": settings.limit,
                 "label_names": dict(settings.label_names),
+                "group_column": settings.group_column,
             },
             "base_model": {"name": name, "revision": settings.revision, "fingerprint": base.fingerprint},
-            "precision": fitted.precision,
-            "best_epoch": fitted.best_epoch,
-            "curve": list(fitted.curve),
-            "versions": {
-                "batchscore": __version__,
-                "python": platform.python_version(),
-                **{package: importlib.metadata.version(package) for package in _PACKAGES},
-            },
+            "precision": trained.fitted.precision,
+            "best_epoch": trained.fitted.best_epoch,
+            "curve": list(trained.fitted.curve),
+            "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
+            "versions": _versions(),
         },
         "metrics": examination.metrics,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "batchscore": __version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
     }
 
 

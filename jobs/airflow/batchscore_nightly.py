@@ -9,7 +9,9 @@ How a night ends, by the exit code of ``batchscore score``:
 - 0: success; the JSON summary is the XCom, and the asset ``batchscore_scored`` carries counts and accuracy as extra
 - 99: skipped, there was no row
 - 75 (held by another run), 74 (disk or network), 1 (a fault), a kill: tried again, later each time, going on where it was
-- 65 (bad data), 78 (model or settings), 3 (a quality gate), 2, 66 and 73: failed at once, with batchscore's own words
+- 65 (bad data), 78 (model or settings), 2, 66 and 73: failed at once, with batchscore's own words
+- 3 (a quality gate): all was scored and written, so ``score`` is a success and the report is renewed; the task ``gates`` fails,
+  and the night with it
 - no file within six hours: the sensor fails
 
 Whoever writes the file renames it into place when it is whole: the sensor looks for the name alone.
@@ -36,9 +38,13 @@ RUNS = os.environ.get("BATCHSCORE_NIGHTLY_RUNS", "/srv/scored")
 DAY = "{{ (dag_run.logical_date or dag_run.run_after) | ds }}"
 FILE = "{{ params.input | replace('{day}', (dag_run.logical_date or dag_run.run_after) | ds) }}"
 SCORED = Asset("batchscore_scored")
+REPORTED = "{{ (triggering_asset_events.values() | first | last).extra.runs if triggering_asset_events else params.runs }}"
+GATE_FAILED = 3
 RETRIES = {
     "retries": 6,
-    "retry_delay": datetime.timedelta(minutes=1),
+    "retry_delay": datetime.timedelta(
+        seconds=float(os.environ.get("BATCHSCORE_NIGHTLY_RETRY_SECONDS", "60"))
+    ),
     "retry_exponential_backoff": True,
     "max_retry_delay": datetime.timedelta(hours=1),
 }
@@ -50,7 +56,7 @@ def summary_of(last_line: str) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads(last_line)
     except ValueError:
         raise AirflowFailException(f"batchscore ended without a summary: {last_line[:500]}") from None
-    if code := summary["exit_code"]:
+    if (code := summary["exit_code"]) not in {0, GATE_FAILED}:
         raise AirflowFailException(f"batchscore: exit code {code}: {summary['error']}")
     return summary
 
@@ -58,7 +64,8 @@ def summary_of(last_line: str) -> dict[str, Any]:
 def note_scored(context: Any, result: Any) -> None:
     """Hang what was scored on the asset's event."""
     kept = ("output", "rows", "rejects", "counts", "accuracy", "mismatches", "gates", "seconds")
-    context["outlet_events"][SCORED].extra = {name: result[name] for name in kept if name in result}
+    extra = {name: result[name] for name in kept if name in result}
+    context["outlet_events"][SCORED].extra = {**extra, "runs": context["params"]["runs"]}
 
 
 def once(command: str) -> str:
@@ -83,14 +90,13 @@ def once(command: str) -> str:
     },
 )
 def nightly() -> None:
-    """Wait for the file, score it."""
+    """Wait for the file, score it, hold it against the gates."""
     wait = FileSensor(
         task_id="wait_for_file",
         filepath=FILE,
         deferrable=True,
         poke_interval=60,
-        timeout=6 * 3600,
-        retries=0,
+        timeout=6 * 3600,  # is final; what is tried again is a failure of Airflow's own
     )
 
     @task.bash(
@@ -110,7 +116,14 @@ def nightly() -> None:
             f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --skip-empty --json $OPTIONS'
         )
 
-    wait >> score()
+    @task(retries=0)
+    def gates(summary: dict[str, Any]) -> None:
+        if summary["exit_code"] == GATE_FAILED:
+            raise AirflowFailException(summary["error"])
+
+    scored = score()
+    wait >> scored
+    gates(scored)
 
 
 @dag(
@@ -124,9 +137,12 @@ def nightly() -> None:
     params={"runs": Param(RUNS, type="string", description="Folder of the run folders.")},
 )
 def report() -> None:
-    """Renew the page over all nights; a day that is missing or went wrong stands out there."""
+    """Renew the page over all nights; a day that is missing or went wrong stands out there.
 
-    @task.bash(output_processor=summary_of, append_env=True, env={"RUNS": "{{ params.runs }}"})
+    The folder is that of the night that brought this about, wherever its params led; of the params, if somebody did by hand.
+    """
+
+    @task.bash(output_processor=summary_of, append_env=True, env={"RUNS": REPORTED})
     def trend() -> str:
         return once(f'"{BATCHSCORE}" report "$RUNS" --json')
 

@@ -1,0 +1,101 @@
+"""Hugging Face ``Trainer`` with what a resumed training needs to end where an uninterrupted one does.
+
+The order of rows and what dropout draws are functions of seed, epoch and step; checkpoints are whole before they get
+their name. The loss is ours too: labels may be weighted, and batches that are accumulated count by their rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+from batchscore.training.checkpoints import keep
+from batchscore.training.sampling import draw_seed, epoch_order, grouped_by_length
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.training.settings import Hyperparameters
+
+
+class SteadyTrainer(Trainer):
+    """``Trainer`` by a plan; ``weights`` are those of the labels in the loss."""
+
+    def __init__(self, plan: Hyperparameters, weights: Sequence[float] | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.plan = plan
+        self.losses: dict[str, list[float]] = {}
+        """Sum of losses and rows of each epoch."""
+        self.lengths = np.array(options["train_dataset"]["length"])
+        self.model_accepts_loss_kwargs = True  # so that compute_loss hears of all rows of a step
+        self._weights = torch.tensor(weights, device=self.args.device) if weights else None
+        self._drawn = (-1, 0)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to."""
+        batches = math.ceil(len(self.lengths) / self.args.train_batch_size)
+        return int(self.state.global_step // math.ceil(batches / self.plan.gradient_accumulation))
+
+    def order(self) -> NDArray[np.int64]:
+        """The rows of this epoch."""
+        if self.plan.is_whole:
+            return grouped_by_length(self.lengths, self.args.train_batch_size, self.plan.seed, self.epoch)
+        return epoch_order(len(self.lengths), self.plan.seed, self.epoch)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:  # noqa: ARG002 - there is one
+        return _Order(self)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """One batch, drawn from the step's own seed."""
+        step = self.state.global_step
+        self._drawn = step, self._drawn[1] + 1 if self._drawn[0] == step else 0
+        torch.manual_seed(draw_seed(self.plan.seed, step * self.plan.gradient_accumulation + self._drawn[1]))
+        rows = len(inputs["labels"])
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        sums = self.losses.setdefault(str(self.epoch), [0.0, 0.0])
+        sums[0] += loss.item() * float(num_items_in_batch)
+        sums[1] += rows
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross entropy, a mean over the rows of the step; weights of labels scale their rows and not the mean."""
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        weights = self._weights if model.training else None
+        total = torch.nn.functional.cross_entropy(
+            outputs.logits.float(), labels, weight=weights, reduction="sum"
+        )
+        loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        keep(Path(str(self.args.output_dir)), self.state, self.losses)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to save: draws are a function of the step."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load."""
+
+
+class _Order(torch.utils.data.Sampler[int]):
+    """The rows of the epoch that the trainer is in."""
+
+    def __init__(self, trainer: SteadyTrainer) -> None:
+        self._trainer = trainer
+
+    def __len__(self) -> int:
+        return len(self._trainer.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return (int(row) for row in self._trainer.order())

@@ -1,0 +1,75 @@
+"""Training labels that are likely wrong, by a model that did not see them: cross-validated on the frozen base's states.
+
+Logistic regression (scikit-learn) gives each row a probability from the folds that it is not in; confident learning
+(:class:`~batchscore.evaluation.LabelIssues`, cleanlab) makes a verdict of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.evaluation import LabelIssues
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from batchscore.training.data import Split
+
+_FOLDS = 5
+_LISTED = 200
+
+
+def suspects_of(
+    states: NDArray[np.float32], split: Split, names: Sequence[str], seed: int
+) -> dict[str, Any] | None:
+    """Rows of the split whose label is likely wrong, as JSON values; likeliest first, 200 at the most.
+
+    ``states`` ``[n, H]``. ``None`` where a label has one row only, so that no fold could be left out.
+    """
+    labels = np.array(split.labels)
+    folds = min(_FOLDS, int(np.bincount(labels, minlength=len(names)).min()))
+    if folds < 2:
+        return None
+    probabilities = _out_of_fold(states, labels, folds, seed)
+    issues = LabelIssues(len(names))
+    issues.update_thresholds(labels, probabilities)
+    quality = issues.quality(labels, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    flagged = np.flatnonzero((predicted != labels) & issues.is_label_issue(quality))
+    order = flagged[np.lexsort((flagged, quality[flagged]))]
+    return {
+        "folds": folds,
+        **issues.summary(),
+        "rows": [
+            {
+                "at": split.places[row] if split.places else str(row),
+                "given": names[labels[row]],
+                "predicted": names[predicted[row]],
+                "label_quality": round(float(quality[row]), 6),
+            }
+            for row in order[:_LISTED].tolist()
+        ],
+    }
+
+
+def _out_of_fold(
+    states: NDArray[np.float32], labels: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.float32]:
+    """Probabilities ``[n, C]`` float32 of each row by the folds that it is not in."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # As many columns as rows, or more, want a strong penalty: one row counts as much as it would among a thousand.
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probabilities = cross_val_predict(model, states, labels, cv=cut, method="predict_proba")
+    return np.asarray(probabilities, dtype=np.float32)

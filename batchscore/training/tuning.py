@@ -1,0 +1,82 @@
+"""A small search for settings, on a part of the training rows that the trials do not train on.
+
+Every trial trains to its last epoch and is judged there, on the rows held out; the evaluation rows have no say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore.storage import read_checked, write_checked
+
+if TYPE_CHECKING:
+    from batchscore.training.settings import Hyperparameters, TrainSettings
+    from batchscore.training.site import Tell
+
+HELD_OUT_SHARE = 0.2
+MOST_ROWS = {"head": 5000, "full": 1000}
+"""Training rows that a search looks at."""
+_RATES = {"head": (5e-4, 2e-3, 8e-3), "full": (2e-5, 5e-5, 1e-4)}
+_EPOCHS = {"head": (1.0, 5.0, 20.0), "full": (2.0, 4.0)}
+_KEPT = "trials.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trial:
+    """Settings that were tried, and what came of them on the rows held out."""
+
+    pooling: str
+    learning_rate: float
+    epochs: float
+    accuracy: float
+    loss: float
+
+
+def candidates(
+    plan: Hyperparameters, settings: TrainSettings, poolings: Sequence[str]
+) -> list[Hyperparameters]:
+    """What is tried: every combination of what the user left open."""
+    rates = (plan.learning_rate,) if settings.learning_rate is not None else _RATES[plan.recipe]
+    epochs = (plan.epochs,) if settings.epochs is not None else _EPOCHS[plan.recipe]
+    return [
+        dataclasses.replace(plan, pooling=pooling, learning_rate=rate, epochs=count, early_stopping=None)
+        for pooling, rate, count in itertools.product(poolings, rates, epochs)
+    ]
+
+
+def search(
+    plans: Sequence[Hyperparameters],
+    attempt: Callable[[int, Hyperparameters], dict[str, float]],
+    folder: Path,
+    tell: Tell,
+) -> list[Trial]:
+    """Try every plan; ``attempt`` gives the last entry of its curve. Trials kept in ``folder`` are not made again."""
+    kept: list[dict[str, Any]] = read_checked(folder / _KEPT) or []
+    trials = [Trial(**each) for each in kept]
+    tell(_HEADER)
+    for trial in trials:
+        tell(_row(trial))
+    for number, plan in enumerate(plans[len(trials) :], start=len(trials)):
+        last = attempt(number, plan)
+        trials.append(
+            Trial(plan.pooling, plan.learning_rate, plan.epochs, last["eval_accuracy"], last["eval_loss"])
+        )
+        tell(_row(trials[-1]))
+        write_checked(folder / _KEPT, [dataclasses.asdict(trial) for trial in trials])
+    return trials
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The most accurate; of equals the one of lowest loss, then the first."""
+    return min(trials, key=lambda trial: (-trial.accuracy, trial.loss))
+
+
+_HEADER = "tune: pooling  learning rate  epochs  accuracy  loss"
+
+
+def _row(trial: Trial) -> str:
+    return f"tune: {trial.pooling:7}  {trial.learning_rate:13g}  {trial.epochs:6g}  {trial.accuracy:8.4f}  {trial.loss:.4f}"
