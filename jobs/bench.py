@@ -1,10 +1,13 @@
 """Score the same reviews with the same model in every way at hand, in turns, and say which is fastest.
 
     python jobs/bench.py --model BUNDLE                    # minutes: 60 of the sample reviews, two rounds
-    python jobs/bench.py --model BUNDLE --data reviews.parquet --rows 2000 --rounds 3
+    python jobs/bench.py --model BUNDLE --data reviews.parquet --rows 2000 --baseline-rows 100 --rounds 3
 
 Each contender runs once a round, so that whatever else the machine does slows all of them; figures are medians over the
-rounds. Batchscore is timed as a whole process, from its start to its last file; of the others only the scoring counts,
+rounds, ratios the medians of each round's. Rates are per row and per token, so slow contenders need not score all rows:
+they get some (``--baseline-rows``; the origin's loop half of these), taken evenly from the shortest to the longest, so
+that they are as long on average. Batchscore in float32, which answers are held against, runs in the first round alone.
+Batchscore is timed as a whole process, from its start to its last file; of the others only the scoring counts,
 with the model loaded, in a process of its own, and the texts in memory. Every contender tokenises inside its time and cuts at the model's longest
 input. A contender whose package is not installed is left out with a word.
 """
@@ -28,7 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,13 +54,22 @@ class Contender:
     prepare: Callable[[Bundle, list[str]], Scores] | None
     package: str = "torch"
     options: tuple[str, ...] = ()
+    share: float = 1.0
+    """Of ``--baseline-rows``; 0 is all rows."""
+    rounds: int | None = None
+    """The first rounds in which it takes part; None is all."""
+    is_default: bool = True
 
 
 @dataclasses.dataclass(slots=True)
 class Measured:
     """What a contender took and gave."""
 
+    rows: NDArray[np.int64]
+    """Which of the reviews it scored."""
     seconds: list[float] = dataclasses.field(default_factory=list)
+    over_forward: list[float] = dataclasses.field(default_factory=list)
+    """Seconds of the whole command for each second of its forward passes."""
     peak_mb: float = math.nan
     probabilities: NDArray[np.float32] | None = None
     note: str = ""
@@ -200,7 +212,13 @@ def ray_data(bundle: Bundle, _: list[str]) -> Scores:
     """Ray Data's ``map_batches`` with a class that holds the model, batches of 32."""
     import ray
 
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
+    )
+    ray.cloudpickle.register_pickle_by_value(
+        sys.modules[_batch.__module__]
+    )  # its workers do not have this module
     path, width = str(bundle.path), bundle.max_length
     temperature = bundle.temperature
 
@@ -223,20 +241,33 @@ def ray_data(bundle: Bundle, _: list[str]) -> Scores:
 
 
 CONTENDERS = [
-    Contender("origin", origin),
+    Contender("origin", origin, share=0.5),
     Contender("pipeline-fp32", pipeline("float32")),
     Contender("pipeline-bf16", pipeline("bfloat16")),
     Contender("sorted", sorted_batches),
     Contender("openvino", openvino, "openvino"),
     Contender("ray", ray_data, "ray"),
-    Contender("batchscore", None),
-    Contender("batchscore-fp32", None, options=("--precision", "fp32")),
-    Contender("batchscore-int8", None, "openvino", options=("--precision", "int8")),
+    Contender("batchscore", None, share=0),
+    Contender("batchscore-fp32", None, options=("--precision", "fp32"), share=0, rounds=1),
+    Contender("batchscore-int8", None, "openvino", options=("--precision", "int8"), share=0),
+    Contender("batchscore-1-worker", None, options=("--workers", "1"), share=0, is_default=False),
+    Contender("batchscore-compiled", None, options=("--compile", "on"), share=0, is_default=False),
+    Contender("batchscore-ray", None, "ray", options=("--engine", "ray"), share=0, is_default=False),
 ]
 
 
-def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> tuple[NDArray[np.float32], float, float]:
-    """Probabilities, seconds and peak memory (MB) of the whole command."""
+class Found(NamedTuple):
+    """One round of one contender."""
+
+    probabilities: NDArray[np.float32]
+    seconds: float
+    peak_mb: float
+    forward_seconds: float = math.nan
+    """Of a command's forward passes, with all workers at it."""
+
+
+def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> Found:
+    """Run the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = ["score", str(texts), "--model", str(bundle.path), "--output", str(run), "-q", *options]
@@ -252,8 +283,10 @@ def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> tuple[NDArr
                 said.strip().splitlines()[-1] if said.strip() else f"exit {process.returncode}"
             )
         table = pd.read_parquet(run / "predictions" / texts.name)
+        work = json.loads((run / "run.json").read_bytes())["work"]
     columns = [f"prob_{label}" for label in bundle.labels]
-    return table[columns].to_numpy(dtype=np.float32), seconds, peak[0]
+    forward = work["forward_seconds"] / work["workers"]
+    return Found(table[columns].to_numpy(dtype=np.float32), seconds, peak[0], forward)
 
 
 @contextlib.contextmanager
@@ -291,13 +324,13 @@ class Child:
         theirs.close()
         self._answer()
 
-    def scores(self) -> tuple[NDArray[np.float32], float, float]:
-        """Probabilities, seconds and peak memory (MB) of one round."""
+    def scores(self) -> Found:
+        """One round."""
         assert self._process.pid is not None  # noqa: S101
         with _peak_of(self._process.pid) as peak:
             self._pipe.send("go")
             probabilities, seconds = self._answer()
-        return probabilities, seconds, peak[0]
+        return Found(probabilities, seconds, peak[0])
 
     def end(self) -> None:
         """Let it go."""
@@ -338,13 +371,22 @@ class Work:
     bundle: Bundle
     texts: list[str]
     path: Path
-    tokens: int
-    """Over all texts, none counted beyond the longest input."""
+    lengths: NDArray[np.int64]
+    """Tokens of each text, none counted beyond the longest input."""
+    baseline_rows: int
+
+    def rows(self, contender: Contender) -> NDArray[np.int64]:
+        """What a contender scores: all rows, or some that are as long on average."""
+        wanted = max(1, round(self.baseline_rows * contender.share)) if contender.share else len(self.texts)
+        if wanted >= len(self.texts):
+            return np.arange(len(self.texts))
+        places = (np.arange(wanted) + 0.5) * len(self.texts) / wanted
+        return np.sort(np.argsort(self.lengths, kind="stable")[places.astype(np.int64)])
 
 
 def measure(contenders: Sequence[Contender], work: Work, rounds: int) -> dict[str, Measured]:
     """Every contender once a round; the one that fails is out, with its reason."""
-    results = {contender.name: Measured() for contender in contenders}
+    results = {contender.name: Measured(work.rows(contender)) for contender in contenders}
     children: dict[str, Child] = {}
     try:
         for turn in range(rounds):
@@ -352,7 +394,7 @@ def measure(contenders: Sequence[Contender], work: Work, rounds: int) -> dict[st
                 result = results[contender.name]
                 if importlib.util.find_spec(contender.package) is None:
                     result.note = f"left out: {contender.package} is not installed"
-                if result.note:
+                if result.note or (contender.rounds is not None and turn >= contender.rounds):
                     continue
                 print(f"round {turn + 1} of {rounds}: {contender.name}", file=sys.stderr, flush=True)
                 try:
@@ -370,10 +412,12 @@ def _once(contender: Contender, children: dict[str, Child], work: Work, into: Me
         found = _command(contender.options, work.bundle, work.path)
     else:
         if contender.name not in children:
-            children[contender.name] = Child(contender, work.bundle, work.texts)
+            texts = [work.texts[row] for row in into.rows]
+            children[contender.name] = Child(contender, work.bundle, texts)
         found = children[contender.name].scores()
-    into.probabilities, seconds, into.peak_mb = found
-    into.seconds.append(seconds)
+    into.probabilities, into.peak_mb = found.probabilities, found.peak_mb
+    into.seconds.append(found.seconds)
+    into.over_forward.append(found.seconds / found.forward_seconds)
 
 
 def product_rates(seconds: float = 1.0) -> dict[str, float]:
@@ -407,47 +451,80 @@ def flops_per_token(bundle: Bundle) -> float:
 def summary(results: dict[str, Measured], work: Work, rates: dict[str, float]) -> list[dict[str, Any]]:
     """A row for each contender; differences are against our own float32, or the first contender that is one."""
     reference = next(
-        results[name].probabilities
+        results[name]
         for name in ("batchscore-fp32", "sorted", "pipeline-fp32", "origin", *results)
         if name in results and results[name].probabilities is not None
     )
-    assert reference is not None  # noqa: S101
-    per_token, rows = flops_per_token(work.bundle), []
+    per_token = flops_per_token(work.bundle)
+    rows: list[dict[str, Any]] = []
     for name, result in results.items():
-        row: dict[str, Any] = {"contender": name, "note": result.note}
-        if result.seconds and not result.note and result.probabilities is not None:
-            seconds = statistics.median(result.seconds)
-            row |= {
+        if not result.seconds or result.note:
+            rows.append({"contender": name, "note": result.note})
+            continue
+        seconds = statistics.median(result.seconds)
+        tokens_per_second = float(work.lengths[result.rows].sum()) / seconds
+        flops = tokens_per_second * per_token / 1e9
+        over_forward = statistics.median(result.over_forward)
+        rows.append(
+            {
+                "contender": name,
+                "note": "",
+                "rows": len(result.rows),
                 "seconds": seconds,
                 "all_seconds": result.seconds,
-                "rows_per_second": len(work.texts) / seconds,
-                "tokens_per_second": work.tokens / seconds,
-                "share_of_fp32_products": work.tokens * per_token / seconds / 1e9 / rates["float32"],
-                "share_of_bf16_products": work.tokens * per_token / seconds / 1e9 / rates["bfloat16"],
+                "rows_per_second": len(result.rows) / seconds,
+                "tokens_per_second": tokens_per_second,
+                "batchscore_ratio": _ratio(results.get("batchscore"), result),
+                "share_of_fp32_products": flops / rates["float32"],
+                "share_of_bf16_products": flops / rates["bfloat16"],
+                "command_over_forward": None if math.isnan(over_forward) else over_forward,
                 "peak_mb": result.peak_mb,
-                "largest_difference": float(np.abs(result.probabilities - reference).max()),
-                "labels_changed": int((result.probabilities.argmax(1) != reference.argmax(1)).sum()),
+                **_differences(result, reference),
             }
-        rows.append(row)
+        )
     return rows
+
+
+def _ratio(ours: Measured | None, other: Measured) -> float | None:
+    """The median over the rounds of how many times as many rows a second ours scored in the same round."""
+    if ours is None or not ours.seconds:
+        return None
+    rows = len(ours.rows) / len(other.rows)
+    ratios = [rows * theirs / mine for mine, theirs in zip(ours.seconds, other.seconds, strict=False)]
+    return statistics.median(ratios)
+
+
+def _differences(result: Measured, reference: Measured) -> dict[str, Any]:
+    """Over the rows that both scored."""
+    _, mine, theirs = np.intersect1d(result.rows, reference.rows, return_indices=True)
+    if result.probabilities is None or reference.probabilities is None or not len(mine):
+        return {"largest_difference": math.nan, "labels_changed": 0, "compared": 0}
+    found, expected = result.probabilities[mine], reference.probabilities[theirs]
+    changed = int((found.argmax(1) != expected.argmax(1)).sum())
+    return {
+        "largest_difference": float(np.abs(found - expected).max()),
+        "labels_changed": changed,
+        "compared": len(mine),
+    }
 
 
 def show(rows: Sequence[dict[str, Any]]) -> str:
     """The table, as Markdown."""
-    lines = [
-        "| contender | rows/s | tokens/s | share of float32 / bfloat16 products | peak MB | largest difference | labels changed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    head = "contender|rows|rows/s|tokens/s|ours / this|share of fp32 / bf16 products|whole / forward|MB"
+    names = [*head.split("|"), "largest difference", "labels changed"]
+    lines = [f"| {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) - 1)}"]
     for row in rows:
-        if row["note"] or "seconds" not in row:
-            lines.append(f"| {row['contender']} | {row['note']} | | | | | |")
-        else:
-            lines.append(
-                f"| {row['contender']} | {row['rows_per_second']:.1f} | {row['tokens_per_second']:.0f} | "
-                f"{row['share_of_fp32_products']:.0%} / "
-                f"{row['share_of_bf16_products']:.0%} | {row['peak_mb']:.0f} | {row['largest_difference']:.1e} | "
-                f"{row['labels_changed']} |"
-            )
+        if "seconds" not in row:
+            lines.append(f"| {row['contender']} | {row['note']} | | | | | | | | |")
+            continue
+        ratio, over = row["batchscore_ratio"], row["command_over_forward"]
+        lines.append(
+            f"| {row['contender']} | {row['rows']} | {row['rows_per_second']:.1f} | {row['tokens_per_second']:.0f} | "
+            f"{'' if ratio is None else f'{ratio:.2f}'} | "
+            f"{row['share_of_fp32_products']:.0%} / {row['share_of_bf16_products']:.0%} | "
+            f"{'' if over is None else f'{over:.2f}'} | {row['peak_mb']:.0f} | {row['largest_difference']:.1e} | "
+            f"{row['labels_changed']} of {row['compared']} |"
+        )
     return "\n".join(lines)
 
 
@@ -478,9 +555,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Parquet or CSV with reviews (default: the sample reviews)")
     parser.add_argument("--text-column", default="text")
     parser.add_argument("--rows", type=int, default=60)
+    parser.add_argument("--baseline-rows", type=int, default=100, help="of them, for what is not ours")
     parser.add_argument("--rounds", type=int, default=2)
     names = [contender.name for contender in CONTENDERS]
-    parser.add_argument("--contenders", default=",".join(names), help=f"of: {', '.join(names)}")
+    usual = ",".join(contender.name for contender in CONTENDERS if contender.is_default)
+    parser.add_argument("--contenders", default=usual, help=f"of: {', '.join(names)} (default: {usual})")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="the figures as JSON")
     given = parser.parse_args()
     chosen = given.contenders.split(",")
@@ -490,12 +569,13 @@ def main() -> None:
     texts = _texts(given.data, given.text_column, given.rows)
     from batchscore.tokenization import Tokenizer
 
-    tokens = sum(min(len(ids), bundle.max_length) for ids in Tokenizer(bundle).token_ids(texts))
+    lengths = np.array([min(len(ids), bundle.max_length) for ids in Tokenizer(bundle).token_ids(texts)])
+    tokens = int(lengths.sum())
     rates = product_rates()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reviews.parquet"
         pd.DataFrame({"text": texts}).to_parquet(path, index=False)
-        work = Work(bundle, texts, path, tokens)
+        work = Work(bundle, texts, path, lengths, given.baseline_rows)
         results = measure([each for each in CONTENDERS if each.name in chosen], work, given.rounds)
     rows = summary(results, work, rates)
     facts = {
