@@ -7,6 +7,7 @@ no probability by more than the tolerance. A folder without canaries keeps float
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
-COMPILED_FROM = 50_000
+_COMPILED_FROM = 50_000
 """Rows of a run that repay half a minute of compiling several times where compiling pays at all."""
 _WORKERS_OF_A_GPU = 2
 """One waits for its results while the other's micro-batch is computed."""
@@ -74,6 +75,12 @@ class KeptModels(Models):
         self._loaded = key, loaded
         _LOG.info("model loaded: %s", bundle.path)
         return loaded[0], dict(loaded[1])
+
+
+def wanted_for(rows: int, wanted: ComputeSettings) -> ComputeSettings:
+    """What to load for a run of so many rows: a short one is not compiled unless that was asked for."""
+    is_short = wanted.compile == "auto" and rows < _COMPILED_FROM
+    return dataclasses.replace(wanted, compile="off") if is_short else wanted
 
 
 def _identities(folder: Path) -> list[tuple[str, int, int, int]]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchscore import __version__
 from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle
-from batchscore.config import ComputeSettings, ScoreSettings, fingerprint
+from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES, refuse_unusable
 from batchscore.errors import (
     BatchscoreError,
@@ -40,7 +40,7 @@ from batchscore.evaluation import Gate, parse_gates
 from batchscore.finishing import REJECTS, Finish, Staging, prediction_names
 from batchscore.importing import imports_ahead
 from batchscore.inputs import FoundFile, find_files
-from batchscore.loading import COMPILED_FROM, Models, needs_torch
+from batchscore.loading import Models, needs_torch, wanted_for
 from batchscore.parts import stage_part
 from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
 from batchscore.records import Part, Predictions, Rows
@@ -356,7 +356,8 @@ class _Run:
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             long_text = self._settings.long_text or self._bundle.long_text
-            model, compute = self._models.load(self._bundle, self._wanted(plan), long_text, compute)
+            wanted = wanted_for(plan.rows, self._settings.compute)
+            model, compute = self._models.load(self._bundle, wanted, long_text, compute)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
@@ -368,12 +369,6 @@ class _Run:
             return compute
         finally:
             journal.close()
-
-    def _wanted(self, plan: Plan) -> ComputeSettings:
-        """The compute settings; a short run is not compiled unless that was asked for."""
-        wanted = self._settings.compute
-        is_short = wanted.compile == "auto" and plan.rows < COMPILED_FROM
-        return dataclasses.replace(wanted, compile="off") if is_short else wanted
 
     def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
         """What a run that begins computes with: its own first rows may tell the best token budget."""

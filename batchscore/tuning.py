@@ -17,6 +17,7 @@ result behind: the next start is a run from the beginning, with a ladder of its 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -25,11 +26,13 @@ import numpy as np
 
 from batchscore import batching
 from batchscore.backends import OutOfDeviceMemoryError
+from batchscore.errors import printable
 from batchscore.scoring import Model, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_LOG = logging.getLogger(__name__)
 LADDER = tuple(2**power for power in range(13, 21))
 """Padded tokens in a micro-batch."""
 REPAID_BY = 20_000
@@ -48,7 +51,8 @@ def tuned_budget(
 ) -> int:
     """The smallest budget of the ladder that fits the device and is as fast as any on these texts, one part of a run.
 
-    It is the model's own where the texts are too few for the second rung, and the lowest where none fits.
+    It is the model's own where the texts are too few for the second rung or the model fails on one, and the lowest
+    where none fits.
     """
     sequences = prepare(texts, model).encodings.input_ids
     held = sum(batching.padded_length(len(ids), model.tokenizer.max_length) for ids in sequences)
@@ -61,6 +65,9 @@ def tuned_budget(
         except OutOfDeviceMemoryError:
             model.backend.release()
             return _smallest_of_the_fastest(rates) if rates else LADDER[0]
+        except Exception as error:  # noqa: BLE001 - a row that cannot be scored is met again, and alone, in its part
+            _LOG.info("no token budget was looked for: %s", printable(error))
+            return model.max_batch_tokens
         if budget // 4 in rates and max(rates.values()) < rates[budget // 4] * _AS_FAST:
             break  # two rungs brought nothing
     return _smallest_of_the_fastest(rates) if len(rates) > 1 else model.max_batch_tokens

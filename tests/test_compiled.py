@@ -84,11 +84,11 @@ def test_a_resumed_run_is_compiled_if_its_first_start_was(
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     read = ReadSettings(part_rows=20)
     settings = ScoreSettings((str(tmp_path / "in.parquet"),), str(tiny_bundle), tmp_path / "run", read=read)
-    monkeypatch.setattr("batchscore.runs.COMPILED_FROM", 60)
+    monkeypatch.setattr("batchscore.loading._COMPILED_FROM", 60)
     with pytest.raises(InterruptedRunError):
         score(settings, lambda _: Stop())  # type: ignore[arg-type,return-value]
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "whole", read=read)
-    monkeypatch.setattr("batchscore.runs.COMPILED_FROM", 61)
+    monkeypatch.setattr("batchscore.loading._COMPILED_FROM", 61)
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=read)
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "short", read=read)
     kinds = {

@@ -459,11 +459,16 @@ def emptied(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> tupl
     (folder / "in/bad.parquet").write_bytes(b"PAR1 and no more")
     command = [sys.executable, "-m", "batchscore", "inbox", str(folder / "in"), "--model", str(tiny_bundle)]
     command += ["--output", str(folder / "out"), "--settle", "0", "--json", "--log-format", "json"]
-    command += ["--metrics-file", str(folder / "inbox.prom")]
+    command += ["--metrics-file", str(folder / "inbox.prom"), "-v"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 65, done.stderr
     (folder / "said").write_text(done.stderr, encoding="utf-8")
     return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_model_is_loaded_once_for_all_files(emptied: tuple[Path, dict[str, Any]]) -> None:
+    said = (emptied[0] / "said").read_text("utf-8")
+    assert said.count("model loaded") == 1
 
 
 def test_each_file_is_a_run_of_its_own(emptied: tuple[Path, dict[str, Any]]) -> None:

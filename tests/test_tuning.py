@@ -67,6 +67,18 @@ def test_few_texts_keep_the_default(bundle: Bundle) -> None:
         assert tuning.tuned_budget(model_of(bundle, gpu, budget=777), texts, lambda: gpu.now) == 777
 
 
+def test_a_row_that_the_model_fails_on_ends_the_climb_and_not_the_run(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu(1.0)
+
+    def fail(_: MicroBatch) -> NDArray[np.float32]:
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(gpu, "logits", fail)
+    assert tuning.tuned_budget(model_of(bundle, gpu, budget=777), list(MANY), lambda: gpu.now) == 777
+
+
 def test_what_is_tried_is_the_longest_rows(bundle: Bundle) -> None:
     gpu = Gpu(1.0)
     tuning.tuned_budget(model_of(bundle, gpu), list(MANY), lambda: gpu.now)
