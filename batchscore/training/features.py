@@ -37,7 +37,7 @@ _EXACT_ROWS = 4000
 """Up to so many texts in float32, whatever is faster."""
 _TOLERANCE = 1e-3
 """Of a logit, between two orders of the same additions."""
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def states_of(

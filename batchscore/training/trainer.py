@@ -186,7 +186,10 @@ def _job(settings: TrainSettings) -> _Job:
 
 
 def _precision(wanted: str) -> str:
-    return (*faster_precisions(resolve_device("auto")), "fp32")[0] if wanted == "auto" else wanted
+    """``bf16`` where that is fast; never float16, whose gradients vanish unless the loss is scaled."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if "bf16" in faster_precisions(resolve_device("auto")) else "fp32"
 
 
 def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
