@@ -149,7 +149,7 @@ def test_where_our_own_way_disagrees_transformers_is_taken(
     def wrong(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return torch.tensor([[3.0, -3.0]]).expand(len(ids), 2)
 
-    monkeypatch.setattr("batchscore.backends.encoders.load_encoder", lambda *_: wrong)
+    monkeypatch.setattr("batchscore.backends.packed.pack", lambda *_: wrong)
     _, compute = load_model(bundle, ComputeSettings(precision="fp32"), "head", {})
     assert compute["backend"] == "transformers"
     with pytest.raises(ModelError, match="canaries"):

@@ -2,8 +2,8 @@
 
 Two reasons. Importing transformers' model code takes three times as long as importing torch, which nightly runs over
 small files would mostly wait for. And a classifier looks at the first token alone: in the last layer only that token's
-query, and its way through the feed-forward part, are computed here. Of N layers that saves most of one, and the result
-is the same up to the order of additions.
+query, and its way through the feed-forward part, are computed here, and keys and values of the other tokens not at all
+(:meth:`Encoder.last_first_token`). Of N layers that saves one, and the result is the same up to the order of additions.
 
 Only what is certain is taken: a model of another architecture, with another option in its ``config.json`` or with a
 tensor more or less than expected is left to transformers.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,55 +187,71 @@ class Encoder(nn.Module):
         ]
         for layer in layers[:-1]:
             layer["query_key_value"] = _joined(*(layer.pop(part) for part in ("query", "key", "value")))
-        last = layers[-1]
-        last["key_value"] = _joined(last.pop("key"), last.pop("value"))
-        self._first_layers = nn.ModuleList(nn.ModuleDict(layer) for layer in layers[:-1])
-        self._last_layer = nn.ModuleDict(last)
+        self.first_layers = nn.ModuleList(nn.ModuleDict(layer) for layer in layers[:-1])
+        self._last_layer = nn.ModuleDict(layers[-1])
         self._pooler, self._classifier = _affine(weights, names.pooler), _affine(weights, "classifier")
-        self._heads, self._eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
-        self._activation, self._head_activation = (
-            _ACTIVATIONS[config[names.activation]],
-            names.head_activation,
-        )
+        self.heads, self.eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
+        self.activation: str = config[names.activation]
+        """Of the feed-forward part: ``gelu`` or ``relu``."""
+        self._head_activation = names.head_activation
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
-        first = self.first_token(input_ids, attention_mask)
-        logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
-        return logits
+        return self.classified(self.first_token(input_ids, attention_mask))
 
     def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
-        states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
-        states = self._norm.norm(states, self._eps)
+        states = self.embedded(input_ids)
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         layer: Any
-        for layer in self._first_layers:
-            query, key, value = self._split(layer["query_key_value"](states), 3)
-            states = self._rest(layer, states, self._attend(query, key, value, mask))
-        last, first = self._last_layer, states[:, :1]
-        key, value = self._split(last["key_value"](states), 2)
-        (query,) = self._split(last["query"](first), 1)
-        first = self._rest(last, first, self._attend(query, key, value, mask))
-        return first[:, 0]
+        for layer in self.first_layers:
+            query, key, value = split_heads(layer["query_key_value"](states), 3, self.heads)
+            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            states = self._rest(layer, states, attended.transpose(1, 2).flatten(2))
+        return self.last_first_token(states, attention_mask)
 
-    def _split(self, states: Tensor, n: int) -> tuple[Tensor, ...]:
-        """``[b, L, n * H]`` into ``n`` times ``[b, heads, L, H / heads]``."""
-        rows, length, width = states.shape
-        split = states.view(rows, length, n, self._heads, width // n // self._heads)
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
+    def embedded(self, input_ids: Tensor) -> Tensor:
+        """What goes into the first layer: ``[b, L, H]``."""
+        states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
+        return self._norm.norm(states, self.eps)
 
-    @staticmethod
-    def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return attended.transpose(1, 2).flatten(2)
+    def last_first_token(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The last layer for the first token alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
+
+        A head weighs token *j* by ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share and
+        softmax drops; and the mean of the values is the value of the mean. So one vector a head goes through the
+        weights of keys and values, and not every token.
+        """
+        layer: Any = self._last_layer
+        first = states[:, 0]
+        rows, width = first.shape
+        key, value = (layer[part].weight.view(self.heads, -1, width) for part in ("key", "value"))
+        query = layer["query"](first).view(rows, self.heads, -1)
+        weights = torch.einsum("bhd,hdk->bhk", query, key) @ states.transpose(1, 2)
+        weights = weights / math.sqrt(width // self.heads)
+        if attention_mask is not None:
+            weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
+        mean = weights.softmax(-1) @ states
+        attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + layer["value"].bias
+        return self._rest(layer, first, attended)
+
+    def classified(self, first: Tensor) -> Tensor:
+        """Logits ``[b, C]`` of first-token states ``[b, H]``."""
+        logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
+        return logits
 
     def _rest(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
         """What follows attention: projection, feed-forward part, and the norms around them."""
-        states = layer["out_norm"].norm(layer["out"](attended) + states, self._eps)
-        wide = self._activation(layer["up"](states))
-        normed: Tensor = layer["down_norm"].norm(layer["down"](wide) + states, self._eps)
+        states = layer["out_norm"].norm(layer["out"](attended) + states, self.eps)
+        wide = _ACTIVATIONS[self.activation](layer["up"](states))
+        normed: Tensor = layer["down_norm"].norm(layer["down"](wide) + states, self.eps)
         return normed
+
+
+def split_heads(states: Tensor, n: int, heads: int) -> tuple[Tensor, ...]:
+    """``[b, L, n * H]`` into ``n`` times ``[b, heads, L, H / heads]``; memory is shared."""
+    rows, length, width = states.shape
+    return states.view(rows, length, n, heads, width // n // heads).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _affine(weights: Mapping[str, Tensor], name: str) -> _Affine:

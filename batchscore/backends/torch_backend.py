@@ -105,8 +105,8 @@ class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
     Of a bundle with canaries, which tell whether the answers are right, BERT and DistilBERT are computed by
-    :mod:`batchscore.backends.encoders`; everything else, and everything if ``kind`` is ``transformers``, by transformers. ``compiled``
-    is our own code through a compiler.
+    :mod:`batchscore.backends.encoders`, on a CPU by :mod:`batchscore.backends.packed`; everything else, and everything if ``kind`` is
+    ``transformers``, by transformers. ``compiled`` is our own code through a compiler.
     """
 
     def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
@@ -121,7 +121,7 @@ class TorchBackend:
         self._torch = torch
         self._queueing = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
-        encoder = _encoder(bundle, dtype, self.device) if kind != "transformers" else None
+        encoder = _encoder(bundle, dtype, self.device, kind) if kind != "transformers" else None
         self.name = "transformers" if encoder is None else kind
         self._skips_full_mask = self.name == "torch"
         """Without padding there is nothing to mask, and attention has a faster way; what is compiled has one way."""
@@ -190,12 +190,19 @@ def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
         return CompiledEncoder(encoder, device)
 
 
-def _encoder(bundle: Bundle, dtype: torch.dtype, device: str) -> Any:
+def _encoder(bundle: Bundle, dtype: torch.dtype, device: str, kind: str) -> Any:
     if bundle.canaries is None:
         return None
+    import torch
+
     from batchscore.backends.encoders import load_encoder
 
-    return load_encoder(bundle.path, dtype, device)
+    if device != "cpu" or kind == "compiled":
+        return load_encoder(bundle.path, dtype, device)
+    from batchscore.backends.packed import pack
+
+    encoder = load_encoder(bundle.path, torch.float32, device)
+    return None if encoder is None else pack(encoder, dtype)
 
 
 def _transformers_forward(model: Any) -> Forward:

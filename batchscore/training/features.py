@@ -103,12 +103,13 @@ def _forward(model: Any, device: str, precision: str) -> Forward:
     import torch
 
     from batchscore.backends.encoders import encoder_of
+    from batchscore.backends.packed import pack
 
     dtype = getattr(torch, _DTYPES[precision])
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     model.to(device).eval()
-    if encoder := encoder_of(model.state_dict(), config, dtype):
-        return encoder.first_token
+    if encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype):
+        return (pack(encoder, dtype) if device == "cpu" else encoder).first_token
     base = model.base_model
 
     def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
