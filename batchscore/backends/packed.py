@@ -7,8 +7,8 @@ AVX-512 and its bfloat16 products; in float32 twice):
    kernel. In float32 torch would take MKL, which on processors of other makers than its own uses half of the width:
    106 against 253 GFLOP/s on one core of an AMD EPYC with AVX-512.
 2. torch's fused attention computes in float32 on the inside: bfloat16 took as long as float32 did. Here scores are
-   products in bfloat16, of as many heads at a time as fit the core's own cache; where they are known to be small,
-   exponentials do without the pass that looks for the largest, and are divided by their sum after the second product.
+   products in bfloat16, of as many heads at a time as fit the core's own cache, their exponentials do without the pass
+   that looks for the largest, and are divided by their sum after the second product.
 3. The last layer and the head, for which one token a row is enough, are in float32 at no cost.
 
 The operations are those that torch's own compiler emits (``torch.ops.mkldnn``); they are tried once against the public ones,
@@ -123,11 +123,8 @@ class PackedEncoder:
     def _attended(self, joined: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Attention of ``[b, L, 3 H]``, the queries, keys and values: ``[b, L, H]``."""
         query, key, value = split_heads(joined, 3, self._encoder.heads)
-        if self._dtype == torch.bfloat16:
-            return attended_by_products(query, key, value, attention_mask)
-        mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return attended.transpose(1, 2).flatten(2)
+        attend = attended_by_products if self._dtype == torch.bfloat16 else _attended_by_torch
+        return attend(query, key, value, attention_mask)
 
 
 def attended_by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -137,32 +134,35 @@ def attended_by_products(query: Tensor, key: Tensor, value: Tensor, attention_ma
     also gives the sum of the weights, which everything is divided by at the end.
 
     A score is at most the length of its query times that of its key (Cauchy and Schwarz). Where that is small, weights
-    are plain exponentials. Else they go through softmax, which takes the largest score off first.
+    are plain exponentials. Where it is not, bfloat16 would also be too coarse for the scores, and torch's own kernel,
+    which has them in float32, computes everything.
     """
     rows, heads, length, width = query.shape
     scale = 1 / math.sqrt(width)
-    query, key = (each.reshape(rows * heads, length, width) for each in (query, key))
-    longest = [torch.linalg.vector_norm(each, dim=-1).amax(-1) for each in (query, key)]
-    is_small = float((longest[0] * longest[1]).amax()) * scale < _SMALL
+    queries, keys = (each.reshape(rows * heads, length, width) for each in (query, key))
+    longest = [torch.linalg.vector_norm(each, dim=-1).amax(-1) for each in (queries, keys)]
+    if float((longest[0] * longest[1]).amax()) * scale > _SMALL:
+        return _attended_by_torch(query, key, value, attention_mask)
     with_one = value.new_ones(rows, heads, length, width + 1)
-    bias, beta = value.new_zeros(1, 1, 1), 0
     if attention_mask is None:
         with_one[..., :width] = value
     else:
         mask = attention_mask.to(value.dtype)
         torch.mul(value, mask[:, None, :, None], out=with_one[..., :width])
         with_one[..., width] = mask[:, None, :]
-        if not is_small:
-            bias, beta = ((mask - 1) * 1e4).repeat_interleave(heads, 0)[:, None, :], 1
     with_one = with_one.view(rows * heads, length, width + 1)
-    summed = torch.empty_like(with_one)
+    summed, nothing = torch.empty_like(with_one), with_one.new_zeros(1, 1, 1)
     step = max(1, _TILE_BYTES // (length * length * query.element_size()))
     for start in range(0, rows * heads, step):
         some = slice(start, start + step)
-        scores = torch.baddbmm(
-            bias[some] if beta else bias, query[some], key[some].transpose(1, 2), beta=beta, alpha=scale
-        )
-        weights = scores.exp_() if is_small else scores.softmax(-1)
-        torch.bmm(weights, with_one[some], out=summed[some])
+        scores = torch.baddbmm(nothing, queries[some], keys[some].transpose(1, 2), beta=0, alpha=scale)
+        torch.bmm(scores.exp_(), with_one[some], out=summed[some])
     summed = summed.view(rows, heads, length, width + 1).transpose(1, 2)
     return (summed[..., :width] / summed[..., width:]).flatten(2)
+
+
+def _attended_by_torch(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The same by torch's fused kernel."""
+    mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
+    attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2)
