@@ -130,35 +130,54 @@ class PackedEncoder:
 def attended_by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention, ``[b, heads, L, d]`` three times in, ``[b, L, heads * d]`` out.
 
-    Each value gets one more element, 1 (0 of a token that is padding, like its others), so that the second product
-    also gives the sum of the weights, which everything is divided by at the end.
-
-    A score is at most the length of its query times that of its key (Cauchy and Schwarz). Where that is small, weights
-    are plain exponentials. Where it is not, bfloat16 would also be too coarse for the scores, and torch's own kernel,
-    which has them in float32, computes everything.
+    Where scores may be large, bfloat16 would be too coarse for them, and torch's own kernel, which has them in float32,
+    computes everything.
     """
     rows, heads, length, width = query.shape
-    scale = 1 / math.sqrt(width)
-    queries, keys = (each.reshape(rows * heads, length, width) for each in (query, key))
-    longest = [torch.linalg.vector_norm(each, dim=-1).amax(-1) for each in (queries, keys)]
-    if float((longest[0] * longest[1]).amax()) * scale > _SMALL:
+    if not has_small_scores(query, key):
         return _attended_by_torch(query, key, value, attention_mask)
-    with_one = value.new_ones(rows, heads, length, width + 1)
-    if attention_mask is None:
-        with_one[..., :width] = value
-    else:
-        mask = attention_mask.to(value.dtype)
-        torch.mul(value, mask[:, None, :, None], out=with_one[..., :width])
-        with_one[..., width] = mask[:, None, :]
-    with_one = with_one.view(rows * heads, length, width + 1)
-    summed, nothing = torch.empty_like(with_one), with_one.new_zeros(1, 1, 1)
-    step = max(1, _TILE_BYTES // (length * length * query.element_size()))
-    for start in range(0, rows * heads, step):
-        some = slice(start, start + step)
-        scores = torch.baddbmm(nothing, queries[some], keys[some].transpose(1, 2), beta=0, alpha=scale)
-        torch.bmm(scores.exp_(), with_one[some], out=summed[some])
+    queries, keys = (each.reshape(rows * heads, length, width) for each in (query, key))
+    summed = weighted_sums(queries, keys, with_one(value, attention_mask))
     summed = summed.view(rows, heads, length, width + 1).transpose(1, 2)
     return (summed[..., :width] / summed[..., width:]).flatten(2)
+
+
+def has_small_scores(query: Tensor, key: Tensor) -> bool:
+    """Whether plain exponentials of all scores are safe: a score is at most the length of its query times that of its key."""
+    longest = [torch.linalg.vector_norm(each, dim=-1).amax(-1) for each in (query, key)]
+    return float((longest[0] * longest[1]).amax()) / math.sqrt(query.shape[-1]) < _SMALL
+
+
+def with_one(value: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Values ``[b, heads, L, d]`` with a 1 behind each, all 0 where the mask ``[b, L]`` is: ``[b * heads, L, d + 1]``."""
+    rows, heads, length, width = value.shape
+    longer = value.new_ones(rows, heads, length, width + 1)
+    if attention_mask is None:
+        longer[..., :width] = value
+    else:
+        mask = attention_mask.to(value.dtype)
+        torch.mul(value, mask[:, None, :, None], out=longer[..., :width])
+        longer[..., width] = mask[:, None, :]
+    return longer.view(rows * heads, length, width + 1)
+
+
+def tiles(n: int, length: int, element_size: int) -> list[slice]:
+    """``n`` heads by as many at a time as have their scores ``[L, L]`` in the caches of the cores that torch uses."""
+    step = max(1, torch.get_num_threads() * _TILE_BYTES // (length * length * element_size))
+    return [slice(start, start + step) for start in range(0, n, step)]
+
+
+def weighted_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Of each head ``exp(Q K' / sqrt(d)) V``, from ``[n, L, d]`` twice and ``[n, L, e]``: ``[n, L, e]``.
+
+    The weights are not divided by their sum: that is the last column, where the last element of each value is 1.
+    """
+    scale, nothing = 1 / math.sqrt(queries.shape[-1]), values.new_zeros(1, 1, 1)
+    sums = torch.empty_like(values)
+    for some in tiles(len(values), values.shape[1], values.element_size()):
+        scores = torch.baddbmm(nothing, queries[some], keys[some].transpose(1, 2), beta=0, alpha=scale)
+        torch.bmm(scores.exp_(), values[some], out=sums[some])
+    return sums
 
 
 def _attended_by_torch(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ so a training that was killed goes on to the very weights that it would have had
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -77,7 +78,7 @@ def fit(
     if newest is not None:
         trainer.losses = losses_of(newest)
     if newest is None or not is_over(newest, plan):
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _fast_attention(model, site.device, precision):
             warnings.simplefilter("ignore")
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         newest = newest_in(folder)
@@ -86,6 +87,13 @@ def fit(
     if newest is not None:
         take_weights(model, folder / f"checkpoint-{evaluated_steps(history_of(newest))[best]}")
     return Fitted(model, curve, curve[best]["epoch"] if curve else plan.epochs, precision)
+
+
+def _fast_attention(model: Any, device: str, precision: str) -> contextlib.AbstractContextManager[None]:
+    from batchscore.training.attention import attention_by_products
+
+    is_wanted = device == "cpu" and precision == "bf16"
+    return attention_by_products(model) if is_wanted else contextlib.nullcontext()
 
 
 def _trainer(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
+from batchscore.allocator import keep_freed_memory
 from batchscore.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.bundle import FACTS, open_bundle, seal
 from batchscore.config import fingerprint
@@ -96,6 +97,7 @@ def train(
     _silence()
     if settings.resume and (done := _finished(settings, started)) is not None:
         return done
+    keep_freed_memory()
     with workplace(settings.output, settings.force, settings.resume) as work:
         job = _job(settings)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
