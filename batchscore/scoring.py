@@ -273,6 +273,10 @@ def check_canaries(model: Model) -> CanaryCheck | None:
         )
     if canaries is None:
         return None
-    change = np.abs(predictions.probabilities - canaries.probabilities)
-    changed = predictions.predicted != canaries.probabilities.argmax(axis=1)
-    return CanaryCheck(int(changed.sum()), float(change.max()))
+    return canary_check(predictions.probabilities, canaries.probabilities)
+
+
+def canary_check(found: NDArray[np.floating], expected: NDArray[np.floating]) -> CanaryCheck:
+    """How far two sets of probabilities ``[n, C]`` of the same texts are apart."""
+    changed = found.argmax(axis=1) != expected.argmax(axis=1)
+    return CanaryCheck(int(changed.sum()), float(np.abs(found - expected).max()))

@@ -28,6 +28,7 @@ from batchscore.inputs import FoundFile, find_files
 from batchscore.planning import choose_columns
 from batchscore.readers import describe, format_of_name, read
 from batchscore.records import Column, Layout, Rows
+from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, is_missing, label_table
 
 if TYPE_CHECKING:
@@ -312,10 +313,19 @@ def _reason(text: str | None, value: object) -> str:
 
 
 def _cut(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
-    """Cut off a fifth of the rows of each label, at random; rows of one group stay together."""
+    """Cut off a fifth of the rows of each label, at random; rows of one group stay together.
+
+    A text that occurs more than once is not cut apart either, unless its rows are of several groups: where one of them
+    is trained on, all are.
+    """
     by_label = stratified(rows["label"], EVAL_SHARE, seed)
     held_out = _held_out_groups(rows, groups, seed) if groups else by_label
     kept = sorted(set(range(len(rows))) - set(held_out))
+    if not groups:
+        texts = [text_key(text) for text in rows["text"]]
+        trained_on = {texts[row] for row in kept}
+        held_out = [row for row in held_out if texts[row] not in trained_on] or held_out
+        kept = sorted(set(range(len(rows))) - set(held_out))
     if not kept or not held_out:
         raise DataError("The groups of --group-column are too few to cut a fifth of the rows off.")
     return rows.select(kept), rows.select(held_out)

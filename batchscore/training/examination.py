@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.backends import open_backend
-from batchscore.bundle import N_CANARIES, Bundle, open_bundle, predicted_names
+from batchscore.bundle import N_CANARIES, Bundle, Canaries, open_bundle, predicted_names
+from batchscore.cores import usable_cores
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
 from batchscore.loading import DEFAULT_BATCH_TOKENS
 from batchscore.records import Predictions
-from batchscore.scoring import CANARY_TOLERANCE, Computed, Model, Prepared, compute, conclude, prepare
+from batchscore.scoring import (
+    CANARY_TOLERANCE,
+    Computation,
+    Computed,
+    Model,
+    Prepared,
+    canary_check,
+    compute,
+    conclude,
+    prepare,
+)
 from batchscore.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,6 +37,7 @@ if TYPE_CHECKING:
     from batchscore.training.data import Split
     from batchscore.training.site import Progress, Site
 
+_LOG = logging.getLogger(__name__)
 MIN_TO_CALIBRATE = 200
 """Evaluation rows from which half are kept from the choice of the epoch, for the temperature."""
 FEWEST_FOR_TEMPERATURE = MIN_TO_CALIBRATE // 2
@@ -73,44 +87,66 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
 def examine(bundle: Bundle, split: Split, chosen: int, site: Site) -> Examination:
     """Score the evaluation rows, fit the temperature on those that did not choose the epoch, measure, pick canaries.
 
-    The first ``chosen`` rows have chosen it.
+    The first ``chosen`` rows have chosen it. The canaries' probabilities are those of transformers; the rows are scored
+    by our own code, if that gives the canaries the same ones, and else by transformers as well.
 
     Raises:
         ModelError: a row cannot be scored.
     """
-    model = _load(bundle, site.device, site.precision)
+    ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
+    examination, agrees = _examined(_load(ours, site.device, site.precision), bundle, split, chosen, site)
+    if not agrees:
+        _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
+        model = _load(bundle, site.device, site.precision)
+        examination, _ = _examined(model, bundle, split, chosen, site)
+    return examination
+
+
+def _examined(
+    model: Model, bundle: Bundle, split: Split, chosen: int, site: Site
+) -> tuple[Examination, bool]:
+    """What ``model`` says of the rows, and whether it agrees with ``bundle`` on the canaries."""
     parts = _scored(model, split, site.progress)
     bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, chosen))
-    model = dataclasses.replace(model, bundle=bundle)
+    model = dataclasses.replace(
+        model, bundle=dataclasses.replace(model.bundle, temperature=bundle.temperature)
+    )
     predictions = [conclude(prepared, computed, model) for prepared, computed in parts]
     if failures := [reason for each in predictions for _, reason in each.failures]:
         raise ModelError(f"The trained model cannot score an evaluation row: {printable(failures[0])}.")
     probabilities = np.concatenate([each.probabilities for each in predictions])
     n_tokens = np.concatenate([each.n_tokens for each in predictions])
-    texts = [split.texts[row] for row in canary_rows(split, probabilities, n_tokens, bundle.max_length)]
+    rows = canary_rows(split, probabilities, n_tokens, bundle.max_length)
+    canaries = _canaries(bundle, [split.texts[row] for row in rows])
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != np.array(split.labels))
-    return Examination(
+    examination = Examination(
         temperature=bundle.temperature,
         metrics=_metrics(bundle, split, predictions, chosen),
-        canaries=_canaries(bundle, texts),
+        canaries=canaries,
         examples=_examples(range(min(2, len(split))), split, probabilities, bundle.labels),
         mismatches=_examples(wrong[:2], split, probabilities, bundle.labels),
     )
+    return examination, canary_check(probabilities[rows], np.array(canaries["probabilities"])).agrees
 
 
 def _load(bundle: Bundle, device: str, precision: str) -> Model:
     backend = open_backend("torch", bundle, device, precision)
     budget = DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
-    return Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text)
+    workers = usable_cores() if device == "cpu" else 1
+    return Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, workers)
 
 
 def _scored(model: Model, split: Split, progress: Progress) -> list[tuple[Prepared, Computed]]:
     parts = []
-    for start in range(0, len(split), _PART_ROWS):
-        texts = split.texts[start : start + _PART_ROWS]
-        prepared = prepare(texts, model)
-        parts.append((prepared, compute(prepared, model)))
-        progress.add(len(texts))
+    with (
+        model.backend.one_core_each() as begin,
+        ThreadPoolExecutor(model.workers, "examine", begin) as workers,
+    ):
+        for start in range(0, len(split), _PART_ROWS):
+            texts = split.texts[start : start + _PART_ROWS]
+            prepared = prepare(texts, model)
+            parts.append((prepared, Computation(prepared, model, workers.map).result()))
+            progress.add(len(texts))
     return parts
 
 

@@ -76,10 +76,11 @@ def _across(splits: Mapping[str, Split], keys: Mapping[str, Sequence[bytes]]) ->
 
 
 def _keys(split: Split) -> list[bytes]:
-    return [_key(text) for text in split.texts]
+    return [text_key(text) for text in split.texts]
 
 
-def _key(text: str) -> bytes:
+def text_key(text: str) -> bytes:
+    """The same for texts that are equal, and for no others."""
     plain = " ".join(text.replace("<br />", " ").split()).casefold()
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
