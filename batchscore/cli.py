@@ -256,7 +256,7 @@ _SCORING_OPTIONS = (
         type=click.Choice(COMPILE),
         default="auto",
         show_default=True,
-        help="Compile the model first, which takes half a minute.",
+        help="Compile the model first, which takes half a minute; auto does not.",
     ),
     _option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
     click.option(

@@ -40,7 +40,7 @@ from batchscore.evaluation import Gate, parse_gates
 from batchscore.finishing import REJECTS, Finish, Staging, prediction_names
 from batchscore.importing import imports_ahead
 from batchscore.inputs import FoundFile, find_files
-from batchscore.loading import Models, needs_torch, wanted_for
+from batchscore.loading import Models, needs_torch
 from batchscore.parts import stage_part
 from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
 from batchscore.records import Part, Predictions, Rows
@@ -356,8 +356,7 @@ class _Run:
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             long_text = self._settings.long_text or self._bundle.long_text
-            wanted = wanted_for(plan.rows, self._settings.compute)
-            model, compute = self._models.load(self._bundle, wanted, long_text, compute)
+            model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})

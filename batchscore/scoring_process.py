@@ -163,11 +163,9 @@ def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet:
 
 
 def _load(settings: ScoreSettings, models: Models) -> Outcome:
-    """Load what a short file is scored with, as most in a drop folder are; a long one may have it compiled."""
-    from batchscore.loading import wanted_for
-
+    """Load the model, before there is a file to score."""
     bundle = models.open(settings.model, settings.revision)
-    models.load(bundle, wanted_for(0, settings.compute), settings.long_text or bundle.long_text, {})
+    models.load(bundle, settings.compute, settings.long_text or bundle.long_text, {})
     return Outcome(0, "loaded", "", "", {})
 
 

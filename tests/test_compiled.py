@@ -54,63 +54,52 @@ def test_a_compiled_model_answers_as_the_plain_one_whatever_the_shape_and_the_th
 
 
 @pytest.mark.parametrize(
-    ("asked", "name", "precision", "device", "expected"),
+    ("asked", "name", "precision", "expected"),
     [
-        ("auto", "auto", "bf16", "cpu", ["compiled", "auto"]),
-        ("auto", "auto", "fp32", "cpu", ["auto"]),
-        ("auto", "auto", "bf16", "cuda:0", ["auto"]),
-        ("auto", "torch", "bf16", "cpu", ["torch"]),
-        ("on", "auto", "fp32", "cpu", ["compiled"]),
-        ("on", "torch", "fp16", "cuda:0", ["compiled"]),
-        ("off", "auto", "bf16", "cpu", ["auto"]),
-        ("on", "auto", "int8", "cpu", ["auto"]),
-        ("on", "transformers", "fp32", "cpu", ["transformers"]),
-        ("off", "compiled", "fp32", "cpu", ["compiled"]),
+        ("auto", "auto", "bf16", "auto"),
+        ("auto", "auto", "fp32", "auto"),
+        ("on", "auto", "fp32", "compiled"),
+        ("on", "torch", "fp16", "compiled"),
+        ("off", "auto", "bf16", "auto"),
+        ("on", "auto", "int8", "auto"),
+        ("on", "transformers", "fp32", "transformers"),
+        ("off", "compiled", "fp32", "compiled"),
     ],
 )
-def test_what_is_tried_first(asked: str, name: str, precision: str, device: str, expected: list[str]) -> None:
-    assert [way for way, _ in loading._ways(name, precision, device, asked)] == expected
+def test_only_what_is_asked_for_is_compiled(asked: str, name: str, precision: str, expected: str) -> None:
+    assert loading._way(name, precision, asked) == expected
 
 
 def test_a_resumed_run_is_compiled_if_its_first_start_was(
     tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although a run of the rows that are left, or another choice, would not be."""
     monkeypatch.setattr(CompiledEncoder, "__init__", uncompiled)
     monkeypatch.setattr(loading, "_candidates", lambda *_: ["fp32"])
-    ways = loading._ways  # as if compiling paid in float32, the one precision that this model keeps
-    monkeypatch.setattr(loading, "_ways", lambda n, p, d, c: ways(n, "bf16", d, c))
-    monkeypatch.setattr(loading, "open_backend", lambda n, b, d, _: open_backend(n, b, d, "fp32"))
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
-    read = ReadSettings(part_rows=20)
-    settings = ScoreSettings((str(tmp_path / "in.parquet"),), str(tiny_bundle), tmp_path / "run", read=read)
-    monkeypatch.setattr("batchscore.loading._COMPILED_FROM", 60)
+    read, compiled = ReadSettings(part_rows=20), ComputeSettings(compile="on")
+    inputs = (str(tmp_path / "in.parquet"),)
+    settings = ScoreSettings(inputs, str(tiny_bundle), tmp_path / "run", read=read, compute=compiled)
     with pytest.raises(InterruptedRunError):
         score(settings, lambda _: Stop())  # type: ignore[arg-type,return-value]
-    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "whole", read=read)
-    monkeypatch.setattr("batchscore.loading._COMPILED_FROM", 61)
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "whole", read=read, compute=compiled)
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=read)
-    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "short", read=read)
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "plain", read=read)
     kinds = {
         run: json.loads((tmp_path / run / "run.json").read_bytes())["compute"]["backend"]
-        for run in ("run", "whole", "short")
+        for run in ("run", "whole", "plain")
     }
-    assert kinds == {"run": "compiled", "whole": "compiled", "short": "torch"}
+    assert kinds == {"run": "compiled", "whole": "compiled", "plain": "torch"}
     assert predictions_of(tmp_path / "run") == predictions_of(tmp_path / "whole")
-    assert predictions_of(tmp_path / "run") != predictions_of(tmp_path / "short")
 
 
-def test_where_nothing_can_be_compiled_auto_goes_on_without_and_on_is_an_error(
+def test_where_nothing_can_be_compiled_on_is_an_error(
     tiny_bundle: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise RuntimeError("no working C++ compiler\nfound")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
-    monkeypatch.setattr(loading, "_candidates", lambda *_: ["bf16", "fp32"])
     bundle = open_bundle(str(tiny_bundle))
-    _, compute = load_model(bundle, ComputeSettings(), "head", {})
-    assert compute["backend"] == "torch"
     with pytest.raises(ModelError, match=r"no working C\+\+ compiler.*--compile off"):
         load_model(bundle, dataclasses.replace(ComputeSettings(), compile="on"), "head", {})
     with pytest.raises(ModelError, match="only bundles of BERT"):
