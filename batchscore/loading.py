@@ -7,7 +7,6 @@ no probability by more than the tolerance. A folder without canaries keeps float
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path

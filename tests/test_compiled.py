@@ -70,7 +70,7 @@ def test_only_what_is_asked_for_is_compiled(asked: str, name: str, precision: st
     assert loading._way(name, precision, asked) == expected
 
 
-def test_a_resumed_run_is_compiled_if_its_first_start_was(
+def test_a_stopped_compiled_run_goes_on_to_the_same_bytes(
     tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CompiledEncoder, "__init__", uncompiled)
@@ -82,7 +82,7 @@ def test_a_resumed_run_is_compiled_if_its_first_start_was(
     with pytest.raises(InterruptedRunError):
         score(settings, lambda _: Stop())  # type: ignore[arg-type,return-value]
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "whole", read=read, compute=compiled)
-    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=read)
+    run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=read, compute=compiled)
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "plain", read=read)
     kinds = {
         run: json.loads((tmp_path / run / "run.json").read_bytes())["compute"]["backend"]
