@@ -18,15 +18,17 @@ from batchscore.records import MicroBatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LENGTH_MULTIPLE = 32
-"""Tokens; padded lengths are a multiple of this (measured: 5-25 % more rows/s than ragged ones on a CPU with AMX)."""
+LENGTH_MULTIPLE = 16
+"""Tokens; padded lengths are a multiple of this. Measured on reviews, MiniLM in bfloat16, a core with AVX-512: 2.8 % of what
+is computed is padding, with 32 it was 5.1 % and took 3 % longer, with 8 it was 1.7 % and took 1 % less, for twice the
+shapes that kernels are kept for."""
 
 
 def padded_length(n_tokens: int, longest: int, multiple: int = LENGTH_MULTIPLE) -> int:
     """``n_tokens`` rounded up to ``multiple``, but never over ``longest``, the model's longest input.
 
     >>> padded_length(33, 512), padded_length(510, 511)
-    (64, 511)
+    (48, 511)
     """
     return max(n_tokens, min(-(-n_tokens // multiple) * multiple, longest))
 

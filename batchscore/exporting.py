@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG = logging.getLogger(__name__)
-_LAST_PRODUCTS = 7
-"""Key and value, query, projection, two of the feed-forward part, pooler, classifier."""
+_LAST_PRODUCTS = 8
+"""Query, scores and mean, projection, two of the feed-forward part, pooler, classifier."""
 _CALIBRATION, _HELD_OUT = 128, 200
 """Texts taken from the sample reviews where a bundle keeps none."""
 
@@ -132,7 +132,12 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
         ) from error
     import torch
 
-    forward = model.backend.forward  # type: ignore[attr-defined]
+    from batchscore.backends.encoders import load_encoder
+
+    encoder = load_encoder(
+        model.bundle.path, torch.float32, "cpu"
+    )  # what is packed for a CPU cannot be traced
+    forward = encoder or model.backend.forward  # type: ignore[attr-defined]
 
     class Traced(torch.nn.Module):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ def test_a_plan_is_what_it_should_be(lengths: list[int], budget: int, expected: 
 
 @pytest.mark.parametrize(
     ("n_tokens", "longest", "expected"),
-    [(1, 512, 32), (32, 512, 32), (33, 512, 64), (510, 511, 511), (40, 33, 40)],
+    [(1, 512, 16), (16, 512, 16), (33, 512, 48), (510, 511, 511), (40, 33, 40)],
 )
 def test_lengths_are_rounded_up_but_not_beyond_the_model(n_tokens: int, longest: int, expected: int) -> None:
     assert padded_length(n_tokens, longest) == expected

@@ -48,7 +48,7 @@ class Gpu(FakeBackend):
     [
         pytest.param(0.0, 1e9, 8192, id="as fast with little: the smallest"),
         pytest.param(0.001, 1e9, 16_384, id="within five percent of the fastest"),
-        pytest.param(1.0, 1e9, 131_072, id="the more the better: what a part holds"),
+        pytest.param(1.0, 1e9, 65_536, id="the more the better: what a part holds"),
         pytest.param(1.0, 40_000, 32_768, id="the largest that fits"),
         pytest.param(1.0, 8192, 8192, id="only the lowest fits"),
         pytest.param(1.0, 100, 8192, id="none fits: the lowest, which is halved later"),
