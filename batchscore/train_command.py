@@ -64,7 +64,9 @@ _LINE_SECONDS = 60.0
     help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
 )
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: full 5e-5, head 2e-3]"
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="[default: full 5e-5, of an encoder narrower than 512 1e-4; head 2e-3]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Rows in a batch.  [default: full 16, head 4]")
 @click.option(

@@ -216,9 +216,8 @@ def ray_data(bundle: Bundle, _: list[str]) -> Scores:
     ray.init(
         num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
     )
-    ray.cloudpickle.register_pickle_by_value(
-        sys.modules[_batch.__module__]
-    )  # its workers do not have this module
+    cloudpickle: Any = ray.cloudpickle  # its workers do not have this module
+    cloudpickle.register_pickle_by_value(sys.modules[_batch.__module__])
     path, width = str(bundle.path), bundle.max_length
     temperature = bundle.temperature
 
@@ -437,7 +436,10 @@ def product_rates(seconds: float = 1.0) -> dict[str, float]:
 
 
 def flops_per_token(bundle: Bundle) -> float:
-    """Of the matrix products with weights: twice the weights of all layers (attention itself is not counted)."""
+    """Of the matrix products with weights: twice the weights of all layers.
+
+    Attention itself is not counted, and the last layer is counted in full, though batchscore computes a part of it.
+    """
     from safetensors import safe_open
 
     total = 0

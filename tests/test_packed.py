@@ -70,16 +70,23 @@ def test_logits_are_those_of_transformers(
         torch.testing.assert_close(encoder(ids, None), found)
 
 
-@pytest.mark.parametrize("largest", [0.5, 30.0], ids=["small scores", "scores beyond the range of exp"])
+@pytest.mark.parametrize(
+    "larger",
+    [
+        pytest.param([0.5] * 5, id="small scores"),
+        pytest.param([30.0] * 5, id="scores beyond the range of exp"),
+        pytest.param([0.5, 30.0, 0.5, 0.5, 30.0], id="such scores in two heads"),
+    ],
+)
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("tile", [1, 12_000, 1 << 30])
 def test_attention_is_that_of_torch(
-    largest: float, padded: bool, tile: int, monkeypatch: pytest.MonkeyPatch
+    larger: list[float], padded: bool, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed, "_TILE_BYTES", tile)
     generator = torch.Generator().manual_seed(5)
     query, key, value = (torch.randn(3, 5, 40, 16, generator=generator).bfloat16() for _ in range(3))
-    query = query * largest
+    query = query * torch.tensor(larger).bfloat16()[:, None, None]
     mask = (torch.arange(40)[None] < torch.tensor([40, 23, 1])[:, None]).long() if padded else None
     allowed = None if mask is None else mask[:, None, None, :].bool()
     wanted = functional.scaled_dot_product_attention(

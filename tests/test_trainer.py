@@ -26,6 +26,7 @@ from batchscore.tokenization import Tokenizer
 from batchscore.train_command import command
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
+from batchscore.training.base_model import width_of
 from batchscore.training.data import Split, TrainingData, load_data
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import best_of, is_exhausted
@@ -188,6 +189,15 @@ def test_batches_hold_rows_of_like_length_and_the_longest_comes_first() -> None:
     assert lengths.max() in batches[0]
     padding = (batches.max(axis=1, keepdims=True) - batches).sum() / batches.sum()
     assert padding < 0.05  # in random batches it is about a half
+
+
+def test_a_narrow_encoder_takes_larger_steps(settings: TrainSettings, encoder: Path) -> None:
+    full = dataclasses.replace(settings, recipe="full")
+    assert width_of(open_bundle(str(encoder))) == 16
+    assert [full.resolved(100, "mean", width).learning_rate for width in (384, 768)] == [1e-4, 5e-5]
+    asked = dataclasses.replace(full, learning_rate=3e-5)
+    assert asked.resolved(100, "mean", 384).learning_rate == 3e-5
+    assert settings.resolved(100, "mean", 384).learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(
@@ -455,7 +465,7 @@ def test_suspects_are_told_kept_and_trained_on(settings: TrainSettings) -> None:
 def test_balanced_weights_are_those_of_scikit_learn(settings: TrainSettings) -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
-    plan = settings.resolved(100, "first")
+    plan = settings.resolved(100, "first", 384)
     labels = [0] * 70 + [1] * 25 + [2] * 5
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     balanced = dataclasses.replace(plan, class_weights="balanced")

@@ -208,7 +208,7 @@ def test_the_record_tells_data_settings_and_curve(settings: TrainSettings) -> No
     assert training["data"]["train"]["rows"] == 32
     assert training["data"]["evaluation"]["rows"] == 8
     assert [entry["epoch"] for entry in training["curve"]] == [1, 2]
-    assert training["settings"]["learning_rate"] == 5e-5
+    assert training["settings"]["learning_rate"] == 1e-4
     assert training["versions"].keys() >= {"torch", "transformers", "batchscore"}
     assert facts["metrics"]["accuracy"].keys() == {"value", "low", "high"}
     assert facts["temperature"] == 1.0  # too few rows to fit one

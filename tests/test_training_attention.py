@@ -55,12 +55,19 @@ def steps(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, li
     return loss.detach(), gradients, len(used)
 
 
+@pytest.mark.parametrize("has_large_head", [False, True])
 @pytest.mark.parametrize("make", [bert, distilbert])
-def test_a_step_is_the_one_that_transformers_would_take(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_one_that_transformers_would_take(
+    make: Any, has_large_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(1)
     model = make().eval()
     for parameter in model.base_model.parameters():
         parameter.data *= 0.3  # small scores
+    if has_large_head:  # the second of four, of six elements each
+        for name, parameter in model.base_model.named_parameters():
+            if name.endswith(("query.weight", "q_lin.weight")):
+                parameter.data[6:12] *= 2000.0
     wanted, expected, unused = steps(model, monkeypatch)
     with attention_by_products(model):
         assert model.config._attn_implementation == NAME
@@ -69,12 +76,15 @@ def test_a_step_is_the_one_that_transformers_would_take(make: Any, monkeypatch: 
     assert (unused, used) == (0, 3)
     assert abs(found - wanted) < 0.01
     total = sum(float((one - other).norm()) for one, other in zip(gradients, expected, strict=True))
-    assert total < 0.05 * sum(float(other.norm()) for other in expected)
+    share = (
+        0.1 if has_large_head else 0.05
+    )  # steep softmax makes much of bfloat16's rounding, in torch as well
+    assert total < share * sum(float(other.norm()) for other in expected)
 
 
 def test_large_scores_and_dropout_on_weights_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
-    for dropout, larger, uses in ((0.0, 1.0, 3), (0.5, 1.0, 0), (0.0, 1000.0, 0)):
+    for dropout, larger, uses in ((0.0, 1.0, 3), (0.5, 1.0, 0), (0.0, 1e4, 0)):
         model = bert(attention_probs_dropout_prob=dropout).train()
         for layer in model.base_model.encoder.layer:
             layer.attention.self.query.weight.data *= 0.1 * larger

@@ -47,7 +47,7 @@ def run(
 
     with _connected(model.workers):
         remote = ray.remote(num_cpus=1, num_gpus=int(model.backend.device != "cpu"), max_restarts=_STARTS)
-        actors = [remote(ScoringActor).remote(*_recipe(model)) for _ in range(model.workers)]
+        actors: list[Any] = [remote(ScoringActor).remote(*_recipe(model)) for _ in range(model.workers)]
         under_way: collections.deque[tuple[Part, Rows, Any]] = collections.deque()
         try:
             for number, (part, rows) in enumerate(parts):

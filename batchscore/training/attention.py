@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,14 +85,26 @@ def _attention(
         and not dropout
         and (attention_mask is None or attention_mask.shape[1] == 1)
     )
-    if is_ours and has_small_scores(query.detach(), key.detach()):
-        mask = None if attention_mask is None else attention_mask[:, 0, 0]
-        attended: Tensor = _Attended.apply(query, key, value, mask)  # type: ignore[no-untyped-call]
-        return attended.transpose(1, 2), None
-    result: tuple[Tensor, None] = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, **options
+    is_small = has_small_scores(query.detach(), key.detach()) if is_ours else torch.zeros(query.shape[1])
+    ours, theirs = (heads.nonzero().flatten() for heads in (is_small, is_small == 0))
+    by_products = partial(_by_products, None if attention_mask is None else attention_mask[:, 0, 0])
+    by_torch = partial(
+        sdpa_attention_forward, module, attention_mask=attention_mask, dropout=dropout, **options
     )
-    return result
+    if not len(theirs):
+        return by_products(query, key, value), None
+    if not len(ours):
+        return by_torch(query, key, value), None
+    attended = [
+        by_products(*(each[:, ours] for each in (query, key, value))),
+        by_torch(*(each[:, theirs] for each in (query, key, value))),
+    ]
+    return torch.cat(attended, dim=2)[:, :, torch.cat([ours, theirs]).argsort()], None
+
+
+def _by_products(mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    attended: Tensor = _Attended.apply(query, key, value, mask)  # type: ignore[no-untyped-call]
+    return attended.transpose(1, 2)
 
 
 @contextlib.contextmanager

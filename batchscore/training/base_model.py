@@ -21,6 +21,7 @@ BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 """What the architectures of transformers call the dropout on attention weights."""
+_WIDTHS = ("hidden_size", "dim", "d_model")
 _CUT_AND_PAD = (
     "max_length",
     "stride",
@@ -52,6 +53,12 @@ def _builtin() -> str:
     except ImportError as error:
         raise ModelError(str(missing_extra("The built-in encoder", "demo"))) from error
     return str(get_model_path())
+
+
+def width_of(base: Bundle) -> int:
+    """Elements of a token's state; those of a large model where the configuration does not tell."""
+    config = json.loads((base.path / "config.json").read_bytes())
+    return next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), 768)
 
 
 def pooling_of(base: Bundle, settings: TrainSettings) -> str:

@@ -14,6 +14,8 @@ class Recipe(NamedTuple):
     """How a kind of training goes where nothing else was asked for."""
 
     learning_rate: float
+    narrow_learning_rate: float
+    """The same where the encoder's states have fewer than 512 elements, as MiniLM's do: smaller models take larger steps."""
     batch_size: int
     """Rows in a step."""
     warmup: float
@@ -27,10 +29,14 @@ class Recipe(NamedTuple):
 _ANY = 2**63
 _FULL = ((200, 10), (4000, 4), (_ANY, 3))
 RECIPES = {
-    "full": Recipe(5e-5, 16, 0.1, {"first": _FULL, "mean": _FULL}, is_whole=True),
-    "head": Recipe(2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 8), (_ANY, 4))}, is_whole=False),
+    "full": Recipe(5e-5, 1e-4, 16, 0.1, {"first": _FULL, "mean": _FULL}, is_whole=True),
+    "head": Recipe(
+        2e-3, 2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 8), (_ANY, 4))}, is_whole=False
+    ),
 }
 WEIGHT_DECAY = 0.01
+_NARROW_BELOW = 512
+"""Elements of a token's state."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,15 +88,16 @@ class TrainSettings:
                 "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."
             )
 
-    def resolved(self, rows: int, pooling: str) -> Hyperparameters:
-        """The numbers that a training on ``rows`` rows uses, with the ``pooling`` that the base model allows."""
+    def resolved(self, rows: int, pooling: str, width: int) -> Hyperparameters:
+        """The numbers that a training on ``rows`` rows uses, with the ``pooling`` and the ``width`` of the base model."""
         recipe = RECIPES[self.recipe]
+        usual = recipe.learning_rate if width >= _NARROW_BELOW else recipe.narrow_learning_rate
         epochs = next(epochs for below, epochs in recipe.epochs[pooling] if rows < below)
         return Hyperparameters(
             recipe=self.recipe,
             pooling=pooling,
             epochs=float(self.epochs if self.epochs is not None else epochs),
-            learning_rate=self.learning_rate if self.learning_rate is not None else recipe.learning_rate,
+            learning_rate=self.learning_rate if self.learning_rate is not None else usual,
             batch_size=self.batch_size or recipe.batch_size,
             warmup=recipe.warmup,
             weight_decay=WEIGHT_DECAY,

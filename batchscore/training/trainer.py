@@ -29,6 +29,7 @@ from batchscore.training.base_model import (
     pooling_of_states,
     poolings_to_try,
     save_classifier,
+    width_of,
 )
 from batchscore.training.card import card
 from batchscore.training.data import TrainingData, load_data, stratified
@@ -184,7 +185,8 @@ class _Trained:
 def _job(settings: TrainSettings) -> _Job:
     data = load_data(settings)
     base = open_base(settings)
-    return _Job(settings, data, base, settings.resolved(len(data.train), pooling_of(base, settings)))
+    plan = settings.resolved(len(data.train), pooling_of(base, settings), width_of(base))
+    return _Job(settings, data, base, plan)
 
 
 def _precision(wanted: str) -> str:
