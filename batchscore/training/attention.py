@@ -88,9 +88,12 @@ def _attention(
     is_small = has_small_scores(query.detach(), key.detach()) if is_ours else torch.zeros(query.shape[1])
     ours, theirs = (heads.nonzero().flatten() for heads in (is_small, is_small == 0))
     by_products = partial(_by_products, None if attention_mask is None else attention_mask[:, 0, 0])
-    by_torch = partial(
-        sdpa_attention_forward, module, attention_mask=attention_mask, dropout=dropout, **options
-    )
+
+    def by_torch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        fused = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
+        attended: Tensor = fused[0]
+        return attended
+
     if not len(theirs):
         return by_products(query, key, value), None
     if not len(ours):
