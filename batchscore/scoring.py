@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -265,7 +266,12 @@ def check_canaries(model: Model) -> CanaryCheck | None:
     model = dataclasses.replace(model, long_text=model.bundle.long_text)
     texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
     prepared = prepare(texts, model)
-    predictions = conclude(prepared, compute(prepared, model), model)
+    with (
+        model.backend.one_core_each() as begin,  # as the rows will be computed
+        ThreadPoolExecutor(model.workers, "canaries", begin) as workers,
+    ):
+        computed = Computation(prepared, model, workers.map).result()
+    predictions = conclude(prepared, computed, model)
     if predictions.failures:
         raise ModelError(
             f"{printable(model.bundle.path)} cannot score on {model.backend.device} in {model.backend.precision}: "
