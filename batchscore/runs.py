@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
+from batchscore.allocator import give_back_freed_memory
 from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle
 from batchscore.config import ScoreSettings, fingerprint
@@ -407,6 +408,7 @@ class _Run:
             work = self._spent.add(predictions.work)
             journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
             note(part.rows)
+            give_back_freed_memory()
 
         ENGINES[self._settings.engine](read_parts(plan, todo, self._settings.read), model, sink)
 
