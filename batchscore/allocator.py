@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
 _KEPT, _STEP, _LARGEST = 512 << 20, 16 << 20, 32 << 20
@@ -30,10 +31,13 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return what is free to the kernel; without glibc nothing happens.
+    """Return what is free to the kernel, Arrow's pool included; without glibc Arrow's alone.
 
-    Pieces that are free between others in use add up over a run, whatever ``malloc`` is told: 25,000 short rows took the
-    resident memory from 697 to 749 MB, and from 601 to 598 with this after each part of 2,048.
+    Pieces that are free between others in use add up over a run, whatever ``malloc`` is told, and Arrow keeps what
+    reading took. Measured on short rows, 10,000 and 100,000: the peak was 748 and 842 MB without, and is 709 and 739 MB
+    with this after the plan and each part.
     """
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

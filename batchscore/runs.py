@@ -223,6 +223,7 @@ class _Run:
         try:
             self._refuse_long_names()
             plan = self._plan()
+            give_back_freed_memory()  # what reading every file took
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
             self._refuse_rejects(plan)

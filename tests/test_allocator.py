@@ -36,11 +36,11 @@ def test_holes_between_what_is_in_use_go_back_to_the_kernel() -> None:
     assert held - after > 100
 
 
-def test_a_run_gives_memory_back_after_each_part(
+def test_a_run_gives_memory_back_after_its_plan_and_each_part(
     tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
     monkeypatch.setattr("batchscore.runs.give_back_freed_memory", lambda: given.append(1))
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=ReadSettings(part_rows=20))
-    assert len(given) == 3
+    assert len(given) == 1 + 3  # the plan, the parts
