@@ -34,7 +34,7 @@ def give_back_freed_memory() -> None:
     """Return what is free to the kernel, Arrow's pool included; without glibc Arrow's alone.
 
     Pieces that are free between others in use add up over a run, whatever ``malloc`` is told, and Arrow keeps what
-    reading took. Measured on short rows, 10,000 and 100,000: the peak was 748 and 842 MB without, and is 709 and 739 MB
+    reading took. Measured on short rows, 10,000 and 100,000: the peak was 748 and 842 MB without, and is 721 and 740 MB
     with this after the plan and each part.
     """
     if "pyarrow" in sys.modules:
