@@ -204,7 +204,7 @@ def _described(file: EarlierFile) -> Layout:
 
 
 def _settings(file: EarlierFile) -> ReadSettings:
-    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "encoding")}
+    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "escapechar", "encoding")}
     return ReadSettings(**(given if file.format == "csv" else {}), **_ANY_SIZE)  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ import click
 from click.core import iter_params_for_processing
 
 from batchscore import __version__
+from batchscore.choices import choice_of
 from batchscore.config import (
     COMPILE,
     FORMATS,
@@ -31,6 +32,7 @@ from batchscore.config import (
     ScoreSettings,
 )
 from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
+from batchscore.labels import parse_label_map
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
@@ -155,12 +157,42 @@ _SCORING_OPTIONS = (
         "--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them."
     ),
     _option(
-        "--label-map", multiple=True, metavar="GIVEN=LABEL", help="What a given label means. Repeatable."
+        "--label-map",
+        multiple=True,
+        metavar="GIVEN=LABEL",
+        help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
+        "Repeatable.",
     ),
     _option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
-    _option("--delimiter", metavar="CHAR", help="Of CSV.  [default: found among , ; tab |]"),
-    _option("--quotechar", metavar="CHAR", help='Of CSV.  [default: "]'),
+    _option("--delimiter", metavar="CHARS", help="Of CSV: a character, several, or tab.  [default: found]"),
+    _option("--quotechar", metavar="CHAR", help="Of CSV; '' where quotes mean nothing.  [default: \"]"),
+    _option(
+        "--escapechar",
+        metavar="CHAR",
+        help="Of CSV: takes their meaning from a quote and a delimiter behind it.  [default: none, or \\ where that is "
+        "certain]",
+    ),
     _option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
+    _option(
+        "--skip-lines",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Lines before the header of a CSV file that are no part of the table.",
+    ),
+    _option(
+        "--header-lines",
+        type=click.IntRange(1),
+        default=1,
+        metavar="N",
+        help="Lines that the header of a CSV file has; the first names the columns.",
+    ),
+    _option("--no-header", is_flag=True, help="A CSV file begins with a row."),
+    _option(
+        "--column-names",
+        metavar="NAME,NAME",
+        help="Of a CSV file without a header.  [default: text, or column_1, column_2, ...]",
+    ),
     _option(
         "--output-format",
         type=click.Choice(("same", *FORMATS)),
@@ -391,9 +423,14 @@ def _score_settings(**options: Any) -> ScoreSettings:
     """One frozen settings object from what click parsed."""
     read = ReadSettings(
         format=options["input_format"],
-        delimiter={"tab": "\t", "\\t": "\t"}.get(options["delimiter"], options["delimiter"]),
+        delimiter=_DELIMITERS.get(options["delimiter"], options["delimiter"]),
         quotechar=options["quotechar"],
+        escapechar=options["escapechar"],
         encoding=options["encoding"],
+        skip_lines=options["skip_lines"],
+        header_lines=options["header_lines"],
+        has_no_header=options["no_header"] or options["column_names"] is not None,
+        column_names=_column_names(options["column_names"]),
         text_column=options["text_column"],
         label_column="" if options["no_labels"] else options["label_column"],
         id_column=options["id_column"],
@@ -414,7 +451,7 @@ def _score_settings(**options: Any) -> ScoreSettings:
         model=options["model"],
         output=options["output"],
         revision=options["revision"],
-        label_map=dict(_pair(text) for text in options["label_map"]),
+        label_map=parse_label_map(options["label_map"]),
         read=read,
         compute=compute,
         output_format=options["output_format"],
@@ -442,11 +479,17 @@ def _budget(text: str) -> int | None:
     return int(text)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    given, equals, label = text.rpartition("=")
-    if not equals:
-        raise UsageError(f"--label-map {text!r} is not GIVEN=LABEL, such as pos=POSITIVE.")
-    return given, label
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
+"""How delimiters that no shell types are named."""
+
+
+def _column_names(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError("--column-names needs names divided by commas, all different.")
+    return names
 
 
 def _summary(result: RunResult) -> dict[str, Any]:
@@ -476,10 +519,7 @@ def _lines(result: RunResult) -> list[str]:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
         return [
             head,
-            *(
-                f"  {printable(f.path)}: {f.format}, {f.rows} rows, text in {printable(f.columns.text)}"
-                for f in result.plan.files
-            ),
+            *(f"  {printable(f.path)}: {f.format}, {f.rows} rows, {choice_of(f)}" for f in result.plan.files),
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}

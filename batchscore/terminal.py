@@ -147,13 +147,16 @@ class Logs(NamedTuple):
     """How a command tells what happens."""
 
     verbosity: int = 0
-    """-1 is quiet (errors alone), 0 warnings and progress, 1 information, 2 everything."""
+    """-1 is quiet (errors alone), 0 notices, warnings and progress, 1 information, 2 everything."""
     format: str = "text"
     """``text`` for people, ``json`` for machines: one object a line, with time, level, message and ``run_id``."""
     run_id: str = ""
 
 
 PLAIN = Logs()
+NOTICE = 25
+"""The level of what everybody should know, unless they asked for quiet: less than a warning."""
+logging.addLevelName(NOTICE, "NOTICE")
 _machine = logging.getLogger("batchscore.talk")
 
 
@@ -171,7 +174,7 @@ class _Heard:
 
 def set_up_logs(logs: Logs) -> None:
     """Have the program's own loggers write to stderr, and :func:`say` with them if it is machines that read."""
-    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+    levels = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(logs))
     logger = logging.getLogger("batchscore")
@@ -199,9 +202,11 @@ def _formatter(logs: Logs) -> logging.Formatter:
 
 
 class _EscapedFormatter(logging.Formatter):
-    """Lower-case level names; control characters of a message become escapes."""
+    """Lower-case level names, none of a notice; control characters of a message become escapes."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.levelno == NOTICE:
+            return printable(record.getMessage())
         record.levelname = record.levelname.lower()
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 

@@ -44,7 +44,7 @@ class Output(NamedTuple):
     prefix: str
 
 
-SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
+SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "json": ".json", "parquet": ".parquet"}
 
 
 @contextlib.contextmanager
@@ -154,17 +154,31 @@ def plain_json(value: Any) -> Any:
 
 def write_jsonl(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
     """JSON Lines; from JSON Lines the lines' own bytes, from CSV each cell as a string, from Parquet plain values."""
-    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
     if output.file.layout.details.get("bom") == 3:
         out.write(b"\xef\xbb\xbf")
+    for body, end in _json_objects(parts, output):
+        out.write(body + (end or b"\n"))
+
+
+def write_json(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+    """A JSON array, an object a line; from JSON the objects' own bytes, from other formats as :func:`write_jsonl` has them."""
+    before = b"[\n"
+    for body, _ in _json_objects(parts, output):
+        out.write(before + body)
+        before = b",\n"
+    out.write((b"[" if before == b"[\n" else b"\n") + b"]\n")
+
+
+def _json_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
+    """Each row as an object with the added fields, and the white space that stood behind it."""
+    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
     for part in parts:
         added = zip(*_json_texts(part), strict=True)
-        for record, values in zip(_jsonl_records(part, output.file), added, strict=True):
+        for record, values in zip(_json_records(part, output.file), added, strict=True):
             body = record.rstrip()
-            end = record[len(body) :] or b"\n"
             extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
             comma = b"" if body[:-1].rstrip() == b"{" else b", "
-            out.write(body[:-1] + comma + extra.encode() + b"}" + end)
+            yield body[:-1] + comma + extra.encode() + b"}", record[len(body) :]
 
 
 def _json_texts(part: StagedPart) -> list[list[str]]:
@@ -175,8 +189,8 @@ def _json_texts(part: StagedPart) -> list[list[str]]:
     return columns
 
 
-def _jsonl_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
-    if file.format == "jsonl":
+def _json_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
+    if file.format in {"jsonl", "json"}:
         yield from part.inputs[0].to_pylist()
         return
     names = distinct([column.name for column in file.layout.columns])
@@ -294,4 +308,9 @@ def _is_plain(value: object) -> bool:
 
 
 Writer = Callable[[Iterable[StagedPart], Output, IO[bytes]], None]
-WRITERS: dict[str, Writer] = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+WRITERS: dict[str, Writer] = {
+    "csv": write_csv,
+    "jsonl": write_jsonl,
+    "json": write_json,
+    "parquet": write_parquet,
+}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.readers import csv_file, jsonl_file, parquet_file
+from batchscore.readers import csv_file, json_file, jsonl_file, parquet_file
 from batchscore.readers.source import Source, format_of_name, identify, plain_name, reading
 from batchscore.records import ColumnChoice, Layout, Position, Rows
 
@@ -27,11 +27,14 @@ class Format(NamedTuple):
 
     describe: Callable[[Source, ReadSettings], Layout]
     read: Callable[[Source, Layout, ColumnChoice, ReadSettings, Position], Iterator[Rows]]
+    rows_have_own_names: bool = False
+    """Whether later rows may have fields that the head did not have."""
 
 
 FORMATS = {
     "csv": Format(csv_file.describe, csv_file.read),
-    "jsonl": Format(jsonl_file.describe, jsonl_file.read),
+    "jsonl": Format(jsonl_file.describe, jsonl_file.read, rows_have_own_names=True),
+    "json": Format(json_file.describe, json_file.read, rows_have_own_names=True),
     "parquet": Format(parquet_file.describe, parquet_file.read),
 }
 
