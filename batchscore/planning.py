@@ -20,8 +20,8 @@ from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
 from batchscore.labels import GivenLabels, LabelNames, LabelValues
 from batchscore.parts import added_names
-from batchscore.readers import FORMATS, Source, describe, read
-from batchscore.readers.csv_file import dialect_of, header_advice
+from batchscore.readers import FORMATS, Source, describe, header_advice, read
+from batchscore.readers.csv_file import dialect_of
 from batchscore.records import (
     Column,
     ColumnChoice,
@@ -238,10 +238,7 @@ def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[La
     layout = describe(file.source, settings)
     if not layout.columns:  # an empty file has no columns to choose from
         return layout, ColumnChoice(text=settings.text_column or "")
-
-    def advice() -> str:
-        return header_advice(file.source, layout, settings) if file.source.format == "csv" else ""
-
+    advice = header_advice(file.source, layout, settings)
     return layout, choose_columns(layout, settings, file.source.path, use_labels, advice)
 
 

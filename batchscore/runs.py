@@ -6,6 +6,7 @@ that a killed run goes on where it was; the final files are built and renamed at
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import dataclasses
@@ -350,8 +351,8 @@ class _Run:
             listed = f"All are in {printable(self._output)}/{REJECTS}"
         raise DataError(
             f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
-            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. Mend them, or allow "
-            "them with --max-rejects."
+            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. "
+            f"{_advice(first)}Mend them, or allow them with --max-rejects."
         )
 
     def _publish_rejects(self) -> None:
@@ -468,6 +469,15 @@ class _Run:
             "work": self._spent.summary(counts["scored"], seconds),
             "counts": counts,
         }
+
+
+def _advice(reject: Mapping[str, Any]) -> str:
+    """What option a reject of a CSV file may be asking for."""
+    if "quote" not in reject["reason"]:
+        return ""
+    if b'\\"' in base64.b64decode(reject["raw"]):
+        return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
+    return "If quotes mean nothing in this file: --quotechar ''. "
 
 
 class _Spent:

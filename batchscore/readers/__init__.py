@@ -19,7 +19,17 @@ from batchscore.records import ColumnChoice, Layout, Position, Rows
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
 
-__all__ = ["FORMATS", "Format", "Source", "describe", "format_of_name", "identify", "plain_name", "read"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Source",
+    "describe",
+    "format_of_name",
+    "header_advice",
+    "identify",
+    "plain_name",
+    "read",
+]
 
 
 class Format(NamedTuple):
@@ -48,6 +58,13 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """
     with reading(source):
         return FORMATS[source.format].describe(source, settings)
+
+
+def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> Callable[[], str]:
+    """What tells, where no text was found among the columns, what else may be wrong with the file."""
+    if source.format != "csv":
+        return str
+    return lambda: csv_file.header_advice(source, layout, settings)
 
 
 def read(

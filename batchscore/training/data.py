@@ -27,7 +27,7 @@ from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.inputs import FoundFile, find_files
 from batchscore.labels import is_missing, label_key, named_key
-from batchscore.readers import describe, format_of_name, read
+from batchscore.readers import describe, format_of_name, header_advice, read
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, label_table
@@ -191,12 +191,14 @@ def _split_of(path: Path, data: Path) -> str:
 
 def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
     given = _Given()
-    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
+    how = _how(settings)
     for file in files:
         layout = describe(file.source, how)
         if not layout.columns:
             continue
-        columns = choose_columns(layout, how, file.source.path)
+        columns = choose_columns(
+            layout, how, file.source.path, advice=header_advice(file.source, layout, how)
+        )
         if columns.label is None:
             raise _no_label(file.source.path, layout)
         names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
@@ -209,6 +211,12 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
             if settings.group_column is not None:
                 given.groups += _groups(rows, file, layout, settings.group_column)
     return given
+
+
+def _how(settings: TrainSettings) -> ReadSettings:
+    return dataclasses.replace(
+        settings.read, text_column=settings.text_column, label_column=settings.label_column
+    )
 
 
 def _assert_same_classes(given: _Given, names: tuple[str, ...], where: object) -> None:
@@ -272,8 +280,7 @@ def _from_hub(data: str, settings: TrainSettings) -> dict[str, _Given]:
 
 def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _Given:
     layout = Layout(tuple(Column(name, _kind(feature)) for name, feature in split.features.items()))
-    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
-    columns = choose_columns(layout, how, Path(data))
+    columns = choose_columns(layout, _how(settings), Path(data))
     if columns.label is None:
         raise _no_label(data, layout)
     names = getattr(split.features[columns.label], "names", None)
