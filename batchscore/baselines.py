@@ -128,7 +128,7 @@ class Baseline:
                 predicted = [index[label] for label in texts[self.prediction]]
             except KeyError as error:
                 raise _damaged(
-                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])}"
+                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
                 ) from None
             yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
 

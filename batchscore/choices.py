@@ -75,4 +75,4 @@ def doubts_of(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
 
 def _short(text: str | None) -> str:
     said = printable(text)
-    return said if len(said) <= _LONGEST and said.count(" ") < 4 else f"({len(said)} characters)"
+    return said if len(said) <= _LONGEST and said.count(" ") < 3 else f"({len(said)} characters)"

@@ -30,6 +30,7 @@ _COUNTED = {"integer", "number", "boolean", "time"}
 """Kinds of columns that are called like a text and count or date it: ``content``, a length."""
 _LISTED = 40
 _LONGEST_NAME = 60
+_MOST_WORDS = 6
 
 
 def choose_columns(
@@ -62,7 +63,9 @@ def _no_text(layout: Layout, path: Path, taken: set[str | None], advice: str) ->
     strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in taken]
     inside = [c.name for c in nested_columns(layout) if c.kind == "string"]
     if unusable:
-        what = f"no text column: {_said(unusable[0].name)} is {_KINDS.get(unusable[0].kind, 'no text')}"
+        what = (
+            f"no text column: {_shown(unusable[0].name, layout)} is {_KINDS.get(unusable[0].kind, 'no text')}"
+        )
     elif len(strings) > 1:
         what = f"{len(strings)} columns could be the text ({_joined(strings, layout)}), none by its name"
     else:
@@ -111,7 +114,7 @@ def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout
     if not found:
         names = [column.name for column in (*layout.columns, *nested_columns(layout))]
         close = difflib.get_close_matches(wanted, names, 1)
-        hint = f" Did you mean {_said(close[0])}?" if close else ""
+        hint = f" Did you mean {_shown(close[0], layout)}?" if close else ""
         raise DataError(
             f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
         )
@@ -154,10 +157,6 @@ def _joined(names: Sequence[str], layout: Layout) -> str:
 
 def _shown(name: str, layout: Layout) -> str:
     """A column's name, unless its file may have no header, so that it may be a piece of a review."""
-    is_name = layout.names_are_certain or known_names.is_identifier(name)
-    return _said(name) if is_name else f"(a name of {len(name)} characters)"
-
-
-def _said(name: str) -> str:
-    text = printable(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+    is_short = layout.names_are_certain and len(name) <= _LONGEST_NAME and name.count(" ") < _MOST_WORDS
+    is_name = is_short or known_names.is_identifier(name)
+    return printable(name) if is_name else f"(a name of {len(name)} characters)"

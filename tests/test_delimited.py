@@ -434,7 +434,7 @@ def test_damage_ends_at_the_next_credible_row(body: str, expected: list[str]) ->
     for block in (1, 4, 7, 1 << 18):
         items = read(body.encode(), 2, block=block)
         assert outline(items) == expected
-        assert b"".join(item.raw for item in items) == body.encode()
+        assert b"".join(item.raw for item in items) == body.replace("\n\n", "\n").encode()
 
 
 def test_without_any_quote_ahead_prose_is_told_from_rows_by_its_shape() -> None:
@@ -837,3 +837,179 @@ def test_whatever_the_bytes_nothing_hangs_on_a_blocks_edge_and_nothing_is_lost(
     assert not body[end:].strip(b"\r\n\0")
     for block in (1, 2, 3, 7, 16):
         assert read(body, n_fields, dialect, block=block, max_row_bytes=max_row_bytes) == whole
+
+
+# ------------------------------------------------------------------------------- files that are not what they seem
+
+
+@pytest.mark.parametrize(
+    ("head", "delimiter"),
+    [
+        pytest.param(b"id^text^label\n1^A fine film, really^1\n", "^", id="caret"),
+        pytest.param(b"id~text\n1~a; b, c\n", "~", id="tilde"),
+        pytest.param(b"id#text\n1#a\n2#b\n", "#", id="hash"),
+        pytest.param(b"id\x01text\n1\x01a, b\n", "\x01", id="Hive"),
+        pytest.param(b"id||text||label\n1||a|b||1\n", "||", id="two bars"),
+        pytest.param(b"id|text|label\n1|a|1\n2||0\n", "|", id="one bar, and an empty cell"),
+        pytest.param(b"id::text\n1::a: b\n", "::", id="two colons"),
+        pytest.param(b"text #1\na\nb\n", ",", id="a hash in the one column's name"),
+        pytest.param(b"sep=;\nid;text\n1;a,b,c\n", ";", id="Excel's own line"),
+        pytest.param(b"sep=|\nid;text;x\n", "|", id="Excel's own line wins"),
+    ],
+)
+def test_rare_delimiters_are_found_where_they_divide_every_row(head: bytes, delimiter: str) -> None:
+    assert sniff(head).delimiter == delimiter
+
+
+SPARK = b'id,text,label\n1,"a \\"fine\\" film, really",1\n2,"bad",0\n'
+
+
+@pytest.mark.parametrize(
+    ("head", "escape"),
+    [
+        pytest.param(SPARK, "\\", id="it reads well with it, and not without"),
+        pytest.param(b'id,text\n1,"a ""fine"" film C:\\"\n2,b\n', "", id="it reads well without"),
+        pytest.param(b'id,text\n1,"a \\"fine\\" film"\n2,"x"y\n', "", id="it does not read well with it"),
+        pytest.param(b"id,text\n1,a \\ b\n", "", id="a backslash before nothing"),
+    ],
+)
+def test_a_backslash_escapes_where_that_is_certain(head: bytes, escape: str) -> None:
+    assert sniff(head).escapechar == escape
+
+
+def test_a_head_that_was_cut_within_quotes_is_no_evidence_against_an_escape() -> None:
+    head = SPARK + b'3,"a long review\nof many\nlines'
+    assert sniff(head, is_whole=False).escapechar == "\\"
+    assert sniff(head, is_whole=True).escapechar == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect", "expected"),
+    [
+        (b'1,"a \\"b\\", c"\n', Dialect(escapechar="\\"), ["1", 'a "b", c']),
+        (b"1,a\\, b\n", Dialect(escapechar="\\"), ["1", "a, b"]),
+        (b'1,"C:\\\\"\n', Dialect(escapechar="\\"), ["1", "C:\\"]),
+        (b"1,C:\\new\n", Dialect(escapechar="\\"), ["1", "C:\\new"]),
+        (b'1,"a ""b"""\n', Dialect(escapechar="\\"), ["1", 'a "b"']),
+        (b"1||a|b\n", Dialect("||"), ["1", "a|b"]),
+        (b'1||"a||b"\n', Dialect("||"), ["1", "a||b"]),
+        (b"1\\||x||a\n", Dialect("||", escapechar="\\"), ["1||x", "a"]),
+    ],
+)
+def test_escapes_and_long_delimiters_mean_what_they_say(
+    body: bytes, dialect: Dialect, expected: list[str]
+) -> None:
+    for block in (1, 3, 1 << 18):
+        (record,) = read(body, 2, dialect, block=block)
+        assert isinstance(record, Record)
+        assert record.fields == expected
+    assert parse_record(body, dialect) == expected
+
+
+@quick
+@given(
+    st.lists(
+        st.lists(st.text("ab|\\\",\n\r :'", max_size=6), min_size=2, max_size=2), min_size=1, max_size=4
+    ),
+    st.sampled_from(
+        [Dialect("||"), Dialect(escapechar="\\"), Dialect("::", escapechar="\\"), Dialect("|^|")]
+    ),
+    st.sampled_from([1, 5, 1 << 18]),
+)
+def test_what_is_written_in_any_dialect_comes_back(
+    table: list[list[str]], dialect: Dialect, block: int
+) -> None:
+    body = b"".join(append_fields(encode_fields(row, dialect), ["x", "a|"], dialect) for row in table)
+    assert rows(read(body, 4, dialect, block=block)) == [[*row, "x", "a|"] for row in table]
+
+
+@pytest.mark.parametrize(
+    ("body", "n_fields", "expected"),
+    [
+        pytest.param('1"A fine film, really",1\n2,Dull,0\n', 3, ["reject 1", "2"], id="a delimiter missing"),
+        pytest.param('5" disk,a\n2,b\n', 2, ["reject 1", "2"], id="an inch"),
+        pytest.param('1,the "best" film\n', 2, ["1"], id="a pair within a field"),
+        pytest.param('1, "x", y\n2,a,b\n', 3, ["1", "2"], id="a pair behind a space"),
+        pytest.param('1,a "b\n2,c" d\n3,e\n', 2, ["reject 1", "reject 2", "3"], id="a pair over two lines"),
+    ],
+)
+def test_a_quote_without_a_partner_in_an_unquoted_field_costs_its_row(
+    body: str, n_fields: int, expected: list[str]
+) -> None:
+    for block in (1, 4, 1 << 18):
+        assert outline(read(body.encode(), n_fields, block=block)) == expected
+
+
+def test_the_reject_of_a_shifted_row_names_the_column() -> None:
+    (reject,) = rejects(read(b'1"A fine film, really",1\n', 3))
+    assert (reject.column, reject.raw) == ("column0", b'1"A fine film, really",1\n')
+    assert "no partner" in reject.reason
+
+
+@pytest.mark.parametrize("block", [64, 1 << 10, 1 << 18])
+def test_of_an_unquoted_table_a_quote_at_the_start_of_a_field_costs_its_line(block: int) -> None:
+    quoted = {3: '"film number 3', 300: 'film number 300, "a joy"', 350: 'disk 5"'}
+    lines = [f"{k}\t{quoted.get(k, f'film number {k}')}\n" for k in range(400)]
+    items = read("".join(lines).encode(), 2, Dialect("\t"), block=block)
+    assert [bad.line for bad in rejects(items)] == [4, 351]
+    assert len(rows(items)) == 398
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_a_record_whose_lines_all_look_like_rows_has_swallowed_them(delimiter: str) -> None:
+    lines = [f"{k}{delimiter}film number {k}\n" for k in range(40)]
+    lines[3], lines[30] = f'3{delimiter}"film\n', f'30{delimiter}disk 5"\n'
+    items = read("".join(lines).encode(), 2, Dialect(delimiter))
+    assert [bad.line for bad in rejects(items)] == [4, 31]
+    assert len(rows(items)) == 38
+
+
+def test_a_review_of_many_lines_is_one_row_also_where_each_has_the_delimiter() -> None:
+    body = b'17,"roses, red\nviolets, blue\nsugar, sweet\nand so, are you\n"\n18,b\n'
+    assert outline(read(body, 2)) == ["17", "18"]
+
+
+@pytest.mark.parametrize("lines", [10, 1000, 5000])
+def test_a_reject_is_one_line_however_long_the_damage(lines: int) -> None:
+    body = b'1,a\n2,"never closed\n' + b"prose without a delimiter\n" * lines + b'3,"c"\n4,d\n'
+    items = read(body, 2)
+    assert [bad.line for bad in rejects(items)] == list(range(2, lines + 3))
+    assert "begins in line 2" in rejects(items)[-1].reason
+    assert rows(items) == [["1", "a"], ["3", "c"], ["4", "d"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b"text\r\r\nGood\r\r\nBad\r\r\n", ["Good", "Bad"], id="two returns and a feed"),
+        pytest.param(b"text\n\nGood\n\n\nBad\n", ["Good", "Bad"], id="blank lines"),
+        pytest.param(b"text\nGood\rfilm\nBad\n", ["Good\rfilm", "Bad"], id="a lone return in a line"),
+        pytest.param(b"text\r\nGood\rfilm\r\nBad\r\n", ["Good\rfilm", "Bad"], id="one among CRLF"),
+        pytest.param(b"text\rGood\rBad\r", ["Good", "Bad"], id="an old Mac"),
+        pytest.param(b'text\n"Good\r\nfilm"\nBad\n', ["Good\r\nfilm", "Bad"], id="CRLF in quotes"),
+    ],
+)
+def test_a_table_of_one_column_has_as_many_rows_as_texts(body: bytes, expected: list[str]) -> None:
+    dialect = sniff(body)
+    stream = io.BytesIO(body)
+    header = read_header(stream, dialect)
+    assert header is not None
+    start = next_position(header, dialect)
+    for block in (1, 3, 1 << 18):
+        assert [row[0] for row in rows(read(body, 1, dialect, block=block, start=start))] == expected
+
+
+@pytest.mark.parametrize("end", [b"\r\r\n", b"\r\n", b"\n"])
+def test_fields_are_appended_before_whatever_ends_a_line(end: bytes) -> None:
+    assert append_fields(b"Good" + end, ["x"], COMMA) == b"Good,x" + end
+
+
+def test_lines_before_the_header_are_passed_over() -> None:
+    data = b"Report of today, and more\nby me\n\nid;text\n1;a\n"
+    dialect = sniff(data, Given(skip_lines=2))
+    assert dialect.delimiter == ";"
+    stream = io.BytesIO(data)
+    header = read_header(stream, dialect, skip_lines=2)
+    assert header is not None
+    assert (header.fields, header.line) == (["id", "text"], 4)
+    assert stream.read() == b"1;a\n"

@@ -157,7 +157,9 @@ def reading(source: Source) -> Iterator[None]:
 
 
 def _damaged(source: Source, error: Exception) -> DataError:
-    reason = printable(str(error).strip().partition("\n")[0])
+    reason = printable(str(error).strip().partition("\n")[0])[:200]
+    if re.search(r"(?i)encrypt|decrypt", reason):
+        return DataError(f"{printable(source.path)} is encrypted, and read without keys. Decrypt it first.")
     return DataError(f"{printable(source.path)} is damaged or cut short ({reason}). Get a whole copy of it.")
 
 
