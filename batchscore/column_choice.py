@@ -69,7 +69,9 @@ def _no_text(layout: Layout, path: Path, taken: set[str | None], advice: str) ->
     elif len(strings) > 1:
         what = f"{len(strings)} columns could be the text ({_joined(strings, layout)}), none by its name"
     else:
-        only = f" (the only one of strings is {_joined(strings, layout)})" if strings else ""
+        only = ""
+        if strings and _is_name(strings[0], layout):
+            only = f" (the only one of strings is {printable(strings[0])})"
         what = f"no text column by name{only}"
     fields = f" Fields within: {_joined(inside, layout)}." if inside else ""
     return DataError(
@@ -154,7 +156,7 @@ def _joined(names: Sequence[str], layout: Layout, behind: Sequence[str] = ()) ->
         printable(name) + tail for name, tail in zip(names, tails, strict=True) if _is_name(name, layout)
     ]
     hidden = len(names) - len(shown)
-    parts = [*shown[:_LISTED], *([f"{hidden} that look like text"] if hidden else [])]
+    parts = [*shown[:_LISTED], *([f"{hidden} whose names may be text"] if hidden else [])]
     return ", ".join(parts) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
 
 
