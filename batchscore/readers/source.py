@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import io
 import re
 import zlib
@@ -15,6 +13,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable, storage_error
+from batchscore.readers.unpacking import Unpacked
 
 HEAD_BYTES = 256 * 1024
 _FREE_BYTES = 64 * 2**20
@@ -86,7 +85,7 @@ def reading(source: Source) -> Iterator[None]:
     """Say which file it was when reading fails, and tell damage (65) from a failing disk (74)."""
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
+    except (EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow and bz2 raise a bare OSError for bytes that make no sense
@@ -131,12 +130,11 @@ def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     file = source.path.open("rb")
     if not source.compression:
         return file
-    if source.compression == "gzip":
-        stream: Any = gzip.GzipFile(fileobj=file)
-    elif source.compression == "bz2":
-        stream = bz2.BZ2File(file)
-    else:  # the zstandard package ends a stream that was cut short without a word; Arrow raises
+    stream: Any
+    if source.compression == "zstd":  # the zstandard package ends a cut stream without a word; Arrow raises
         stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+    else:
+        stream = Unpacked(file, source.compression)
     return io.BufferedReader(_Bounded(stream, file, max_expansion, printable(source.path)), HEAD_BYTES)
 
 
