@@ -10,6 +10,7 @@ import base64
 import bz2
 import contextlib
 import datetime
+import decimal
 import gzip
 import json
 import math
@@ -75,16 +76,7 @@ def write_predictions(
 
 def added_texts(part: StagedPart) -> list[list[str]]:
     """The added columns as text, column by column: null is empty, a float32 the shortest text that reads back equal."""
-    columns: list[list[str]] = []
-    for array in part.added:
-        if pa.types.is_float32(array.type):
-            values = array.to_numpy(zero_copy_only=False)
-            columns.append(["" if value != value else str(value) for value in values])  # noqa: PLR0124
-        elif pa.types.is_boolean(array.type):
-            columns.append(["" if value is None else str(value).lower() for value in array.to_pylist()])
-        else:
-            columns.append(["" if value is None else str(value) for value in array.to_pylist()])
-    return columns
+    return [[as_text(value) for value in plain_values(array)] for array in part.added]
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
@@ -121,8 +113,8 @@ def _csv_records(part: StagedPart, file: InputFile, dialect: delimited.Dialect) 
 def as_text(value: Any) -> str:
     """A value as people write it.
 
-    ISO 8601 dates, base64 bytes, ``true`` and ``false``, JSON for what is nested, nothing for null; a float is the
-    shortest text that reads back equal (``nan``, ``inf``).
+    ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all their digits and no exponent, JSON for what
+    is nested, nothing for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
     """
     if value is None:
         return ""
@@ -133,11 +125,11 @@ def as_text(value: Any) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A value of Arrow as JSON holds it; what JSON has no word for becomes text, NaN null."""
+    """A value of Arrow as JSON holds it; what JSON has no word for becomes text (``"nan"`` and ``"inf"``, decimals)."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return None if math.isnan(value) else value if math.isfinite(value) else repr(value)
+        return value if math.isfinite(value) else repr(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
@@ -146,7 +138,7 @@ def plain_json(value: Any) -> Any:
         return [plain_json(item) for item in value]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value)
+    return f"{value:f}" if isinstance(value, decimal.Decimal) else str(value)
 
 
 # --- JSON Lines ------------------------------------------------------------------------------------------------------
