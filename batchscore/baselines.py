@@ -25,8 +25,8 @@ from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
 from batchscore.inputs import output_names
 from batchscore.parts import StagedPart
 from batchscore.readers import Source, describe, read
+from batchscore.readers.exact import open_exact
 from batchscore.readers.source import reading
-from batchscore.readers.unfolding import open_parquet
 from batchscore.records import ColumnChoice, InputFile, Layout, Part
 from batchscore.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
 from batchscore.writers import SUFFIXES
@@ -210,8 +210,8 @@ def _settings(file: EarlierFile) -> ReadSettings:
 
 def _texts(file: EarlierFile, names: Sequence[str]) -> Iterator[Texts]:
     if file.format == "parquet":
-        with reading(file.source), open_parquet(file.source) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(names)):
+        with reading(file.source), open_exact(file.source) as opened:
+            for batch in map(opened.exact, opened.file.iter_batches(_BATCH_ROWS, columns=list(names))):
                 places = {name: batch.schema.get_field_index(name) for name in names}
                 arrays: dict[str, pa.Array] = {n: batch.column(at) for n, at in places.items() if at >= 0}
                 yield texts_of_arrays(arrays, names, batch.num_rows)

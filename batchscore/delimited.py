@@ -419,6 +419,7 @@ def _cell(value: str, dialect: Dialect, *, alone: bool) -> str:
     special = any(char in value for char in (dialect.delimiter, "\r", "\n")) or (
         quote != "" and quote in value
     )
+    special = special or value.startswith("\ufeff")  # at the start of a file it would be its byte order mark
     if not quote:
         if special:
             raise DataError(f"{value!r} cannot be written without quotes; try --output-format parquet")

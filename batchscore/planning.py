@@ -18,13 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore import delimited
 from batchscore.bundle import label_key, match_labels
 from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
 from batchscore.parts import added_names
 from batchscore.readers import Source, describe, read
-from batchscore.readers.csv_file import dialect_of
 from batchscore.records import (
     UNKNOWN_LABEL,
     UNLABELLED,
@@ -37,6 +35,7 @@ from batchscore.records import (
     Reject,
     Rows,
 )
+from batchscore.writers import refuse_unwritable, refuse_unwritable_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,7 +148,7 @@ def make_plan(
         if file.source.format != "jsonl":  # its later rows may have more fields
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
-        _refuse_unwritable(file.source, layout, texts, settings.output_format)
+        refuse_unwritable_names(file.source, layout, texts, settings.output_format)
     given = GivenLabels(bundle, settings.label_map)
     files: list[InputFile] = []
     parts: list[Part] = []
@@ -158,6 +157,7 @@ def make_plan(
         survey = _Survey(file, layout, columns, given)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
+            refuse_unwritable(file.source, rows, settings.output_format)
             parts.append(Part(len(parts), len(files), rows.start, rows.rows_in))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         files.append(survey.result())
@@ -343,16 +343,6 @@ def _refuse_taken(source: Source, taken: set[str]) -> None:
             f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
             "prefix before the added names, for example --prefix batchscore_"
         )
-
-
-def _refuse_unwritable(source: Source, layout: Layout, texts: Sequence[str], output_format: str) -> None:
-    """Refuse labels that a CSV file's encoding has no characters for while it costs nothing, not after the night."""
-    if source.format != "csv" or output_format not in {"same", "csv"}:
-        return
-    try:
-        delimited.encode_fields([*texts, "0.5", "true"], dialect_of(layout))
-    except DataError as error:
-        raise DataError(f"{printable(source.path)}: {error}") from error
 
 
 def _refuse_unknown_labels(files: Sequence[InputFile], bundle: Bundle) -> None:

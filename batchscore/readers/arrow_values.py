@@ -176,6 +176,139 @@ _READERS: dict[type, Callable[[Any], list[Any]]] = {
 }
 
 
+# ------------------------------------------------------------------------------------------------ leaves and batches
+
+
+def with_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A type with each of its leaves changed, in the order in which Parquet has them as columns."""
+
+    def inner(field: pa.Field) -> pa.Field:
+        return field.with_type(with_leaves(field.type, change))
+
+    if isinstance(kind, pa.BaseExtensionType):
+        with_leaves(kind.storage_type, change)  # they are counted, and stay
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([inner(field) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(inner(kind.value_field))
+    return pa.list_(inner(kind.value_field)) if pa.types.is_list(kind) else change(kind)
+
+
+def without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    """A type with dictionaries replaced by what is in them; an array can be cast to it."""
+    return with_leaves(kind, lambda leaf: leaf.value_type if pa.types.is_dictionary(leaf) else leaf)
+
+
+def leaf_types(kind: pa.DataType) -> list[pa.DataType]:
+    """The types of the leaves of a type."""
+    found: list[pa.DataType] = []
+
+    def note(leaf: pa.DataType) -> pa.DataType:
+        found.append(leaf)
+        return leaf
+
+    with_leaves(kind, note)
+    return found
+
+
+def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
+    """The leaves of an array; of a slice, those of the whole."""
+    if isinstance(array, pa.ExtensionArray):
+        yield from leaf_arrays(array.storage)
+    elif isinstance(array, pa.StructArray):
+        for child in array.flatten():
+            yield from leaf_arrays(child)
+    elif isinstance(array, pa.MapArray):
+        yield from leaf_arrays(array.keys)
+        yield from leaf_arrays(array.items)
+    elif hasattr(array, "values"):
+        yield from leaf_arrays(array.values)
+    else:
+        yield array
+
+
+def has_small_index(kind: pa.DataType) -> bool:
+    """Whether a type is that of a dictionary whose indices may not count the values of two dictionaries together."""
+    return bool(pa.types.is_dictionary(kind) and kind.index_type.bit_width < 32)
+
+
+def joining(schema: pa.Schema) -> Callable[[Sequence[pa.RecordBatch]], bool]:
+    """What tells whether batches of this schema can become one, those before the last being known to.
+
+    Each batch has dictionaries of its own. Together they may have more values than their indices count, and where values
+    are ordered, two orders are not one.
+    """
+    kinds = [leaf for kind in schema.types for leaf in leaf_types(kind) if pa.types.is_dictionary(leaf)]
+    has_small, has_ordered = any(map(has_small_index, kinds)), any(kind.ordered for kind in kinds)
+
+    def can_be_joined(batches: Sequence[pa.RecordBatch]) -> bool:
+        if has_ordered and not all(map(_have_one_order, batches[0].columns, batches[-1].columns)):
+            return False
+        return not has_small or _fit(batches)
+
+    return can_be_joined
+
+
+def _fit(batches: Sequence[pa.RecordBatch]) -> bool:
+    try:
+        pa.concat_batches([batch.slice(0, 0) for batch in batches])  # of no rows, but of all values
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _have_one_order(one: pa.Array, other: pa.Array) -> bool:
+    return all(
+        left.dictionary.equals(right.dictionary)
+        for left, right in zip(leaf_arrays(one), leaf_arrays(other), strict=True)
+        if pa.types.is_dictionary(left.type) and left.type.ordered
+    )
+
+
+def first_not_utf8(array: pa.Array) -> int | None:
+    """Index of the first value that is, or holds, a string whose bytes are not UTF-8; Arrow permits them."""
+    if _is_valid(array):
+        return None
+    array = array.cast(without_dictionaries(array.type))  # whose values may be bad and not be used
+    return next((index for index in range(len(array)) if not _is_valid(_take(array, [index]))), None)
+
+
+def _is_valid(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def first_with_nul(array: pa.Array) -> int | None:
+    """Index of the first value that is a string with a NUL character."""
+    if isinstance(array, pa.ExtensionArray):
+        return first_with_nul(array.storage)
+    if isinstance(array, pa.DictionaryArray):
+        bad = set(_with_nul(array.dictionary))
+        return (
+            next((k for k, index in enumerate(array.indices.to_pylist()) if index in bad), None)
+            if bad
+            else None
+        )
+    return min(_with_nul(array), default=None)
+
+
+def _with_nul(array: pa.Array) -> list[int]:
+    if not isinstance(array, pa.StringArray | pa.LargeStringArray | pa.StringViewArray):
+        return []
+    if isinstance(array, pa.StringViewArray):
+        array = array.cast(pa.large_string())
+    found = pc.match_substring(array, "\0").fill_null(False)
+    return np.flatnonzero(found.to_numpy(zero_copy_only=False)).tolist()
+
+
 def take_rows(batch: pa.RecordBatch, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.RecordBatch:
     """The rows of a batch at ``places``, of whatever types (Arrow itself takes no string views)."""
     return pa.RecordBatch.from_arrays(

@@ -8,12 +8,15 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable, storage_error
 from batchscore.readers.unpacking import Unpacked
+
+if TYPE_CHECKING:
+    from batchscore.records import InputFile
 
 HEAD_BYTES = 256 * 1024
 _FREE_BYTES = 64 * 2**20
@@ -43,6 +46,11 @@ class Source(NamedTuple):
     path: Path
     format: str
     compression: str
+
+
+def source_of(file: InputFile) -> Source:
+    """What a planned file is read from."""
+    return Source(Path(file.path), file.format, file.compression)
 
 
 def plain_name(name: str) -> str:
