@@ -67,14 +67,17 @@ def _lists(array: pa.Array) -> list[Any]:
 
 
 def _maps(array: pa.MapArray) -> list[Any]:
-    offsets = array.offsets.to_pylist()  # of a slice too, into the keys of all
-    start, length = offsets[0], offsets[-1] - offsets[0]
-    keys, items = (plain_values(each.slice(start, length)) for each in (array.keys, array.items))
-    pairs = list(zip(keys, items, strict=True))
+    pairs = list(zip(*map(plain_values, _keys_and_items(array)), strict=True))
+    places = itertools.pairwise((np.asarray(array.offsets) - array.offsets[0].as_py()).tolist())
     return [
-        pairs[at - start : end - start] if valid else None
-        for valid, (at, end) in zip(_validity(array), itertools.pairwise(offsets), strict=True)
+        pairs[at:end] if valid else None for valid, (at, end) in zip(_validity(array), places, strict=True)
     ]
+
+
+def _keys_and_items(array: pa.MapArray) -> tuple[pa.Array, pa.Array]:
+    """Of a slice those of its rows alone."""
+    start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.keys.slice(start, end - start), array.items.slice(start, end - start)
 
 
 def _validity(array: pa.Array) -> list[bool]:
@@ -217,17 +220,17 @@ def leaf_types(kind: pa.DataType) -> list[pa.DataType]:
 
 
 def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
-    """The leaves of an array; of a slice, those of the whole."""
+    """The leaves of an array, what null lists may hold left out."""
     if isinstance(array, pa.ExtensionArray):
         yield from leaf_arrays(array.storage)
     elif isinstance(array, pa.StructArray):
         for child in array.flatten():
             yield from leaf_arrays(child)
     elif isinstance(array, pa.MapArray):
-        yield from leaf_arrays(array.keys)
-        yield from leaf_arrays(array.items)
+        for child in _keys_and_items(array):
+            yield from leaf_arrays(child)
     elif hasattr(array, "values"):
-        yield from leaf_arrays(array.values)
+        yield from leaf_arrays(array.flatten())
     else:
         yield array
 
@@ -329,6 +332,13 @@ def unfolded_bytes(batch: pa.RecordBatch) -> int:
 
 
 def _unfolded(array: pa.Array) -> int:
+    is_plain = not isinstance(array, pa.DictionaryArray) and not pa.types.is_nested(array.type)
+    if is_plain or not any(map(pa.types.is_dictionary, leaf_types(array.type))):
+        return int(array.nbytes)
+    return sum(map(_unfolded_leaf, leaf_arrays(array)))
+
+
+def _unfolded_leaf(array: pa.Array) -> int:
     if not isinstance(array, pa.DictionaryArray):
         return int(array.nbytes)
     lengths = pc.binary_length(array.dictionary.cast(pa.large_binary())) if _is_text(array) else None
