@@ -23,6 +23,8 @@ from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
 from batchscore.parts import added_names
 from batchscore.readers import Source, describe, read
+from batchscore.readers.digests import digest_of
+from batchscore.readers.source import source_of
 from batchscore.records import (
     UNKNOWN_LABEL,
     UNLABELLED,
@@ -89,14 +91,14 @@ class Plan:
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
         parts = (
-            Part(number, file, Position(row, offset, line), rows)
-            for number, file, row, offset, line, rows in value["parts"]
+            Part(number, file, Position(row, offset, line), rows, digest)
+            for number, file, row, offset, line, rows, digest in value["parts"]
         )
         return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
 
 
-def _flat(part: Part) -> tuple[int, ...]:
-    return part.number, part.file, *part.start, part.rows
+def _flat(part: Part) -> tuple[int | str, ...]:
+    return part.number, part.file, *part.start, part.rows, part.digest
 
 
 def _file_from_json(value: Mapping[str, Any]) -> InputFile:
@@ -158,8 +160,9 @@ def make_plan(
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
             refuse_unwritable(file.source, rows, settings.output_format)
-            parts.append(Part(len(parts), len(files), rows.start, rows.rows_in))
+            parts.append(Part(len(parts), len(files), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+        file.assert_unchanged()  # so what was planned is what was hashed
         files.append(survey.result())
         _refuse_unsliceable(file.source.path, files[-1].layout, settings.slice_columns)
         left = None if left is None else left - files[-1].rows
@@ -168,17 +171,20 @@ def make_plan(
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
-    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other."""
+    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other.
+
+    Raises:
+        DataError: they are not those that were planned.
+    """
     stream: Iterator[Rows] | None = None
     following: tuple[int, int] | None = None
     for part in wanted:
         file = plan.files[part.file]
         if stream is None or following != (part.file, part.number):
-            source = Source(Path(file.path), file.format, file.compression)
-            stream = read(source, file.layout, file.columns, settings, part.start)
+            stream = read(source_of(file), file.layout, file.columns, settings, part.start)
         rows = next(stream, None)
         rows = rows.head(part.rows) if rows else None
-        if rows is None or rows.rows_in != part.rows or rows.start != part.start:
+        if rows is None or digest_of(rows) != part.digest:
             raise DataError(
                 f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
                 "name, rename it when it is whole, and run the same command again."
@@ -243,7 +249,7 @@ class _Survey:
             name=self._file.name,
             format=source.format,
             compression=source.compression,
-            size=self._file.identity[0],
+            size=self._file.identity.size,
             sha256=self._file.sha256,
             layout=dataclasses.replace(self._layout, columns=(*self._layout.columns, *more)),
             columns=self._columns,

@@ -43,7 +43,7 @@ def _extension(array: pa.ExtensionArray) -> list[Any]:
 
 def _dictionary(array: pa.DictionaryArray) -> list[Any]:
     used = pc.unique(array.indices.drop_null()).to_pylist()
-    values = dict(zip(used, plain_values(_take(array.dictionary, used)), strict=True))
+    values = dict(zip(used, plain_values(take(array.dictionary, used)), strict=True))
     return [values.get(index) for index in array.indices.to_pylist()]
 
 
@@ -67,15 +67,15 @@ def _lists(array: pa.Array) -> list[Any]:
 
 
 def _maps(array: pa.MapArray) -> list[Any]:
-    pairs = list(zip(*map(plain_values, _keys_and_items(array)), strict=True))
+    pairs = list(zip(*map(plain_values, keys_and_items(array)), strict=True))
     places = itertools.pairwise((np.asarray(array.offsets) - array.offsets[0].as_py()).tolist())
     return [
         pairs[at:end] if valid else None for valid, (at, end) in zip(_validity(array), places, strict=True)
     ]
 
 
-def _keys_and_items(array: pa.MapArray) -> tuple[pa.Array, pa.Array]:
-    """Of a slice those of its rows alone."""
+def keys_and_items(array: pa.MapArray) -> tuple[pa.Array, pa.Array]:
+    """All keys of an array of maps and all their items; of a slice, those of its rows."""
     start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return array.keys.slice(start, end - start), array.items.slice(start, end - start)
 
@@ -227,7 +227,7 @@ def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
         for child in array.flatten():
             yield from leaf_arrays(child)
     elif isinstance(array, pa.MapArray):
-        for child in _keys_and_items(array):
+        for child in keys_and_items(array):
             yield from leaf_arrays(child)
     elif hasattr(array, "values"):
         yield from leaf_arrays(array.flatten())
@@ -278,7 +278,7 @@ def first_not_utf8(array: pa.Array) -> int | None:
     if _is_valid(array):
         return None
     array = array.cast(without_dictionaries(array.type))  # whose values may be bad and not be used
-    return next((index for index in range(len(array)) if not _is_valid(_take(array, [index]))), None)
+    return next((index for index in range(len(array)) if not _is_valid(take(array, [index]))), None)
 
 
 def _is_valid(array: pa.Array) -> bool:
@@ -314,12 +314,11 @@ def _with_nul(array: pa.Array) -> list[int]:
 
 def take_rows(batch: pa.RecordBatch, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.RecordBatch:
     """The rows of a batch at ``places``, of whatever types (Arrow itself takes no string views)."""
-    return pa.RecordBatch.from_arrays(
-        [_take(column, places) for column in batch.columns], schema=batch.schema
-    )
+    return pa.RecordBatch.from_arrays([take(column, places) for column in batch.columns], schema=batch.schema)
 
 
-def _take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.Array:
+def take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.Array:
+    """The values of an array at ``places``, of whatever type."""
     try:
         return array.take(pa.array(places, pa.int64()))
     except pa.ArrowNotImplementedError:
