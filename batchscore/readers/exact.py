@@ -56,8 +56,13 @@ class ExactFile:
 
     def exact(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch that was read from ``file``, of all columns or some names of them, in the types of ``schema``."""
-        names = set(batch.schema.names)
-        fields = [field for field in self.schema if field.name in names]
+        if batch.schema.names == self.schema.names:
+            return recast(batch, self.schema)
+        seen = collections.Counter[str]()
+        fields = []
+        for name in batch.schema.names:  # in any order, and two of one name in theirs
+            fields.append(self.schema.field(self.schema.get_all_field_indices(name)[seen[name]]))
+            seen[name] += 1
         return recast(batch, pa.schema(fields, batch.schema.metadata))
 
 
