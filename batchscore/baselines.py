@@ -133,7 +133,7 @@ class Baseline:
                 predicted = [index[label] for label in texts[self.prediction]]
             except KeyError as error:
                 raise _damaged(
-                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])}"
+                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
                 ) from None
             yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
 
@@ -209,7 +209,7 @@ def _described(file: EarlierFile) -> Layout:
 
 
 def _settings(file: EarlierFile) -> ReadSettings:
-    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "encoding")}
+    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "escapechar", "encoding")}
     return ReadSettings(**(given if file.format == "csv" else {}), **_ANY_SIZE)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.config import LONG_TEXT, fingerprint
-from batchscore.errors import ModelError, UsageError, printable
+from batchscore.errors import ModelError, printable
 from batchscore.storage import sha256_of, to_json, write_bytes
 
 if TYPE_CHECKING:
@@ -435,47 +435,3 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     """
     hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
     write_bytes(folder / FACTS, _sealed({"format_version": FORMAT_VERSION, **facts, "files": hashes}))
-
-
-def label_key(value: object) -> str:
-    """A given label value as :func:`match_labels` looks it up: ``1``, ``1.0``, ``"1"`` and ``" 1 "`` are one value."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip().casefold()
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
-
-
-def match_labels(labels: tuple[str, ...], given: Mapping[str, str]) -> dict[str, int]:
-    """The table that turns a given label value (as lower-case text) into the index of a label.
-
-    Names match without case, ids by number unless a name is a number itself (five stars), and for two labels
-    ``pos``/``neg`` and booleans, by their names where these say so, else as ids. ``given`` is ``--label-map``; it wins.
-    A name that two labels have but for their case matches neither.
-
-    >>> match_labels(("NEGATIVE", "POSITIVE"), {"bad": "NEGATIVE"})["bad"]
-    0
-    """
-    keys = [label_key(label) for label in labels]
-    names = {key: index for index, key in enumerate(keys) if keys.count(key) == 1}
-    aliases = {alias: index for name, index in names.items() for alias in _ALIASES.get(name, ())}
-    is_numbered = any(key.isdigit() for key in keys)
-    ids = {} if is_numbered else {str(index): index for index in range(len(labels))}
-    table = {**ids, **(_booleans(names) if len(labels) == 2 else {}), **aliases, **names}
-    for value, label in given.items():
-        index = labels.index(label) if label in labels else names.get(label_key(label))
-        if index is None:
-            raise UsageError(
-                f"--label-map {printable(value)}={printable(label)}: the model's labels are {printable(', '.join(labels))}."
-            )
-        table[label_key(value)] = index
-    return table
-
-
-_ALIASES = {"negative": ("neg",), "neg": ("negative",), "positive": ("pos",), "pos": ("positive",)}
-
-
-def _booleans(names: Mapping[str, int]) -> dict[str, int]:
-    """Of two labels, which is meant by true and which by false."""
-    no = next((names[name] for name in ("negative", "neg") if name in names), 0)
-    yes = next((names[name] for name in ("positive", "pos") if name in names), 1 - no)
-    return {"true": yes, "false": 1 - yes}

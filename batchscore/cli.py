@@ -19,6 +19,7 @@ import click
 from click.core import iter_params_for_processing
 
 from batchscore import __version__
+from batchscore.choices import choice_of
 from batchscore.config import (
     COMPILE,
     FORMATS,
@@ -27,10 +28,21 @@ from batchscore.config import (
     Allowance,
     ComputeSettings,
     InboxSettings,
-    ReadSettings,
     ScoreSettings,
 )
 from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
+from batchscore.labels import parse_label_map
+from batchscore.options import (
+    Device,
+    LocalName,
+    LocalPath,
+    MapsLabels,
+    TellsMachines,
+    option,
+    read_settings,
+    reading_options,
+    with_each_mapping,
+)
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
@@ -47,21 +59,20 @@ def _load_config(context: click.Context, _: click.Parameter, path: Path | None) 
     """Make the values of a TOML file the defaults of the options; an unknown key is an error."""
     if path is None:
         return
-    with boundary():
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
-        options = {
-            long.strip("-").replace("-", "_"): p
-            for p in context.command.params
-            for long in p.opts
-            if p.name and (long.startswith("--") or isinstance(p, click.Argument))
-        }
-        context.default_map = {
-            options[key].name or key: [value] if _is_single(options[key], value) else value
-            for key, value in _checked(values, set(options), path).items()
-        }
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
+    options = {
+        long.strip("-").replace("-", "_"): p
+        for p in context.command.params
+        for long in p.opts
+        if p.name and (long.startswith("--") or isinstance(p, click.Argument))
+    }
+    context.default_map = {
+        options[key].name or key: [value] if _is_single(options[key], value) else value
+        for key, value in _checked(values, set(options), path).items()
+    }
 
 
 def _is_single(parameter: click.Parameter, value: object) -> bool:
@@ -81,20 +92,12 @@ def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, A
     return {key: value if isinstance(value, list | bool) else str(value) for key, value in options.items()}
 
 
-def _option(*names: str, **facts: Any) -> Callable[[Command], Command]:
-    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    return click.option(
-        *names, envvar="BATCHSCORE_" + long.strip("-").replace("-", "_").upper(), show_envvar=False, **facts
-    )
-
-
 def _verbosity(command: Command) -> Command:
     command = click.option(
         "-v", "--verbose", count=True, help="More about what happens; twice for everything."
     )(command)
     command = click.option("-q", "--quiet", is_flag=True, help="Silent on success.")(command)
-    return _option(
+    return option(
         "--log-format",
         type=click.Choice(("text", "json")),
         default="text",
@@ -122,12 +125,8 @@ _JSON = click.option(
 )
 
 
-class _Commands(click.Group):
-    """Commands in the order of their definition; a signal before one begins ends as it does within."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        with boundary():
-            return super().main(*args, **kwargs)
+class _Commands(TellsMachines, click.Group):
+    """Commands in the order of their definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
         return list(self.commands)
@@ -142,115 +141,124 @@ def main() -> None:
 
 
 _SCORING_OPTIONS = (
-    _option(
-        "--model", required=True, metavar="PATH", help="A bundle, a local Hugging Face folder, or a hub id."
+    option(
+        "--model",
+        required=True,
+        type=LocalName(),
+        metavar="PATH",
+        help="A bundle, a local Hugging Face folder, or a hub id.",
     ),
-    _option("--revision", metavar="COMMIT", help="The full commit of a hub id."),
-    _option(
+    option("--revision", metavar="COMMIT", help="The full commit of a hub id."),
+    option(
         "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
     ),
-    _option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]"),
-    _option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]"),
-    _option(
+    option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]"),
+    option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]"),
+    option(
         "--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them."
     ),
-    _option(
-        "--label-map", multiple=True, metavar="GIVEN=LABEL", help="What a given label means. Repeatable."
+    option(
+        "--label-map",
+        multiple=True,
+        metavar="GIVEN=LABEL",
+        help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
+        "Repeatable.",
     ),
-    _option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
-    _option("--delimiter", metavar="CHAR", help="Of CSV.  [default: found among , ; tab |]"),
-    _option("--quotechar", metavar="CHAR", help='Of CSV.  [default: "]'),
-    _option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
-    _option(
+    option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
+    reading_options,
+    option(
         "--output-format",
         type=click.Choice(("same", *FORMATS)),
         default="same",
         show_default=True,
         help="Of the predictions.",
     ),
-    _option(
-        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+    option(
+        "--device",
+        type=Device(),
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to compute.",
     ),
-    _option(
+    option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",
         show_default=True,
         help="How to compute.",
     ),
-    _option(
+    option(
         "--backend", default="auto", show_default=True, metavar="auto|torch|openvino", help="What computes."
     ),
-    _option(
+    option(
         "--max-batch-tokens",
         default="auto",
         show_default=True,
         metavar="auto|N",
         help="Padded tokens in a micro-batch.",
     ),
-    _option(
+    option(
         "--long-text",
         type=click.Choice(LONG_TEXT),
         help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
     ),
-    _option(
+    option(
         "--max-rejects",
         default="0",
         show_default=True,
         metavar="N|P%",
         help="How many unreadable rows the run may have.",
     ),
-    _option(
+    option(
         "--max-row-bytes",
         type=click.IntRange(1),
         default=32 * 2**20,
         show_default=True,
         help="A longer row is a reject.",
     ),
-    _option(
+    option(
         "--max-columns",
         type=click.IntRange(1),
         default=10_000,
         show_default=True,
         help="A wider file is refused.",
     ),
-    _option(
+    option(
         "--max-expansion",
         type=click.IntRange(1),
         default=200,
         show_default=True,
         help="Decompressed bytes for each byte on disk.",
     ),
-    _option(
+    option(
         "--fail-under",
         multiple=True,
         metavar="METRIC=X",
         help="Quality gate, e.g. accuracy=0.85. Repeatable.",
     ),
-    _option(
+    option(
         "--fail-over",
         multiple=True,
         metavar="METRIC=X",
         help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
-    _option(
-        "--baseline", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Compare with an earlier run."
-    ),
-    _option(
+    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with an earlier run."),
+    option(
         "--slice-column",
         multiple=True,
         metavar="NAME",
         help="Break accuracy down by this column. Repeatable.",
     ),
-    _option("--no-text", is_flag=True, help="Leave texts out of report.html."),
-    _option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
-    _option(
+    option("--no-text", is_flag=True, help="Leave texts out of report.html."),
+    option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
+    option(
         "--workers",
         type=click.IntRange(1),
         metavar="N",
         help="How many micro-batches are computed at a time.  [default: one for each core]",
     ),
-    _option(
+    option(
         "--compile",
         "compile_",
         type=click.Choice(COMPILE),
@@ -258,10 +266,10 @@ _SCORING_OPTIONS = (
         show_default=True,
         help="Compile the model first, which takes half a minute; auto does not.",
     ),
-    _option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
+    option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
     click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         callback=_load_config,
         is_eager=True,
         expose_value=False,
@@ -273,17 +281,17 @@ _SCORING_OPTIONS = (
 
 def _scoring_options(command: Command) -> Command:
     """Everything that says how a file is scored."""
-    for option in reversed(_SCORING_OPTIONS):
-        command = option(command)
+    for each in reversed(_SCORING_OPTIONS):
+        command = each(command)
     return command
 
 
-class _ScoreCommand(click.Command):
+class _ScoreCommand(MapsLabels):
     """``score``, which under ``--show-config`` says what holds before anything is missed or refused."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--show-config" in args and "--" not in args:
-            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            values, _, order = self.make_parser(ctx).parse_args(args=with_each_mapping(args))
             for param in iter_params_for_processing(order, self.get_params(ctx)):
                 if param.name == "config":
                     param.handle_parse_result(ctx, values, [])
@@ -315,14 +323,14 @@ def _config_lines(
 
 
 @main.command(cls=_ScoreCommand)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@_option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The run folder.")
+@click.argument("inputs", type=LocalName(), metavar="INPUT...", nargs=-1, required=True)
+@option("--output", required=True, metavar="DIR", type=LocalPath(), help="The run folder.")
 @_scoring_options
-@_option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
-@_option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
-@_option(
+@option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
+@option(
     "--metrics-file",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FILE.prom",
     help="Write the run's numbers for Prometheus (extra: metrics).",
 )
@@ -361,7 +369,16 @@ def _raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> 
 
 @contextlib.contextmanager
 def _measured(path: Path | None) -> Iterator[list[RunResult | InboxResult]]:
-    """Write the metrics file when the block has ended, however it did, of the result that was put into the list."""
+    """Write the metrics file when the block has ended, however it did, of the result that was put into the list.
+
+    Raises:
+        OutputError: the file cannot be written, known before the block begins.
+        UsageError: the extra ``metrics`` is not installed.
+    """
+    if path is not None:
+        from batchscore.run_metrics import refuse_unwritable
+
+        refuse_unwritable(path)
     started, results = time.monotonic(), list["RunResult | InboxResult"]()
     code = 1
     try:
@@ -389,11 +406,9 @@ def _event(result: RunResult) -> dict[str, Any]:
 
 def _score_settings(**options: Any) -> ScoreSettings:
     """One frozen settings object from what click parsed."""
-    read = ReadSettings(
+    read = read_settings(
+        options,
         format=options["input_format"],
-        delimiter={"tab": "\t", "\\t": "\t"}.get(options["delimiter"], options["delimiter"]),
-        quotechar=options["quotechar"],
-        encoding=options["encoding"],
         text_column=options["text_column"],
         label_column="" if options["no_labels"] else options["label_column"],
         id_column=options["id_column"],
@@ -414,7 +429,7 @@ def _score_settings(**options: Any) -> ScoreSettings:
         model=options["model"],
         output=options["output"],
         revision=options["revision"],
-        label_map=dict(_pair(text) for text in options["label_map"]),
+        label_map=parse_label_map(options["label_map"]),
         read=read,
         compute=compute,
         output_format=options["output_format"],
@@ -440,13 +455,6 @@ def _budget(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--max-batch-tokens {text!r} is neither auto nor a number of tokens, such as 8192.")
     return int(text)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    given, equals, label = text.rpartition("=")
-    if not equals:
-        raise UsageError(f"--label-map {text!r} is not GIVEN=LABEL, such as pos=POSITIVE.")
-    return given, label
 
 
 def _summary(result: RunResult) -> dict[str, Any]:
@@ -476,10 +484,7 @@ def _lines(result: RunResult) -> list[str]:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
         return [
             head,
-            *(
-                f"  {printable(f.path)}: {f.format}, {f.rows} rows, text in {printable(f.columns.text)}"
-                for f in result.plan.files
-            ),
+            *(f"  {printable(f.path)}: {f.format}, {f.rows} rows, {choice_of(f)}" for f in result.plan.files),
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
@@ -495,17 +500,17 @@ def _lines(result: RunResult) -> list[str]:
     return lines
 
 
-@main.command()
-@click.argument("inbox", type=click.Path(path_type=Path))
-@_option(
+@main.command(cls=MapsLabels)
+@click.argument("inbox", type=LocalPath())
+@option(
     "--output",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Where each file gets its run folder: DIR/<date>/<name>-<content hash>.",
 )
-@_option("--require-done", is_flag=True, help="A file is whole only if NAME.done lies beside it.")
-@_option(
+@option("--require-done", is_flag=True, help="A file is whole only if NAME.done lies beside it.")
+@option(
     "--settle",
     type=click.FloatRange(0),
     default=60,
@@ -513,12 +518,12 @@ def _lines(result: RunResult) -> list[str]:
     metavar="SECONDS",
     help="Without such a mark: for how long it must have been unchanged.",
 )
-@_option("--watch", is_flag=True, help="Keep running, and score what comes (extra: watch).")
-@_option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older.")
-@_option("--skip-empty", is_flag=True, help="Exit with 99 where nothing is new.")
-@_option(
+@option("--watch", is_flag=True, help="Keep running, and score what comes (extra: watch).")
+@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 where nothing is new.")
+@option(
     "--metrics-file",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FILE.prom",
     help="Write the call's numbers for Prometheus (extra: metrics); under --watch after each round.",
 )
@@ -554,9 +559,12 @@ def inbox(
             )
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
         if options["dry_run"]:
-            files = [path.name for path in drop.whole_files(settings)]
+            found = drop.contents(settings)
+            files = [path.name for path in found.whole]
             for name in files:
                 tell(f"{printable(name)}: would be scored")
+            if found.settling:
+                tell(drop.settling_line(found.settling, settings))
             removed = _remove_old(output, options["keep_days"], tell, score.baseline, dry_run=True)
             if as_json:
                 _print_json(status="planned", exit_code=0, files=files, removed=removed)
@@ -568,6 +576,10 @@ def inbox(
             )
         result = drop.empty(settings, note, logs)
         measured.append(result)
+        if result.settling:
+            tell(drop.settling_line(result.settling, settings))
+        elif not result.files:
+            tell(f"nothing new in {printable(inbox)}")
         removed = _remove_old(output, options["keep_days"], tell, score.baseline)
         summary = {**result.summary(), "removed": removed}
         _raise_outcome(result, summary)
@@ -645,16 +657,16 @@ def _print_json(**summary: Any) -> None:
 
 
 @main.command()
-@click.argument("runs_dir", type=click.Path(path_type=Path))
-@_option(
+@click.argument("runs_dir", type=LocalPath())
+@option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="PAGE",
     help="The page to write, its numbers beside it as JSON.  [default: RUNS_DIR/report.html]",
 )
 @_JSON
 @_verbosity
-@_option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older, before.")
+@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older, before.")
 @click.option("--dry-run", is_flag=True, help="Say what --keep-days would remove, and write nothing.")
 def report(
     runs_dir: Path,
@@ -693,7 +705,7 @@ def train_main() -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LocalPath())
 @_JSON
 @_verbosity
 def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
@@ -712,7 +724,7 @@ def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("bundle")
+@click.argument("bundle", type=LocalName())
 @_JSON
 @_verbosity
 def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
@@ -736,7 +748,7 @@ def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("path")
+@click.argument("path", type=LocalName())
 @_JSON
 @_verbosity
 def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:

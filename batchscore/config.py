@@ -11,7 +11,7 @@ from typing import Any
 
 from batchscore.errors import UsageError
 
-FORMATS = ("csv", "parquet", "jsonl")
+FORMATS = ("csv", "parquet", "jsonl", "json")
 LONG_TEXT = ("head", "head-tail", "windows")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -60,7 +60,15 @@ class ReadSettings:
     format: str | None = None
     delimiter: str | None = None
     quotechar: str | None = None
+    escapechar: str | None = None
     encoding: str | None = None
+    skip_lines: int = 0
+    """Lines before the header of a CSV file that are no part of the table."""
+    header_lines: int = 1
+    """Records that its header has; the first names the columns."""
+    has_no_header: bool = False
+    column_names: tuple[str, ...] = ()
+    """Of a CSV file without a header; empty where they are numbered."""
     text_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None

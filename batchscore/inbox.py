@@ -24,7 +24,7 @@ import signal
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ DONE, FAILED = "done", "failed"
 _MARKER = ".done"
 _ERROR = ".error.txt"
 _UNFINISHED = re.compile(r"(?i)\.(part|partial|tmp|temp|crdownload|filepart|download|swp|upload)$|~$")
+_LITTER = re.compile(r"(?i)thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|~\$.*|\.~lock.*")
+"""What desktops and office programs leave in a folder."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN = re.compile(r"-([0-9a-f]{16})(-\d+)?$")
 _LONGEST_NAME = 150
@@ -93,6 +95,8 @@ class InboxResult:
     seconds: float
     error: BatchscoreError | None = None
     """What met every file alike (the model, the device) and ended the call before its time."""
+    settling: tuple[str, ...] = ()
+    """Names of files that were left for a later call, since they may still be written."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ class InboxResult:
             **self.metrics["files"],
             "rows": self.metrics["counts"]["read"],
             "files": [each._asdict() for each in self.files],
+            "settling": list(self.settling),
             "seconds": round(self.seconds, 3),
         }
 
@@ -152,7 +157,8 @@ def empty(settings: InboxSettings, tell: Callable[[Taken], None], logs: Logs = P
     with _held(settings) as process:
         result = _once(settings, process(logs), tell)
     if not result.files and result.error is None and settings.skip_empty:
-        raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.")
+        left = f" {settling_line(result.settling, settings)}." if result.settling else ""
+        raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.{left}")
     return result
 
 
@@ -233,9 +239,10 @@ def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[Take
     started = time.monotonic()
     taken: list[Taken] = []
     ended_by: BatchscoreError | None = None
+    found = contents(settings)
     call = _Call(settings, process, _Runs(settings.output), Attempts(settings.inbox))
     try:
-        for path in sorted(whole_files(settings), key=lambda path: call.attempts.deaths_of_name(path.name)):
+        for path in sorted(found.whole, key=lambda path: call.attempts.deaths_of_name(path.name)):
             each = _take(path, call)
             tell(each)
             taken.append(each)
@@ -243,7 +250,16 @@ def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[Take
         ended_by = error
     finally:
         call.attempts.close()
-    return InboxResult(tuple(taken), time.monotonic() - started, ended_by)
+    return InboxResult(tuple(taken), time.monotonic() - started, ended_by, tuple(found.settling))
+
+
+def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
+    """What is said of files that may still be written."""
+    first = printable(names[0])
+    which = first if len(names) == 1 else f"{len(names)} files, {first} the first,"
+    if settings.require_done:
+        return f"{which} left for a later call: no {_MARKER} lies beside it"
+    return f"{which} left for a later call: not unchanged for {settings.settle:g} s yet, or open for writing (--settle)"
 
 
 def line(taken: Taken) -> str:
@@ -259,8 +275,17 @@ def line(taken: Taken) -> str:
 # ------------------------------------------------------------------------------------------------- what is whole
 
 
-def whole_files(settings: InboxSettings) -> list[Path]:
-    """Everything in the inbox that is complete, or never will be (a link, a pipe), oldest first.
+class Contents(NamedTuple):
+    """What lies in an inbox, oldest first."""
+
+    whole: list[Path]
+    """Everything that is complete, or never will be (a link, a pipe)."""
+    settling: list[str]
+    """Names of what may still be written: changed a moment ago, open for writing, or without its mark."""
+
+
+def contents(settings: InboxSettings) -> Contents:
+    """Look into the inbox.
 
     Raises:
         NoInputError: there is no such inbox.
@@ -269,13 +294,23 @@ def whole_files(settings: InboxSettings) -> list[Path]:
     found = []
     for entry in os.scandir(settings.inbox):
         name = entry.name
-        if name.startswith(".") or _UNFINISHED.search(name) or name.endswith((_MARKER, _ERROR)):
+        if _is_passed_over(name):
             continue
         with contextlib.suppress(FileNotFoundError):
             facts = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(facts.st_mode) and _is_whole(Path(entry.path), facts, settings):
-                found.append((facts.st_mtime_ns, name))
-    return [settings.inbox / name for _, name in sorted(found)]
+            if not stat.S_ISDIR(facts.st_mode):
+                found.append((_is_whole(Path(entry.path), facts, settings), facts.st_mtime_ns, name))
+    by_age = sorted(found, key=lambda each: each[1:])
+    return Contents(
+        whole=[settings.inbox / name for is_whole, _, name in by_age if is_whole],
+        settling=[name for is_whole, _, name in by_age if not is_whole],
+    )
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether a name says that this is no file to score: hidden, in the making, a mark, or what a desktop left."""
+    is_ours = name.endswith((_MARKER, _ERROR))
+    return bool(name.startswith(".") or is_ours or _UNFINISHED.search(name) or _LITTER.fullmatch(name))
 
 
 def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> bool:

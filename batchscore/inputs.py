@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import glob
+import logging
 import os
 import stat
 import time
@@ -14,9 +15,11 @@ from typing import NamedTuple
 
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.readers import Source, format_of_name, identify, plain_name
-from batchscore.readers.source import reading
+from batchscore.readers.foreign import table_folder
+from batchscore.readers.source import is_lone_object, reading
 from batchscore.storage import sha256_of
 
+_LOG = logging.getLogger(__name__)
 _CLOCK_TICK_NS = 2 * 10**9
 """No file system's clock stands still for longer; what was written within a tick of being hashed may change unseen."""
 
@@ -87,8 +90,24 @@ def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -
                 raise NoInputError(f"{printable(path)} lies in the run folder. Name another --output.")
     if not paths:
         raise NoInputError(f"No file to score in {printable(', '.join(inputs))}.")
+    _refuse_tables(paths)
     names = _names(list(paths.values()))
     return [_found(path, name, given_format) for path, name in zip(paths.values(), names, strict=True)]
+
+
+def _refuse_tables(paths: Iterable[Path]) -> None:
+    """Refuse files that are a table only together with the log beside them: some of their rows may be gone from it."""
+    seen: set[Path] = set()
+    for path in paths:
+        for folder in path.parents:
+            if folder in seen:
+                break
+            seen.add(folder)
+            if what := table_folder(folder):
+                raise DataError(
+                    f"{printable(folder)} is {what}: which rows of its files are live stands in its log, which is not read. "
+                    "Export it as Parquet, and score that."
+                )
 
 
 def _resolved(path: Path) -> Path:
@@ -106,7 +125,7 @@ def _expand(argument: str) -> list[Path]:
         found = sorted(_scorable_below(path))
         if not found:
             raise NoInputError(
-                f"The folder {printable(path)} holds no .csv, .tsv, .parquet or .jsonl file (compressed or not)."
+                f"The folder {printable(path)} holds no .csv, .tsv, .parquet, .jsonl or .json file (compressed or not)."
             )
         return found
     if path.exists():
@@ -133,8 +152,17 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
-            if not name.startswith((".", "_")) and format_of_name(name):
-                yield Path(root) / name
+            path = Path(root) / name
+            if not name.startswith((".", "_")) and format_of_name(name) and not _is_beside_a_table(path):
+                yield path
+
+
+def _is_beside_a_table(path: Path) -> bool:
+    """Whether a file is JSON about the others (``dataset_info.json``), and no table itself."""
+    is_beside = format_of_name(path.name) == "json" and is_lone_object(path)
+    if is_beside:
+        _LOG.info("%s: one JSON object, no table; left out", path)
+    return is_beside
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -14,10 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from batchscore.columns import named_column
 from batchscore.delimited import Dialect, encode_fields
 from batchscore.parts import StagedPart
 from batchscore.readers.arrow_values import plain_values, take_rows, without_dictionaries
 from batchscore.readers.exact import Nodes, nodes_of, restore_annotations
+from batchscore.readers.paths import path_of
 from batchscore.readers.source import source_of
 from batchscore.records import InputFile, Part
 from batchscore.writers import as_text, input_columns, input_schema, write_row_groups
@@ -121,11 +123,9 @@ class MismatchTable:
         self._files, self._parts, self._labels = files, parts, labels
         self._open = open_part
         self._schemas = [input_schema(file) for file in files]
-        self._roles = [_roles(file, schema) for file, schema in zip(files, self._schemas, strict=True)]
         self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
         self._others = [
-            _others(schema, roles, self.id_name)
-            for schema, roles in zip(self._schemas, self._roles, strict=True)
+            _others(schema, file, self.id_name) for schema, file in zip(self._schemas, files, strict=True)
         ]
         self.others = self._other_fields()
         own = [pa.field(name, kind) for name, kind in _OWN]
@@ -134,9 +134,9 @@ class MismatchTable:
 
     def _id_type(self) -> pa.DataType:
         kinds = {
-            without_dictionaries(schema.field(roles["id"]).type)
-            for schema, roles in zip(self._schemas, self._roles, strict=True)
-            if "id" in roles
+            without_dictionaries(_type_at(schema, path_of(file.layout, file.columns.id)))
+            for schema, file in zip(self._schemas, self._files, strict=True)
+            if file.columns.id is not None
         }
         return kinds.pop() if len(kinds) == 1 else pa.large_string()
 
@@ -166,12 +166,12 @@ class MismatchTable:
     def nodes(self) -> list[Nodes]:
         """For each column its nodes in the first Parquet file that has it in this type, or none."""
         found: dict[str, Nodes] = {}
-        for file, schema, roles, others in zip(
-            self._files, self._schemas, self._roles, self._others, strict=True
-        ):
+        for file, schema, others in zip(self._files, self._schemas, self._others, strict=True):
             given = nodes_of(source_of(file)) if file.format == "parquet" else []
-            ids = {self.id_name: roles["id"]} if self.id_name is not None and "id" in roles else {}
-            for name, place in {**others, **ids}.items() if given else ():
+            places = dict(others)
+            if self.id_name is not None and file.columns.id in schema.names:
+                places[self.id_name] = schema.names.index(file.columns.id)
+            for name, place in places.items() if given else ():
                 if self.schema.field(name).type == without_dictionaries(schema.field(place).type):
                     found.setdefault(name, given[place])
         return [found.get(name, []) for name in self.schema.names]
@@ -204,7 +204,7 @@ class MismatchTable:
         whole = self._open(number)
         part = StagedPart(take_rows(whole.batch, keys.index), whole.n_labels, whole.facts)
         place = self._parts[number].file
-        file, roles = self._files[place], self._roles[place]
+        file = self._files[place]
         columns = input_columns(part, file)
         rows = np.arange(len(keys.index))
         values: dict[str, Any] = {
@@ -218,13 +218,12 @@ class MismatchTable:
             "is_label_issue": pa.array(keys.is_issue),
             "n_tokens": part.added[-3],
             "truncated": part.added[-2],
-            "text": _cast(columns[roles["text"]], pa.large_string()),
+            "text": _cast(named_column(part, file, file.columns.text), pa.large_string()),
         }
         if self.id_name is not None:
             kind = self.schema.field(self.id_name).type
-            values[self.id_name] = (
-                _cast(columns[roles["id"]], kind) if "id" in roles else pa.nulls(len(rows), kind)
-            )
+            ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
+            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(len(rows), kind)
         others = self._others[place]
         for name, field in self.others.items():
             values[name] = (
@@ -245,20 +244,22 @@ def free_name(name: str) -> str:
     return f"input_{name}" if name in {own for own, _ in _OWN} else name
 
 
-def _roles(file: InputFile, schema: pa.Schema) -> dict[str, int]:
-    if not schema.names:
-        return {}
-    roles = {"text": schema.names.index(file.columns.text)}
-    if file.columns.id is not None:
-        roles["id"] = schema.names.index(file.columns.id)
-    return roles
+def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    """The type of a column, or of a field within one; of a field of JSON, which is text here, text."""
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type if pa.types.is_struct(kind) else pa.large_string()
+    return kind
 
 
-def _others(schema: pa.Schema, roles: dict[str, int], id_name: str | None) -> dict[str, int]:
+def _others(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
     """Name in the report → place of every column that is neither text nor id; a name that occurs twice is numbered."""
+    taken = [
+        schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
+    ]
     places: dict[str, int] = {}
     for place, name in enumerate(schema.names):
-        if place not in roles.values():
+        if place not in taken:
             free, count = free_name(name), 2
             while free in places or free == id_name:
                 free, count = f"{free_name(name)}_{count}", count + 1

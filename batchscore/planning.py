@@ -8,26 +8,21 @@ the plan, kept in the run's staging folder, is what a resumed run goes on with.
 from __future__ import annotations
 
 import base64
-import collections
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from batchscore.bundle import label_key, match_labels
+from batchscore.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
+from batchscore.labels import GivenLabels, LabelNames, LabelValues
 from batchscore.parts import added_names
-from batchscore.readers import Source, describe, read
+from batchscore.readers import FORMATS, Source, describe, header_advice, read
 from batchscore.readers.digests import digest_of
 from batchscore.readers.source import source_of
 from batchscore.records import (
-    UNKNOWN_LABEL,
-    UNLABELLED,
     Column,
     ColumnChoice,
     InputFile,
@@ -40,22 +35,8 @@ from batchscore.records import (
 from batchscore.writers import refuse_unwritable, refuse_unwritable_names
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from batchscore.bundle import Bundle
     from batchscore.config import ReadSettings, ScoreSettings
-
-_KNOWN_NAMES = {
-    "text": {
-        *("text", "review", "review_text", "reviewtext", "content", "body", "comment"),
-        *("sentence", "message", "document"),
-    },
-    "label": {"label", "labels", "sentiment", "target", "class", "given_label"},
-    "id": {"id", "review_id", "uuid", "row_id", "doc_id", "document_id", "key", "guid", "idx"},
-}
-_TEXT_KINDS = {"string", "null", "mixed"}
-_LISTED_LABELS = 100
-"""Distinct unknown label values that are listed; further ones are counted together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,26 +94,6 @@ def _file_from_json(value: Mapping[str, Any]) -> InputFile:
     )
 
 
-class GivenLabels:
-    """Given label values as indices of the model's labels; the same table for every file of a run."""
-
-    def __init__(self, bundle: Bundle, label_map: Mapping[str, str]) -> None:
-        self._table = match_labels(bundle.labels, label_map)
-
-    def index(self, value: object) -> int:
-        """The label's index; ``UNLABELLED`` for null, NaN and empty; ``UNKNOWN_LABEL`` for what no label matches."""
-        if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - NaN
-            return UNLABELLED
-        key = label_key(value)
-        return self._table.get(key, UNKNOWN_LABEL) if key else UNLABELLED
-
-    def indices(self, labels: Sequence[object] | None, rows: int) -> NDArray[np.int32]:
-        """The indices of a part's label values, int32 ``[rows]``."""
-        if labels is None:
-            return np.full(rows, UNLABELLED, dtype=np.int32)
-        return np.fromiter((self.index(value) for value in labels), dtype=np.int32, count=rows)
-
-
 def make_plan(
     found: Sequence[FoundFile], bundle: Bundle, settings: ScoreSettings, rejects: IO[bytes]
 ) -> Plan:
@@ -142,32 +103,44 @@ def make_plan(
         DataError: a damaged file, a schema that cannot be scored, a name that is taken, or labels of which the model
             knows none.
     """
-    use_labels = not bundle.has_generic_labels or bool(settings.label_map)
+    use_labels = uses_labels(bundle, settings)
     looks = [_look(file, settings.read, use_labels) for file in found]
-    names = added_names(bundle.labels, settings.prefix)
-    added, texts = set(names), [*bundle.labels, *names]
+    columns_added = added_names(bundle.labels, settings.prefix)
+    added, texts = set(columns_added), [*bundle.labels, *columns_added]
     for file, (layout, _) in zip(found, looks, strict=True):
-        if file.source.format != "jsonl":  # its later rows may have more fields
+        if not FORMATS[file.source.format].rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
         refuse_unwritable_names(file.source, layout, texts, settings.output_format)
-    given = GivenLabels(bundle, settings.label_map)
-    files: list[InputFile] = []
+    names = LabelNames(bundle.labels, settings.label_map)
+    surveys: list[_Survey] = []
     parts: list[Part] = []
     left = settings.limit
     for file, (layout, columns) in zip(found, looks, strict=True):
-        survey = _Survey(file, layout, columns, given)
+        survey = _Survey(file, layout, columns, names)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
             refuse_unwritable(file.source, rows, settings.output_format)
-            parts.append(Part(len(parts), len(files), rows.start, rows.rows_in, digest_of(rows)))
+            parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         file.assert_unchanged()  # so what was planned is what was hashed
-        files.append(survey.result())
-        _refuse_unsliceable(file.source.path, files[-1].layout, settings.slice_columns)
-        left = None if left is None else left - files[-1].rows
-    _refuse_unknown_labels(files, bundle)
+        surveys.append(survey)
+        _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
+        left = None if left is None else left - survey.rows
+    from_0 = {survey.columns.label for survey in surveys if survey.values.counts_from_0}
+    files = [survey.result(counts_from_0=survey.columns.label in from_0) for survey in surveys]
     return Plan(tuple(files), tuple(parts))
+
+
+def uses_labels(bundle: Bundle, settings: ScoreSettings) -> bool:
+    """Whether given labels are looked at: not those for ``LABEL_0``, of which nobody can tell what it means."""
+    return not bundle.has_generic_labels or bool(settings.label_map)
+
+
+def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]) -> list[GivenLabels]:
+    """How the label values of each file of a plan are read."""
+    names = LabelNames(labels, label_map)
+    return [GivenLabels(names, file.label_reading, file.class_names) for file in plan.files]
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
@@ -196,30 +169,31 @@ def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> It
 class _Survey:
     """The first pass over one file."""
 
-    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, given: GivenLabels) -> None:
-        self._file, self._layout, self._columns, self._given = file, layout, columns, given
-        self._rows = self._rejects = self._labelled = 0
-        self._unknown: collections.Counter[str] = collections.Counter()
+    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, names: LabelNames) -> None:
+        self._file, self._layout, self.columns = file, layout, columns
+        self.rows = self._rejects = 0
+        self.values = LabelValues(names, layout.details.get("class_names", {}).get(columns.label, ()))
         self._known = {column.name for column in layout.columns}
         self._more: list[str] = []
         """Fields that only later rows have."""
+        self._has_label_column = columns.label is not None or has_label_column(layout)
 
     def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
         """Yield the file's parts, ``limit`` rows at the most, and count what is in them."""
-        for whole in read(self._file.source, self._layout, self._columns, settings):
-            if limit is not None and self._rows >= limit:
+        for whole in read(self._file.source, self._layout, self.columns, settings):
+            if limit is not None and self.rows >= limit:
                 return
-            rows = whole if limit is None else whole.head(limit - self._rows)
-            self._rows += rows.rows_in
+            rows = whole if limit is None else whole.head(limit - self.rows)
+            self.rows += rows.rows_in
             self._rejects += len(rows.rejects)
             self._note_names(rows.names, settings)
-            self._count_labels(rows.labels or ())
+            self.values.update(rows.labels or ())
             yield rows
 
     def _note_names(self, names: set[str], settings: ReadSettings) -> None:
         """Take in the fields that this part of a JSON Lines file brings with it."""
         path = self._file.source.path
-        if names and not self._columns.text:
+        if names and not self.columns.text:
             raise DataError(
                 f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
             )
@@ -231,19 +205,22 @@ class _Survey:
                 "--max-columns if they are meant."
             )
 
-    def _count_labels(self, labels: Sequence[object]) -> None:
-        for value in labels:
-            index = self._given.index(value)
-            self._labelled += index >= 0
-            if index == UNKNOWN_LABEL:
-                name = printable(value)[:100]
-                known = name in self._unknown or len(self._unknown) < _LISTED_LABELS
-                self._unknown[name if known else "(other)"] += 1
-
-    def result(self) -> InputFile:
-        """What the plan keeps of the file."""
-        source = self._file.source
+    @property
+    def layout(self) -> Layout:
+        """The layout with the fields that only later rows have."""
         more = (Column(name, "other") for name in self._more)
+        return dataclasses.replace(self._layout, columns=(*self._layout.columns, *more))
+
+    def result(self, *, counts_from_0: bool) -> InputFile:
+        """What the plan keeps of the file.
+
+        Raises:
+            DataError: nobody can tell what the values in its label column mean.
+        """
+        source = self._file.source
+        meaning = self.values.meaning(counts_from_0=counts_from_0)
+        if meaning is None:
+            raise DataError(f"{printable(source.path)}: {self.values.problem(self.columns.label or '')}")
         return InputFile(
             path=str(source.path),
             name=self._file.name,
@@ -251,12 +228,15 @@ class _Survey:
             compression=source.compression,
             size=self._file.identity.size,
             sha256=self._file.sha256,
-            layout=dataclasses.replace(self._layout, columns=(*self._layout.columns, *more)),
-            columns=self._columns,
-            rows=self._rows,
+            layout=self.layout,
+            columns=self.columns,
+            rows=self.rows,
             rejects=self._rejects,
-            labelled=self._labelled,
-            unknown_labels=dict(sorted(self._unknown.items())),
+            labelled=meaning.labelled,
+            unknown_labels=meaning.unknown,
+            label_values=meaning.values,
+            label_reading=meaning.reading,
+            has_label_column=self._has_label_column,
         )
 
 
@@ -264,83 +244,13 @@ def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[La
     layout = describe(file.source, settings)
     if not layout.columns:  # an empty file has no columns to choose from
         return layout, ColumnChoice(text=settings.text_column or "")
-    return layout, choose_columns(layout, settings, file.source.path, use_labels)
-
-
-def choose_columns(
-    layout: Layout, settings: ReadSettings, path: Path, use_labels: bool = True
-) -> ColumnChoice:
-    """Find the text, label and id columns by name and type; what is given by name wins.
-
-    Raises:
-        DataError: no text column, several candidates, or a named column that is not there; the message lists the columns.
-    """
-    label = _pick("label", settings, layout, path) if use_labels else None
-    identifier = _pick("id", settings, layout, path)
-    text = _pick("text", settings, layout, path)
-    if text is None:
-        strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in {label, identifier}]
-        if len(strings) != 1:
-            what = "no text column by name" if not strings else f"{len(strings)} columns could be the text"
-            raise DataError(
-                f"{printable(path)}: {what}. Name it with --text-column. Columns: {_listed(layout)}."
-            )
-        text = strings[0]
-        _refuse_named("text", text, [c for c in layout.columns if c.name == text], layout, path)
-    return ColumnChoice(text, label, identifier)
-
-
-def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str | None:
-    given = {"text": settings.text_column, "label": settings.label_column, "id": settings.id_column}
-    wanted = given[role]
-    if wanted == "":
-        return None
-    if wanted is not None:
-        found = [column for column in layout.columns if column.name == wanted]
-        _refuse_named(role, wanted, found, layout, path)
-        return wanted
-    found = [c for c in layout.columns if c.name not in given.values() and _may_be(role, c)]
-    if len(found) > 1:
-        raise DataError(
-            f"{printable(path)}: {len(found)} columns could be the {role} "
-            f"({printable(', '.join(column.name for column in found))}). Choose one with --{role}-column. "
-            f"Columns: {_listed(layout)}."
-        )
-    return found[0].name if found else None
-
-
-def _refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path) -> None:
-    """Refuse a column that was named on the command line and is not there, is there twice, or is no text."""
-    if not found:
-        close = difflib.get_close_matches(wanted, [column.name for column in layout.columns], 1)
-        hint = f" Did you mean {printable(close[0])}?" if close else ""
-        raise DataError(
-            f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
-        )
-    if len(found) > 1:
-        raise DataError(
-            f"{printable(path)} has {len(found)} columns named {printable(wanted)}. Rename one of them."
-        )
-    if role == "text" and found[0].kind not in _TEXT_KINDS:
-        raise DataError(
-            f"{printable(path)}: the column {printable(wanted)} (--text-column) holds no text. Columns: {_listed(layout)}."
-        )
+    advice = header_advice(file.source, layout, settings)
+    return layout, choose_columns(layout, settings, file.source.path, use_labels, advice)
 
 
 def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:
     for name in wanted if layout.columns else ():
-        _refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
-
-
-def _may_be(role: str, column: Column) -> bool:
-    is_known = column.name.strip().casefold() in _KNOWN_NAMES[role]
-    return is_known and (role != "text" or column.kind in _TEXT_KINDS)
-
-
-def _listed(layout: Layout) -> str:
-    names = [f"{printable(column.name)} ({column.kind})" for column in layout.columns]
-    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
-    return ", ".join(names[:40]) + more
+        refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
 
 
 def _refuse_taken(source: Source, taken: set[str]) -> None:
@@ -349,17 +259,6 @@ def _refuse_taken(source: Source, taken: set[str]) -> None:
             f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
             "prefix before the added names, for example --prefix batchscore_"
         )
-
-
-def _refuse_unknown_labels(files: Sequence[InputFile], bundle: Bundle) -> None:
-    for file in files:
-        if file.unknown_labels and not file.labelled:
-            values = ", ".join(list(file.unknown_labels)[:10])
-            raise DataError(
-                f"{printable(file.path)}: none of the values in its label column {printable(file.columns.label)} "
-                f"({values}) is a label of the model ({printable(', '.join(bundle.labels))}). Say what they mean with "
-                "--label-map GIVEN=LABEL, name another --label-column, or score without labels: --no-labels"
-            )
 
 
 def _reject_line(name: str, reject: Reject) -> bytes:

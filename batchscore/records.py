@@ -37,7 +37,11 @@ class Status(enum.IntEnum):
 
 
 class Column(NamedTuple):
-    """One column of an input: its name and what kind of values it holds (``string``, ``integer``, ``boolean``, ``other``)."""
+    """One column of an input: its name and what kind of values it holds.
+
+    ``string``, ``integer``, ``number``, ``boolean``, ``time``, ``binary``, ``object``, ``list``, ``null``, ``mixed`` (several
+    kinds, where rows name their own fields) or ``other``.
+    """
 
     name: str
     kind: str
@@ -60,6 +64,11 @@ class Layout:
 
     columns: tuple[Column, ...]
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def names_are_certain(self) -> bool:
+        """Whether the names are names: what stands for the header of a text file may be its first row."""
+        return bool(self.details.get("has_certain_names", True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +114,17 @@ class InputFile:
     """Rows with a label that the model knows."""
     unknown_labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Label values that match no label of the model, with how many rows have each."""
+    label_values: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the values in its label column mean: the label of each, ``""`` for none; a hundred at the most."""
+    label_reading: str = "names"
+    """How they are read (:mod:`batchscore.labels`)."""
+    has_label_column: bool = False
+    """Whether there is a column with labels, looked at or not."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names that the file itself gives the numbers in its label column."""
+        return tuple(self.layout.details.get("class_names", {}).get(self.columns.label, ()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

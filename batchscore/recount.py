@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import IO
 
 from batchscore import delimited
+from batchscore.config import ReadSettings
 from batchscore.readers import Source
 from batchscore.readers.csv_file import dialect_of
+from batchscore.readers.json_file import count_elements
 from batchscore.readers.source import open_bytes
 from batchscore.readers.unfolding import open_parquet
 from batchscore.writers import Output
@@ -30,6 +32,8 @@ def count_rows(path: Path, output: Output, output_format: str) -> int:
         with open_parquet(source) as file:
             return int(file.metadata.num_rows)
     with open_bytes(source, _ANY_RATIO) as stream:
+        if kind == "json":
+            return count_elements(stream, source, ReadSettings(max_row_bytes=2**40))
         return _csv_rows(stream, output) if kind == "csv" else count_lines(stream)
 
 

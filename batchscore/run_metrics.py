@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchscore.errors import UsageError
+from batchscore.errors import OutputError, missing_extra, printable
 from batchscore.storage import write_bytes
 
 Values = dict[tuple[tuple[str, str], ...], float]
@@ -21,21 +23,31 @@ class Sample(NamedTuple):
     values: Values
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Tell before a night what would fail after it.
+
+    Raises:
+        OutputError: there is no such folder, it cannot be written to, or the name is that of a folder.
+        UsageError: the extra ``metrics`` is not installed.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise missing_extra("--metrics-file", "metrics")
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "is a folder" if path.is_dir() else f"cannot be written into {printable(folder)}"
+        raise OutputError(f"--metrics-file {printable(path)} {what}. Name a file in a folder that is there.")
+
+
 def write_metrics(path: Path, exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
     """Write ``path`` whole or not at all; ``metrics`` is what ``metrics.json`` holds, or nothing after an error.
 
     A call of ``inbox`` gives ``files`` by what became of them, and ``counts`` of the rows in them.
 
     Raises:
-        UsageError: the extra ``metrics`` is not installed.
         StorageError: the file cannot be written.
     """
-    try:
-        from prometheus_client import CollectorRegistry, Gauge, generate_latest
-    except ImportError:
-        raise UsageError(
-            "--metrics-file needs the extra metrics: pip install 'batchscore[metrics]'"
-        ) from None
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
     registry = CollectorRegistry()
     for sample in _samples(exit_code, seconds, metrics):
         names = [name for name, _ in next(iter(sample.values))]

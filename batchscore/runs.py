@@ -6,6 +6,7 @@ that a killed run goes on where it was; the final files are built and renamed at
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import dataclasses
@@ -25,6 +26,7 @@ from batchscore import __version__
 from batchscore.allocator import give_back_freed_memory
 from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle
+from batchscore.choices import choices_of, doubts_of
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.engines import ENGINES, refuse_unusable
 from batchscore.errors import (
@@ -43,7 +45,7 @@ from batchscore.importing import imports_ahead
 from batchscore.inputs import FoundFile, find_files
 from batchscore.loading import Models, needs_torch
 from batchscore.parts import stage_part
-from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
+from batchscore.planning import Plan, given_labels, make_plan, read_parts, uses_labels
 from batchscore.records import Part, Predictions, Rows
 from batchscore.scoring import Model
 from batchscore.storage import (
@@ -64,13 +66,14 @@ from batchscore.storage import (
     sync_folder,
     write_checked,
 )
+from batchscore.terminal import NOTICE
 from batchscore.tuning import is_repaid, tuned_budget
 
 if TYPE_CHECKING:
     from batchscore.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 3
+STAGING_FORMAT = 4
 _AT_THE_END = ("jinja2", "vl_convert")
 _LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
 """What finishing a run imports, and what it imports where rows have labels."""
@@ -168,8 +171,20 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
 def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
+    _say_doubts(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+
+
+def _say_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    for line in choices_of(plan):
+        _LOG.log(NOTICE, "%s", line)
+    _say_doubts(plan, bundle, settings)
+
+
+def _say_doubts(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    for line in doubts_of(plan, uses_labels=uses_labels(bundle, settings)):
+        _LOG.warning("%s", line)
 
 
 def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
@@ -223,6 +238,7 @@ class _Run:
         try:
             self._refuse_long_names()
             plan = self._plan()
+            _say_choices(plan, self._bundle, self._settings)
             give_back_freed_memory()  # what reading every file took
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
@@ -335,8 +351,8 @@ class _Run:
             listed = f"All are in {printable(self._output)}/{REJECTS}"
         raise DataError(
             f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
-            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. Mend them, or allow "
-            "them with --max-rejects."
+            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. "
+            f"{_advice(first)}Mend them, or allow them with --max-rejects."
         )
 
     def _publish_rejects(self) -> None:
@@ -399,12 +415,12 @@ class _Run:
     def _run_parts(
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
     ) -> None:
-        given = GivenLabels(self._bundle, self._settings.label_map)
+        given = given_labels(plan, self._bundle.labels, self._settings.label_map)
         self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
-            indices = given.indices(rows.labels, len(rows.texts))
+            indices = given[part.file].indices(rows.labels, len(rows.texts))
             stage_part(path, rows, predictions, indices, self._bundle.labels)
             work = self._spent.add(predictions.work)
             journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
@@ -433,6 +449,7 @@ class _Run:
                     "rejects": file.rejects,
                     "columns": dataclasses.asdict(file.columns),
                     "dialect": file.layout.details.get("dialect"),
+                    "label_values": dict(file.label_values),
                     "unknown_labels": dict(file.unknown_labels),
                 }
                 for file in plan.files
@@ -452,6 +469,15 @@ class _Run:
             "work": self._spent.summary(counts["scored"], seconds),
             "counts": counts,
         }
+
+
+def _advice(reject: Mapping[str, Any]) -> str:
+    """What option a reject of a CSV file may be asking for."""
+    if "quote" not in reject["reason"]:
+        return ""
+    if b'\\"' in base64.b64decode(reject["raw"]):
+        return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
+    return "If quotes mean nothing in this file: --quotechar ''. "
 
 
 class _Spent:

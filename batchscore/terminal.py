@@ -25,6 +25,8 @@ from batchscore.errors import BatchscoreError, InterruptedRunError, printable
 _LINE_SECONDS = 30.0
 _GRACE_SECONDS = 4.0
 """From a signal to the end of the process, at the most."""
+_LONGEST_MESSAGE = 4000
+"""Characters of an error's message."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _AGAIN = "run the same command again to go on"
 
@@ -41,7 +43,7 @@ def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
     except (BatchscoreError, InterruptedRunError) as error:
         message, summary = _last_words(error, as_json)
         if _Reader.is_machine:
-            _machine.error(str(error), extra={"event": "error", "exit_code": error.exit_code})
+            _machine.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
         else:
             click.echo(message, err=True, nl=False)
         click.echo(summary, nl=False)
@@ -64,11 +66,19 @@ def _heard(go_on: str) -> Iterator[None]:
         _Heard.number = None
 
 
+def _cut(message: str) -> str:
+    """A message without its middle, where it is so long that something must have got into it."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    return f"{message[: _LONGEST_MESSAGE // 2]} […] {message[-_LONGEST_MESSAGE // 2 :]}"
+
+
 def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
     """What goes to stderr, and what to stdout."""
     done = error.summary if isinstance(error, BatchscoreError) and error.summary else {"status": "error"}
-    summary = {**done, "exit_code": error.exit_code, "error": str(error)}
-    return f"error: {error}\n", f"{json.dumps(summary, ensure_ascii=False)}\n" if as_json else ""
+    message = _cut(str(error))
+    summary = {**done, "exit_code": error.exit_code, "error": message}
+    return f"error: {message}\n", f"{json.dumps(summary, ensure_ascii=False)}\n" if as_json else ""
 
 
 @contextlib.contextmanager
@@ -147,13 +157,16 @@ class Logs(NamedTuple):
     """How a command tells what happens."""
 
     verbosity: int = 0
-    """-1 is quiet (errors alone), 0 warnings and progress, 1 information, 2 everything."""
+    """-1 is quiet (errors alone), 0 notices, warnings and progress, 1 information, 2 everything."""
     format: str = "text"
     """``text`` for people, ``json`` for machines: one object a line, with time, level, message and ``run_id``."""
     run_id: str = ""
 
 
 PLAIN = Logs()
+NOTICE = 25
+"""The level of what everybody should know, unless they asked for quiet: less than a warning."""
+logging.addLevelName(NOTICE, "NOTICE")
 _machine = logging.getLogger("batchscore.talk")
 
 
@@ -171,7 +184,7 @@ class _Heard:
 
 def set_up_logs(logs: Logs) -> None:
     """Have the program's own loggers write to stderr, and :func:`say` with them if it is machines that read."""
-    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+    levels = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(logs))
     logger = logging.getLogger("batchscore")
@@ -199,9 +212,11 @@ def _formatter(logs: Logs) -> logging.Formatter:
 
 
 class _EscapedFormatter(logging.Formatter):
-    """Lower-case level names; control characters of a message become escapes."""
+    """Lower-case level names, none of a notice; control characters of a message become escapes."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.levelno == NOTICE:
+            return printable(record.getMessage())
         record.levelname = record.levelname.lower()
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from batchscore import __version__
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
+from batchscore.options import LocalName, LocalPath, TellsMachines, read_settings, reading_options
 from batchscore.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
@@ -24,25 +24,29 @@ _LINE_SECONDS = 60.0
 
 @click.command(
     name="batchscore-train",
+    cls=TellsMachines,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
     "--data",
     required=True,
+    type=LocalName(),
     metavar="DATA",
     help="A CSV, Parquet or JSON Lines file, a folder of them (train* and test* are the splits), `builtin` for the "
     "sample reviews, or a hub data set such as imdb.",
 )
+@click.option("--output", required=True, metavar="BUNDLE", type=LocalPath(), help="The bundle's folder.")
 @click.option(
-    "--output", required=True, metavar="BUNDLE", type=click.Path(path_type=Path), help="The bundle's folder."
-)
-@click.option(
-    "--eval-data", metavar="DATA", help="Rows to evaluate on.  [default: test* of DATA, else a fifth of it]"
+    "--eval-data",
+    type=LocalName(),
+    metavar="DATA",
+    help="Rows to evaluate on.  [default: test* of DATA, else a fifth of it]",
 )
 @click.option(
     "--base-model",
     default="builtin",
     show_default=True,
+    type=LocalName(),
     metavar="MODEL",
     help="`builtin`, a local Hugging Face folder, or a hub id with --revision.",
 )
@@ -128,6 +132,7 @@ _LINE_SECONDS = 60.0
     help="What a given value is called. Repeatable.  [default: 0/1 and neg/pos are NEGATIVE/POSITIVE, others keep "
     "their own]",
 )
+@reading_options
 @click.option(
     "--pooling",
     type=click.Choice(("first", "mean")),
@@ -200,7 +205,9 @@ def train_main() -> None:
 def _settings(*, label_names: Sequence[str], **options: Any) -> TrainSettings:
     from batchscore.training import TrainSettings
 
-    return TrainSettings(label_names=dict(_pairs(label_names)), **options)
+    read = read_settings(options)
+    own = {name: value for name, value in options.items() if name in TrainSettings.__dataclass_fields__}
+    return TrainSettings(label_names=dict(_pairs(label_names)), read=read, **own)
 
 
 def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -48,7 +48,7 @@ class Output(NamedTuple):
     prefix: str
 
 
-SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
+SUFFIXES = {"csv": ".csv", "jsonl": ".jsonl", "json": ".json", "parquet": ".parquet"}
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ class _Unheld(NamedTuple):
 
 _NUL = "a NUL character"
 _NOT_UTF8 = "a string that is not UTF-8"
-_NAMES = {"csv": "CSV", "jsonl": "JSON Lines"}
+_NAMES = {"csv": "CSV", "jsonl": "JSON Lines", "json": "JSON"}
 
 
 def refuse_unwritable_names(file: Source, layout: Layout, added: Sequence[str], output_format: str) -> None:
@@ -120,8 +120,8 @@ def refuse_unwritable(file: Source, rows: Rows, output_format: str) -> None:
     found = None
     if file.format == "parquet" and kind != "parquet":
         found = _unheld_of_arrays(rows.table, kind)
-    elif file.format == "jsonl" and kind == "csv":
-        found = _unheld_of_lines(rows.raw or ())
+    elif file.format in {"jsonl", "json"} and kind == "csv":
+        found = _unheld_of_records(rows.raw or ())
     if found is not None:
         raise DataError(
             f"{printable(file.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
@@ -146,7 +146,7 @@ def _unheld_of_arrays(table: pa.RecordBatch, kind: str) -> _Unheld | None:
     return None
 
 
-def _unheld_of_lines(records: Sequence[bytes]) -> _Unheld | None:
+def _unheld_of_records(records: Sequence[bytes]) -> _Unheld | None:
     for row, record in enumerate(records):
         if b"\\u0000" in record:
             for name, cell in json_cells(record).items():
@@ -227,17 +227,31 @@ def plain_json(value: Any) -> Any:
 
 def write_jsonl(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
     """JSON Lines; from JSON Lines the lines' own bytes, from CSV each cell as a string, from Parquet plain values."""
-    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
     if output.file.layout.details.get("bom") == 3:
         out.write(b"\xef\xbb\xbf")
+    for body, end in _json_objects(parts, output):
+        out.write(body + (end or b"\n"))
+
+
+def write_json(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+    """A JSON array, an object a line; from JSON the objects' own bytes, from other formats as :func:`write_jsonl` has them."""
+    before = b"[\n"
+    for body, _ in _json_objects(parts, output):
+        out.write(before + body)
+        before = b",\n"
+    out.write((b"[" if before == b"[\n" else b"\n") + b"]\n")
+
+
+def _json_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
+    """Each row as an object with the added fields, and the white space that stood behind it."""
+    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
     for part in parts:
         added = zip(*_json_texts(part), strict=True)
-        for record, values in zip(_jsonl_records(part, output.file), added, strict=True):
+        for record, values in zip(_json_records(part, output.file), added, strict=True):
             body = record.rstrip()
-            end = record[len(body) :] or b"\n"
             extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
             comma = b"" if body[:-1].rstrip() == b"{" else b", "
-            out.write(body[:-1] + comma + extra.encode() + b"}" + end)
+            yield body[:-1] + comma + extra.encode() + b"}", record[len(body) :]
 
 
 def _json_texts(part: StagedPart) -> list[list[str]]:
@@ -248,8 +262,8 @@ def _json_texts(part: StagedPart) -> list[list[str]]:
     return columns
 
 
-def _jsonl_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
-    if file.format == "jsonl":
+def _json_records(part: StagedPart, file: InputFile) -> Iterator[bytes]:
+    if file.format in {"jsonl", "json"}:
         yield from part.inputs[0].to_pylist()
         return
     names = distinct([column.name for column in file.layout.columns])
@@ -307,7 +321,7 @@ def _row_groups(
 def input_schema(file: InputFile) -> pa.Schema:
     """The Arrow schema of a file's own columns, as predictions in Parquet keep them."""
     if file.format == "parquet":
-        with open_exact(source_of(file), **file.layout.details) as opened:
+        with open_exact(source_of(file), **file.layout.details["exact"]) as opened:
             return opened.schema
     names = distinct([column.name for column in file.layout.columns])
     return pa.schema([pa.field(name, pa.large_string()) for name in names])
@@ -382,4 +396,9 @@ def _is_plain(value: object) -> bool:
 
 
 Writer = Callable[[Iterable[StagedPart], Output, IO[bytes]], None]
-WRITERS: dict[str, Writer] = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+WRITERS: dict[str, Writer] = {
+    "csv": write_csv,
+    "jsonl": write_jsonl,
+    "json": write_json,
+    "parquet": write_parquet,
+}

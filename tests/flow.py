@@ -17,7 +17,7 @@ from batchscore.bundle import Bundle
 from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.inputs import find_files, output_names
 from batchscore.parts import StagedPart, read_part, stage_part
-from batchscore.planning import GivenLabels, Plan, make_plan, read_parts
+from batchscore.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.records import Predictions, Rows, Status
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
@@ -100,13 +100,13 @@ def flow(
     found = find_files(settings.inputs, settings.read.format, settings.output)
     plan = make_plan(found, bundle, settings, rejects)
     plan = Plan.from_json(json.loads(json.dumps(plan.to_json())))  # as a resumed run has it
-    given = GivenLabels(bundle, settings.label_map)
+    given = given_labels(plan, bundle.labels, settings.label_map)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     all_rows, staged = [], []
     for part, rows in read_parts(plan, plan.parts, settings.read):
         path = folder / "parts" / f"{part.number}.arrow"
         predictions = fake_predictions(rows, len(labels))
-        stage_part(path, rows, predictions, given.indices(rows.labels, len(rows.texts)), labels)
+        stage_part(path, rows, predictions, given[part.file].indices(rows.labels, len(rows.texts)), labels)
         all_rows.append(rows)
         staged.append(read_part(path, len(labels)))
     outputs = _written(folder, plan, staged, bundle, settings)

@@ -32,7 +32,7 @@ from batchscore.config import ScoreSettings
 from batchscore.finishing import Finish, Staging
 from batchscore.inputs import find_files
 from batchscore.parts import stage_part
-from batchscore.planning import GivenLabels, make_plan, read_parts
+from batchscore.planning import given_labels, make_plan, read_parts
 from batchscore.records import Predictions
 
 CHUNK = 50_000
@@ -78,10 +78,10 @@ def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSetti
     staging.parts.mkdir(parents=True)
     with staging.rejects.open("wb") as rejects:
         plan = make_plan(find_files(settings.inputs, None, folder), bundle, settings, rejects)
-    given = GivenLabels(bundle, {})
+    given = given_labels(plan, bundle.labels, {})
     for part, rows in read_parts(plan, plan.parts, settings.read):
         predictions: Predictions = synthetic(len(rows.texts), seed=seed * 100_003 + part.number).predictions
-        indices = given.indices(rows.labels, len(rows.texts))
+        indices = given[part.file].indices(rows.labels, len(rows.texts))
         # labels agree with the predictions as often as those of a good model do
         rng = np.random.default_rng(part.number)
         is_right = (rng.random(len(indices)) < 0.9) & (predictions.predicted >= 0)

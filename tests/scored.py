@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batchscore.bundle import label_key, match_labels
+from batchscore.labels import GivenLabels, LabelNames
 from batchscore.records import Predictions, Status
 
 
@@ -40,12 +40,14 @@ def read_run(run: Path) -> Scored:
     """Read a run whose predictions are Parquet."""
     facts, metrics = (json.loads((run / name).read_bytes()) for name in ("run.json", "metrics.json"))
     labels, options = tuple(facts["model"]["labels"]), facts["options"]
-    table, prefix = match_labels(labels, options["label_map"]), options["prefix"]
+    names, prefix = LabelNames(labels, options["label_map"]), options["prefix"]
+    by_name, by_id = (GivenLabels(names, reading) for reading in ("names", "ids"))
     pieces = []
     for file in facts["files"]:
         (path,) = (run / "predictions").glob(f"{file['name'].rpartition('.')[0]}.parquet")
         found = pd.read_parquet(path)
-        found["given"] = [table.get(label_key(value), -2) for value in found[file["columns"]["label"]]]
+        values = found[file["columns"]["label"]]
+        found["given"] = [max(by_name.index(value), by_id.index(value)) for value in values]
         pieces.append(found[(found.given >= 0) & (found[f"{prefix}status"] == "ok")])
     rows = pd.concat(pieces, ignore_index=True)
     probabilities = rows[[f"{prefix}prob_{label}" for label in labels]].to_numpy(np.float32)

@@ -384,11 +384,11 @@ def test_a_footer_that_is_taken_apart_and_put_together_again_is_the_same(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PAR1", b"PAR1\0\0\0\0PAR1", b"\x15\x02\x19\xff" + b"\xff" * 9, b"\x15" * 40]
+    "content", [b"", b"PAR1PAR1", b"PAR1\0\0\0\0PAR1", b"\x15\x02\x19\xff" + b"\xff" * 9, b"\x15" * 40]
 )
 def test_a_footer_that_makes_no_sense_is_damage(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    for data in (content, b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"):
+    for data in (b"PAR1" + content, b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1"):
         path.write_bytes(data)
         with pytest.raises(DataError, match=r"a\.parquet is damaged or cut short"):
             describe(identify(path, "parquet"), ReadSettings())

@@ -9,18 +9,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flow import fake_bundle, flow
+from flow import flow
 
-from batchscore.bundle import match_labels
+from batchscore.column_choice import choose_columns
 from batchscore.config import ReadSettings
-from batchscore.errors import BatchscoreError, DataError, UsageError
-from batchscore.planning import GivenLabels, Plan, choose_columns, read_parts
-from batchscore.records import UNKNOWN_LABEL, UNLABELLED, Column, Layout
+from batchscore.errors import BatchscoreError, DataError
+from batchscore.planning import Plan, read_parts
+from batchscore.records import Column, Layout
 
 
 def choose(columns: str, **settings: Any) -> tuple[str, str | None, str | None]:
     """``columns`` are ``name:kind`` with ``s`` for string, ``i`` for integer and so on."""
-    kinds = {"s": "string", "i": "integer", "b": "boolean", "n": "null", "o": "other", "m": "mixed"}
+    kinds = {
+        "s": "string",
+        "i": "integer",
+        "b": "boolean",
+        "n": "null",
+        "o": "object",
+        "m": "mixed",
+        "l": "list",
+    }
     pairs = [each.rpartition(":") for each in columns.split("|")]
     layout = Layout(tuple(Column(name, kinds[kind]) for name, _, kind in pairs))
     choice = choose_columns(layout, ReadSettings(**settings), Path("in.csv"))
@@ -34,10 +42,15 @@ def choose(columns: str, **settings: Any) -> tuple[str, str | None, str | None]:
         ("ID:i| Review :s|Sentiment:s", {}, (" Review ", "Sentiment", "ID")),
         ("text:n|label:n", {}, ("text", "label", None)),
         ("text:m", {}, ("text", None, None)),
-        ("words:s|n:i", {}, ("words", None, None)),
-        ("words:s|label:s|id:s", {}, ("words", "label", "id")),
+        ("reviewBody:s|review-id:i|Given Label:s", {}, ("reviewBody", "Given Label", "review-id")),
+        ("COMMENT_TEXT:s|lang:s", {}, ("COMMENT_TEXT", None, None)),
+        ("tweet:s|lang:s", {}, ("tweet", None, None)),
+        ("description:s|shop:s", {}, ("description", None, None)),
         ("text:s|note:s", {}, ("text", None, None)),
-        ("text:o|body:s", {}, ("body", None, None)),
+        ("text:s|description:s", {}, ("text", None, None)),
+        ("content:i|body:s", {}, ("body", None, None)),
+        ("words:s|n:i", {"text_column": "words"}, ("words", None, None)),
+        ("text:o|body:s", {"text_column": "body"}, ("body", None, None)),
         ("a:s|b:s", {"text_column": "b"}, ("b", None, None)),
         ("text:s|label:s", {"text_column": "label"}, ("label", None, None)),
         ("text:s|label:s|sentiment:s", {"label_column": "sentiment"}, ("text", "sentiment", None)),
@@ -57,9 +70,20 @@ def test_columns_are_found_by_name_and_type(
         (
             "a:i|b:o",
             {},
-            r"no text column by name\. Name it with --text-column\. Columns: a \(integer\), b \(other\)",
+            r"no text column by name\. Name it with --text-column\. Columns: a \(integer\), b \(object\)",
         ),
-        ("a:s|b:s", {}, r"2 columns could be the text\. Name it with --text-column"),
+        (
+            "a:s|b:s",
+            {},
+            r"2 columns could be the text \(a, b\), none by its name\. Name it with --text-column",
+        ),
+        ("words:s|n:i", {}, r"no text column by name \(the only one of strings is words\)\. Name it"),
+        ("words:s|label:s|id:s", {}, r"the only one of strings is words"),
+        ("text:o|lang:s", {}, r"no text column: text is an object\. Name it"),
+        ("review:l|lang:s", {}, r"no text column: review is a list"),
+        ("text:i|lang:s", {}, r"no text column: text is a number"),
+        ("text:o|body:s", {}, r"2 columns could be the text \(text, body\)\. Choose one with --text-column"),
+        ("description:s|post:s", {}, r"2 columns could be the text \(description, post\)"),
         (
             "text:s|review:s",
             {},
@@ -73,9 +97,8 @@ def test_columns_are_found_by_name_and_type(
             r"has no column text \(--text-column\)\. Did you mean texts\?",
         ),
         ("text:s", {"label_column": "lable"}, r"has no column lable \(--label-column\).*Columns: text"),
-        ("text:s|n:i", {"text_column": "n"}, r"the column n \(--text-column\) holds no text"),
+        ("text:s|n:i", {"text_column": "n"}, r"the column n \(--text-column\) is a number"),
         ("a:s|a:s|b:s", {"text_column": "a"}, r"has 2 columns named a\. Rename one"),
-        ("a:i|a:s", {}, r"has 2 columns named a\. Rename one"),
         ("te\nxt:s|b:s", {}, r"te\\nxt"),
     ],
 )
@@ -94,55 +117,6 @@ def test_of_very_many_columns_the_first_are_listed() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- label values
-
-BINARY = ("NEGATIVE", "POSITIVE")
-
-
-@pytest.mark.parametrize(
-    ("labels", "value", "expected"),
-    [
-        (BINARY, "negative", 0),
-        (BINARY, " Positive\n", 1),
-        (BINARY, "pos", 1),
-        (BINARY, "NEG", 0),
-        (BINARY, 1, 1),
-        (BINARY, "0", 0),
-        (BINARY, 1.0, 1),
-        (BINARY, "1.0", 1),
-        (BINARY, True, 1),
-        (BINARY, "FALSE", 0),
-        (BINARY, 2, UNKNOWN_LABEL),
-        (BINARY, "1.5", UNKNOWN_LABEL),
-        (BINARY, "NA", UNKNOWN_LABEL),
-        (BINARY, None, UNLABELLED),
-        (BINARY, float("nan"), UNLABELLED),
-        (BINARY, "", UNLABELLED),
-        (BINARY, "  ", UNLABELLED),
-        (("POSITIVE", "NEGATIVE"), True, 0),
-        (("POSITIVE", "NEGATIVE"), 1, 1),
-        (("other", "neg"), True, 0),
-        (("ham", "spam"), "true", 1),
-        (("a", "b", "c"), True, UNKNOWN_LABEL),
-        (("a", "b", "c"), 2, 2),
-        (("1", "2", "3", "4", "5"), 1, 0),
-        (("1", "2", "3", "4", "5"), "5.0", 4),
-        (("1", "2", "3", "4", "5"), 0, UNKNOWN_LABEL),
-        (("1.0", "2.0"), "1.0", 0),
-        (("1.0", "2.0"), 2, 1),
-        (("Yes", "yes"), "YES", UNKNOWN_LABEL),
-    ],
-)
-def test_given_values_find_their_label(labels: tuple[str, ...], value: object, expected: int) -> None:
-    assert GivenLabels(fake_bundle(labels), {}).index(value) == expected
-
-
-def test_the_label_map_wins_and_names_a_label_exactly() -> None:
-    given = {"1": "NEGATIVE", " Bad ": "negative", "good": "POSITIVE"}
-    table = match_labels(BINARY, given)
-    assert (table["1"], table["bad"], table["good"], table["0"]) == (0, 0, 1, 0)
-    assert match_labels(("Yes", "yes"), {"y": "yes", "Y!": "Yes"})["y"] == 1
-    with pytest.raises(UsageError, match="the model's labels are NEGATIVE, POSITIVE"):
-        match_labels(BINARY, {"x": "NEUTRAL"})
 
 
 def test_unknown_values_are_counted_and_listed(tmp_path: Path) -> None:
@@ -172,7 +146,7 @@ def test_generic_labels_need_a_label_map_before_given_labels_count(tmp_path: Pat
     (file,) = flow(
         tmp_path / "map", tmp_path / "a.csv", labels=labels, label_map={"good": "LABEL_1"}
     ).plan.files
-    assert (file.columns.label, file.labelled) == ("label", 2)
+    assert (file.columns.label, file.labelled, file.unknown_labels) == ("label", 1, {"1": 1})
 
 
 # ------------------------------------------------------------------------------------------- refused before scoring

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchscore import cli
+from batchscore.column_choice import choose_columns
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
-from batchscore.planning import choose_columns
 from batchscore.readers import describe, identify, read
 
 COLUMNS = {

@@ -112,7 +112,7 @@ def test_without_a_quote_character_a_label_with_the_delimiter_is_refused(
 ) -> None:
     from batchscore.errors import DataError
 
-    with pytest.raises(DataError, match=r"a\.csv: .*without quotes"):
+    with pytest.raises(DataError, match=r"a\.csv: .*needs quotes"):
         flow(tmp_path / "out", source, labels=("a,b", "c"), read=ReadSettings(quotechar=""))
 
 

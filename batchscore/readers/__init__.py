@@ -12,14 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.readers import csv_file, jsonl_file, parquet_file
+from batchscore.readers import csv_file, json_file, jsonl_file, parquet_file
 from batchscore.readers.source import Source, format_of_name, identify, plain_name, reading
 from batchscore.records import ColumnChoice, Layout, Position, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
 
-__all__ = ["FORMATS", "Format", "Source", "describe", "format_of_name", "identify", "plain_name", "read"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Source",
+    "describe",
+    "format_of_name",
+    "header_advice",
+    "identify",
+    "plain_name",
+    "read",
+]
 
 
 class Format(NamedTuple):
@@ -27,11 +37,14 @@ class Format(NamedTuple):
 
     describe: Callable[[Source, ReadSettings], Layout]
     read: Callable[[Source, Layout, ColumnChoice, ReadSettings, Position], Iterator[Rows]]
+    rows_have_own_names: bool = False
+    """Whether later rows may have fields that the head did not have."""
 
 
 FORMATS = {
     "csv": Format(csv_file.describe, csv_file.read),
-    "jsonl": Format(jsonl_file.describe, jsonl_file.read),
+    "jsonl": Format(jsonl_file.describe, jsonl_file.read, rows_have_own_names=True),
+    "json": Format(json_file.describe, json_file.read, rows_have_own_names=True),
     "parquet": Format(parquet_file.describe, parquet_file.read),
 }
 
@@ -45,6 +58,13 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """
     with reading(source):
         return FORMATS[source.format].describe(source, settings)
+
+
+def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> Callable[[], str]:
+    """What tells, where no text was found among the columns, what else may be wrong with the file."""
+    if source.format != "csv":
+        return str
+    return lambda: csv_file.header_advice(source, layout, settings)
 
 
 def read(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
 from batchscore.readers.cutting import Item, cut
+from batchscore.readers.paths import MOST_LEVELS, nested_details, path_of, value_at
 from batchscore.readers.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
@@ -24,28 +26,55 @@ _MAX_DEPTH = 200
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
     """Find the columns among the first records; rows may still have fields of their own."""
-    head = head_of(source, settings.max_expansion)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not _is_utf8(settings.encoding):
-        raise DataError(f"{printable(source.path)}: JSON Lines is read as UTF-8; convert the file first.")
+    head = refuse_encoding(source, settings)
     offset = len(_BOM) if head.startswith(_BOM) else 0
     with open_bytes(source, settings.max_expansion) as stream:
         stream.read(offset)
-        kinds = _kinds(_head_records(stream, settings))
-    columns = tuple(Column(name, kind) for name, kind in kinds.items())
-    return Layout(columns=columns, details={"bom": offset})
+        layout = layout_of(_head_lines(stream, settings))
+    return dataclasses.replace(layout, details={**layout.details, "bom": offset})
+
+
+def refuse_encoding(source: Source, settings: ReadSettings) -> bytes:
+    """The head of a JSON file, which must be UTF-8."""
+    head = head_of(source, settings.max_expansion)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not _is_utf8(settings.encoding):
+        raise DataError(f"{printable(source.path)}: JSON is read as UTF-8; convert the file first.")
+    return head
 
 
 def _is_utf8(encoding: str | None) -> bool:
     return encoding is None or encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"}
 
 
-def _head_records(stream: IO[bytes], settings: ReadSettings) -> Iterator[dict[str, Any]]:
-    """The objects of the first lines: some hundred, and at least one if the file has any."""
+def layout_of(records: Iterable[bytes]) -> Layout:
+    """The columns of some first records, with the fields of objects within them under their dotted names."""
+    objects = [fields for raw in records if isinstance(fields := _parse(raw), dict)]
+    columns = tuple(Column(name, kind) for name, kind in _kinds(objects).items())
+    nested: dict[tuple[str, ...], str] = {}
+    for column in columns:
+        if column.kind == "object":
+            nested |= _nested((column.name,), [fields.get(column.name) for fields in objects])
+    return Layout(columns=columns, details=nested_details(nested))
+
+
+def _nested(path: tuple[str, ...], values: Iterable[object]) -> dict[tuple[str, ...], str]:
+    """Path → kind of what stands in some objects, and in the objects in these."""
+    found: dict[tuple[str, ...], str] = {}
+    objects = [value for value in values if isinstance(value, dict)]
+    for name, kind in _kinds(objects).items():
+        if len(path) < MOST_LEVELS:
+            found[*path, name] = kind
+            if kind == "object":
+                found |= _nested((*path, name), [fields.get(name) for fields in objects])
+    return found
+
+
+def _head_lines(stream: IO[bytes], settings: ReadSettings) -> Iterator[bytes]:
+    """The first lines that hold objects: some hundred, and at least one if the file has any."""
     size = found = 0
     for raw, length in _lines(stream, settings.max_row_bytes):
-        fields = _parse(raw) if length <= settings.max_row_bytes else None
-        if isinstance(fields, dict):
-            yield fields
+        if length <= settings.max_row_bytes and isinstance(_parse(raw), dict):
+            yield raw
             found += 1
         size += length
         if found and (size > HEAD_BYTES or found == _HEAD_RECORDS):
@@ -70,7 +99,8 @@ def _kind(value: object) -> str:
         return "boolean"
     if value is None:
         return "null"
-    return {str: "string", int: "integer"}.get(type(value), "other")
+    kinds = {str: "string", int: "integer", float: "number", dict: "object", list: "list"}
+    return kinds.get(type(value), "other")
 
 
 def _parse(line: bytes) -> Any:
@@ -112,21 +142,26 @@ def read(
         start = Position(0, layout.details["bom"], 1)
     with open_bytes(source, settings.max_expansion) as stream:
         go_to(stream, source, start.offset)
-        yield from cut(_items(stream, columns, settings, start), columns.label is not None, settings, start)
+        items = _items(stream, layout, columns, settings, start)
+        yield from cut(items, columns.label is not None, settings, start)
 
 
 def _items(
-    stream: IO[bytes], columns: ColumnChoice, settings: ReadSettings, start: Position
+    stream: IO[bytes], layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Item | Reject]:
     offset, line = start.offset, start.line
     for raw, size in _lines(stream, settings.max_row_bytes):
         if size > settings.max_row_bytes:
-            reason = f"{size} bytes; the longest row allowed has {settings.max_row_bytes} (--max-row-bytes)"
-            yield Reject(0, line, offset, reason, None, raw)
+            yield Reject(0, line, offset, too_long(size, settings.max_row_bytes), None, raw)
         elif raw.strip():
-            yield _item(raw, line, offset, columns)
+            yield item(raw, line, offset, layout, columns)
         offset += size
         line += 1
+
+
+def too_long(size: int, max_bytes: int) -> str:
+    """Why a row of ``size`` bytes is a reject."""
+    return f"{size} bytes; the longest row allowed has {max_bytes} (--max-row-bytes)"
 
 
 def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -141,7 +176,8 @@ def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
         yield raw, size
 
 
-def _item(raw: bytes, line: int, offset: int, columns: ColumnChoice) -> Item | Reject:
+def item(raw: bytes, line: int, offset: int, layout: Layout, columns: ColumnChoice) -> Item | Reject:
+    """One record as an item, or as a reject that says why it is none."""
     fields = _parse(raw)
     if isinstance(fields, ValueError):
         return Reject(0, line, offset, str(fields), None, raw)
@@ -149,14 +185,14 @@ def _item(raw: bytes, line: int, offset: int, columns: ColumnChoice) -> Item | R
         return Reject(0, line, offset, f"a JSON {_json_type(fields)}, not an object", None, raw)
     if b"\\u" in raw and not _is_scalar("".join(fields)):
         return Reject(0, line, offset, "a field's name holds half of a surrogate pair", None, raw)
-    text = fields.get(columns.text)
+    text = value_at(fields, path_of(layout, columns.text))
     if not isinstance(text, str | None):
         return Reject(
             0, line, offset, f"the text is a JSON {_json_type(text)}, not a string", columns.text, raw
         )
     if text is not None and not _is_scalar(text):
         return Reject(0, line, offset, "the text holds half of a surrogate pair", columns.text, raw)
-    label = fields.get(columns.label) if columns.label else None
+    label = value_at(fields, path_of(layout, columns.label)) if columns.label else None
     return Item(raw, line, offset, text, label, fields)
 
 

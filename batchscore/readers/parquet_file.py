@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
 from batchscore.readers.arrow_values import joining, plain_values, take_rows, unfolded_bytes
 from batchscore.readers.exact import look, open_exact
+from batchscore.readers.paths import MOST_LEVELS, array_at, nested_details, path_of
 from batchscore.readers.source import Source
 from batchscore.readers.unfolding import allowed_bytes, rows_at_once, unfolds_beyond
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
@@ -36,7 +38,24 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
     columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
-    return Layout(columns=columns, details=look(source, settings.max_expansion))
+    nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
+    exact = {"exact": look(source, settings.max_expansion)}
+    return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **exact})
+
+
+_KINDS: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
+    ("string", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)),
+    ("string", pa.types.is_string_view),
+    ("integer", pa.types.is_integer),
+    ("number", lambda kind: pa.types.is_floating(kind) or pa.types.is_decimal(kind)),
+    ("boolean", pa.types.is_boolean),
+    ("null", pa.types.is_null),
+    ("time", pa.types.is_temporal),
+    ("binary", lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
+    ("binary", lambda kind: pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)),
+    ("object", lambda kind: pa.types.is_struct(kind) or pa.types.is_map(kind)),
+    ("list", pa.types.is_nested),
+)
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -44,22 +63,43 @@ def _kind(kind: pa.DataType) -> str:
         return _kind(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return _kind(kind.value_type)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_integer(kind):
-        return "integer"
-    if pa.types.is_null(kind):
-        return "null"
-    return "boolean" if pa.types.is_boolean(kind) else "other"
+    return next((name for name, holds in _KINDS if holds(kind)), "other")
+
+
+def _nested(path: tuple[str, ...], kind: pa.DataType) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and kind of each field of the structs within a column."""
+    if pa.types.is_struct(kind) and len(path) < MOST_LEVELS:
+        for field in kind:
+            yield (*path, field.name), _kind(field.type)
+            yield from _nested((*path, field.name), field.type)
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The names that ``datasets`` gives the numbers of a label column (``ClassLabel``), from the schema's metadata."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        found = dict(_label_names("", features))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return {"class_names": found} if found else {}
+
+
+def _label_names(prefix: str, features: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for name, feature in features.items():
+        if not isinstance(feature, Mapping):
+            continue
+        if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
+            yield prefix + name, [str(each) for each in feature["names"]]
+        elif "_type" not in feature:  # the fields of a struct
+            yield from _label_names(f"{prefix}{name}.", feature)
 
 
 def read(
     source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Rows]:
     """Yield the rows as parts; a text that is not UTF-8 is a reject."""
-    names = [column.name for column in layout.columns]
-    text_at = names.index(columns.text) if columns.text in names else None
-    label_at = names.index(columns.label) if columns.label in names else None
+    text_at = path_of(layout, columns.text)
+    label_at = path_of(layout, columns.label) if columns.label is not None else None
     row = start.row
     for table in _parts(source, layout, settings, start.row):
         yield _rows(table, row, (text_at, label_at), settings.max_row_bytes)
@@ -102,7 +142,7 @@ def _group_batches(
     source: Source, layout: Layout, settings: ReadSettings, skip: int
 ) -> Iterator[pa.RecordBatch]:
     """Batches that begin anew with each row group, so that they are the same ones from wherever reading starts."""
-    with open_exact(source, **layout.details) as opened:
+    with open_exact(source, **layout.details["exact"]) as opened:
         file = opened.file
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -123,13 +163,16 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.concat_batches(batches) if len(batches) > 1 else batches[0]
 
 
-def _rows(table: pa.RecordBatch, row: int, places: tuple[int | None, int | None], max_bytes: int) -> Rows:
+def _rows(
+    table: pa.RecordBatch, row: int, places: tuple[Sequence[str], Sequence[str] | None], max_bytes: int
+) -> Rows:
     """A part of whole rows, ``places`` being those of the text and the label; a text that cannot be one is a reject."""
     text_at, label_at = places
     texts: list[str | bytes | None] = [None] * table.num_rows
     rejects: list[Reject] = []
-    if text_at is not None:
-        texts, name = _texts(table.column(text_at)), table.schema.field(text_at).name
+    column = array_at(table, text_at)
+    if column is not None:
+        texts, name = _texts(column), ".".join(text_at)
         for index, text in enumerate(texts):
             if reason := _problem(text, max_bytes):
                 raw = text.encode() if isinstance(text, str) else text or b""
@@ -139,7 +182,8 @@ def _rows(table: pa.RecordBatch, row: int, places: tuple[int | None, int | None]
         bad = {reject.row for reject in rejects}
         kept = [index for index, place in enumerate(positions) if place not in bad]
         table, texts, positions = take_rows(table, kept), [texts[k] for k in kept], [row + k for k in kept]
-    labels = plain_values(table.column(label_at)) if label_at is not None else None
+    given = array_at(table, label_at) if label_at is not None else None
+    labels = plain_values(given) if given is not None else None
     return Rows(Position(row), positions, texts, labels, rejects, table=table)  # type: ignore[arg-type]
 
 

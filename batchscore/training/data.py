@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore import samples
+from batchscore.column_choice import choose_columns
 from batchscore.columns import texts_of_arrays, texts_of_records
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.inputs import FoundFile, find_files
-from batchscore.planning import choose_columns
-from batchscore.readers import describe, format_of_name, read
+from batchscore.labels import is_missing, label_key, named_key
+from batchscore.readers import describe, format_of_name, header_advice, read
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
-from batchscore.training.labels import LabelTable, is_missing, label_table
+from batchscore.training.labels import LabelTable, label_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -190,22 +191,50 @@ def _split_of(path: Path, data: Path) -> str:
 
 def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
     given = _Given()
-    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
+    how = _how(settings)
     for file in files:
         layout = describe(file.source, how)
         if not layout.columns:
             continue
-        columns = choose_columns(layout, how, file.source.path)
+        columns = choose_columns(
+            layout, how, file.source.path, advice=header_advice(file.source, layout, how)
+        )
         if columns.label is None:
             raise _no_label(file.source.path, layout)
+        names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
+        _assert_same_classes(given, names, file.source.path)
         for rows in read(file.source, layout, columns, how):
             given.texts += rows.texts
-            given.labels += rows.labels or []
+            given.labels += [_named(value, names) for value in rows.labels or []]
             given.unreadable += len(rows.rejects)
             given.places += [f"{file.source.path.name}:{row}" for row in rows.row]
             if settings.group_column is not None:
                 given.groups += _groups(rows, file, layout, settings.group_column)
     return given
+
+
+def _how(settings: TrainSettings) -> ReadSettings:
+    return dataclasses.replace(
+        settings.read, text_column=settings.text_column, label_column=settings.label_column
+    )
+
+
+def _assert_same_classes(given: _Given, names: tuple[str, ...], where: object) -> None:
+    """Note the class names of a file, which all files of a split must share: else a number would mean two things."""
+    if given.labels and (given.class_names or ()) != names:
+        raise DataError(
+            f"{printable(where)}: its label numbers have other names than those of the files before it "
+            f"({printable(', '.join(names)) or 'none'}). Train on files of one data set."
+        )
+    given.class_names = names or None
+
+
+def _named(value: Any, names: tuple[str, ...]) -> Any:
+    """A label value by the name that its file gives it; -1 is none, as in ``datasets``."""
+    if not names or is_missing(value):
+        return value
+    key = label_key(value)
+    return named_key(key, names) or None if key == "-1" or key.isdecimal() else value
 
 
 def _groups(rows: Rows, file: FoundFile, layout: Layout, name: str) -> list[str | None]:
@@ -251,8 +280,7 @@ def _from_hub(data: str, settings: TrainSettings) -> dict[str, _Given]:
 
 def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _Given:
     layout = Layout(tuple(Column(name, _kind(feature)) for name, feature in split.features.items()))
-    how = ReadSettings(text_column=settings.text_column, label_column=settings.label_column)
-    columns = choose_columns(layout, how, Path(data))
+    columns = choose_columns(layout, _how(settings), Path(data))
     if columns.label is None:
         raise _no_label(data, layout)
     names = getattr(split.features[columns.label], "names", None)

@@ -1,6 +1,6 @@
 """Given label values in, label names and their order out: pure.
 
-Values are told apart as the scorer does it (``bundle.label_key``): ``1``, ``1.0`` and ``"1"`` are one value, and so are
+Values are told apart as the scorer does it (:func:`batchscore.labels.label_key`): ``1``, ``1.0`` and ``"1"`` are one value, and so are
 ``Sports`` and ``sports``.
 """
 
@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from batchscore.bundle import label_key
 from batchscore.errors import DataError, UsageError, printable
+from batchscore.labels import is_missing, label_key
 
 NEGATIVE_POSITIVE = ("NEGATIVE", "POSITIVE")
 _NEGATIVE, _POSITIVE = {"0", "neg", "negative"}, {"1", "pos", "positive"}
@@ -30,11 +30,6 @@ class LabelTable:
     def index(self, value: object) -> int | None:
         """The label's index; ``None`` for a value that the table does not know."""
         return self.by_key.get(label_key(value))
-
-
-def is_missing(value: object) -> bool:
-    """Whether a label value is null, NaN or blank."""
-    return value is None or value != value or not str(value).strip()  # noqa: PLR0124 - NaN
 
 
 def label_table(

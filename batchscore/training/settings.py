@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batchscore.config import ReadSettings
 from batchscore.errors import UsageError
 
 
@@ -60,6 +61,8 @@ class TrainSettings:
     """Tokens of a text at the most, special ones included."""
     text_column: str | None = None
     label_column: str | None = None
+    read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
+    """How files are read, but for the columns."""
     label_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Given value → label name; values with one name become one label."""
     pooling: str | None = None
