@@ -144,19 +144,25 @@ def _may_be(role: str, column: Column, names: Collection[str]) -> bool:
 
 
 def _listed(layout: Layout) -> str:
-    columns = layout.columns
-    more = f" and {len(columns) - _LISTED} more" if len(columns) > _LISTED else ""
-    shown = [f"{_shown(c.name, layout)} ({c.kind})" for c in columns[:_LISTED]]
-    return ", ".join(shown) + more
+    return _joined([c.name for c in layout.columns], layout, [f" ({c.kind})" for c in layout.columns])
 
 
-def _joined(names: Sequence[str], layout: Layout) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(_shown(name, layout) for name in names[:_LISTED]) + more
+def _joined(names: Sequence[str], layout: Layout, behind: Sequence[str] = ()) -> str:
+    """Names with what stands ``behind`` each, as many as can be taken in; those that may be pieces of a review are counted."""
+    tails = behind or [""] * len(names)
+    shown = [
+        printable(name) + tail for name, tail in zip(names, tails, strict=True) if _is_name(name, layout)
+    ]
+    hidden = len(names) - len(shown)
+    parts = [*shown[:_LISTED], *([f"{hidden} that look like text"] if hidden else [])]
+    return ", ".join(parts) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
 
 
 def _shown(name: str, layout: Layout) -> str:
-    """A column's name, unless its file may have no header, so that it may be a piece of a review."""
-    is_short = layout.names_are_certain and len(name) <= _LONGEST_NAME and name.count(" ") < _MOST_WORDS
-    is_name = is_short or known_names.is_identifier(name)
-    return printable(name) if is_name else f"(a name of {len(name)} characters)"
+    return printable(name) if _is_name(name, layout) else f"(a name of {len(name)} characters)"
+
+
+def _is_name(name: str, layout: Layout) -> bool:
+    """Whether a column's name may be said: its file may have no header, so that it may be a piece of a review."""
+    is_short = len(name) <= _LONGEST_NAME and name.count(" ") < _MOST_WORDS
+    return (layout.names_are_certain and is_short) or known_names.is_identifier(name)

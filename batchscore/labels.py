@@ -297,7 +297,7 @@ class LabelValues:
 
     def _said(self, counts: Mapping[str, int]) -> str:
         keys = sorted(counts, key=_in_order)
-        shown = [_said(self._spelling.get(key, key)) for key in keys[:_SAID]]
+        shown = [said_value(self._spelling.get(key, key)) for key in keys[:_SAID]]
         return ", ".join(shown) + (f" and {len(keys) - _SAID} more" if len(keys) > _SAID else "")
 
     def _example(self, counts: Mapping[str, int]) -> str:
@@ -332,7 +332,7 @@ def _in_order(key: str) -> tuple[float, str]:
     return (float(key), key) if re.fullmatch(r"[+-]?\d+(\.\d+)?", key) else (float("inf"), key)
 
 
-def _said(value: str) -> str:
-    """A label value, unless it is so long that it may be a piece of a review."""
+def said_value(value: str) -> str:
+    """A label value for a message, unless it is so long that it may be a piece of a review."""
     is_short = len(value) <= _LONGEST_SAID and value.count(" ") < 3
-    return value if is_short else f"(a text of {len(value)} characters)"
+    return printable(value) if is_short else f"(a text of {len(value)} characters)"

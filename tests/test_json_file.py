@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,12 @@ def test_an_array_can_be_written_in_any_format(kind: str, tmp_path: Path) -> Non
     out = flow(
         tmp_path / "out", put(tmp_path, b'[{"text":"a","id":7},{"text":"b"}]'), output_format=kind
     ).only
-    frame = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda p: pd.read_json(p, lines=True)}[
-        kind
-    ](out)
+    read: dict[str, Callable[..., Any]] = {
+        "csv": pd.read_csv,
+        "parquet": pd.read_parquet,
+        "jsonl": partial(pd.read_json, lines=True),
+    }
+    frame = read[kind](out)
     assert frame["text"].tolist() == ["a", "b"]
 
 

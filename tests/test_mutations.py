@@ -1,0 +1,242 @@
+"""Each guard against a silent wrong answer is taken out of a copy of the package, and a test that is named here must fail.
+
+A guard whose removal nobody notices is none. ``python -m pytest tests/test_mutations.py`` takes two minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """A change to one file that takes a guard out, and a test that sees it."""
+
+    file: str
+    guard: str
+    instead: str
+    test: str
+
+
+MUTATIONS = {
+    "the only column left is the text": Mutation(
+        "column_choice.py",
+        "    if text is None:\n        raise",
+        '    strings = [c.name for c in layout.columns if c.kind == "string"]\n'
+        "    text = text or (strings[0] if len(strings) == 1 else None)\n"
+        "    if text is None:\n        raise",
+        "test_planning.py::test_columns_that_cannot_be_told_are_an_error_that_lists_them",
+    ),
+    "an object is passed over for another column": Mutation(
+        "column_choice.py",
+        "column.kind not in _COUNTED)",
+        "column.kind in _TEXT_KINDS)",
+        "test_planning.py::test_columns_that_cannot_be_told_are_an_error_that_lists_them",
+    ),
+    "a rare delimiter is not looked for": Mutation(
+        "delimited/sniffing.py",
+        'RARE_DELIMITERS = ("^", "~", "#", "::", "\\x1f", "¦")',
+        'RARE_DELIMITERS = ("@",)',
+        "test_delimited.py::test_rare_delimiters_are_found_where_they_divide_every_row",
+    ),
+    "whatever is no table is read": Mutation(
+        "readers/foreign.py",
+        "return next((kind for kind in _KINDS if kind.start.match(head)), None)",
+        "return None",
+        "test_foreign.py::test_it_is_recognised_within_a_compressed_file_too",
+    ),
+    "the name is believed, whatever the bytes say": Mutation(
+        "readers/source.py",
+        'if found not in {"", wanted}:',
+        "if False:",
+        "test_foreign.py::test_a_format_that_is_not_what_the_name_says_is_refused",
+    ),
+    "a second line of a header is a row": Mutation(
+        "readers/csv_file.py",
+        "if holds and len(record.fields) == n_fields:",
+        "if False:",
+        "test_headers.py::test_what_stands_around_a_header_is_refused_with_the_option",
+    ),
+    "a header is taken for a row under --no-header": Mutation(
+        "readers/csv_file.py",
+        "    if any(name_key(cell) in TEXT for cell in first.fields) and all(map(is_identifier, first.fields)):",
+        "    if False:",
+        "test_headers.py::test_no_header_is_refused_where_it_cannot_be_meant",
+    ),
+    "files of a table with a log are read": Mutation(
+        "inputs.py",
+        "    _refuse_tables(paths)\n",
+        "",
+        "test_foreign.py::test_files_of_a_table_with_a_log_are_refused",
+    ),
+    "a header in the middle is a row": Mutation(
+        "readers/csv_file.py",
+        "elif is_repeated(record):",
+        "elif False:",
+        "test_headers.py::test_a_header_that_comes_again_is_a_reject",
+    ),
+    "another header in the middle is a row": Mutation(
+        "readers/csv_file.py",
+        "        if headers.has(cells):",
+        "        if False:",
+        "test_headers.py::test_another_header_in_the_middle_ends_the_file",
+    ),
+    "shifted cells are believed": Mutation(
+        "delimited/records.py",
+        "odd = has_stray or strays > 0, n_fields if strays % 2 and odd < 0 else odd",
+        "odd = has_stray or strays > 0, odd",
+        "test_delimited.py::test_a_quote_without_a_partner_in_an_unquoted_field_costs_its_row",
+    ),
+    "rows within a quoted cell are its text": Mutation(
+        "delimited/records.py",
+        "return any(numeric) or (",
+        "return False and (",
+        "test_delimited.py::test_a_record_whose_lines_all_look_like_rows_has_swallowed_them",
+    ),
+    "damage goes on where rows read well": Mutation(
+        "delimited/records.py",
+        "        if begins_a_run is not False:",
+        "        if False:",
+        "test_delimited.py::test_of_an_unquoted_table_a_quote_at_the_start_of_a_field_costs_its_line",
+    ),
+    "numbers that are no ids are label values": Mutation(
+        "labels.py",
+        "        if not set(self._numbers) <= set(self._names.by_id):\n            return None\n",
+        "",
+        "test_labels.py::test_what_cannot_be_told_is_refused",
+    ),
+    "ids may count from one": Mutation(
+        "labels.py",
+        "return self._read_as(IDS, self._names.by_id) if from_0 else None",
+        "return self._read_as(IDS, self._names.by_id)",
+        "test_labels.py::test_what_cannot_be_told_is_refused",
+    ),
+    "a star is an id": Mutation(
+        "labels.py",
+        "ids if self.are_ids or (is_free and not self.has_own_numbers) else {}",
+        "ids if self.are_ids or is_free else {}",
+        "test_labels.py::test_what_cannot_be_told_is_refused",
+    ),
+    "mapped numbers leave the others ids": Mutation(
+        "labels.py",
+        "is_free = all(ids.get(key) == index for key, index in mapped.items())",
+        "is_free = True",
+        "test_labels.py::test_numbers_beside_mapped_ones_are_no_ids",
+    ),
+    "a file's own names for its labels are not read": Mutation(
+        "readers/parquet_file.py",
+        'return {"class_names": found} if found else {}',
+        "return {}",
+        "test_class_names.py",
+    ),
+    "zeros between gzip members are passed over": Mutation(
+        "readers/unpacking.py",
+        "            self._refuse_all_but_zeros()\n",
+        "            self._ahead = b''\n",
+        "test_unpacking.py::test_what_stands_behind_a_stream_is_a_stream_or_bad_data",
+    ),
+    "what begins no stream is passed over": Mutation(
+        "readers/unpacking.py",
+        'is_padding = self._compression == "gzip" and self._ahead.startswith(b"\\0")',
+        'is_padding = not self._ahead.startswith((b"\\x1f\\x8b", b"BZh"))',
+        "test_unpacking.py::test_whatever_byte_is_flipped_the_tool_agrees",
+    ),
+    "times of INT96 wrap": Mutation(
+        "readers/exact.py",
+        "self._fits[unit] &= bool((_instants(values, unit) // per_second == seconds).all())",
+        "self._fits[unit] &= True",
+        "test_exact.py::test_times_of_all_years_are_python_s_in_every_format",
+    ),
+    "nanoseconds of INT96 are cut": Mutation(
+        "readers/exact.py",
+        'self._is_fine |= bool((values["nanoseconds"] % 1000).any())',
+        "self._is_fine |= False",
+        "test_exact.py::test_times_that_no_unit_holds_are_refused_with_their_column",
+    ),
+    "types that Arrow has no word for are forgotten": Mutation(
+        "writers.py",
+        "        restore_annotations(out, nodes_of(source_of(output.file)))",
+        "        pass",
+        "test_exact.py::test_parquet_keeps_types_that_arrow_has_no_word_for",
+    ),
+    "two orders of a dictionary become one": Mutation(
+        "readers/arrow_values.py",
+        "if has_ordered and not all(",
+        "if False and not all(",
+        "test_exact.py::test_two_orders_are_not_made_one",
+    ),
+    "what the output cannot hold is found after scoring": Mutation(
+        "planning.py",
+        "            refuse_unwritable(file.source, rows, settings.output_format)\n",
+        "",
+        "test_writable.py::test_a_nul_in_parquet_is_refused_for_csv_with_its_place",
+    ),
+    "rows that are read again are believed": Mutation(
+        "planning.py",
+        "if rows is None or digest_of(rows) != part.digest:",
+        "if rows is None or rows.rows_in != part.rows or rows.start != part.start:",
+        "test_unchanged.py::test_a_file_that_changed_between_plan_and_scoring_is_noticed_by_its_rows",
+    ),
+    "what was hashed need not be what is planned": Mutation(
+        "planning.py",
+        "        file.assert_unchanged()  # so what was planned is what was hashed\n",
+        "",
+        "test_unchanged.py::test_a_file_that_changed_between_hash_and_plan_is_noticed",
+    ),
+    "a time of change that was set back is believed": Mutation(
+        "inputs.py",
+        "facts.st_mtime_ns, facts.st_ctime_ns)",
+        "facts.st_mtime_ns, 0)",
+        "test_unchanged.py::test_a_file_that_changed_between_hash_and_plan_is_noticed",
+    ),
+    "a clock that stands still is believed": Mutation(
+        "inputs.py",
+        "is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS",
+        "is_fresh = False",
+        "test_unchanged.py::test_a_change_within_a_tick_of_the_clock_is_noticed",
+    ),
+    "ids are spellings": Mutation(
+        "baselines.py",
+        "        found[missing] = self._by_number([ids[at] for at in missing])\n",
+        "",
+        "test_comparison.py::test_ids_are_matched_as_numbers_where_they_are_numbers",
+    ),
+    "an address is a folder's name": Mutation(
+        "options.py",
+        "    if _ADDRESS.fullmatch(text):",
+        "    if False:",
+        "test_messages.py::test_an_address_is_never_taken_for_a_folders_name",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+def test_a_guard_that_is_taken_out_is_missed(mutation: Mutation, tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "batchscore", tmp_path / "batchscore", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    path = tmp_path / "batchscore" / mutation.file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutation.guard) == 1, "the guard has moved; name it anew"
+    path.write_text(text.replace(mutation.guard, mutation.instead), encoding="utf-8")
+    test = str(ROOT / "tests" / mutation.test)
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout  # 1: tests ran, and one failed
+    assert " failed" in done.stdout.splitlines()[-1]
