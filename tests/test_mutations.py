@@ -145,8 +145,8 @@ MUTATIONS = {
     ),
     "what begins no stream is passed over": Mutation(
         "readers/unpacking.py",
-        'is_padding = self._compression == "gzip" and self._ahead.startswith(b"\\0")',
-        'is_padding = not self._ahead.startswith((b"\\x1f\\x8b", b"BZh"))',
+        "if self._ahead and not is_padding else None",
+        'if self._ahead.startswith((b"\\x1f\\x8b", b"BZh")) else None',
         "test_unpacking.py::test_whatever_byte_is_flipped_the_tool_agrees",
     ),
     "times of INT96 wrap": Mutation(
