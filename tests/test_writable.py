@@ -81,6 +81,13 @@ def test_a_nul_in_json_lines_is_refused_for_csv_alone(line: bytes, name: str, tm
     assert any("\0" in str(value) for value in (*second, *second.values()))
 
 
+def test_a_nul_in_a_json_array_is_refused_for_csv_too(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"text": "a"}, {"text": "b\\u0000d"}]')
+    with pytest.raises(DataError, match=r"a\.json, row 1: the column text holds a NUL"):
+        flow(tmp_path / "csv", tmp_path / "a.json", output_format="csv")
+    flow(tmp_path / "same", tmp_path / "a.json")
+
+
 def test_the_command_refuses_with_65_and_writes_nothing(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "nul.jsonl").write_bytes(b'{"text":"nice\\u0000film"}\n')
     arguments = [str(tmp_path / "nul.jsonl"), "--model", str(tiny_model), "--output", str(tmp_path / "run")]

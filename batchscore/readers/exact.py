@@ -53,11 +53,13 @@ class ExactFile:
 
     file: pq.ParquetFile
     schema: pa.Schema
+    is_plain: bool
+    """Whether Arrow's types are those of ``schema``."""
 
     def exact(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch that was read from ``file``, of all columns or some names of them, in the types of ``schema``."""
-        if batch.schema.names == self.schema.names:
-            return recast(batch, self.schema)
+        if self.is_plain:
+            return batch
         seen = collections.Counter[str]()
         fields = []
         for name in batch.schema.names:  # in any order, and two of one name in theirs
@@ -77,7 +79,8 @@ def open_exact(source: Source, units: Sequence[str] = (), wide: Sequence[str] = 
         options["metadata"] = schema._replace(elements=readable).metadata()
     targets = _targets(schema, units)
     with open_parquet(source, **options) as parquet:
-        yield ExactFile(parquet, _changed(parquet.schema_arrow, lambda kind: next(targets) or kind))
+        exact = _changed(parquet.schema_arrow, lambda kind: next(targets) or kind)
+        yield ExactFile(parquet, exact, is_plain=exact == parquet.schema_arrow)
 
 
 def _readable(element: Element) -> Element:
