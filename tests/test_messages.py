@@ -341,3 +341,24 @@ def test_encrypted_parquet_is_said_to_be_encrypted(tmp_path: Path, tiny_bundle: 
         assert done.exit_code == 65
         assert "encrypted" in done.stderr
         assert "damaged" not in done.stderr
+
+
+def test_rejects_for_quotes_offer_the_option_that_reads_the_file(tmp_path: Path, tiny_bundle: Path) -> None:
+    quoted = {3: '"film number 3', 300: 'film number 300, "a joy"'}
+    lines = [f"{k}\t{quoted.get(k, f'film number {k}')}\n" for k in range(400)]
+    (tmp_path / "a.tsv").write_text("id\ttext\n" + "".join(lines), encoding="utf-8")
+    done = score(tmp_path / "a.tsv", tiny_bundle, "--dry-run")
+    assert "400 rows in 1 parts, 1 rejects" in done.stdout
+    done = score(tmp_path / "a.tsv", tiny_bundle)
+    assert done.exit_code == 65
+    assert "1 of 400 rows cannot be read" in done.stderr
+    assert "--quotechar ''" in done.stderr
+    done = score(tmp_path / "a.tsv", tiny_bundle, "--dry-run", "--quotechar", "")
+    assert "400 rows in 1 parts, 0 rejects" in done.stdout
+
+
+def test_rejects_with_a_backslash_before_a_quote_offer_the_other(tmp_path: Path, tiny_bundle: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"a \\"fine\\" film"\n2,"x"y\n', encoding="utf-8")
+    done = score(tmp_path / "a.csv", tiny_bundle)
+    assert done.exit_code == 65
+    assert "--escapechar '\\'" in done.stderr

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 
 _BUNDLE = "bundle"
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
-_WITHOUT_EFFECT = ("output", "resume", "force")
-"""Settings that the bundle does not follow from."""
+_WITHOUT_EFFECT = ("output", "resume", "force", "read")
+"""Settings that the bundle does not follow from; how files are read it does through the rows, which are in the data."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
 SAVE_SECONDS = 60.0
 """Between two checkpoints at the least."""
