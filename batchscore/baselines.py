@@ -1,7 +1,7 @@
 """An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
 
-Rows are matched by their id where both runs have an id column; else by file name and row. A file that is not the same
-as then (by its SHA-256) may have other rows in the same places: there a row is matched only if its text is the same.
+Rows are matched by their id where both runs have an id column (``7`` and ``7.0`` are one number, ``07`` is another
+text); else by file name and row. A file that is not the same as then (by its SHA-256) may have other rows in the same places: there a row is matched only if its text is the same.
 Nothing is held in memory but a few thousand rows of the earlier predictions; ids are looked up in a table on disk.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -25,8 +26,8 @@ from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
 from batchscore.inputs import output_names
 from batchscore.parts import StagedPart
 from batchscore.readers import Source, describe, read
+from batchscore.readers.exact import open_exact
 from batchscore.readers.source import reading
-from batchscore.readers.unfolding import open_parquet
 from batchscore.records import ColumnChoice, InputFile, Layout, Part
 from batchscore.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
 from batchscore.writers import SUFFIXES
@@ -42,6 +43,10 @@ _TIMED = {"run.json", "report.html"}
 _BATCH_ROWS = 4096
 _ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
 """What a run has written may be as large as it likes."""
+
+
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
+_FLOAT_MARK = "\0"
 
 
 class Piece(NamedTuple):
@@ -210,8 +215,8 @@ def _settings(file: EarlierFile) -> ReadSettings:
 
 def _texts(file: EarlierFile, names: Sequence[str]) -> Iterator[Texts]:
     if file.format == "parquet":
-        with reading(file.source), open_parquet(file.source) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(names)):
+        with reading(file.source), open_exact(file.source) as opened:
+            for batch in map(opened.exact, opened.file.iter_batches(_BATCH_ROWS, columns=list(names))):
                 places = {name: batch.schema.get_field_index(name) for name in names}
                 arrays: dict[str, pa.Array] = {n: batch.column(at) for n, at in places.items() if at >= 0}
                 yield texts_of_arrays(arrays, names, batch.num_rows)
@@ -277,6 +282,8 @@ def _has_rows(file: EarlierFile | InputFile) -> bool:
 
 
 class _ById:
+    """Ids are equal as they are written, else as whole numbers: many tools turn a column with gaps into floats."""
+
     matched_by = "id"
 
     def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: Path) -> None:
@@ -287,13 +294,42 @@ class _ById:
         for file in baseline.files:
             if (name := file.columns.id) is not None:
                 for piece in baseline.pieces(file, [name]):
-                    self._table.add(piece.texts[name], piece.predicted)
+                    ids = piece.texts[name]
+                    self._table.add(ids, piece.predicted)
+                    self._table.add([_as_float(each) for each in ids], piece.predicted)
         self._table.seal()
 
     def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
         file = self._files[part.file]
         assert file.columns.id is not None  # noqa: S101 - match_rows made sure
-        return self._table.find(texts_of(staged, file, [file.columns.id])[file.columns.id])
+        ids = texts_of(staged, file, [file.columns.id])[file.columns.id]
+        found = self._table.find(ids)
+        missing = np.flatnonzero(found == ABSENT)
+        found[missing] = self._by_number([ids[at] for at in missing])
+        return found
+
+    def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int32]:
+        numbers = [_whole_number(each) for each in ids]
+        as_integer = self._table.find(numbers)
+        as_float = self._table.find([number and _FLOAT_MARK + number for number in numbers])
+        is_both = (as_integer != ABSENT) & (as_float != ABSENT)
+        return np.where(is_both, AMBIGUOUS, np.where(as_integer != ABSENT, as_integer, as_float))
+
+
+def _whole_number(text: str | None) -> str | None:
+    """A whole number as an integer is written; leading zeros make an id of another kind.
+
+    >>> [_whole_number(text) for text in ("7", "7.0", "-7.00", "07", "7.5", "1e3")]
+    ['7', '7', '-7', None, None, None]
+    """
+    match = _WHOLE_NUMBER.fullmatch(text or "")
+    return match and match[1]
+
+
+def _as_float(text: str | None) -> str | None:
+    """What a whole number that is written as a float is found by, besides the text itself."""
+    number = _whole_number(text)
+    return None if number is None or number == text else _FLOAT_MARK + number
 
 
 class _ByRow:

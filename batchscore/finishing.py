@@ -9,6 +9,7 @@ has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
     from batchscore.planning import Plan
 
+_LOG = logging.getLogger(__name__)
 REJECTS = "rejects.jsonl"
 _REPLACED = "replaced.json"
 _LISTED_FAILURES = 1000
@@ -218,6 +220,8 @@ class Finish:
         metrics["counts"]["duplicate"] = duplicates
         if compared is not None:
             metrics["comparison"] = compared.summary(self._bundle.labels)
+            counts = metrics["counts"]
+            _warn_of_strangers(metrics["comparison"], counts["read"] - counts["rejects"])
         metrics["unknown_labels"] = {
             file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
         }
@@ -290,6 +294,17 @@ class Finish:
             remove_file(output, stale)
         for name in [*names, MANIFEST]:
             publish(final / name, output / name)
+
+
+def _warn_of_strangers(comparison: Mapping[str, Any], rows: int) -> None:
+    """Say that no id of this run was in the earlier one: it may be right, or one of them writes its ids in another way."""
+    if comparison["matched_by"] == "id" and rows and comparison["unmatched"] == rows:
+        _LOG.warning(
+            "None of %d rows has an id that is in the --baseline once (%d have one that is there more often), so nothing is "
+            "compared row by row. Where the same rows were expected, look at how both runs write their ids.",
+            rows,
+            comparison["ambiguous"],
+        )
 
 
 class _Compared:

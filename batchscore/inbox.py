@@ -373,9 +373,10 @@ def _refusal(path: Path, given_format: str | None) -> str:
 # -------------------------------------------------------------------------------------------------- one file
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path: Path) -> tuple[int, ...]:
+    """What a change shows in; the last, when it was made, can be set by no program."""
     facts = path.lstat()
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns
 
 
 def _take(path: Path, call: _Call) -> Taken:

@@ -5,19 +5,40 @@ from __future__ import annotations
 import collections
 import dataclasses
 import glob
-import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.readers import Source, format_of_name, identify, plain_name
 from batchscore.readers.foreign import table_folder
 from batchscore.readers.source import is_lone_object, reading
+from batchscore.storage import sha256_of
 
 _LOG = logging.getLogger(__name__)
+_CLOCK_TICK_NS = 2 * 10**9
+"""No file system's clock stands still for longer; what was written within a tick of being hashed may change unseen."""
+
+
+class Identity(NamedTuple):
+    """What the file system says of a file's content."""
+
+    size: int
+    """Bytes."""
+    inode: int
+    device: int
+    modified: int
+    """Nanoseconds since 1970; any program can set it to what it was."""
+    changed: int
+    """The same of the last change to content, name or permissions; no program can set it."""
+
+    def is_as_written(self, other: Identity) -> bool:
+        """Whether another look at the file shows no sign of a change but one that need not be of its content."""
+        return self._replace(changed=0) == other._replace(changed=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,12 +49,22 @@ class FoundFile:
     name: str
     """Its path below the folder that all inputs share, with ``/``."""
     sha256: str
-    identity: tuple[int, int, int]
-    """Size in bytes, time of change in nanoseconds and inode: what a writer changes."""
+    identity: Identity
+    """As it was before it was hashed."""
+    hashed: int
+    """When hashing began, in nanoseconds since 1970."""
 
     def assert_unchanged(self) -> None:
-        """Raise :class:`DataError` if the file was written to since it was hashed."""
-        if identity_of(self.source.path) != self.identity:
+        """Raise :class:`DataError` if the file does not hold what was hashed.
+
+        Its bytes are read again only where the file system cannot tell: somebody changed its permissions or links, or it
+        was written so shortly before it was hashed that a later change has the same time.
+        """
+        now = identity_of(self.source.path)
+        is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS
+        if now == self.identity and not is_fresh:
+            return
+        if not now.is_as_written(self.identity) or _sha256_of(self.source) != self.sha256:
             raise DataError(
                 f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
                 "it when it is whole, then run the same command again."
@@ -145,15 +176,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
-    identity = identity_of(path)
+    identity, now = identity_of(path), time.time_ns()
     source = identify(path, given_format)
-    with reading(source), path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FoundFile(source, name, digest, identity)
+    return FoundFile(source, name, _sha256_of(source), identity, now)
 
 
-def identity_of(path: Path) -> tuple[int, int, int]:
-    """Size, time of change and inode of a regular file; anything else is refused unopened."""
+def _sha256_of(source: Source) -> str:
+    with reading(source):
+        return sha256_of(source.path)
+
+
+def identity_of(path: Path) -> Identity:
+    """What the file system says of a regular file; anything else is refused unopened."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -162,7 +196,7 @@ def identity_of(path: Path) -> tuple[int, int, int]:
         raise NoInputError(
             f"{printable(path)} is not a regular file; pipes and devices cannot be scored again."
         )
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+    return Identity(facts.st_size, facts.st_ino, facts.st_dev, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def output_names(names: Iterable[str], suffix: str) -> list[str]:

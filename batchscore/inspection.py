@@ -152,7 +152,7 @@ def _bundle(path: str) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    size = identity_of(path)[0]
+    size = identity_of(path).size
     source = identify(path)
     layout = describe(source, ReadSettings())
     dialect = layout.details.get("dialect")

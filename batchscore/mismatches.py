@@ -17,8 +17,10 @@ import pyarrow as pa
 from batchscore.columns import named_column
 from batchscore.delimited import Dialect, encode_fields
 from batchscore.parts import StagedPart
-from batchscore.readers.arrow_values import plain_values, take_rows
+from batchscore.readers.arrow_values import plain_values, take_rows, without_dictionaries
+from batchscore.readers.exact import Nodes, nodes_of, restore_annotations
 from batchscore.readers.paths import path_of
+from batchscore.readers.source import source_of
 from batchscore.records import InputFile, Part
 from batchscore.writers import as_text, input_columns, input_schema, write_row_groups
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
+_SEEN_NUL = "\u2400"
 _CHUNK_ROWS = 4096
 _CHUNK_TOKENS = 2**21
 """Tokens of the rows that are gathered at once, at the most: about 8 MiB of text."""
@@ -131,7 +134,7 @@ class MismatchTable:
 
     def _id_type(self) -> pa.DataType:
         kinds = {
-            _plain_type(_type_at(schema, path_of(file.layout, file.columns.id)))
+            without_dictionaries(_type_at(schema, path_of(file.layout, file.columns.id)))
             for schema, file in zip(self._schemas, self._files, strict=True)
             if file.columns.id is not None
         }
@@ -143,7 +146,7 @@ class MismatchTable:
         for schema, others in zip(self._schemas, self._others, strict=True):
             for name, place in others.items():
                 field = schema.field(place)
-                kind = _plain_type(field.type)
+                kind = without_dictionaries(field.type)
                 if name in fields and fields[name].type != kind:
                     kind = pa.large_string()
                 fields[name] = pa.field(name, kind)
@@ -159,6 +162,19 @@ class MismatchTable:
             end = min(max(end, start + 1), start + _CHUNK_ROWS)
             yield self._chunk(keys.at(slice(start, end)))
             start = end
+
+    def nodes(self) -> list[Nodes]:
+        """For each column its nodes in the first Parquet file that has it in this type, or none."""
+        found: dict[str, Nodes] = {}
+        for file, schema, others in zip(self._files, self._schemas, self._others, strict=True):
+            given = nodes_of(source_of(file)) if file.format == "parquet" else []
+            places = dict(others)
+            if self.id_name is not None and file.columns.id in schema.names:
+                places[self.id_name] = schema.names.index(file.columns.id)
+            for name, place in places.items() if given else ():
+                if self.schema.field(name).type == without_dictionaries(schema.field(place).type):
+                    found.setdefault(name, given[place])
+        return [found.get(name, []) for name in self.schema.names]
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
         """The first ``rows`` mismatches as plain values, the other input columns left out."""
@@ -251,35 +267,32 @@ def _others(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str
     return places
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return _plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
-
-
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
     if array.type == kind:
         return array
+    if without_dictionaries(array.type) == kind:
+        return array.cast(kind)
     return pa.array([None if value is None else as_text(value) for value in plain_values(array)], kind)
 
 
 def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
     """``mismatches.parquet``: exact values, every input column."""
     write_row_groups(table.batches(keys), table.schema, out)
+    restore_annotations(out, table.nodes())
 
 
 def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
     """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, the other input columns left out."""
     names = table.own_names
     dialect = Dialect()
-    out.write(encode_fields([for_spreadsheet(name) for name in names], dialect) + b"\n")
+    out.write(encode_fields([_cell(name) for name in names], dialect) + b"\n")
     for batch in table.batches(keys):
         columns = [[_cell(value) for value in plain_values(batch.column(name))] for name in names]
         out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))
 
 
 def _cell(value: Any) -> str:
-    text = as_text(value)
+    text = as_text(value).replace("\0", _SEEN_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
     return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
 
 

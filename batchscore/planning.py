@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from batchscore import delimited
 from batchscore.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.errors import DataError, printable
 from batchscore.inputs import FoundFile
 from batchscore.labels import GivenLabels, LabelNames, LabelValues
 from batchscore.parts import added_names
 from batchscore.readers import FORMATS, Source, describe, header_advice, read
-from batchscore.readers.csv_file import dialect_of
+from batchscore.readers.digests import digest_of
+from batchscore.readers.source import source_of
 from batchscore.records import (
     Column,
     ColumnChoice,
@@ -32,6 +32,7 @@ from batchscore.records import (
     Reject,
     Rows,
 )
+from batchscore.writers import refuse_unwritable, refuse_unwritable_names
 
 if TYPE_CHECKING:
     from batchscore.bundle import Bundle
@@ -71,14 +72,14 @@ class Plan:
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
         parts = (
-            Part(number, file, Position(row, offset, line), rows)
-            for number, file, row, offset, line, rows in value["parts"]
+            Part(number, file, Position(row, offset, line), rows, digest)
+            for number, file, row, offset, line, rows, digest in value["parts"]
         )
         return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
 
 
-def _flat(part: Part) -> tuple[int, ...]:
-    return part.number, part.file, *part.start, part.rows
+def _flat(part: Part) -> tuple[int | str, ...]:
+    return part.number, part.file, *part.start, part.rows, part.digest
 
 
 def _file_from_json(value: Mapping[str, Any]) -> InputFile:
@@ -110,7 +111,7 @@ def make_plan(
         if not FORMATS[file.source.format].rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
-        _refuse_unwritable(file.source, layout, texts, settings.output_format)
+        refuse_unwritable_names(file.source, layout, texts, settings.output_format)
     names = LabelNames(bundle.labels, settings.label_map)
     surveys: list[_Survey] = []
     parts: list[Part] = []
@@ -119,8 +120,10 @@ def make_plan(
         survey = _Survey(file, layout, columns, names)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
-            parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in))
+            refuse_unwritable(file.source, rows, settings.output_format)
+            parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+        file.assert_unchanged()  # so what was planned is what was hashed
         surveys.append(survey)
         _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
         left = None if left is None else left - survey.rows
@@ -141,17 +144,20 @@ def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
-    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other."""
+    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other.
+
+    Raises:
+        DataError: they are not those that were planned.
+    """
     stream: Iterator[Rows] | None = None
     following: tuple[int, int] | None = None
     for part in wanted:
         file = plan.files[part.file]
         if stream is None or following != (part.file, part.number):
-            source = Source(Path(file.path), file.format, file.compression)
-            stream = read(source, file.layout, file.columns, settings, part.start)
+            stream = read(source_of(file), file.layout, file.columns, settings, part.start)
         rows = next(stream, None)
         rows = rows.head(part.rows) if rows else None
-        if rows is None or rows.rows_in != part.rows or rows.start != part.start:
+        if rows is None or digest_of(rows) != part.digest:
             raise DataError(
                 f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
                 "name, rename it when it is whole, and run the same command again."
@@ -220,7 +226,7 @@ class _Survey:
             name=self._file.name,
             format=source.format,
             compression=source.compression,
-            size=self._file.identity[0],
+            size=self._file.identity.size,
             sha256=self._file.sha256,
             layout=self.layout,
             columns=self.columns,
@@ -253,16 +259,6 @@ def _refuse_taken(source: Source, taken: set[str]) -> None:
             f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
             "prefix before the added names, for example --prefix batchscore_"
         )
-
-
-def _refuse_unwritable(source: Source, layout: Layout, texts: Sequence[str], output_format: str) -> None:
-    """Refuse labels that a CSV file's encoding has no characters for while it costs nothing, not after the night."""
-    if source.format != "csv" or output_format not in {"same", "csv"}:
-        return
-    try:
-        delimited.encode_fields([*texts, "0.5", "true"], dialect_of(layout))
-    except DataError as error:
-        raise DataError(f"{printable(source.path)}: {error}") from error
 
 
 def _reject_line(name: str, reject: Reject) -> bytes:

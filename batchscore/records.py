@@ -89,6 +89,8 @@ class Part:
     start: Position
     rows: int
     """Rows of the input in this part, rejected ones included."""
+    digest: str
+    """Of these rows, by which they are known again when they are read again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

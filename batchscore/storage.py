@@ -106,7 +106,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{short}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # what a kill left; and no link is followed
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

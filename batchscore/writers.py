@@ -10,12 +10,12 @@ import base64
 import bz2
 import contextlib
 import datetime
+import decimal
 import gzip
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -23,17 +23,21 @@ import pyarrow.parquet as pq
 import zstandard
 
 from batchscore import delimited
+from batchscore.errors import DataError, printable
 from batchscore.parts import StagedPart, added_fields, added_names
 from batchscore.readers import Source
-from batchscore.readers.arrow_values import plain_values
+from batchscore.readers.arrow_values import first_not_utf8, first_with_nul, joining, plain_values
 from batchscore.readers.csv_file import dialect_of
-from batchscore.readers.unfolding import open_parquet
-from batchscore.records import InputFile
+from batchscore.readers.exact import nodes_of, open_exact, recast, restore_annotations, storable
+from batchscore.readers.source import source_of
+from batchscore.records import InputFile, Layout, Rows
 
 _GROUP_ROWS = 32_768
 _GROUP_BYTES = 64 * 2**20
 _JSON_SPACE = re.compile(r"[ \t\r\n]*+")
 _JSON = json.JSONDecoder()
+_DIALECT = delimited.Dialect()
+"""Of CSV that is made from another format."""
 
 
 class Output(NamedTuple):
@@ -67,24 +71,93 @@ def write_predictions(
     parts: Iterable[StagedPart], output: Output, output_format: str, out: IO[bytes]
 ) -> None:
     """Write one prediction file; ``output_format`` ``same`` keeps format and compression of the input."""
-    kind = output.file.format if output_format == "same" else output_format
+    kind = _kind(output.file.format, output_format)
     compression = output.file.compression if output_format == "same" else ""
     with packed(out, compression) as stream:
         WRITERS[kind](parts, output, stream)
 
 
+class _Unheld(NamedTuple):
+    """What an output format cannot hold: the place of the row in its part, the column, and what is in it."""
+
+    row: int
+    column: str
+    what: str
+
+
+_NUL = "a NUL character"
+_NOT_UTF8 = "a string that is not UTF-8"
+_NAMES = {"csv": "CSV", "jsonl": "JSON Lines", "json": "JSON"}
+
+
+def refuse_unwritable_names(file: Source, layout: Layout, added: Sequence[str], output_format: str) -> None:
+    """Refuse names of columns and labels that predictions cannot hold, while that costs nothing.
+
+    Raises:
+        DataError: CSV cannot hold one, or the encoding of the input has no characters for it.
+    """
+    if _kind(file.format, output_format) != "csv":
+        return
+    names = [] if file.format == "csv" else [column.name for column in layout.columns]
+    for name in (*names, *added):
+        if "\0" in name:
+            raise DataError(f"{printable(file.path)}: the name {printable(name)} has {_cannot(_NUL, 'csv')}")
+    try:
+        delimited.encode_fields(
+            [*added, "0.5", "true"], dialect_of(layout) if file.format == "csv" else _DIALECT
+        )
+    except DataError as error:
+        raise DataError(f"{printable(file.path)}: {error}") from error
+
+
+def refuse_unwritable(file: Source, rows: Rows, output_format: str) -> None:
+    """Refuse values that predictions cannot hold as they are, when they are read and not after the night.
+
+    Raises:
+        DataError: with the row and the column of the first.
+    """
+    kind = _kind(file.format, output_format)
+    found = None
+    if file.format == "parquet" and kind != "parquet":
+        found = _unheld_of_arrays(rows.table, kind)
+    elif file.format in {"jsonl", "json"} and kind == "csv":
+        found = _unheld_of_records(rows.raw or ())
+    if found is not None:
+        raise DataError(
+            f"{printable(file.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
+            f"{_cannot(found.what, kind)}"
+        )
+
+
+def _kind(input_format: str, output_format: str) -> str:
+    return input_format if output_format == "same" else output_format
+
+
+def _cannot(what: str, kind: str) -> str:
+    return f"{what}, which {_NAMES[kind]} cannot hold. Choose --output-format parquet."
+
+
+def _unheld_of_arrays(table: pa.RecordBatch, kind: str) -> _Unheld | None:
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if (row := first_not_utf8(column)) is not None:
+            return _Unheld(row, name, _NOT_UTF8)
+        if kind == "csv" and (row := first_with_nul(column)) is not None:
+            return _Unheld(row, name, _NUL)
+    return None
+
+
+def _unheld_of_records(records: Sequence[bytes]) -> _Unheld | None:
+    for row, record in enumerate(records):
+        if b"\\u0000" in record:
+            for name, cell in json_cells(record).items():
+                if "\0" in name or "\0" in (cell or ""):
+                    return _Unheld(row, name, _NUL)
+    return None
+
+
 def added_texts(part: StagedPart) -> list[list[str]]:
     """The added columns as text, column by column: null is empty, a float32 the shortest text that reads back equal."""
-    columns: list[list[str]] = []
-    for array in part.added:
-        if pa.types.is_float32(array.type):
-            values = array.to_numpy(zero_copy_only=False)
-            columns.append(["" if value != value else str(value) for value in values])  # noqa: PLR0124
-        elif pa.types.is_boolean(array.type):
-            columns.append(["" if value is None else str(value).lower() for value in array.to_pylist()])
-        else:
-            columns.append(["" if value is None else str(value) for value in array.to_pylist()])
-    return columns
+    return [[as_text(value) for value in plain_values(array)] for array in part.added]
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
@@ -97,7 +170,7 @@ def write_csv(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> No
         dialect = dialect_of(output.file.layout)
         header = bytes.fromhex(output.file.layout.details["header"])
     else:
-        dialect = delimited.Dialect()
+        dialect = _DIALECT
         columns = [column.name for column in output.file.layout.columns]
         header = delimited.encode_fields(columns, dialect) if columns else b""
     if header:
@@ -121,8 +194,8 @@ def _csv_records(part: StagedPart, file: InputFile, dialect: delimited.Dialect) 
 def as_text(value: Any) -> str:
     """A value as people write it.
 
-    ISO 8601 dates, base64 bytes, ``true`` and ``false``, JSON for what is nested, nothing for null; a float is the
-    shortest text that reads back equal (``nan``, ``inf``).
+    ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all their digits and no exponent, JSON for what
+    is nested, nothing for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
     """
     if value is None:
         return ""
@@ -133,11 +206,11 @@ def as_text(value: Any) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A value of Arrow as JSON holds it; what JSON has no word for becomes text, NaN null."""
+    """A value of Arrow as JSON holds it; what JSON has no word for becomes text (``"nan"`` and ``"inf"``, decimals)."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return None if math.isnan(value) else value if math.isfinite(value) else repr(value)
+        return value if math.isfinite(value) else repr(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
@@ -146,7 +219,7 @@ def plain_json(value: Any) -> Any:
         return [plain_json(item) for item in value]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value)
+    return f"{value:f}" if isinstance(value, decimal.Decimal) else str(value)
 
 
 # --- JSON Lines ------------------------------------------------------------------------------------------------------
@@ -212,29 +285,44 @@ def write_parquet(parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -
         for part in parts
     )
     write_row_groups(batches, schema, out)
+    if output.file.format == "parquet":
+        restore_annotations(out, nodes_of(source_of(output.file)))
 
 
 def write_row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any) -> None:
     """Write record batches as row groups of a bounded size, with page checksums."""
+    schema = storable(schema)
     with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
-        pending: list[pa.RecordBatch] = []
-        rows = size = 0
-        for batch in batches:
-            pending.append(batch)
-            rows += batch.num_rows
-            size += batch.nbytes
-            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(pending, schema))
-                pending, rows, size = [], 0, 0
-        if pending:
-            writer.write_table(pa.Table.from_batches(pending, schema))
+        for group in _row_groups((recast(batch, schema) for batch in batches), joining(schema)):
+            writer.write_table(pa.Table.from_batches(group, schema))
+
+
+def _row_groups(
+    batches: Iterable[pa.RecordBatch], can_be_joined: Callable[[Sequence[pa.RecordBatch]], bool]
+) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if group and not can_be_joined(
+            [*group, batch]
+        ):  # readers take the dictionaries of a row group as one
+            yield group
+            group, rows, size = [], 0, 0
+        group.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, rows, size = [], 0, 0
+    if group:
+        yield group
 
 
 def input_schema(file: InputFile) -> pa.Schema:
     """The Arrow schema of a file's own columns, as predictions in Parquet keep them."""
     if file.format == "parquet":
-        with open_parquet(Source(Path(file.path), file.format, file.compression)) as parquet:
-            return parquet.schema_arrow
+        with open_exact(source_of(file), **file.layout.details["exact"]) as opened:
+            return opened.schema
     names = distinct([column.name for column in file.layout.columns])
     return pa.schema([pa.field(name, pa.large_string()) for name in names])
 

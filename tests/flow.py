@@ -125,7 +125,7 @@ def _written(
         parts = [part for each, part in zip(plan.parts, staged, strict=True) if each.file == index]
         path = folder / "predictions" / final
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as out:
+        with path.open("w+b") as out:
             write_predictions(parts, Output(plan.files[index], bundle.labels, settings.prefix), kind, out)
         outputs[name] = path
     return outputs

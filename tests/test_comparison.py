@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from conftest import run_score
+from flow import LABELS, flow
 
 from batchscore import cli
+from batchscore.baselines import ABSENT, match_rows, open_baseline
 from batchscore.config import Allowance
 from batchscore.errors import OutputError
 from batchscore.finishing import Finish
@@ -199,6 +202,75 @@ def test_new_rows_are_compared_as_another_sample(
     assert "No row of this run was in the earlier one" in text
     before, now = (metrics(tmp_path / run)["quality"]["accuracy"]["value"] for run in "12")
     assert f"Accuracy {now:.1%}, before {before:.1%}" in text
+
+
+IDS: dict[str, tuple[list[Any], str]] = {
+    "integers": ([7, 8, 10], "parquet"),
+    "floats": ([7.0, 8.0, 10.0], "parquet"),
+    "decimals": ([decimal.Decimal("7.00"), decimal.Decimal("8.00"), decimal.Decimal("10.00")], "parquet"),
+    "text": (["7", "8", "10"], "csv"),
+    "text of floats": (["7.0", "8.0", "10.0"], "csv"),
+    "JSON integers": ([7, 8, 10], "jsonl"),
+    "JSON floats": ([7.0, 8.0, 10.0], "jsonl"),
+    "zeros before": (["07", "08", "010"], "csv"),
+    "JSON text": (["7", "8", "10"], "jsonl"),
+}
+
+
+def write_with_ids(folder: Path, table: pd.DataFrame, kind: str) -> Path:
+    ids, format_name = IDS[kind]
+    rows = table.head(3)[["text", "label"]].assign(id=ids)
+    path = folder / f"reviews.{format_name}"
+    folder.mkdir()
+    if format_name == "jsonl":
+        lines = [json.dumps(row) for row in rows.to_dict("records")]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    elif format_name == "csv":
+        rows.to_csv(path, index=False)
+    else:
+        rows.to_parquet(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("before", ["integers", "floats", "text of floats"])
+def test_ids_are_matched_as_numbers_where_they_are_numbers(
+    before: str, table: pd.DataFrame, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    run_score(write_with_ids(tmp_path / "then", table, before), tiny_bundle, tmp_path / "a")
+    baseline = open_baseline(tmp_path / "a", LABELS)
+    predicted = [LABELS.index(label) for label in predictions(tmp_path / "a").predicted_label]
+    for number, kind in enumerate(IDS):
+        now = flow(tmp_path / f"flow {number}", write_with_ids(tmp_path / f"now {number}", table, kind))
+        matcher = match_rows(baseline, now.plan.files, tmp_path / f"ids {number}")
+        found = matcher.before(now.plan.parts[0], now.staged[0]).tolist()
+        assert found == ([ABSENT] * 3 if kind == "zeros before" else predicted), kind
+
+
+def test_an_id_is_first_what_it_is_written_as(table: pd.DataFrame, tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = table.head(6)[["text", "label"]]
+    (tmp_path / "x").mkdir()
+    then, now = ["7", "7.0", "8", "9.0", "9.00", "010"], ["7", "7.0", "8.0", "9", "10", "7.000"]
+    for name, ids in (("then.csv", then), ("now.csv", now)):
+        rows.assign(id=ids).to_csv(tmp_path / "x" / name, index=False)
+    run_score(tmp_path / "x" / "then.csv", tiny_bundle, tmp_path / "a")
+    run_score(tmp_path / "x" / "now.csv", tiny_bundle, tmp_path / "b", baseline=tmp_path / "a")
+    told = metrics(tmp_path / "b")["comparison"]
+    # 9 was there as 9.0 and as 9.00, and 7.000 may be 7 or 7.0
+    assert (told["rows"], told["ambiguous"], told["unmatched"]) == (3, 2, 3)
+
+
+def test_ids_of_which_none_was_there_are_told_loudly(
+    table: pd.DataFrame, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for name, kind in (("then", "integers"), ("now", "zeros before")):
+        write_with_ids(tmp_path / name, table, kind)
+    arguments = ["--model", tiny_bundle, "--output"]
+    assert command("score", tmp_path / "then", *arguments, tmp_path / "a").exit_code == 0
+    done = command("score", tmp_path / "now", *arguments, tmp_path / "b", "--baseline", tmp_path / "a")
+    assert (done.exit_code, "None of 3 rows has an id that is in the --baseline" in done.stderr) == (0, True)
+    assert "look at how both runs write them" in page(tmp_path / "b")
+    again = command("score", tmp_path / "then", *arguments, tmp_path / "c", "--baseline", tmp_path / "a")
+    assert "has an id that is in the --baseline" not in again.stderr
 
 
 @pytest.fixture

@@ -132,14 +132,19 @@ def test_a_file_that_is_open_for_writing_is_left_alone(
     assert len(take(settings).files) == len(fake.jobs) == 1
 
 
+@pytest.mark.parametrize("is_secret", [False, True])
 def test_a_file_that_changes_while_it_is_scored_stays(
-    settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+    is_secret: bool, settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also one that is changed in place, to as many bytes, and has its time set back."""
     path = put(settings.inbox, "a.csv")
+    before = path.stat()
 
     def score(_: FakeProcess, job: Job) -> Outcome:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("r+" if is_secret else "a", encoding="utf-8") as file:
             file.write("more\n")
+        if is_secret:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return Outcome(0, "scored", "", job.folders[0], {})
 
     monkeypatch.setattr(fake, "score", score)

@@ -9,8 +9,10 @@ import io
 import json
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchscore.config import ReadSettings
+from batchscore.errors import DataError
 
 HOSTILE = [
     "007",
@@ -159,6 +162,7 @@ def test_every_type_has_a_text_in_csv_and_json(tmp_path: Path) -> None:
         "decimal256": "10000000000000000000000000000000000000000.00",
         "uint64": "18446744073709551615",
         "half": "0.1",
+        "duration": "PT0.000001S",
         "timestamp_ns_zone": "1970-01-01T01:00:00.000000001+01:00",
         "time_ns": "00:00:00.000000001",
         "struct": '{"a": 1, "b": [null, "x"]}',
@@ -166,10 +170,8 @@ def test_every_type_has_a_text_in_csv_and_json(tmp_path: Path) -> None:
         "double": "1e+300",
     }
     assert {name: first[name] for name in expected} == expected
-    assert (second["timestamp_s_far"], second["date"]) == (
-        "10000000000000000",
-        "1000000000",
-    )  # as numbers: ms, days
+    far = np.datetime64(10**13, "s"), np.datetime64(10**9, "D")
+    assert (second["timestamp_s_far"], second["date"]) == (f"{far[0]}+00:00", str(far[1]))
     lines = flow(tmp_path / "json", tmp_path / "in.parquet", output_format="jsonl").only.read_bytes()
     values = json.loads(lines.splitlines()[0])
     assert values["uint64"] == 2**64 - 1
@@ -185,7 +187,7 @@ def test_floats_beyond_numbers_stay_told_apart(tmp_path: Path) -> None:
     lines = (
         flow(tmp_path / "json", tmp_path / "in.parquet", output_format="jsonl").only.read_bytes().splitlines()
     )
-    assert [json.loads(line)["x"] for line in lines] == [0.1, None, "inf", "-inf", None]
+    assert [json.loads(line)["x"] for line in lines] == [0.1, "nan", "inf", "-inf", None]
 
 
 def test_pandas_finds_its_frame_again(tmp_path: Path) -> None:
@@ -204,14 +206,48 @@ def test_pandas_finds_its_frame_again(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(after[before.columns], before)
 
 
-def test_strings_that_are_not_utf_8_pass_through_unless_they_are_the_text(tmp_path: Path) -> None:
+def not_utf_8(kind: str) -> pa.Array:
+    """Two values of which the second holds the bytes ff fe for a string."""
     offsets, data = pa.array([0, 2, 4], pa.int32()).buffers()[1], pa.py_buffer(b"ok\xff\xfe")
     note = pa.StringArray.from_buffers(2, offsets, data)
-    pq.write_table(pa.table({"text": ["a", "b"], "note": note, "id": note}), tmp_path / "in.parquet")
+    make: dict[str, Callable[[], pa.Array]] = {
+        "plain": lambda: note,
+        "view": lambda: note.cast(pa.binary()).cast(pa.binary_view()).cast(pa.string_view(), safe=False),
+        "dictionary": note.dictionary_encode,
+        "list": lambda: pa.ListArray.from_arrays([0, 1, 2], note),
+        "struct": lambda: pa.StructArray.from_arrays([note], ["x"]),
+        "map key": lambda: pa.MapArray.from_arrays([0, 1, 2], note, pa.array([1, 2])),
+        "list of dictionaries": lambda: pa.ListArray.from_arrays([0, 1, 2], note.dictionary_encode()),
+    }
+    return make[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "view", "dictionary", "list", "struct", "map key", "list of dictionaries"]
+)
+def test_strings_that_are_not_utf_8_pass_through_to_parquet_and_are_refused_elsewhere(
+    kind: str, tmp_path: Path
+) -> None:
+    table = pa.table({"text": ["a", "b"], "note": not_utf_8(kind)})
+    pq.write_table(table, tmp_path / "in.parquet")
+    before = pq.read_table(tmp_path / "in.parquet")["note"].combine_chunks()
     out = flow(tmp_path / "out", tmp_path / "in.parquet").only
-    assert pq.read_table(out)["note"].combine_chunks().equals(note)
-    as_csv = flow(tmp_path / "csv", tmp_path / "in.parquet", output_format="csv").only
-    assert [row[1] for row in _csv_rows(as_csv)[1:]] == ["ok", "\\xff\\xfe"]
+    assert pq.read_table(out)["note"].combine_chunks().equals(before)
+    for output_format, name in (("csv", "CSV"), ("jsonl", "JSON Lines")):
+        message = (
+            rf"in\.parquet, row 1: the column note holds a string that is not UTF-8, which {name} cannot hold\. "
+            "Choose --output-format parquet"
+        )
+        with pytest.raises(DataError, match=message):
+            flow(tmp_path / output_format, tmp_path / "in.parquet", output_format=output_format)
+
+
+def test_a_dictionary_value_that_no_row_has_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Rows with a bad text are rejects; what their dictionary still holds is in no other row."""
+    for kind in ("dictionary", "list of dictionaries"):
+        table = pa.table({"text": ["a", None], "note": not_utf_8(kind)}).slice(0, 1)
+        pq.write_table(table, tmp_path / "in.parquet")
+        assert len(_csv_rows(flow(tmp_path / "out", tmp_path / "in.parquet", output_format="csv").only)) == 2
 
 
 # ----------------------------------------------------------------------------------------------------- JSON Lines

@@ -30,7 +30,7 @@ __all__ = ["bundle"]
 def parts_of(texts: list[str | None], size: int) -> Iterator[tuple[Part, Rows]]:
     for number, start in enumerate(range(0, len(texts), size)):
         rows = rows_of(texts[start : start + size])
-        yield Part(number, 0, rows.start, rows.rows_in), rows
+        yield Part(number, 0, rows.start, rows.rows_in, ""), rows
 
 
 def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predictions]:

@@ -40,6 +40,7 @@ def _cell(value: str, dialect: Dialect, *, alone: bool) -> str:
     if escape:
         value = value.replace(escape, escape * 2)
     special = any(char in value for char in (*dialect.delimiter, "\r", "\n"))
+    special = special or value.startswith("\ufeff")  # at the start of a file it would be its byte order mark
     if not quote:
         if special:
             raise DataError(

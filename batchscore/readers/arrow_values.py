@@ -2,69 +2,323 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_WITH_EXPONENT = 1e16
+"""From here on Python writes a float with an exponent, and claims no digit that it does not show."""
 
 
 def plain_values(array: pa.Array) -> list[Any]:
-    """The values of an array, null as ``None``.
+    """The values of an array, null as ``None``; those within lists, structs and maps likewise.
 
-    A short float is the Python float of its shortest text (``0.1``, not ``0.10000000149011612``). What Python cannot
-    hold becomes text: a time of day with nanoseconds, a string's bytes that are not UTF-8 (each as an escape), the plain
-    number of a date beyond the year 9999.
+    A short float is the Python float of its shortest text (``0.1``, not ``0.10000000149011612``), a whole one is itself
+    (``65504.0``, not ``65500.0``). What Python cannot hold becomes text: a time of day with nanoseconds, durations and
+    intervals (ISO 8601), dates beyond the years 1 to 9999 (as numpy writes them; with a zone, in UTC), a string's bytes
+    that are not UTF-8 (each as an escape). A struct is a dictionary, or a list where two fields have one name; a map is
+    a list of pairs.
     """
-    if pa.types.is_float32(array.type) or pa.types.is_float16(array.type):
-        values = array.to_numpy(zero_copy_only=False)
-        return [
-            float(str(value)) if valid.as_py() else None
-            for value, valid in zip(values, array.is_valid(), strict=True)
-        ]
-    if array.type == pa.time64("ns"):  # Python's times end at microseconds
-        return array.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+    if isinstance(array, pa.ExtensionArray):
+        return _extension(array)
+    reader = _READERS.get(type(array))
+    return reader(array) if reader is not None else array.to_pylist()
+
+
+# Of what is nested or stands for something else
+
+
+def _extension(array: pa.ExtensionArray) -> list[Any]:
+    is_known = isinstance(array.type, pa.UuidType | pa.Bool8Type)
+    return array.to_pylist() if is_known else plain_values(array.storage)
+
+
+def _dictionary(array: pa.DictionaryArray) -> list[Any]:
+    used = pc.unique(array.indices.drop_null()).to_pylist()
+    values = dict(zip(used, plain_values(take(array.dictionary, used)), strict=True))
+    return [values.get(index) for index in array.indices.to_pylist()]
+
+
+def _structs(array: pa.StructArray) -> list[Any]:
+    names = [array.type.field(place).name for place in range(array.type.num_fields)]
+    columns = [plain_values(column) for column in array.flatten()]
+    rows: Iterator[tuple[Any, ...]] = (
+        zip(*columns, strict=True) if columns else itertools.repeat((), len(array))
+    )
+    is_named = len(set(names)) == len(names)
+    return [
+        None if not valid else dict(zip(names, row, strict=True)) if is_named else list(row)
+        for valid, row in zip(_validity(array), rows, strict=True)
+    ]
+
+
+def _lists(array: pa.Array) -> list[Any]:
+    left = iter(plain_values(array.flatten()))
+    lengths = pc.list_value_length(array).to_pylist()
+    return [None if length is None else list(itertools.islice(left, length)) for length in lengths]
+
+
+def _maps(array: pa.MapArray) -> list[Any]:
+    pairs = list(zip(*map(plain_values, keys_and_items(array)), strict=True))
+    places = itertools.pairwise((np.asarray(array.offsets) - array.offsets[0].as_py()).tolist())
+    return [
+        pairs[at:end] if valid else None for valid, (at, end) in zip(_validity(array), places, strict=True)
+    ]
+
+
+def keys_and_items(array: pa.MapArray) -> tuple[pa.Array, pa.Array]:
+    """All keys of an array of maps and all their items; of a slice, those of its rows."""
+    start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.keys.slice(start, end - start), array.items.slice(start, end - start)
+
+
+def _validity(array: pa.Array) -> list[bool]:
+    return array.is_valid().to_pylist()  # type: ignore[no-any-return]
+
+
+# Of what Python has no value for
+
+
+def _short_floats(array: pa.Array) -> list[Any]:
+    values = array.to_numpy(zero_copy_only=False)
+    return [
+        _short_float(value) if valid else None for value, valid in zip(values, _validity(array), strict=True)
+    ]
+
+
+def _short_float(value: np.floating[Any]) -> float:
+    exact = float(value)
+    return exact if exact.is_integer() and abs(exact) < _WITH_EXPONENT else float(str(value))
+
+
+def _strings(array: pa.Array) -> list[Any]:
     try:
         return array.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_value_or_text(scalar) for scalar in array]
+    except UnicodeDecodeError:
+        return [_string(scalar) for scalar in array]
 
 
-def _value_or_text(scalar: pa.Scalar) -> Any:
+def _string(scalar: pa.Scalar) -> str | None:
+    return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace") if scalar.is_valid else None
+
+
+def _dates(array: pa.Array) -> list[Any]:
+    try:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return [_date(scalar) for scalar in array]
+
+
+def _date(scalar: pa.Scalar) -> Any:
+    """A date or a time, or its text where that is beyond Python's years."""
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except (ValueError, OverflowError):
         pass
-    if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
-        return _value_or_text(scalar.value)
-    if isinstance(scalar, pa.ListScalar):
-        return plain_values(scalar.values)
-    if isinstance(scalar, pa.StructScalar):
-        return _fields(scalar)
-    if hasattr(scalar, "as_buffer"):
-        return scalar.as_buffer().to_pybytes().decode("utf-8", "backslashreplace")
-    return str(scalar.value)  # a number of days, seconds or the like
+    if isinstance(scalar, pa.TimestampScalar):
+        text = str(np.datetime64(scalar.value, scalar.type.unit))
+        whole = text.removesuffix("." + "0" * len(text.rpartition(".")[2]))
+        return whole if scalar.type.tz is None else f"{whole}+00:00"
+    days = scalar.value if isinstance(scalar, pa.Date32Scalar) else scalar.value // 86_400_000
+    return str(np.datetime64(days, "D"))
 
 
-def _fields(scalar: pa.StructScalar) -> Any:
-    """The fields by name, or, where two have the same, in their order."""
-    names = [scalar.type.field(place).name for place in range(scalar.type.num_fields)]
-    values = [plain_values(column)[0] for column in pa.array([scalar], scalar.type).flatten()]
-    return dict(zip(names, values, strict=True)) if len(set(names)) == len(names) else values
+def _times(array: pa.Array) -> list[Any]:
+    is_fine = array.type == pa.time64("ns")  # Python's times end at microseconds
+    return (array.cast(pa.string()) if is_fine else array).to_pylist()  # type: ignore[no-any-return]
+
+
+def _durations(array: pa.Array) -> list[Any]:
+    per_second = _PER_SECOND[array.type.unit]
+    return [
+        None if value is None else f"{'-' * (value < 0)}PT{_seconds(abs(value), per_second)}S"
+        for value in array.cast(pa.int64()).to_pylist()
+    ]
+
+
+def _intervals(array: pa.Array) -> list[Any]:
+    return [
+        None
+        if value is None
+        else f"P{value.months}M{value.days}DT{'-' * (value.nanoseconds < 0)}{_seconds(abs(value.nanoseconds), 10**9)}S"
+        for value in array.to_pylist()
+    ]
+
+
+def _seconds(value: int, per_second: int) -> str:
+    """A number of seconds as a decimal fraction.
+
+    >>> _seconds(1_500_000, 10**6), _seconds(7, 10**9), _seconds(60, 1)
+    ('1.5', '0.000000007', '60')
+    """
+    whole, rest = divmod(value, per_second)
+    fraction = f"{per_second + rest}"[1:].rstrip("0")
+    return f"{whole}.{fraction}" if fraction else f"{whole}"
+
+
+_READERS: dict[type, Callable[[Any], list[Any]]] = {
+    pa.DictionaryArray: _dictionary,
+    pa.StructArray: _structs,
+    pa.MapArray: _maps,
+    **dict.fromkeys((pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), _lists),
+    **dict.fromkeys((pa.ListViewArray, pa.LargeListViewArray), _lists),
+    **dict.fromkeys((pa.HalfFloatArray, pa.FloatArray), _short_floats),
+    **dict.fromkeys((pa.StringArray, pa.LargeStringArray, pa.StringViewArray), _strings),
+    **dict.fromkeys((pa.TimestampArray, pa.Date32Array, pa.Date64Array), _dates),
+    pa.Time64Array: _times,
+    pa.DurationArray: _durations,
+    pa.MonthDayNanoIntervalArray: _intervals,
+}
+
+
+# ------------------------------------------------------------------------------------------------ leaves and batches
+
+
+def with_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A type with each of its leaves changed, in the order in which Parquet has them as columns."""
+
+    def inner(field: pa.Field) -> pa.Field:
+        return field.with_type(with_leaves(field.type, change))
+
+    if isinstance(kind, pa.BaseExtensionType):
+        with_leaves(kind.storage_type, change)  # they are counted, and stay
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([inner(field) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(inner(kind.key_field), inner(kind.item_field), kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(inner(kind.value_field))
+    return pa.list_(inner(kind.value_field)) if pa.types.is_list(kind) else change(kind)
+
+
+def without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    """A type with dictionaries replaced by what is in them; an array can be cast to it."""
+    return with_leaves(kind, lambda leaf: leaf.value_type if pa.types.is_dictionary(leaf) else leaf)
+
+
+def leaf_types(kind: pa.DataType) -> list[pa.DataType]:
+    """The types of the leaves of a type."""
+    found: list[pa.DataType] = []
+
+    def note(leaf: pa.DataType) -> pa.DataType:
+        found.append(leaf)
+        return leaf
+
+    with_leaves(kind, note)
+    return found
+
+
+def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
+    """The leaves of an array, what null lists may hold left out."""
+    if isinstance(array, pa.ExtensionArray):
+        yield from leaf_arrays(array.storage)
+    elif isinstance(array, pa.StructArray):
+        for child in array.flatten():
+            yield from leaf_arrays(child)
+    elif isinstance(array, pa.MapArray):
+        for child in keys_and_items(array):
+            yield from leaf_arrays(child)
+    elif hasattr(array, "values"):
+        yield from leaf_arrays(array.flatten())
+    else:
+        yield array
+
+
+def has_small_index(kind: pa.DataType) -> bool:
+    """Whether a type is that of a dictionary whose indices may not count the values of two dictionaries together."""
+    return bool(pa.types.is_dictionary(kind) and kind.index_type.bit_width < 32)
+
+
+def joining(schema: pa.Schema) -> Callable[[Sequence[pa.RecordBatch]], bool]:
+    """What tells whether batches of this schema can become one, those before the last being known to.
+
+    Each batch has dictionaries of its own. Together they may have more values than their indices count, and where values
+    are ordered, two orders are not one.
+    """
+    kinds = [leaf for kind in schema.types for leaf in leaf_types(kind) if pa.types.is_dictionary(leaf)]
+    has_small, has_ordered = any(map(has_small_index, kinds)), any(kind.ordered for kind in kinds)
+
+    def can_be_joined(batches: Sequence[pa.RecordBatch]) -> bool:
+        if has_ordered and not all(map(_have_one_order, batches[0].columns, batches[-1].columns)):
+            return False
+        return not has_small or _fit(batches)
+
+    return can_be_joined
+
+
+def _fit(batches: Sequence[pa.RecordBatch]) -> bool:
+    try:
+        pa.concat_batches([batch.slice(0, 0) for batch in batches])  # of no rows, but of all values
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _have_one_order(one: pa.Array, other: pa.Array) -> bool:
+    return all(
+        left.dictionary.equals(right.dictionary)
+        for left, right in zip(leaf_arrays(one), leaf_arrays(other), strict=True)
+        if pa.types.is_dictionary(left.type) and left.type.ordered
+    )
+
+
+def first_not_utf8(array: pa.Array) -> int | None:
+    """Index of the first value that is, or holds, a string whose bytes are not UTF-8; Arrow permits them."""
+    if _is_valid(array):
+        return None
+    array = array.cast(without_dictionaries(array.type))  # whose values may be bad and not be used
+    return next((index for index in range(len(array)) if not _is_valid(take(array, [index]))), None)
+
+
+def _is_valid(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def first_with_nul(array: pa.Array) -> int | None:
+    """Index of the first value that is a string with a NUL character."""
+    if isinstance(array, pa.ExtensionArray):
+        return first_with_nul(array.storage)
+    if isinstance(array, pa.DictionaryArray):
+        bad = set(_with_nul(array.dictionary))
+        return (
+            next((k for k, index in enumerate(array.indices.to_pylist()) if index in bad), None)
+            if bad
+            else None
+        )
+    return min(_with_nul(array), default=None)
+
+
+def _with_nul(array: pa.Array) -> list[int]:
+    if not isinstance(array, pa.StringArray | pa.LargeStringArray | pa.StringViewArray):
+        return []
+    if isinstance(array, pa.StringViewArray):
+        array = array.cast(pa.large_string())
+    found = pc.match_substring(array, "\0").fill_null(False)
+    return np.flatnonzero(found.to_numpy(zero_copy_only=False)).tolist()
 
 
 def take_rows(batch: pa.RecordBatch, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.RecordBatch:
     """The rows of a batch at ``places``, of whatever types (Arrow itself takes no string views)."""
-    return pa.RecordBatch.from_arrays(
-        [_take(column, places) for column in batch.columns], schema=batch.schema
-    )
+    return pa.RecordBatch.from_arrays([take(column, places) for column in batch.columns], schema=batch.schema)
 
 
-def _take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.Array:
+def take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> pa.Array:
+    """The values of an array at ``places``, of whatever type."""
     try:
         return array.take(pa.array(places, pa.int64()))
     except pa.ArrowNotImplementedError:
@@ -77,6 +331,13 @@ def unfolded_bytes(batch: pa.RecordBatch) -> int:
 
 
 def _unfolded(array: pa.Array) -> int:
+    is_plain = not isinstance(array, pa.DictionaryArray) and not pa.types.is_nested(array.type)
+    if is_plain or not any(map(pa.types.is_dictionary, leaf_types(array.type))):
+        return int(array.nbytes)
+    return sum(map(_unfolded_leaf, leaf_arrays(array)))
+
+
+def _unfolded_leaf(array: pa.Array) -> int:
     if not isinstance(array, pa.DictionaryArray):
         return int(array.nbytes)
     lengths = pc.binary_length(array.dictionary.cast(pa.large_binary())) if _is_text(array) else None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
-from batchscore.readers.arrow_values import plain_values, take_rows, unfolded_bytes
+from batchscore.readers.arrow_values import joining, plain_values, take_rows, unfolded_bytes
+from batchscore.readers.exact import look, open_exact
 from batchscore.readers.paths import MOST_LEVELS, array_at, nested_details, path_of
 from batchscore.readers.source import Source
-from batchscore.readers.unfolding import allowed_bytes, open_parquet, rows_at_once, unfolds_beyond
+from batchscore.readers.unfolding import allowed_bytes, rows_at_once, unfolds_beyond
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ _KEPT_BYTES = 64 * 1024
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Columns from the footer."""
-    with open_parquet(source) as file:
-        schema = file.schema_arrow
-        metadata = file.metadata
+    """Columns from the footer, and what :func:`~batchscore.readers.exact.look` finds."""
+    with open_exact(source) as opened:
+        schema, metadata = opened.schema, opened.file.metadata
     if len(schema) > settings.max_columns:
         raise DataError(
             f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
@@ -39,7 +39,8 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         raise unfolds_beyond(source, settings.max_expansion)
     columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
     nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
-    return Layout(columns=columns, details={**nested_details(nested), **_class_names(schema.metadata)})
+    exact = {"exact": look(source, settings.max_expansion)}
+    return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **exact})
 
 
 _KINDS: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
@@ -100,19 +101,22 @@ def read(
     text_at = path_of(layout, columns.text)
     label_at = path_of(layout, columns.label) if columns.label is not None else None
     row = start.row
-    for table in _parts(source, settings, start.row):
+    for table in _parts(source, layout, settings, start.row):
         yield _rows(table, row, (text_at, label_at), settings.max_row_bytes)
         row += table.num_rows
 
 
-def _parts(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
-    """Cut the stream of small batches into parts by rows and bytes, from row ``skip`` on."""
+def _parts(source: Source, layout: Layout, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
+    """Cut the stream of small batches into parts by rows, bytes and what dictionaries hold, from row ``skip`` on."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
-    for batch in _batches(source, settings, skip):
+    can_be_joined = None
+    for batch in _batches(source, layout, settings, skip):
+        can_be_joined = can_be_joined or joining(batch.schema)
         while batch.num_rows:
             room = settings.part_rows - rows
-            if pending and (room == 0 or size + unfolded_bytes(batch) > settings.part_bytes):
+            is_full = room == 0 or size + unfolded_bytes(batch) > settings.part_bytes
+            if pending and (is_full or not can_be_joined([*pending, batch])):
                 yield _joined(pending)
                 pending, rows, size, room = [], 0, 0, settings.part_rows
             piece = batch.slice(0, room)
@@ -124,19 +128,22 @@ def _parts(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.Rec
         yield _joined(pending)
 
 
-def _batches(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
+def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
     """Small record batches from row ``skip`` on; the row groups before it are not read."""
     left = allowed_bytes(source, settings.max_expansion)
-    for batch in _group_batches(source, settings, skip):
+    for batch in _group_batches(source, layout, settings, skip):
         left -= unfolded_bytes(batch)
         if left < 0:
             raise unfolds_beyond(source, settings.max_expansion)
         yield batch
 
 
-def _group_batches(source: Source, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
+def _group_batches(
+    source: Source, layout: Layout, settings: ReadSettings, skip: int
+) -> Iterator[pa.RecordBatch]:
     """Batches that begin anew with each row group, so that they are the same ones from wherever reading starts."""
-    with open_parquet(source) as file:
+    with open_exact(source, **layout.details["exact"]) as opened:
+        file = opened.file
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if skip >= rows:
@@ -147,7 +154,7 @@ def _group_batches(source: Source, settings: ReadSettings, skip: int) -> Iterato
                 rows -= batch.num_rows
                 dropped = min(skip, batch.num_rows)
                 skip -= dropped
-                yield batch.slice(dropped)
+                yield opened.exact(batch).slice(dropped)
             if rows:  # a page whose header is damaged may be passed over without a word
                 raise EOFError(f"row group {group} lacks {rows} of its rows")
 

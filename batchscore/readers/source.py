@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import io
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable, storage_error
 from batchscore.readers import foreign
+from batchscore.readers.unpacking import Unpacked
+
+if TYPE_CHECKING:
+    from batchscore.records import InputFile
 
 HEAD_BYTES = 256 * 1024
 _LOOK_BYTES = 16 * 1024
@@ -50,6 +52,11 @@ class Source(NamedTuple):
     path: Path
     format: str
     compression: str
+
+
+def source_of(file: InputFile) -> Source:
+    """What a planned file is read from."""
+    return Source(Path(file.path), file.format, file.compression)
 
 
 def plain_name(name: str) -> str:
@@ -148,7 +155,7 @@ def reading(source: Source) -> Iterator[None]:
     """Say which file it was when reading fails, and tell damage (65) from a failing disk (74)."""
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
+    except (EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error
     except OSError as error:
         if error.errno is None:  # Arrow and bz2 raise a bare OSError for bytes that make no sense
@@ -195,12 +202,11 @@ def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     file = source.path.open("rb")
     if not source.compression:
         return file
-    if source.compression == "gzip":
-        stream: Any = gzip.GzipFile(fileobj=file)
-    elif source.compression == "bz2":
-        stream = bz2.BZ2File(file)
-    else:  # the zstandard package ends a stream that was cut short without a word; Arrow raises
+    stream: Any
+    if source.compression == "zstd":  # the zstandard package ends a cut stream without a word; Arrow raises
         stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+    else:
+        stream = Unpacked(file, source.compression)
     return io.BufferedReader(_Bounded(stream, file, max_expansion, printable(source.path)), HEAD_BYTES)
 
 

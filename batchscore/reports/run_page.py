@@ -104,7 +104,8 @@ def _compared(metrics: Mapping[str, Any]) -> str:
         return ""
     way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
     if not both["rows"]:
-        return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples."
+        hint = " If ids should be the same, look at how both runs write them." if "id" in way else ""
+        return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples.{hint}"
     matched = f"rows matched {way}"
     if not both["changed"]:
         text = f"None of {both['rows']:,} predictions differs from the earlier run's, {matched}."
