@@ -54,6 +54,13 @@ class Model:
     long_text: str
     workers: int = 1
     """Micro-batches that are computed at a time."""
+    way: str = "right"
+    """Of padding, one of :data:`batchscore.batching.WAYS`."""
+
+    @property
+    def padding(self) -> batching.Padding:
+        """How its sequences become micro-batches."""
+        return self.tokenizer.padding(self.way)
 
 
 class Prepared(NamedTuple):
@@ -124,7 +131,7 @@ class Computation:
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
-        batches = batching.plan_sequences(self._sequences, self._budget, self._model.tokenizer.max_length)
+        batches = batching.plan_sequences(self._sequences, self._budget, self._model.padding)
         return self._each(self._run, batches)
 
     def result(self) -> Computed:
@@ -160,9 +167,7 @@ class Computation:
             OutOfDeviceMemoryError: fewer rows may fit.
         """
         model = self._model
-        batch = batching.assemble(
-            self._sequences, sequence, model.tokenizer.max_length, model.tokenizer.pad_id
-        )
+        batch = batching.assemble(self._sequences, sequence, model.padding)
         started = time.perf_counter()
         try:
             logits = model.backend.logits(batch)

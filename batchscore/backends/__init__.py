@@ -56,6 +56,12 @@ def _transformers(bundle: Bundle, device: str, precision: str) -> Backend:
     return TorchBackend(bundle, device, precision, "transformers")
 
 
+def _fresh(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, device, precision, "fresh")
+
+
 def _compiled(bundle: Bundle, device: str, precision: str) -> Backend:
     from batchscore.backends.torch_backend import TorchBackend
 
@@ -71,6 +77,7 @@ def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
 BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
     "torch": _torch,
     "transformers": _transformers,
+    "fresh": _fresh,
     "compiled": _compiled,
     "openvino": _openvino,
 }

@@ -1,0 +1,282 @@
+"""Whether our micro-batches are answered as plain transformers answers each text alone, and in which way of padding.
+
+Padding is not harmless for every model. Some heads read the last position, or the last token that is none of
+``config.pad_token_id``; FNet, Nyströmformer and YOSO mix what stands in a row; BigBird computes short inputs in another
+way. What a model bears is not looked up but tried, before the first row, with a few texts of odd lengths: through our
+own tokenizer and micro-batches, and through :class:`~batchscore.backends.plain.Alone`. The first way that answers all of
+them the same is taken:
+
+==========  =====================================================  ====================================================
+way         what it does                                           who takes it (the tests go through 60 kinds)
+==========  =====================================================  ====================================================
+``right``   rows filled up on the right, to a multiple of 16       encoders with a mask; decoders with a pad token
+``left``    the same on the left, if the tokenizer says so         XLNet
+``none``    only texts of one length together                      FNet, Nyströmformer, YOSO, ConvBERT, BigBird; a
+                                                                   decoder whose tokens for padding disagree
+``single``  each text by itself                                    decoders without a pad token in their configuration
+==========  =====================================================  ====================================================
+
+If none does, the model is refused: Reformer answers another way each time.
+
+*The same* is a probability that is at most 1e-5 off in float32, and logits that are at most 1e-4 off, relative to the
+largest; the second because a model that is certain of its probes would hide anything in the first. What is left is
+rounding, measured on shapes from 2 layers of 32 to 24 of 1,024 with logits of standard deviation 3: up to 1.4e-6 of a
+probability, and up to 4.8e-5 of a logit, relative to 1 plus the largest 7e-6. A wrong way was off by 9e-4 (ConvBERT) to 1.
+Probes have up to 1,040 tokens, where BigBird has turned to sparse attention; a way of computing that begins beyond that
+is not seen. Rotary positions that stretch with the longest row are, by what they are called.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from batchscore import batching
+from batchscore.backends import open_backend
+from batchscore.bundle import Canaries
+from batchscore.errors import ModelError, printable
+from batchscore.evaluation import apply_temperature
+from batchscore.scoring import CANARY_TOLERANCE, check_canaries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.backends.plain import Answer
+    from batchscore.scoring import Model
+    from batchscore.tokenization import Tokenizer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_LOG = logging.getLogger(__name__)
+TOLERANCE = 1e-5
+"""Of a probability, in float32."""
+_LOGIT_TOLERANCE = 1e-4
+"""Of a logit, relative to 1 plus the largest."""
+LONGEST_PROBE = 1040
+"""Tokens."""
+_SENTENCE = (
+    "the film was a long one and I did not like it at all but he said that for him there is more in a good story "
+    "than what you see when the light goes out"
+)
+_FILLERS = (" a", " I", ".", "!", "a") * 8
+_COMPANIES = ((5, 0), (4, 2, 1, 0), (2, 3, 2), (1,), (0,), (6,))
+"""Which of :func:`probe_texts` go through the model together."""
+_BUDGET = 1 << 20
+
+
+class Proof(NamedTuple):
+    """What probing has shown."""
+
+    way: str
+    """Of padding."""
+    is_fresh: bool
+    """Whether each micro-batch needs a new model."""
+    model: Model
+    """With the probes as its canaries, cut at :data:`LONGEST_PROBE`."""
+
+
+class _Difference(NamedTuple):
+    """How far answers are apart at the most: of a probability, and of a logit relative to 1 plus the largest."""
+
+    probability: float
+    logit: float
+
+    @property
+    def is_rounding(self) -> bool:
+        return self.probability <= TOLERANCE and self.logit <= _LOGIT_TOLERANCE
+
+
+def padded_safely(model: Model) -> Model:
+    """The model with the first way of padding in which it answers as plain transformers does.
+
+    ``model`` computes by transformers. In a precision below float32 probes may change as much as canaries.
+
+    Raises:
+        ModelError: no way does, the precision is too coarse, or transformers cannot answer a text alone.
+    """
+    bundle, backend = model.bundle, model.backend
+    if backend.precision == "fp32":
+        proof = prove(model)
+        return dataclasses.replace(model, backend=proof.model.backend, way=proof.way)
+    exact = open_backend("transformers", bundle, backend.device, "fp32")
+    proof = prove(dataclasses.replace(model, backend=exact))
+    if proof.is_fresh:
+        backend = open_backend("fresh", bundle, backend.device, backend.precision)
+    _refuse_coarse(dataclasses.replace(proof.model, backend=backend))
+    return dataclasses.replace(model, backend=backend, way=proof.way)
+
+
+def _refuse_coarse(model: Model) -> None:
+    check = check_canaries(model)
+    if check is not None and check.largest_change > CANARY_TOLERANCE:
+        raise ModelError(
+            f"{printable(model.bundle.path)}: in {model.backend.precision} a probability changes by "
+            f"{check.largest_change:.4f} (allowed: {CANARY_TOLERANCE}). Use --precision fp32."
+        )
+
+
+def prove(model: Model) -> Proof:
+    """Probe a model that computes by transformers in float32; raises as :func:`padded_safely`."""
+    tokenizer = model.tokenizer.cut_at(min(model.tokenizer.max_length, LONGEST_PROBE))
+    model = dataclasses.replace(model, tokenizer=tokenizer)
+    texts = probe_texts(tokenizer)
+    sequences = tokenizer.encode(texts, "head").input_ids
+    answers = _answers_alone(model, texts)
+    _refuse_other_tokens(model, sequences, answers)
+    is_stretched = _is_stretched(model)
+    is_fresh = is_stretched or any(answer.changed_model for answer in answers)
+    if is_fresh:
+        backend = open_backend("fresh", model.bundle, model.backend.device, "fp32")
+        model = dataclasses.replace(model, backend=backend)
+    expected = np.stack([answer.logits for answer in answers])
+    differences = []
+    for way in _ways(tokenizer, is_stretched):
+        model = dataclasses.replace(model, way=way)
+        difference = _difference(model, sequences, expected)
+        if difference.is_rounding:
+            _LOG.info(
+                "%s: padding %s, answers differ by %.1e", model.bundle.path, way, difference.probability
+            )
+            probes = Canaries(tuple(texts), apply_temperature(expected, model.bundle.temperature))
+            bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
+            return Proof(way, is_fresh, dataclasses.replace(model, bundle=bundle))
+        differences.append(difference.probability)
+    raise _no_way(model, max(texts, key=len), min(differences))
+
+
+def _ways(tokenizer: Tokenizer, is_stretched: bool) -> list[str]:
+    """What to try, in turn; to the left only if that is where the tokenizer pads."""
+    if is_stretched:
+        return ["none", "single"]
+    return [way for way in batching.WAYS if way != "left" or tokenizer.padding_side == "left"]
+
+
+def _no_way(model: Model, text: str, difference: float) -> ModelError:
+    first, second = (answer.logits for answer in _answers_alone(model, [text, text]))
+    reason = (
+        f"its probabilities are {difference:.1e} off those of plain transformers, even for a text by itself"
+        if np.array_equal(first, second)
+        else "transformers itself answers one text another way each time"
+    )
+    return ModelError(
+        f"{printable(model.bundle.path)} cannot be scored as it was trained: {reason}. Use a model of another architecture."
+    )
+
+
+def probe_texts(tokenizer: Tokenizer) -> list[str]:
+    """Texts of lengths at which something may go wrong.
+
+    In turn: a word; as many tokens as rows are padded to, one more (twice), thrice as many less one; more than the model
+    takes; and the token that rows are filled up with.
+    """
+    multiple = batching.LENGTH_MULTIPLE
+    sizes = [multiple, multiple + 1, multiple + 1, 3 * multiple - 1, tokenizer.max_length + multiple]
+    texts = [_text(tokenizer, size, start) for start, size in enumerate(sizes)]
+    return ["film", *texts, tokenizer.pad_token or "the"]
+
+
+def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:
+    """A text of so many tokens, special ones included, or a little less where its words do not come out even."""
+    words = list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + n_tokens))
+
+    def size(text: str) -> int:
+        return len(next(tokenizer.token_ids([text])))
+
+    count = bisect.bisect_right(range(n_tokens + 1), n_tokens, key=lambda k: size(" ".join(words[:k]))) - 1
+    text = " ".join(words[: max(count, 1)])
+    for filler in _FILLERS:
+        if size(text) < size(text + filler) <= n_tokens:
+            text += filler
+    return text
+
+
+def _answers_alone(model: Model, texts: Sequence[str]) -> list[Answer]:
+    """What plain transformers answers to each text."""
+    from batchscore.backends.plain import Alone
+
+    alone = Alone(model.bundle, _plain(model))
+    inputs = [alone.inputs(text, model.tokenizer.max_length) for text in texts]
+
+    def answered(each: Any) -> Answer:
+        try:
+            answer = alone.answer(each)
+        except Exception as error:  # what a model may raise has no common base
+            n_tokens = each["input_ids"].shape[1]
+            raise ModelError(
+                f"{printable(model.bundle.path)}: transformers cannot score a text of {n_tokens} tokens by itself "
+                f"({type(error).__name__}: {printable(error)[:300]}). Use a model of another architecture."
+            ) from error
+        if answer.logits.shape != (len(model.bundle.labels),) or not np.isfinite(answer.logits).all():
+            raise ModelError(
+                f"{printable(model.bundle.path)}: transformers gives no finite logit for each of the "
+                f"{len(model.bundle.labels)} labels. Train or fetch the model again."
+            )
+        return answer
+
+    return _by_workers(model, answered, inputs)
+
+
+def _refuse_other_tokens(
+    model: Model, sequences: Sequence[NDArray[np.int32]], answers: Sequence[Answer]
+) -> None:
+    if any(ids.tolist() != answer.input_ids for ids, answer in zip(sequences, answers, strict=True)):
+        raise ModelError(
+            f"{printable(model.bundle.path)}: its tokenizer gives other tokens than transformers' own. Save it again with "
+            "tokenizer.save_pretrained(folder)."
+        )
+
+
+def _difference(
+    model: Model, sequences: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]
+) -> _Difference:
+    """How far the answers to the probes, in company, are from ``expected``, the logits ``[n, C]`` of each by itself."""
+
+    def of_company(company: Sequence[int]) -> list[_Difference]:
+        own = [sequences[k] for k in company]
+        try:
+            batches = [
+                batching.assemble(own, rows, model.padding)
+                for rows in batching.plan_sequences(own, _BUDGET, model.padding)
+            ]
+            found = [(np.take(company, each.sequence), model.backend.logits(each)) for each in batches]
+        except Exception as error:  # noqa: BLE001 - a way that a model does not bear may raise anything
+            _LOG.info("%s: padding %s: %s", model.bundle.path, model.way, printable(error)[:200])
+            return [_Difference(math.inf, math.inf)]
+        return [_apart(logits, expected[rows], model.bundle.temperature) for rows, logits in found]
+
+    apart = np.array([each for some in _by_workers(model, of_company, _COMPANIES) for each in some])
+    return _Difference(*apart.max(axis=0).tolist())
+
+
+def _apart(found: NDArray[np.float32], expected: NDArray[np.float32], temperature: float) -> _Difference:
+    one, other = (apply_temperature(logits, temperature) for logits in (found, expected))
+    logit = np.abs(found - expected).max() / (1 + np.abs(expected).max())
+    return _Difference(float(np.abs(one - other).max()), float(logit))
+
+
+def _by_workers(model: Model, task: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What the task makes of each item, by workers of one core each, as rows are computed."""
+    with (
+        model.backend.one_core_each() as begin,
+        ThreadPoolExecutor(model.workers, "probes", begin) as workers,
+    ):
+        return list(workers.map(task, items))
+
+
+def _plain(model: Model) -> Any:
+    return model.backend.forward.model  # type: ignore[attr-defined]
+
+
+def _is_stretched(model: Model) -> bool:
+    from batchscore.backends.plain import is_stretched
+
+    return is_stretched(_plain(model))
