@@ -119,12 +119,9 @@ def load_model(
     def open_model(candidate: tuple[str, str]) -> Model:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
         workers = wanted.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
-        model = Model(bundle, tokenizer, backend, int(budget), long_text, workers)
-        if "padding" in recorded:
-            return dataclasses.replace(model, way=recorded["padding"])
-        return padded_safely(model) if backend.name == "transformers" else model
+        return Model(bundle, tokenizer, backend, int(budget), long_text, workers)
 
-    model, check = _first_that_agrees(candidates, open_model)
+    model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
     return model, {
         "backend": model.backend.name,
         "device": model.backend.device,
@@ -137,28 +134,35 @@ def load_model(
 
 
 def _first_that_agrees(
-    candidates: Sequence[tuple[str, str]], open_model: Callable[[tuple[str, str]], Model]
+    candidates: Sequence[tuple[str, str]],
+    open_model: Callable[[tuple[str, str]], Model],
+    way: str | None,
 ) -> tuple[Model, CanaryCheck | None]:
     """The model of the first backend and precision that can score and whose canaries agree.
 
     Raises:
-        ModelError: none can; the reason is the last one's.
+        ModelError: none can, for the reason of the last one; or one cannot be loaded.
     """
     *others, last = candidates
     for candidate in others:
+        model = open_model(candidate)
         try:
-            return _agreeing(open_model(candidate))
+            return _agreeing(model, way)
         except ModelError as error:
             _LOG.info("%s: %s; trying the next", candidate, printable(error))
-    return _agreeing(open_model(last))
+    return _agreeing(open_model(last), way)
 
 
-def _agreeing(model: Model) -> tuple[Model, CanaryCheck | None]:
-    """The model with how its canaries came out.
+def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]:
+    """The model, padded as an earlier start did (``way``) or as it bears, with how its canaries came out.
 
     Raises:
         ModelError: it cannot score them, or they disagree.
     """
+    if way is not None:
+        model = dataclasses.replace(model, way=way)
+    elif model.backend.name == "transformers":
+        model = padded_safely(model)
     check = check_canaries(model)
     if check is not None and not check.agrees:
         raise _disagreement(check, model)

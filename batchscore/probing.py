@@ -98,7 +98,8 @@ class _Difference(NamedTuple):
 def padded_safely(model: Model) -> Model:
     """The model with the first way of padding in which it answers as plain transformers does.
 
-    ``model`` computes by transformers. In a precision below float32 probes may change as much as canaries.
+    ``model`` computes by transformers. In a precision below float32 the probes of a folder without canaries may change as
+    much as canaries may.
 
     Raises:
         ModelError: no way does, the precision is too coarse, or transformers cannot answer a text alone.
@@ -111,7 +112,8 @@ def padded_safely(model: Model) -> Model:
     proof = prove(dataclasses.replace(model, backend=exact))
     if proof.is_fresh:
         backend = open_backend("fresh", bundle, backend.device, backend.precision)
-    _refuse_coarse(dataclasses.replace(proof.model, backend=backend))
+    if bundle.canaries is None:
+        _refuse_coarse(dataclasses.replace(proof.model, backend=backend))
     return dataclasses.replace(model, backend=backend, way=proof.way)
 
 
@@ -142,10 +144,10 @@ def prove(model: Model) -> Proof:
     for way in _ways(tokenizer, is_stretched):
         model = dataclasses.replace(model, way=way)
         difference = _difference(model, sequences, expected)
+        _LOG.info(
+            "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, way, *difference
+        )
         if difference.is_rounding:
-            _LOG.info(
-                "%s: padding %s, answers differ by %.1e", model.bundle.path, way, difference.probability
-            )
             probes = Canaries(tuple(texts), apply_temperature(expected, model.bundle.temperature))
             bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
             return Proof(way, is_fresh, dataclasses.replace(model, bundle=bundle))
@@ -179,14 +181,15 @@ def probe_texts(tokenizer: Tokenizer) -> list[str]:
     takes; and the token that rows are filled up with.
     """
     multiple = batching.LENGTH_MULTIPLE
-    sizes = [multiple, multiple + 1, multiple + 1, 3 * multiple - 1, tokenizer.max_length + multiple]
+    sizes = (multiple, multiple + 1, multiple + 1, 3 * multiple - 1)
     texts = [_text(tokenizer, size, start) for start, size in enumerate(sizes)]
-    return ["film", *texts, tokenizer.pad_token or "the"]
+    longest = " ".join(_words(tokenizer.max_length, len(sizes)))
+    return ["film", *texts, longest, tokenizer.pad_token or "the"]
 
 
 def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:
     """A text of so many tokens, special ones included, or a little less where its words do not come out even."""
-    words = list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + n_tokens))
+    words = _words(n_tokens, start)
 
     def size(text: str) -> int:
         return len(next(tokenizer.token_ids([text])))
@@ -197,6 +200,10 @@ def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:
         if size(text) < size(text + filler) <= n_tokens:
             text += filler
     return text
+
+
+def _words(count: int, start: int) -> list[str]:
+    return list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + count))
 
 
 def _answers_alone(model: Model, texts: Sequence[str]) -> list[Answer]:
