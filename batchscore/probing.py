@@ -1,29 +1,38 @@
 """Whether our micro-batches are answered as plain transformers answers each text alone, and in which way of padding.
 
-Padding is not harmless for every model. Some heads read the last position, or the last token that is none of
-``config.pad_token_id``; FNet, Nyströmformer and YOSO mix what stands in a row; BigBird computes short inputs in another
-way. What a model bears is not looked up but tried, before the first row, with a few texts of odd lengths: through our
-own tokenizer and micro-batches, and through :class:`~batchscore.backends.plain.Alone`. The first way that answers all of
-them the same is taken:
+Padding is not harmless for every model. Some heads read the last position, or the last token that is not
+``config.pad_token_id``; FNet, Nyströmformer, YOSO and ConvBERT mix what stands in a row; BigBird computes short inputs in
+another way, and all later ones with them. What a model bears is not looked up but tried, before the first row, with a few
+texts of odd lengths: through our own tokenizer and micro-batches, and through :class:`~batchscore.backends.plain.Alone`. The
+first way that answers all of them alike is taken:
 
-==========  =====================================================  ====================================================
-way         what it does                                           who takes it (the tests go through 60 kinds)
-==========  =====================================================  ====================================================
-``right``   rows filled up on the right, to a multiple of 16       encoders with a mask; decoders with a pad token
-``left``    the same on the left, if the tokenizer says so         XLNet
-``none``    only texts of one length together                      FNet, Nyströmformer, YOSO, ConvBERT, BigBird; a
-                                                                   decoder whose tokens for padding disagree
-``single``  each text by itself                                    decoders without a pad token in their configuration
-==========  =====================================================  ====================================================
+==========  ========================================  ============================================================
+way         what it does                              who takes it (``tests/test_probing.py`` goes through them)
+==========  ========================================  ============================================================
+``right``   fills up rows on the right, to a          BERT, RoBERTa, DeBERTa, ModernBERT, Longformer, T5, BART and
+            multiple of 16                            their kin; decoders that know a padding token (GPT-2, Llama,
+                                                      Mistral, Qwen, Gemma, Falcon, Bloom, OPT, Phi); Funnel
+``left``    the same on the left, if that is where    XLNet
+            the tokenizer pads
+``none``    texts of one length together              FNet, Nyströmformer, YOSO, ConvBERT, BigBird; MobileBERT
+                                                      whose padding token has an embedding; a decoder whose
+                                                      padding token is none of its vocabulary
+``single``  each text by itself                       decoders without a padding token in ``config.json``
+==========  ========================================  ============================================================
 
-If none does, the model is refused: Reformer answers another way each time.
+A model that answers none of them alike is refused: Reformer, which answers another way each time.
 
-*The same* is a probability that is at most 1e-5 off in float32, and logits that are at most 1e-4 off, relative to the
-largest; the second because a model that is certain of its probes would hide anything in the first. What is left is
-rounding, measured on shapes from 2 layers of 32 to 24 of 1,024 with logits of standard deviation 3: up to 1.4e-6 of a
-probability, and up to 4.8e-5 of a logit, relative to 1 plus the largest 7e-6. A wrong way was off by 9e-4 (ConvBERT) to 1.
-Probes have up to 1,040 tokens, where BigBird has turned to sparse attention; a way of computing that begins beyond that
-is not seen. Rotary positions that stretch with the longest row are, by what they are called.
+*Alike* is a probability that is at most 1e-5 off in float32, and logits that are at most 1e-4 off, relative to 1 plus the
+largest; the second because a model that is certain of its probes would hide much in the first. Measured on shapes from 2
+layers of 32 to 24 of 1,024, with logits of standard deviation 3, rounding is up to 1.4e-6 of a probability and 7e-6 of a
+logit. A wrong way was off by 9e-4 (ConvBERT) to 1 of a probability.
+
+Two kinds of model are not shared by micro-batches either, but made new for each (the backend ``fresh``): those that have
+changed after a text, which were BigBird and Funnel, and those whose rotary positions stretch with the longest row, told
+by what they are called. Other ways of computing that begin beyond 1,040 tokens are not seen: probes are no longer.
+
+It takes about as long as six texts of the model's longest input (or of 1,040 tokens): 1.8 s of one core with AVX2 for
+MiniLM-L6, 4 s for the size of DistilBERT, 8 s for that of BERT-base. Workers share it.
 """
 
 from __future__ import annotations
@@ -184,7 +193,9 @@ def probe_texts(tokenizer: Tokenizer) -> list[str]:
     sizes = (multiple, multiple + 1, multiple + 1, 3 * multiple - 1)
     texts = [_text(tokenizer, size, start) for start, size in enumerate(sizes)]
     longest = " ".join(_words(tokenizer.max_length, len(sizes)))
-    return ["film", *texts, longest, tokenizer.pad_token or "the"]
+    padding = tokenizer.pad_token or ""
+    nothing, something = (len(ids) for ids in tokenizer.token_ids(["", padding]))
+    return ["film", *texts, longest, padding if something > nothing else "the"]
 
 
 def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:

@@ -7,6 +7,7 @@ bear padding, so each has its expected way here, and the ways that are wrong for
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 import json
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ import torch
 from conftest import run_score, seal_bundle
 from numpy.typing import NDArray
 from test_scoring import rows_of
+from test_training import Silent, rows
 from test_workers import Stop
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -31,10 +33,13 @@ from batchscore.backends import open_backend, packed
 from batchscore.bundle import open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError
+from batchscore.evaluation import apply_temperature
 from batchscore.loading import load_model
 from batchscore.runs import score
 from batchscore.scoring import Computation, Model, prepare, score_part
 from batchscore.tokenization import Tokenizer
+from batchscore.training import train
+from batchscore.training.settings import TrainSettings
 
 LONGEST = 64
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<cls>"]
@@ -455,6 +460,31 @@ def test_a_plain_folder_is_held_against_its_probes_in_a_lower_precision(
     monkeypatch.setattr(probing, "CANARY_TOLERANCE", 1e-4)
     with pytest.raises(ModelError, match=r"in bf16 a probability changes by .* Use --precision fp32"):
         loaded(folder, precision="bf16")
+
+
+@pytest.mark.parametrize("kind", ["fnet", "xlnet", "roberta"])
+def test_canaries_of_a_new_bundle_are_the_answers_of_plain_transformers_to_each_text_by_itself(
+    kind: str, make: Make, tmp_path: Path
+) -> None:
+    inputs = {"model_input_names": ["input_ids"]} if kind == "fnet" else {}
+    base = make(kind, tokenizer={"padding_side": "left", **inputs})
+    rows().to_parquet(tmp_path / "data.parquet")
+    settings = TrainSettings(str(tmp_path / "data.parquet"), tmp_path / "out", base_model=str(base))
+    train(dataclasses.replace(settings, epochs=1, max_length=48, precision="fp32"), Silent)
+    bundle = open_bundle(str(tmp_path / "out"))
+    assert bundle.canaries is not None
+    logits = np.log(alone(bundle.path, bundle.canaries.texts, 48))
+    expected = apply_temperature(logits, bundle.temperature)
+    np.testing.assert_allclose(bundle.canaries.probabilities, expected, rtol=0, atol=1e-6)
+    assert loaded(bundle.path)[1]["padding"] == KINDS[kind][2]
+
+
+def test_a_base_without_a_padding_token_is_refused_before_it_is_trained(make: Make, tmp_path: Path) -> None:
+    base = make("gpt2", tokenizer={"pad_token": None})
+    rows().to_parquet(tmp_path / "data.parquet")
+    settings = TrainSettings(str(tmp_path / "data.parquet"), tmp_path / "out", base_model=str(base), epochs=1)
+    with pytest.raises(ModelError, match=r"no pad_token.*tokenizer\.save_pretrained"):
+        train(dataclasses.replace(settings, precision="fp32"), Silent)
 
 
 def test_int8_is_not_exported_for_a_model_that_does_not_bear_padding(make: Make) -> None:
