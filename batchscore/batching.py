@@ -62,6 +62,8 @@ class Padding:
     multiple: int = LENGTH_MULTIPLE
     types: TokenTypes | None = None
     """``None`` where the model gets no token types."""
+    proven: int | None = None
+    """Tokens; a longer sequence goes through by itself, whatever the way. ``None``: no length is in doubt."""
 
     @property
     def is_there(self) -> bool:
@@ -74,9 +76,21 @@ class Padding:
         >>> Padding(512, 0).width(33), Padding(511, 0).width(510), Padding(512, 0, "none").width(33)
         (48, 511, 33)
         """
-        if not self.is_there:
+        if not self.is_there or self.is_in_doubt(n_tokens):
             return n_tokens
         return max(n_tokens, min(-(-n_tokens // self.multiple) * self.multiple, self.longest))
+
+    def is_in_doubt(self, n_tokens: int) -> bool:
+        """Whether nobody has tried what such a long sequence bears."""
+        return self.proven is not None and n_tokens > self.proven
+
+    def together(self, sizes: NDArray[np.int64], max_batch_tokens: int) -> int:
+        """How many of the sequences with ``sizes`` tokens, longest first, may be one micro-batch."""
+        n_tokens = int(sizes[0])
+        if self.way == "single" or self.is_in_doubt(n_tokens):
+            return 1
+        rows = max(1, max_batch_tokens // max(self.width(n_tokens), 1))
+        return int((sizes[:rows] == n_tokens).sum()) if self.way == "none" else rows
 
 
 def plan(
@@ -94,18 +108,13 @@ def plan(
     >>> [batch.tolist() for batch in plan([3, 9, 3, 9], 99, Padding(16, 0, "none"))]
     [[1, 3], [0, 2]]
     """
-    sizes = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(-sizes, kind="stable")
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    sizes = np.asarray(lengths, dtype=np.int64)[order]
     batches: list[NDArray[np.int64]] = []
     start = 0
     while start < len(order):
-        n_tokens = int(sizes[order[start]])
-        rows = max(1, max_batch_tokens // max(padding.width(n_tokens), 1))
-        batch = order[start : start + (1 if padding.way == "single" else rows)]
-        if padding.way == "none":
-            batch = batch[sizes[batch] == n_tokens]
-        batches.append(batch)
-        start += len(batch)
+        batches.append(order[start : start + padding.together(sizes[start:], max_batch_tokens)])
+        start += len(batches[-1])
     return batches
 
 

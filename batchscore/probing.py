@@ -29,7 +29,7 @@ logit. A wrong way was off by 9e-4 (ConvBERT) to 1 of a probability.
 
 Two kinds of model are not shared by micro-batches either, but made new for each (the backend ``fresh``): those that have
 changed after a text, which were BigBird and Funnel, and those whose rotary positions stretch with the longest row, told
-by what they are called. Other ways of computing that begin beyond 1,040 tokens are not seen: probes are no longer.
+by what they are called. Texts of more than 1,040 tokens, which is what probes have at the most, go through by themselves.
 
 It takes about as long as six texts of the model's longest input (or of 1,040 tokens): 1.8 s of one core with AVX2 for
 MiniLM-L6, 4 s for the size of DistilBERT, 8 s for that of BERT-base. Workers share it.
@@ -53,7 +53,7 @@ from batchscore.backends import open_backend
 from batchscore.bundle import Canaries
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import apply_temperature
-from batchscore.scoring import CANARY_TOLERANCE, check_canaries
+from batchscore.scoring import CANARY_TOLERANCE, LONGEST_PROBE, check_canaries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,8 +70,6 @@ TOLERANCE = 1e-5
 """Of a probability, in float32."""
 _LOGIT_TOLERANCE = 1e-4
 """Of a logit, relative to 1 plus the largest."""
-LONGEST_PROBE = 1040
-"""Tokens."""
 _SENTENCE = (
     "the film was a long one and I did not like it at all but he said that for him there is more in a good story "
     "than what you see when the light goes out"
@@ -90,7 +88,7 @@ class Proof(NamedTuple):
     is_fresh: bool
     """Whether each micro-batch needs a new model."""
     model: Model
-    """With the probes as its canaries, cut at :data:`LONGEST_PROBE`."""
+    """With the probes as its canaries, cut at :data:`~batchscore.scoring.LONGEST_PROBE`."""
 
 
 class _Difference(NamedTuple):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from batchscore import batching
-from batchscore.backends import Backend, OutOfDeviceMemoryError
+from batchscore.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import apply_temperature
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     """Calls a task with each item; results come in the items' order. ``map``, or that of an executor."""
 
 _LOG = logging.getLogger(__name__)
+LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
+"""Tokens of the longest text that a model is tried with (:mod:`batchscore.probing`), which is a length that rows are padded to."""
 CANARY_TOLERANCE = 0.01
 """The largest change of a canary's probability that a precision may bring."""
 
@@ -59,8 +61,9 @@ class Model:
 
     @property
     def padding(self) -> batching.Padding:
-        """How its sequences become micro-batches."""
-        return self.tokenizer.padding(self.way)
+        """How its sequences become micro-batches; what transformers computes is padded as far as probes have shown."""
+        padding = self.tokenizer.padding(self.way)
+        return dataclasses.replace(padding, proven=LONGEST_PROBE) if self.backend.name in PLAIN else padding
 
 
 class Prepared(NamedTuple):

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from batchscore import exporting, loading, probing, samples
+from batchscore import exporting, loading, probing, samples, scoring
 from batchscore.backends import open_backend, packed
 from batchscore.bundle import open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
@@ -519,4 +519,19 @@ def test_no_probe_is_longer_than_its_limit(longest: int, make: Make, monkeypatch
     monkeypatch.setattr(type(backend), "logits", note)
     bundle = open_bundle(str(folder))
     probing.prove(Model(bundle, Tokenizer(bundle), backend, 256, "head"))
-    assert max(seen) == min(longest, probing.LONGEST_PROBE)
+    assert max(seen) == min(longest, scoring.LONGEST_PROBE)
+
+
+def test_what_begins_beyond_the_longest_probe_meets_texts_by_themselves(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this BigBird attention turns sparse beyond 28 tokens, which probes of 16 do not see."""
+    monkeypatch.setattr(scoring, "LONGEST_PROBE", 16)
+    monkeypatch.setattr(probing, "LONGEST_PROBE", 16)
+    folder = make("big_bird")
+    model, compute = loaded(folder)
+    assert compute["padding"] == "right"
+    expected = alone(folder)
+    np.testing.assert_allclose(scored(model), expected, rtol=0, atol=probing.TOLERANCE)
+    monkeypatch.setattr(scoring, "LONGEST_PROBE", 1000)
+    assert np.abs(scored(model) - expected).max() > 100 * probing.TOLERANCE

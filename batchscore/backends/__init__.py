@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.records import MicroBatch
 
-__all__ = ["BACKENDS", "Backend", "OutOfDeviceMemoryError", "open_backend"]
+__all__ = ["BACKENDS", "PLAIN", "Backend", "OutOfDeviceMemoryError", "open_backend"]
 
 
 class OutOfDeviceMemoryError(Exception):
@@ -74,6 +74,8 @@ def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
     return OpenVinoBackend(bundle, device, precision)
 
 
+PLAIN = ("transformers", "fresh")
+"""Those by which transformers computes."""
 BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
     "torch": _torch,
     "transformers": _transformers,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.backends import OutOfDeviceMemoryError
+from batchscore.backends import PLAIN, OutOfDeviceMemoryError
 from batchscore.errors import ModelError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class TorchBackend:
         self._torch = torch
         self._queueing = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
-        is_plain = kind in ("transformers", "fresh")
+        is_plain = kind in PLAIN
         encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
         self.name = kind if is_plain or encoder is not None else "transformers"
         self._skips_full_mask = self.name == "torch"
