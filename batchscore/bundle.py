@@ -36,7 +36,32 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"
 _SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
 _UNNAMED = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_OFFSET_POSITIONS = {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "xmod"}
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "context_length",
+)
+"""What configurations call the number of positions."""
+_OFFSET_POSITIONS = {
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "xmod",
+}
+_UNKNOWN_LONGEST = 512
+"""Tokens, where neither the configuration nor the tokenizer tells."""
+_NO_LIMIT = 10**9
+"""Tokens; tokenizers have 1e30 for "no limit"."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +175,7 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
         reason = f"only pickled ones ({printable(pickled[0])})" if pickled else "none"
         raise ModelError(
             f"{printable(folder)} has no safetensors weights, {reason}. Save the model again with "
-            "model.save_pretrained(folder)."
+            "model.save_pretrained(folder), and its tokenizer beside it with tokenizer.save_pretrained(folder)."
         )
     scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
     configs = [name for name in hashes if name.endswith("config.json")]
@@ -246,6 +271,15 @@ def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) 
 def _open_plain(
     folder: Path, hashes: dict[str, str], labels: tuple[str, ...], config: Mapping[str, Any]
 ) -> Bundle:
+    limits = _limits(folder, config)
+    warnings = [
+        f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
+    ]
+    if not limits or min(limits) > _NO_LIMIT:
+        warnings.append(
+            f"{printable(folder)} does not tell its longest input, so texts are cut at {_UNKNOWN_LONGEST} tokens. Another "
+            "number goes into its tokenizer_config.json, as model_max_length."
+        )
     return Bundle(
         path=folder,
         labels=labels,
@@ -255,24 +289,30 @@ def _open_plain(
         canaries=None,
         facts={},
         fingerprint=fingerprint(hashes),
-        warnings=(
-            f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries.",
-        ),
+        warnings=tuple(warnings),
     )
 
 
 def longest_input(folder: Path, config: Mapping[str, Any]) -> int:
     """Tokens that a plain Hugging Face model takes: the smaller of what its tokenizer and its positions allow."""
-    limits = [512]
-    if positions := _count(config, "max_position_embeddings", folder / "config.json"):
-        # RoBERTa and its kin number positions from pad_token_id + 1 on.
-        kind = str(config.get("model_type"))
-        is_offset = "roberta" in kind or kind in _OFFSET_POSITIONS
-        limits = [positions - (_count(config, "pad_token_id", folder / "config.json", 1) + 1) * is_offset]
+    limit = min(_limits(folder, config), default=_UNKNOWN_LONGEST)
+    return limit if limit <= _NO_LIMIT else _UNKNOWN_LONGEST
+
+
+def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
+    """What the configuration and the tokenizer say of the longest input, in tokens, as far as they do."""
+    path = folder / "config.json"
+    text = config.get("text_config")
+    config = {**text, **config} if isinstance(text, dict) else config
+    limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
+    # RoBERTa and its kin number positions from pad_token_id + 1 on.
+    kind = str(config.get("model_type"))
+    if "roberta" in kind or kind in _OFFSET_POSITIONS:
+        limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
-    if path.exists():
-        limits.append(_count(_json_file(folder, path.name), "model_max_length", path) or limits[0])
-    return min(limits)
+    if path.exists() and (longest := _count(_json_file(folder, path.name), "model_max_length", path)):
+        limits.append(longest)
+    return limits
 
 
 def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> int:

@@ -26,6 +26,7 @@ from batchscore.backends.torch_backend import TorchBackend
 from batchscore.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, parity_problems, seal
 from batchscore.errors import ModelError, printable
 from batchscore.loading import DEFAULT_BATCH_TOKENS
+from batchscore.probing import prove
 from batchscore.scoring import Model, compute, conclude, prepare
 from batchscore.storage import atomic_write, make_folder, remove_file, sha256_of
 from batchscore.tokenization import Tokenizer
@@ -64,6 +65,7 @@ def export_int8(path: str) -> Exported:
         raise ModelError(f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it.")
     calibration, held_out, source = _texts(bundle)
     plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
+    _refuse_unpadded(plain)
     with tempfile.TemporaryDirectory() as folder:
         _quantise(plain, calibration, Path(folder) / "int8.xml")
         names = _moved(Path(folder), bundle.path)
@@ -90,6 +92,15 @@ def export_int8(path: str) -> Exported:
     for name in stale:
         remove_file(bundle.path, name)
     return Exported(bundle.path, names[0], parity, tuple(parity_problems(variant)))
+
+
+def _refuse_unpadded(model: Model) -> None:
+    """Raise for a model that does not bear padding on the right, which is what int8 gets."""
+    if model.backend.name == "transformers" and (way := prove(model).way) != "right":
+        raise ModelError(
+            f"{printable(model.bundle.path)} has no int8 variant: it does not bear padding on the right (but: {way}). Use "
+            "it in float32."
+        )
 
 
 def _texts(bundle: Bundle) -> tuple[list[str], list[str], str]:
@@ -171,12 +182,7 @@ def _inputs(model: Model, texts: Sequence[str]) -> Iterator[dict[str, NDArray[np
     """Each text alone, as the model gets it, so that padding has no part in the scales."""
     sequences = model.tokenizer.encode(texts, model.long_text).input_ids
     for k in range(len(sequences)):
-        batch = batching.assemble(
-            sequences,
-            np.array([k]),
-            min(len(sequences[k]), model.tokenizer.max_length),
-            model.tokenizer.pad_id,
-        )
+        batch = batching.assemble(sequences, np.array([k]), model.tokenizer.padding("single"))
         yield {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
 

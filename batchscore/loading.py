@@ -3,12 +3,16 @@
 ``--precision auto`` takes the fastest precision whose canaries agree: the lower ones are tried only where a product of
 matrices, measured here and now, is clearly faster in them, and they are taken only if no canary changes its label and
 no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU.
+
+What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.probing`); our own
+code for BERT and DistilBERT is held against the canaries of its bundle, which come from there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,7 @@ from batchscore.backends import open_backend
 from batchscore.bundle import open_bundle
 from batchscore.cores import usable_cores
 from batchscore.errors import ModelError, printable
+from batchscore.probing import padded_safely
 from batchscore.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
 from batchscore.tokenization import Tokenizer
 
@@ -110,24 +115,58 @@ def load_model(
         name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
     ):  # in case our own code is what disagrees
         candidates.append(("transformers", precisions[-1]))
-    for candidate in candidates:
+
+    def open_model(candidate: tuple[str, str]) -> Model:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
         workers = wanted.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
-        model = Model(bundle, tokenizer, backend, int(budget), long_text, workers)
-        check = check_canaries(model)
-        if check is None or check.agrees:
-            break
-        if candidate == candidates[-1]:
-            raise _disagreement(check, model)
-        _LOG.info("%s: canaries changed by up to %.4f; trying the next", candidate, check.largest_change)
+        return Model(bundle, tokenizer, backend, int(budget), long_text, workers)
+
+    model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
     return model, {
-        "backend": backend.name,
-        "device": backend.device,
-        "precision": backend.precision,
+        "backend": model.backend.name,
+        "device": model.backend.device,
+        "precision": model.backend.precision,
+        "padding": model.way,
         "max_batch_tokens": int(budget),
         "long_text": long_text,
         "canaries": check._asdict() if check else None,
     }
+
+
+def _first_that_agrees(
+    candidates: Sequence[tuple[str, str]],
+    open_model: Callable[[tuple[str, str]], Model],
+    way: str | None,
+) -> tuple[Model, CanaryCheck | None]:
+    """The model of the first backend and precision that can score and whose canaries agree.
+
+    Raises:
+        ModelError: none can, for the reason of the last one; or one cannot be loaded.
+    """
+    *others, last = candidates
+    for candidate in others:
+        model = open_model(candidate)
+        try:
+            return _agreeing(model, way)
+        except ModelError as error:
+            _LOG.info("%s: %s; trying the next", candidate, printable(error))
+    return _agreeing(open_model(last), way)
+
+
+def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]:
+    """The model, padded as an earlier start did (``way``) or as it bears, with how its canaries came out.
+
+    Raises:
+        ModelError: it cannot score them, or they disagree.
+    """
+    if way is not None:
+        model = dataclasses.replace(model, way=way)
+    elif model.backend.name == "transformers":
+        model = padded_safely(model)
+    check = check_canaries(model)
+    if check is not None and not check.agrees:
+        raise _disagreement(check, model)
+    return model, check
 
 
 def _way(name: str, precision: str, compile_: str) -> str:

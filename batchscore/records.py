@@ -196,12 +196,14 @@ class Encodings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What goes through the model in one forward pass: ``input_ids`` and ``attention_mask`` are int64 ``[b, L]``."""
+    """What goes through the model in one forward pass; all but ``sequence`` is int64 ``[b, L]``."""
 
     sequence: NDArray[np.int64]
     """Index into ``Encodings.input_ids`` of each of the ``b`` sequences."""
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None = None
+    """``None`` where the model gets none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

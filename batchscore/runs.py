@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from batchscore.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 4
+STAGING_FORMAT = 5
 _AT_THE_END = ("jinja2", "vl_convert")
 _LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
 """What finishing a run imports, and what it imports where rows have labels."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from batchscore import batching
-from batchscore.backends import Backend, OutOfDeviceMemoryError
+from batchscore.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import apply_temperature
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     """Calls a task with each item; results come in the items' order. ``map``, or that of an executor."""
 
 _LOG = logging.getLogger(__name__)
+LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
+"""Tokens of the longest text that a model is tried with (:mod:`batchscore.probing`), which is a length that rows are padded to."""
 CANARY_TOLERANCE = 0.01
 """The largest change of a canary's probability that a precision may bring."""
 
@@ -54,6 +56,14 @@ class Model:
     long_text: str
     workers: int = 1
     """Micro-batches that are computed at a time."""
+    way: str = "right"
+    """Of padding, one of :data:`batchscore.batching.WAYS`."""
+
+    @property
+    def padding(self) -> batching.Padding:
+        """How its sequences become micro-batches; what transformers computes is padded as far as probes have shown."""
+        padding = self.tokenizer.padding(self.way)
+        return dataclasses.replace(padding, proven=LONGEST_PROBE) if self.backend.name in PLAIN else padding
 
 
 class Prepared(NamedTuple):
@@ -124,7 +134,7 @@ class Computation:
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
-        batches = batching.plan_sequences(self._sequences, self._budget, self._model.tokenizer.max_length)
+        batches = batching.plan_sequences(self._sequences, self._budget, self._model.padding)
         return self._each(self._run, batches)
 
     def result(self) -> Computed:
@@ -160,9 +170,7 @@ class Computation:
             OutOfDeviceMemoryError: fewer rows may fit.
         """
         model = self._model
-        batch = batching.assemble(
-            self._sequences, sequence, model.tokenizer.max_length, model.tokenizer.pad_id
-        )
+        batch = batching.assemble(self._sequences, sequence, model.padding)
         started = time.perf_counter()
         try:
             logits = model.backend.logits(batch)

@@ -43,7 +43,7 @@ _AS_FAST = 1.05
 
 def is_repaid(model: Model, rows: int) -> bool:
     """Whether a run of so many rows is to look for its budget."""
-    return model.backend.device != "cpu" and rows >= REPAID_BY
+    return model.backend.device != "cpu" and rows >= REPAID_BY and model.padding.is_there
 
 
 def tuned_budget(
@@ -55,7 +55,7 @@ def tuned_budget(
     where none fits.
     """
     sequences = prepare(texts, model).encodings.input_ids
-    held = sum(batching.padded_length(len(ids), model.tokenizer.max_length) for ids in sequences)
+    held = sum(model.padding.width(len(ids)) for ids in sequences)
     rates: dict[int, float] = {}
     for budget in LADDER:
         if budget > held:
@@ -81,10 +81,10 @@ def _rate(
     model: Model, sequences: Sequence[NDArray[np.int32]], budget: int, clock: Callable[[], float]
 ) -> float:
     """Padded tokens a second of a micro-batch that fills ``budget`` with the longest sequences, repeated if need be."""
-    longest_first = np.concatenate(batching.plan_sequences(sequences, budget, model.tokenizer.max_length))
-    width = batching.padded_length(len(sequences[longest_first[0]]), model.tokenizer.max_length)
+    longest_first = np.concatenate(batching.plan_sequences(sequences, budget, model.padding))
+    width = model.padding.width(len(sequences[longest_first[0]]))
     chosen = np.resize(longest_first, max(1, budget // width))
-    batch = batching.assemble(sequences, chosen, model.tokenizer.max_length, model.tokenizer.pad_id)
+    batch = batching.assemble(sequences, chosen, model.padding)
     model.backend.logits(batch)  # a first time, for what is prepared once
     seconds = []
     for _ in range(3):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.batching import assemble, padded_length, plan, plan_sequences
+from batchscore import batching
+from batchscore.batching import Padding, TokenTypes, assemble, plan, plan_sequences
+
+RIGHT = Padding(512, 0)
 
 
 @pytest.mark.parametrize(
@@ -22,8 +27,28 @@ from batchscore.batching import assemble, padded_length, plan, plan_sequences
         pytest.param([9, 1], 32, [[0, 1]], id="the first row of a micro-batch sets its width"),
     ],
 )
-def test_a_plan_is_what_it_should_be(lengths: list[int], budget: int, expected: list[list[int]]) -> None:
-    assert [batch.tolist() for batch in plan(lengths, budget, longest=16, multiple=8)] == expected
+@pytest.mark.parametrize("way", ["right", "left"])
+def test_a_plan_is_what_it_should_be(
+    way: str, lengths: list[int], budget: int, expected: list[list[int]]
+) -> None:
+    padding = Padding(16, 0, way, multiple=8)
+    assert [batch.tolist() for batch in plan(lengths, budget, padding)] == expected
+
+
+@pytest.mark.parametrize(
+    ("way", "lengths", "budget", "expected"),
+    [
+        pytest.param("none", [], 16, [], id="none: nothing"),
+        pytest.param("none", [3, 9, 3, 9, 4], 99, [[1, 3], [4], [0, 2]], id="none: one length together"),
+        pytest.param("none", [3, 3, 3, 3], 7, [[0, 1], [2, 3]], id="none: what fits without padding"),
+        pytest.param("none", [9, 9], 8, [[0], [1]], id="none: an oversized row goes through alone"),
+        pytest.param("single", [3, 9, 3], 99, [[1], [0], [2]], id="single: each by itself"),
+    ],
+)
+def test_a_plan_without_padding_is_what_it_should_be(
+    way: str, lengths: list[int], budget: int, expected: list[list[int]]
+) -> None:
+    assert [batch.tolist() for batch in plan(lengths, budget, Padding(16, 0, way))] == expected
 
 
 @pytest.mark.parametrize(
@@ -31,48 +56,101 @@ def test_a_plan_is_what_it_should_be(lengths: list[int], budget: int, expected: 
     [(1, 512, 16), (16, 512, 16), (33, 512, 48), (510, 511, 511), (40, 33, 40)],
 )
 def test_lengths_are_rounded_up_but_not_beyond_the_model(n_tokens: int, longest: int, expected: int) -> None:
-    assert padded_length(n_tokens, longest) == expected
+    assert Padding(longest, 0).width(n_tokens) == expected
+    assert Padding(longest, 0, "left").width(n_tokens) == expected
+    assert Padding(longest, 0, "none").width(n_tokens) == n_tokens
+    assert Padding(longest, 0, "single").width(n_tokens) == n_tokens
+
+
+def test_a_sequence_longer_than_any_that_was_tried_goes_by_itself_and_unpadded() -> None:
+    padding = Padding(64, 0, multiple=8, proven=20)
+    assert [batch.tolist() for batch in plan([9, 21, 20, 30, 17], 999, padding)] == [[3], [1], [2, 4, 0]]
+    assert [padding.width(n) for n in (21, 20)] == [21, 24]
 
 
 lengths_of_rows = st.lists(st.integers(1, 512), max_size=300)
+ways = st.sampled_from(batching.WAYS)
 
 
-@given(lengths_of_rows, st.integers(1, 20_000))
-def test_every_row_is_in_exactly_one_micro_batch(lengths: list[int], budget: int) -> None:
-    batches = plan(lengths, budget, longest=512)
+@given(lengths_of_rows, st.integers(1, 20_000), ways)
+def test_every_row_is_in_exactly_one_micro_batch(lengths: list[int], budget: int, way: str) -> None:
+    batches = plan(lengths, budget, Padding(512, 0, way))
     assert sorted(int(k) for batch in batches for k in batch) == list(range(len(lengths)))
 
 
-@given(lengths_of_rows, st.integers(1, 20_000))
-def test_a_micro_batch_keeps_the_budget_unless_it_is_one_row(lengths: list[int], budget: int) -> None:
-    for batch in plan(lengths, budget, longest=512):
-        width = padded_length(max(lengths[k] for k in batch), 512)
+@given(lengths_of_rows, st.integers(1, 20_000), ways)
+def test_a_micro_batch_keeps_the_budget_unless_it_is_one_row(
+    lengths: list[int], budget: int, way: str
+) -> None:
+    padding = Padding(512, 0, way)
+    for batch in plan(lengths, budget, padding):
+        width = padding.width(max(lengths[k] for k in batch))
         assert len(batch) == 1 or len(batch) * width <= budget
 
 
 @given(lengths_of_rows, st.integers(1, 20_000))
 def test_a_micro_batch_is_full_before_the_next_begins(lengths: list[int], budget: int) -> None:
-    batches = plan(lengths, budget, longest=512)
-    for batch in batches[:-1]:
-        width = padded_length(max(lengths[k] for k in batch), 512)
-        assert (len(batch) + 1) * width > budget
+    for batch in plan(lengths, budget, RIGHT)[:-1]:
+        assert (len(batch) + 1) * RIGHT.width(max(lengths[k] for k in batch)) > budget
 
 
-def test_padding_is_on_the_right_and_masked() -> None:
-    rows = [np.array([101, 7, 102], np.int32), np.array([101, 102], np.int32)]
-    batch = assemble(rows, np.array([1, 0]), longest=4, pad_id=9)
-    assert batch.input_ids.tolist() == [[101, 102, 9, 9], [101, 7, 102, 9]]
-    assert batch.attention_mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
-    assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
+@given(lengths_of_rows, st.integers(1, 20_000))
+def test_without_padding_no_row_of_another_length_is_in_a_micro_batch(
+    lengths: list[int], budget: int
+) -> None:
+    for batch in plan(lengths, budget, Padding(512, 0, "none")):
+        assert len({lengths[k] for k in batch}) == 1
 
 
-@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=40), max_size=50))
-def test_the_tokens_of_a_row_come_through_as_they_were(rows: list[list[int]]) -> None:
+ROWS = [np.array([101, 7, 102], np.int32), np.array([101, 102], np.int32)]
+
+
+@pytest.mark.parametrize(
+    ("way", "ids", "mask", "types"),
+    [
+        (
+            "right",
+            [[101, 102, 9, 9], [101, 7, 102, 9]],
+            [[1, 1, 0, 0], [1, 1, 1, 0]],
+            [[1, 2, 3, 3], [1, 0, 2, 3]],
+        ),
+        (
+            "left",
+            [[9, 9, 101, 102], [9, 101, 7, 102]],
+            [[0, 0, 1, 1], [0, 1, 1, 1]],
+            [[3, 3, 1, 2], [3, 1, 0, 2]],
+        ),
+    ],
+)
+def test_padding_is_on_its_side_and_masked(
+    way: str, ids: list[list[int]], mask: list[list[int]], types: list[list[int]]
+) -> None:
+    padding = Padding(4, 9, way, types=TokenTypes((1,), 0, (2,), 3))
+    batch = assemble(ROWS, np.array([1, 0]), padding)
+    assert batch.input_ids.tolist() == ids
+    assert batch.attention_mask.tolist() == mask
+    assert batch.token_type_ids is not None
+    assert batch.token_type_ids.tolist() == types
+    assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.token_type_ids.dtype == np.int64
+
+
+def test_a_model_without_token_types_gets_none() -> None:
+    assert assemble(ROWS, np.array([0]), Padding(4, 9)).token_type_ids is None
+
+
+@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=40), max_size=50), ways)
+def test_the_tokens_of_a_row_come_through_as_they_were(rows: list[list[int]], way: str) -> None:
     arrays = [np.array(row, np.int32) for row in rows]
+    padding = Padding(64, 0, way)
     seen = {}
-    for sequence in plan_sequences(arrays, max_batch_tokens=128, longest=64):
-        batch = assemble(arrays, sequence, longest=64, pad_id=0)
+    for sequence in plan_sequences(arrays, 128, padding):
+        batch = assemble(arrays, sequence, padding)
         for place, k in enumerate(batch.sequence):
             kept = batch.attention_mask[place].astype(bool)
             seen[int(k)] = batch.input_ids[place][kept].tolist()
     assert seen == dict(enumerate(rows))
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    assert doctest.testmod(batching) == (0, doctest.testmod(batching).attempted)
+    assert doctest.testmod(batching).attempted > 0

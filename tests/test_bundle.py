@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from batchscore.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
 from batchscore.config import ComputeSettings
@@ -275,7 +276,7 @@ CODE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json"),
     "pickled weights alone": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-        r"only pickled ones \(pytorch_model.bin\)",
+        r"only pickled ones \(pytorch_model.bin\).* model\.save_pretrained\(.* tokenizer\.save_pretrained\(",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no safetensors weights, none"),
     "a link out": (lambda f: replace_by_link(f / "model.safetensors"), "is a link"),
@@ -377,6 +378,14 @@ def test_links_of_a_hub_snapshot_lead_to_its_blobs(plain: Path, tmp_path: Path) 
         ({"max_position_embeddings": 514, "model_type": "camembert", "pad_token_id": 1}, {}, 512),
         ({"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": None}, {}, 512),
         ({"max_position_embeddings": 8192, "model_type": "modernbert"}, {"model_max_length": None}, 8192),
+        ({"n_positions": 1024, "model_type": "gpt2"}, {"model_max_length": 1024}, 1024),
+        ({"n_positions": 1024, "model_type": "gpt2"}, {"model_max_length": 1e30}, 1024),
+        ({"max_seq_len": 2048, "model_type": "mpt"}, None, 2048),
+        ({"seq_length": 2048, "model_type": "bloom"}, None, 2048),
+        ({"text_config": {"max_position_embeddings": 4096}, "model_type": "gemma3"}, None, 4096),
+        ({"model_type": "xlnet"}, {"model_max_length": 2048}, 2048),
+        ({"model_type": "xlnet"}, {"model_max_length": 1e30}, 512),
+        ({"max_position_embeddings": 4096, "pad_token_id": -1, "model_type": "llama"}, None, 4096),
     ],
 )
 def test_the_longest_input_is_what_tokenizer_and_positions_allow(
@@ -385,6 +394,28 @@ def test_the_longest_input_is_what_tokenizer_and_positions_allow(
     if tokenizer is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     assert longest_input(tmp_path, config) == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["bert", "ctrl", "gpt2", "gpt_bigcode", "gptj", "llama", "openai-gpt", "opt", "phi", "roberta"],
+)
+def test_the_longest_input_is_what_transformers_calls_the_number_of_positions(
+    kind: str, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(kind, pad_token_id=0)
+    config.save_pretrained(tmp_path)
+    found = longest_input(tmp_path, json.loads((tmp_path / "config.json").read_bytes()))
+    assert found == config.max_position_embeddings - (kind == "roberta")
+
+
+def test_a_folder_that_does_not_tell_its_longest_input_is_warned_of(plain: Path) -> None:
+    edit(plain / "config.json", lambda config: config.pop("max_position_embeddings"))
+    edit(plain / "tokenizer_config.json", lambda config: config.update(model_max_length=1e30))
+    warnings = open_bundle(str(plain)).warnings
+    assert any("cut at 512 tokens" in warning and "model_max_length" in warning for warning in warnings)
+    edit(plain / "tokenizer_config.json", lambda config: config.update(model_max_length=512))
+    assert not any("longest input" in warning for warning in open_bundle(str(plain)).warnings)
 
 
 @pytest.mark.parametrize("value", ["many", -1, [512], True, float("inf")])

@@ -178,7 +178,7 @@ def test_an_export_that_is_killed_leaves_the_bundle_as_it_was_or_as_it_is_to_be(
     monkeypatch.setattr(exporting, "_quantise", quantise)
     monkeypatch.setattr(exporting, "_probabilities", probabilities)
     monkeypatch.setattr(exporting, "_model", lambda *_: None)
-    for name in ("TorchBackend", "OpenVinoBackend"):
+    for name in ("TorchBackend", "OpenVinoBackend", "_refuse_unpadded"):
         monkeypatch.setattr(exporting, name, lambda *_: None)
     monkeypatch.setattr("importlib.metadata.version", lambda _: "1")
     for step in range(1, 100):

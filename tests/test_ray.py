@@ -16,7 +16,7 @@ from batchscore import engines
 from batchscore.backends import open_backend
 from batchscore.bundle import open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
-from batchscore.engines.ray import ScoringActor
+from batchscore.engines.ray import ScoringActor, _recipe
 from batchscore.errors import InterruptedRunError, ModelError, UsageError
 from batchscore.runs import score
 from batchscore.scoring import Model, score_part
@@ -64,6 +64,14 @@ def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bun
     other = dataclasses.replace(bundle, fingerprint="0" * 64)
     with pytest.raises(ModelError, match="not the same model"):
         ScoringActor(other, kind, 512, "head").score(texts)
+
+
+def test_an_actor_pads_as_this_process_does(tiny_model: Path) -> None:
+    bundle = open_bundle(str(tiny_model))
+    backend = open_backend("fresh", bundle, "cpu", "fp32")
+    model = Model(bundle, Tokenizer(bundle), backend, 512, "head", way="none")
+    actor = ScoringActor(*_recipe(model))
+    assert (actor._model.way, actor._model.backend.name) == ("none", "fresh")
 
 
 def test_without_ray_the_error_names_the_extra(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from flow import fake_bundle
+from tokenizers import Tokenizer as Fast
+from tokenizers import models, pre_tokenizers, processors
+from transformers import AutoConfig
 
 from batchscore import samples
+from batchscore.batching import TokenTypes
 from batchscore.bundle import Bundle, open_bundle
 from batchscore.errors import ModelError
 from batchscore.tokenization import Tokenizer
@@ -152,11 +157,8 @@ def test_no_text_gives_no_sequence(tokenizer: Tokenizer) -> None:
 SPECIAL = {"<s>": 0, "</s>": 1, "<unk>": 2, "<pad>": 3}
 
 
-def save(folder: Path, template: str | None) -> Bundle:
+def save(folder: Path, template: str | None, **settings: Any) -> Bundle:
     """A word-level tokenizer with ``template`` around each text, as a saved folder."""
-    from tokenizers import Tokenizer as Fast
-    from tokenizers import models, pre_tokenizers, processors
-
     vocabulary = {**SPECIAL, **{word: 4 + k for k, word in enumerate([*WORDS.split(), "a"])}}
     fast: Any = Fast(models.WordLevel(vocabulary, unk_token="<unk>"))
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -164,7 +166,7 @@ def save(folder: Path, template: str | None) -> Bundle:
         marks = [(token, SPECIAL[token]) for token in ("<s>", "</s>")]
         fast.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
     make: Any = importlib.import_module("transformers").PreTrainedTokenizerFast
-    make(tokenizer_object=fast, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+    make(tokenizer_object=fast, pad_token="<pad>", unk_token="<unk>", **settings).save_pretrained(folder)
     return dataclasses.replace(fake_bundle(), path=folder, max_length=6)
 
 
@@ -198,6 +200,59 @@ def test_special_tokens_stand_around_every_piece(
 def test_a_tokenizer_that_is_not_there_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
         Tokenizer(dataclasses.replace(fake_bundle(), path=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "gpt2", "xlnet", "albert", "t5", "deberta-v2", "gemma", "mpnet"]
+)
+def test_a_folder_without_the_files_of_a_tokenizer_is_a_model_error(kind: str, tmp_path: Path) -> None:
+    """What transformers makes of it: a vocabulary of special tokens alone, so that all texts are one."""
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"tokenizer\.save_pretrained\(folder\)"):
+        Tokenizer(dataclasses.replace(fake_bundle(), path=tmp_path))
+
+
+def test_a_vocabulary_of_a_trade_is_one(tmp_path: Path) -> None:
+    """It knows none of the words that every tokenizer is asked for."""
+    fast: Any = Fast(models.WordLevel({"<unk>": 0, "<pad>": 1, "kn-17": 2, "kn-18": 3}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    make: Any = importlib.import_module("transformers").PreTrainedTokenizerFast
+    make(tokenizer_object=fast, pad_token="<pad>", unk_token="<unk>").save_pretrained(tmp_path)
+    tokenizer = Tokenizer(dataclasses.replace(fake_bundle(), path=tmp_path))
+    assert [ids.tolist() for ids in tokenizer.token_ids(["kn-17 kn-18 good"])] == [[2, 3, 0]]
+
+
+def test_a_tokenizer_of_another_library_is_a_model_error(tmp_path: Path) -> None:
+    AutoConfig.for_model("canine").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"its tokenizer \(CanineTokenizer\)"):
+        Tokenizer(dataclasses.replace(fake_bundle(), path=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, 3),
+        ({"pad_token_id": 2}, 2),
+        ({"pad_token_id": None}, 3),
+        ({"pad_token_id": -1}, 3),
+        ({"pad_token_id": 2, "vocab_size": 2}, 3),
+        ({"text_config": {"pad_token_id": 0, "vocab_size": 9}}, 0),
+    ],
+    ids=str,
+)
+def test_rows_are_filled_up_with_what_the_model_takes_for_padding(
+    config: dict[str, Any], expected: int, tmp_path: Path
+) -> None:
+    bundle = save(tmp_path, None)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    assert Tokenizer(bundle).pad_id == expected
+
+
+def test_token_types_are_learned_from_the_tokenizer(tmp_path: Path) -> None:
+    template, names = "<s> $A:1 </s>:2", ["input_ids", "token_type_ids"]
+    types = Tokenizer(save(tmp_path, template, model_input_names=names)).padding("right").types
+    assert types == TokenTypes((0,), 1, (2,), 0)
+    assert Tokenizer(save(tmp_path, template)).padding("right").types is None
 
 
 @pytest.mark.parametrize("max_length", [0, 1, 2])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.records import MicroBatch
 
-__all__ = ["BACKENDS", "Backend", "OutOfDeviceMemoryError", "open_backend"]
+__all__ = ["BACKENDS", "PLAIN", "Backend", "OutOfDeviceMemoryError", "open_backend"]
 
 
 class OutOfDeviceMemoryError(Exception):
@@ -56,6 +56,12 @@ def _transformers(bundle: Bundle, device: str, precision: str) -> Backend:
     return TorchBackend(bundle, device, precision, "transformers")
 
 
+def _fresh(bundle: Bundle, device: str, precision: str) -> Backend:
+    from batchscore.backends.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, device, precision, "fresh")
+
+
 def _compiled(bundle: Bundle, device: str, precision: str) -> Backend:
     from batchscore.backends.torch_backend import TorchBackend
 
@@ -68,9 +74,12 @@ def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
     return OpenVinoBackend(bundle, device, precision)
 
 
+PLAIN = ("transformers", "fresh")
+"""Those by which transformers computes."""
 BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
     "torch": _torch,
     "transformers": _transformers,
+    "fresh": _fresh,
     "compiled": _compiled,
     "openvino": _openvino,
 }

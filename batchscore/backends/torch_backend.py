@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.backends import OutOfDeviceMemoryError
+from batchscore.backends import PLAIN, OutOfDeviceMemoryError
 from batchscore.errors import ModelError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from batchscore.bundle import Bundle
     from batchscore.records import MicroBatch
 
-    Forward = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-    """Token ids and mask ``[b, L]`` in (no mask: nothing is padded), logits ``[b, C]`` out."""
+    Forward = Callable[..., torch.Tensor]
+    """Token ids and mask ``[b, L]`` in (no mask: nothing is padded), logits ``[b, C]`` out; that of transformers also
+    takes token types."""
 
 _LOG = logging.getLogger(__name__)
 _CLEARLY = 2.5
@@ -109,7 +110,8 @@ class TorchBackend:
 
     Of a bundle with canaries, which tell whether the answers are right, BERT and DistilBERT are computed by
     :mod:`batchscore.backends.encoders`, on a CPU by :mod:`batchscore.backends.packed`; everything else, and everything if ``kind`` is
-    ``transformers``, by transformers. ``compiled`` is our own code through a compiler.
+    ``transformers`` or ``fresh`` (a new model for each micro-batch), by transformers. ``compiled`` is our own code through a
+    compiler.
     """
 
     def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
@@ -124,13 +126,15 @@ class TorchBackend:
         self._torch = torch
         self._queueing = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
-        encoder = _encoder(bundle, dtype, self.device, kind) if kind != "transformers" else None
-        self.name = "transformers" if encoder is None else kind
+        is_plain = kind in PLAIN
+        encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
+        self.name = kind if is_plain or encoder is not None else "transformers"
         self._skips_full_mask = self.name == "torch"
         """Without padding there is nothing to mask, and attention has a faster way; what is compiled has one way."""
         if kind == "compiled":
             encoder = _compiled(encoder, bundle, self.device)
-        self.forward: Forward = encoder or _transformers_forward(_load(bundle, dtype).to(self.device).eval())
+        self.forward: Forward = encoder or _plain(bundle, dtype, self.device, fresh=kind == "fresh")
+        self._takes_types = encoder is None
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32.
@@ -156,7 +160,10 @@ class TorchBackend:
     def _queued(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
         """Logits in the memory of the host, and on a GPU the event after which they are there."""
         mask = None if is_full else self._on_device(batch.attention_mask)
-        output = self.forward(self._on_device(batch.input_ids), mask).float()
+        inputs = [self._on_device(batch.input_ids), mask]
+        if self._takes_types and batch.token_type_ids is not None:
+            inputs.append(self._on_device(batch.token_type_ids))
+        output = self.forward(*inputs).float()
         if self.device == "cpu":
             return output, None
         logits = self._torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
@@ -179,6 +186,12 @@ class TorchBackend:
         """Empty the allocator's cache."""
         if self.device != "cpu":
             self._torch.cuda.empty_cache()
+
+
+def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> Forward:
+    from batchscore.backends.plain import PlainForward, load_plain
+
+    return PlainForward(load_plain(bundle, dtype).to(device).eval(), fresh=fresh)
 
 
 def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
@@ -206,39 +219,3 @@ def _encoder(bundle: Bundle, dtype: torch.dtype, device: str, kind: str) -> Any:
 
     encoder = load_encoder(bundle.path, torch.float32, device)
     return None if encoder is None else pack(encoder, dtype)
-
-
-def _transformers_forward(model: Any) -> Forward:
-    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        logits: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
-
-    return forward
-
-
-def _load(bundle: Bundle, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            bundle.path,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # what a damaged folder raises has no common base
-        raise ModelError(
-            f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "
-            "transformers with a sequence-classification head."
-        ) from error
-    missing = [*info["missing_keys"], *info.get("mismatched_keys", [])]
-    if missing:
-        raise ModelError(
-            f"{printable(bundle.path)}: {len(missing)} weights of the classifier are not in the folder "
-            f"({printable(sorted(map(str, missing))[0])}), so it was not trained as one. Train it with: batchscore-train"
-        )
-    return model

@@ -114,13 +114,16 @@ def _recipe(model: Model) -> tuple[Any, ...]:
         (backend.name, backend.device, backend.precision),
         model.max_batch_tokens,
         model.long_text,
+        model.way,
     )
 
 
 class ScoringActor:
     """A model in a process of Ray's."""
 
-    def __init__(self, bundle: Bundle, kind: tuple[str, str, str], budget: int, long_text: str) -> None:
+    def __init__(
+        self, bundle: Bundle, kind: tuple[str, str, str], budget: int, long_text: str, way: str = "right"
+    ) -> None:
         try:
             is_same = open_bundle(str(Path(bundle.path).absolute())).fingerprint == bundle.fingerprint
         except ModelError:
@@ -131,7 +134,7 @@ class ScoringActor:
         if is_same:
             name, device, precision = kind
             backend = open_backend(name, bundle, device, precision)
-            self._model = Model(bundle, Tokenizer(bundle), backend, budget, long_text)
+            self._model = Model(bundle, Tokenizer(bundle), backend, budget, long_text, way=way)
 
     def score(self, texts: Sequence[str | None]) -> Predictions:
         """The predictions of a part's texts.

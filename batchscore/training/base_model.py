@@ -210,10 +210,19 @@ def _missing_of_base(model: Any, info: Any, base: Bundle) -> set[str]:
 
 
 def load_tokenizer(base: Bundle) -> Any:
-    """The base model's tokenizer as the bundle keeps it: it neither cuts nor pads unless asked to."""
+    """The base model's tokenizer as the bundle keeps it: it neither cuts nor pads unless asked to.
+
+    Raises:
+        ModelError: it has nothing to fill up a batch with.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path, use_fast=True, **_LOCAL)
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"{printable(base.path)}: its tokenizer has no pad_token, which training needs. Give it one, such as "
+            "tokenizer.pad_token = tokenizer.eos_token, and save it with tokenizer.save_pretrained(folder)."
+        )
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.model_max_length = base.max_length

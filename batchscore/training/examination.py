@@ -17,6 +17,7 @@ from batchscore.cores import usable_cores
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
 from batchscore.loading import DEFAULT_BATCH_TOKENS
+from batchscore.probing import padded_safely
 from batchscore.records import Predictions
 from batchscore.scoring import (
     CANARY_TOLERANCE,
@@ -87,8 +88,8 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
 def examine(bundle: Bundle, split: Split, chosen: int, site: Site) -> Examination:
     """Score the evaluation rows, fit the temperature on those that did not choose the epoch, measure, pick canaries.
 
-    The first ``chosen`` rows have chosen it. The canaries' probabilities are those of transformers; the rows are scored
-    by our own code, if that gives the canaries the same ones, and else by transformers as well.
+    The first ``chosen`` rows have chosen it. The canaries' probabilities are those of transformers for each text by itself;
+    the rows are scored by our own code, if that gives the canaries the same ones, and else by transformers as well.
 
     Raises:
         ModelError: a row cannot be scored.
@@ -133,7 +134,13 @@ def _load(bundle: Bundle, device: str, precision: str) -> Model:
     backend = open_backend("torch", bundle, device, precision)
     budget = DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
     workers = usable_cores() if device == "cpu" else 1
-    return Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, workers)
+    model = Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, workers)
+    try:
+        return padded_safely(model) if backend.name == "transformers" else model
+    except ModelError:
+        if precision == "fp32":
+            raise
+        return _load(bundle, device, "fp32")
 
 
 def _scored(model: Model, split: Split, progress: Progress) -> list[tuple[Prepared, Computed]]:
@@ -213,8 +220,10 @@ def canary_rows(
 
 
 def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
-    """Their probabilities in float32 on the CPU, which every machine can repeat."""
-    model = _load(bundle, "cpu", "fp32")
+    """Their probabilities in float32 on the CPU, which every machine can repeat: each text by itself, and nothing padded."""
+    backend = open_backend("fresh", bundle, "cpu", "fp32")
+    budget = DEFAULT_BATCH_TOKENS["cpu"]
+    model = Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, way="single")
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities
     rows = [[float(p) for p in row] for row in probabilities]

@@ -75,11 +75,10 @@ def _computed(
     import torch
 
     budget = DEFAULT_BATCH_TOKENS[site.device.partition(":")[0]]
-    longest = max(len(ids) for ids in sequences)
-    pad_id = model.config.pad_token_id or 0
+    padding = batching.Padding(max(len(ids) for ids in sequences), model.config.pad_token_id or 0)
 
     def encoded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        batch = batching.assemble(sequences, rows, longest, pad_id)
+        batch = batching.assemble(sequences, rows, padding)
         with torch.inference_mode():
             ids = torch.from_numpy(batch.input_ids).to(site.device)
             mask = torch.from_numpy(batch.attention_mask).to(site.device)
@@ -87,7 +86,7 @@ def _computed(
         return found
 
     states = np.zeros((len(sequences), model.config.hidden_size), dtype=np.float32)
-    batches = batching.plan_sequences(sequences, budget, longest)
+    batches = batching.plan_sequences(sequences, budget, padding)
     with (
         one_thread() as begin,
         ThreadPoolExecutor(usable_cores() if site.device == "cpu" else 1, "encode", begin) as workers,
@@ -154,6 +153,8 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     """Whether everything that is trained sees the first token's state alone, so that the head can be fed by it."""
     import torch
 
+    from batchscore.backends.plain import settings_of
+
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     prefix = f"{model.base_model_prefix}."
     if any(name.startswith(prefix) and not name.startswith(f"{prefix}pooler.") for name in trained):
@@ -161,6 +162,7 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     shortest = min(sequences, key=len)
     ids = torch.from_numpy(np.array(shortest, dtype=np.int64))[None]
     model.eval()
+    before = settings_of(model)
     try:
         with torch.inference_mode():
             whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
@@ -169,6 +171,8 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
                 fed = logits(first)
     except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
         return False  # an architecture whose head is fed by something else
+    if settings_of(model) != before:
+        return False  # one that workers cannot share
     return whole.shape == fed.shape and bool(
         (whole - fed).abs().max() <= _TOLERANCE * (1 + whole.abs().max())
     )
