@@ -542,3 +542,15 @@ def test_a_read_error_of_the_disk_is_not_called_damage(
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(StorageError, match="Input/output error"):
         identify(path)
+
+
+@pytest.mark.parametrize("rows", [0, 2, 3000])
+def test_parquet_files_that_were_joined_are_refused(rows: int, tmp_path: Path) -> None:
+    names = ("a.parquet", "b.parquet")
+    for name in names:
+        texts = [f"{name} {k}" for k in range(rows)]
+        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / name, write_page_index=True)
+        assert flow(tmp_path / f"out-{name}", tmp_path / name).plan.rows == rows
+    (tmp_path / "c.parquet").write_bytes(b"".join((tmp_path / name).read_bytes() for name in names))
+    with pytest.raises(DataError, match="several Parquet files joined into one"):
+        flow(tmp_path / "out", tmp_path / "c.parquet")

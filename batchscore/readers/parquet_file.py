@@ -37,12 +37,43 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
+    _refuse_joined(source, groups)
     columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
     nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
     exact = {"exact": look(source, settings.max_expansion)}
     return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **exact})
 
 
+def _refuse_joined(source: Source, groups: Sequence[Any]) -> None:
+    """Refuse files that were joined byte by byte: the last footer would be read with the first file's pages.
+
+    Raises:
+        DataError: between the last page and the footer, where indexes may stand, one file ends and another begins.
+    """
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    ends = [
+        chunk.data_page_offset + chunk.total_compressed_size
+        for chunk in chunks
+        if not chunk.has_dictionary_page
+    ]
+    ends += [
+        min(chunk.dictionary_page_offset, chunk.data_page_offset) + chunk.total_compressed_size
+        for chunk in chunks
+        if chunk.has_dictionary_page
+    ]
+    with source.path.open("rb") as file:
+        file.seek(max(ends, default=len(_MAGIC)))
+        kept = b""
+        while block := file.read(1 << 20):
+            if _MAGIC * 2 in kept + block:
+                raise DataError(
+                    f"{printable(source.path)} is several Parquet files joined into one, which no reader takes apart. Score "
+                    "the files themselves."
+                )
+            kept = block[-2 * len(_MAGIC) :]
+
+
+_MAGIC = b"PAR1"
 _KINDS: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
     ("string", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)),
     ("string", pa.types.is_string_view),
