@@ -108,12 +108,13 @@ def nightly() -> None:
             "INPUT": FILE,
             "MODEL": "{{ params.model }}",
             "RUN": "{{ params.runs }}/" + DAY,
+            "DAY": DAY,
             "OPTIONS": "{{ params.options }}",
         },
     )
     def score() -> str:
         return once(
-            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --skip-empty --json $OPTIONS'
+            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --date "$DAY" --skip-empty --json $OPTIONS'
         )
 
     @task(retries=0)
