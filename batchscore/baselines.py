@@ -2,7 +2,8 @@
 
 Rows are matched by their id where both runs have an id column; else by file name and row. A file that is not the same
 as then (by its SHA-256) may have other rows in the same places: there a row is matched only if its text is the same.
-Nothing is held in memory but a few thousand rows of the earlier predictions; ids are looked up in a table on disk.
+Nothing is held in memory but a few thousand rows of the earlier predictions; ids are looked up in a table on disk. The label
+values of both runs are compared too: accuracy then and now is that under tonight's labels, which may be others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from batchscore.bundle import label_key
 from batchscore.columns import Texts, texts_of, texts_of_arrays, texts_of_records
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
@@ -34,8 +37,21 @@ from batchscore.writers import SUFFIXES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "AMBIGUOUS", "Baseline", "Matcher", "earlier_run", "match_rows", "open_baseline"]
+__all__ = [
+    "ABSENT",
+    "AMBIGUOUS",
+    "NO_LABELS",
+    "Baseline",
+    "Earlier",
+    "Matcher",
+    "earlier_run",
+    "label_marks",
+    "match_rows",
+    "open_baseline",
+]
 
+NO_LABELS = 0
+"""The mark of every row of a file without a label column."""
 _REJECTS = "rejects.jsonl"
 _TIMED = {"run.json", "report.html"}
 """Files that differ each time a run is made."""
@@ -251,17 +267,33 @@ def _reject_rows(path: Path, name: str) -> Iterator[int]:
                 yield int(reject["row"])
 
 
+class Earlier(NamedTuple):
+    """What each of ``n`` rows was in the earlier run."""
+
+    predicted: NDArray[np.int32]
+    """Index of the label predicted then: -1 where nothing was predicted, ``ABSENT`` where the row was not there,
+    ``AMBIGUOUS`` where its id was several times."""
+    mark: NDArray[np.int32]
+    """:func:`label_marks` of its given label then; ``NO_LABELS`` where there was none to be had."""
+
+
+def label_marks(texts: Sequence[str | None]) -> NDArray[np.int32]:
+    """A number above 0 for each label value ``[n]``, the same for values that are written differently and mean the same.
+
+    Two values that differ share a number once in 2**31.
+    """
+    keys = (label_key(text or "").encode("utf-8", "surrogatepass") for text in texts)
+    return np.fromiter((1 + (zlib.crc32(key) >> 1) % (2**31 - 1) for key in keys), np.int32, len(texts))
+
+
 class Matcher(Protocol):
-    """Finds the earlier prediction of each row; parts must come in the order of their plan."""
+    """Finds the earlier prediction and label of each row; parts must come in the order of their plan."""
 
     matched_by: str
     """``id``, or ``file and row``."""
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
-        """Index of the label predicted then, int32 ``[n]``.
-
-        -1 where nothing was predicted, ``ABSENT`` where the row was not there, ``AMBIGUOUS`` where its id was several times.
-        """
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
+        """What became of the rows then."""
 
 
 def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
@@ -276,6 +308,15 @@ def _has_rows(file: EarlierFile | InputFile) -> bool:
     return bool(file.columns.text)  # an empty file has no columns to choose from
 
 
+def _label_of(file: EarlierFile) -> list[str]:
+    return [file.columns.label] if file.columns.label is not None else []
+
+
+def _marks(piece: Piece, file: EarlierFile) -> NDArray[np.int32]:
+    label = file.columns.label
+    return label_marks(piece.texts[label]) if label is not None else np.zeros(len(piece.row), dtype=np.int32)
+
+
 class _ById:
     matched_by = "id"
 
@@ -286,14 +327,20 @@ class _ById:
         self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
         for file in baseline.files:
             if (name := file.columns.id) is not None:
-                for piece in baseline.pieces(file, [name]):
-                    self._table.add(piece.texts[name], piece.predicted)
+                for piece in baseline.pieces(file, [name, *_label_of(file)]):
+                    marks = _marks(piece, file).astype(np.int64)
+                    self._table.add(piece.texts[name], marks << 32 | piece.predicted + 1)
         self._table.seal()
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
         file = self._files[part.file]
         assert file.columns.id is not None  # noqa: S101 - match_rows made sure
-        return self._table.find(texts_of(staged, file, [file.columns.id])[file.columns.id])
+        found = self._table.find(texts_of(staged, file, [file.columns.id])[file.columns.id])
+        is_there = found >= 0
+        predicted = np.where(is_there, (found & 0xFFFFFFFF) - 1, found)
+        return Earlier(
+            predicted.astype(np.int32), np.where(is_there, found >> 32, NO_LABELS).astype(np.int32)
+        )
 
 
 class _ByRow:
@@ -306,17 +353,18 @@ class _ByRow:
         self._pieces: Iterator[Piece] = iter(())
         self._held: Piece | None = None
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
         found = np.full(len(rows), ABSENT, dtype=np.int32)
+        marks = np.full(len(rows), NO_LABELS, dtype=np.int32)
         earlier = self._earlier.get(file.name)
         if earlier is None:
-            return found
+            return Earlier(found, marks)
         # the same bytes have the same rows in the same places; else the texts must be the same
         compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
         if self._current != part.file:
             self._current, self._held = part.file, None
-            self._pieces = self._baseline.pieces(earlier, compared)
+            self._pieces = self._baseline.pieces(earlier, [*compared, *_label_of(earlier)])
         texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
         for piece in self._up_to(int(rows[-1]) if len(rows) else -1):
             here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, piece.row), (piece.row, rows)))
@@ -324,8 +372,8 @@ class _ByRow:
                 then = piece.texts[earlier.columns.text]
                 same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
                 here, there = here[same], there[same]
-            found[here] = piece.predicted[there]
-        return found
+            found[here], marks[here] = piece.predicted[there], _marks(piece, earlier)[there]
+        return Earlier(found, marks)
 
     def _up_to(self, last: int) -> Iterator[Piece]:
         """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""

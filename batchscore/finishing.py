@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchscore import mismatches
-from batchscore.baselines import AMBIGUOUS, Baseline, match_rows
+from batchscore.baselines import AMBIGUOUS, NO_LABELS, Baseline, Earlier, label_marks, match_rows
 from batchscore.columns import texts_of
 from batchscore.errors import OutputError, printable
 from batchscore.evaluation import (
@@ -24,6 +26,7 @@ from batchscore.evaluation import (
     Evaluation,
     LabelIssues,
     SliceChanges,
+    claim_wrong_labels,
     evaluate_gates,
     flat_metrics,
     measure_drift,
@@ -53,6 +56,8 @@ from batchscore.storage import (
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchscore.bundle import Bundle
     from batchscore.config import ScoreSettings
     from batchscore.planning import Plan
@@ -148,7 +153,8 @@ class Finish:
             table = mismatches.MismatchTable(
                 self._plan.files, self._plan.parts, self._bundle.labels, self._open
             )
-            keys, metrics["label_issues"] = self._suspects()
+            keys, issues = self._suspects()
+            metrics["label_issues"] = {**issues, "claim": self._claim(metrics)}
             self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
             self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _WORST)
@@ -200,7 +206,10 @@ class Finish:
     def _metrics(self) -> dict[str, Any]:
         """One pass over the staged parts for every number but the label issues."""
         evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
-        compared = _Compared(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+        compared = None
+        if self._baseline is not None:
+            label_map = self._settings.part_options()["label_map"]
+            compared = _Compared(self._baseline, self._plan, self._staging.folder, label_map)
         duplicates = 0
         failures: list[dict[str, Any]] = []
         for part, staged in self._parts():
@@ -217,7 +226,7 @@ class Finish:
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
         if compared is not None:
-            metrics["comparison"] = compared.summary(self._bundle.labels)
+            metrics["comparison"] = compared.summary(self._bundle)
         metrics["unknown_labels"] = {
             file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
         }
@@ -276,6 +285,14 @@ class Finish:
         )
         return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
+    def _claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What can be said of the number of wrong labels; None without evaluated rows."""
+        if metrics["reliability"] is None:
+            return None
+        trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
+        n_labels = len(self._bundle.labels)
+        return claim_wrong_labels(metrics["reliability"], trained, n_labels, compared).to_json()
+
     def _put_in_place(self) -> None:
         """Rename every file to its final name, remove what an earlier run left, and the manifest last."""
         output, final = self._settings.output, self._staging.final
@@ -295,7 +312,10 @@ class Finish:
 class _Compared:
     """The rows of this run beside those of an earlier one."""
 
-    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+    def __init__(self, baseline: Baseline, plan: Plan, staging: Path, label_map: Mapping[str, str]) -> None:
+        self._files = plan.files
+        self._is_same_map = (baseline.facts.get("options") or {}).get("label_map") == label_map
+        self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
         self._comparison = Comparison.empty(len(baseline.labels))
         self._slices = SliceChanges()
@@ -305,20 +325,41 @@ class _Compared:
         self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
     ) -> None:
         """Add the rows of a part; parts come in the order of their plan."""
-        before = self._matcher.before(part, staged)
+        earlier = self._matcher.before(part, staged)
+        before, labels = earlier.predicted, self._relabelled(part, staged, earlier)
         given, predictions, matched = staged.given, staged.predictions, before >= -1
         self._ambiguous += int((before == AMBIGUOUS).sum())
         self._unmatched += int((~matched).sum())
-        self._comparison.update(given[matched], before[matched], predictions.predicted[matched])
+        self._comparison.update(
+            given[matched],
+            before[matched],
+            predictions.predicted[matched],
+            (labels[0][matched], labels[1][matched]),
+        )
         lengths = predictions.truncated, predictions.n_tokens
         self._slices.update(given, before, predictions.predicted, lengths, slices)
 
-    def summary(self, labels: Sequence[str]) -> dict[str, Any]:
-        """:meth:`Comparison.summary` with ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included) and ``slices``."""
+    def _relabelled(
+        self, part: Part, staged: StagedPart, earlier: Earlier
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of each row ``[n]``: whether its label then can be compared with tonight's, and whether it was another."""
+        file = self._files[part.file]
+        name = file.columns.label
+        if name is None or not self._is_same_map:
+            nothing = np.zeros(len(earlier.mark), dtype=np.bool_)
+            return nothing, nothing
+        return earlier.mark != NO_LABELS, earlier.mark != label_marks(texts_of(staged, file, [name])[name])
+
+    def summary(self, bundle: Bundle) -> dict[str, Any]:
+        """:meth:`Comparison.summary` with what it is of, and ``slices``.
+
+        ``same_model``, ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included).
+        """
         return {
+            "same_model": self._its_model == bundle.fingerprint,
             "matched_by": self._matcher.matched_by,
             "unmatched": self._unmatched,
             "ambiguous": self._ambiguous,
-            **self._comparison.summary(labels),
+            **self._comparison.summary(bundle.labels),
             "slices": self._slices.summary(),
         }
