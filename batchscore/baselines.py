@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import zlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from batchscore.bundle import label_key
 from batchscore.columns import Texts, texts_of, texts_of_arrays, texts_of_records
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
 from batchscore.inputs import output_names
+from batchscore.labels import is_missing, label_key
 from batchscore.parts import StagedPart
 from batchscore.readers import Source, describe, read
 from batchscore.readers.source import reading
@@ -40,18 +40,19 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "AMBIGUOUS",
-    "NO_LABELS",
+    "NOT_KNOWN",
     "Baseline",
     "Earlier",
     "Matcher",
     "earlier_run",
-    "label_marks",
     "match_rows",
     "open_baseline",
 ]
 
-NO_LABELS = 0
-"""The mark of every row of a file without a label column."""
+NOT_KNOWN = -2
+"""The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
+_NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
+"""How a run writes down a number whose name the file itself gives."""
 _REJECTS = "rejects.jsonl"
 _TIMED = {"run.json", "report.html"}
 """Files that differ each time a run is made."""
@@ -83,6 +84,8 @@ class EarlierFile:
     columns: ColumnChoice
     dialect: Mapping[str, str]
     """Of a CSV file, as far as the earlier run noted it down."""
+    meanings: Mapping[str, str]
+    """The label of each value in its label column by :func:`label_key`, as far as the earlier run noted that down."""
 
     @property
     def source(self) -> Source:
@@ -195,9 +198,18 @@ def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
             rejects=file["rejects"],
             columns=ColumnChoice(**file["columns"]),
             dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
+            meanings=_meanings(file.get("label_values") or {}),
         )
         for file, output in zip(facts["files"], outputs, strict=True)
     )
+
+
+def _meanings(values: Mapping[str, str]) -> dict[str, str]:
+    """By their keys, what values mean; of ``0 (negative)`` the number is the value, unless it is one by itself."""
+    numbers = {
+        match[1]: label for value, label in values.items() if (match := _NAMED_NUMBER.fullmatch(value))
+    }
+    return {**numbers, **{label_key(value): label for value, label in values.items()}}
 
 
 def _check(folder: Path, name: str, digest: str) -> None:
@@ -273,17 +285,8 @@ class Earlier(NamedTuple):
     predicted: NDArray[np.int32]
     """Index of the label predicted then: -1 where nothing was predicted, ``ABSENT`` where the row was not there,
     ``AMBIGUOUS`` where its id was several times."""
-    mark: NDArray[np.int32]
-    """:func:`label_marks` of its given label then; ``NO_LABELS`` where there was none to be had."""
-
-
-def label_marks(texts: Sequence[str | None]) -> NDArray[np.int32]:
-    """A number above 0 for each label value ``[n]``, the same for values that are written differently and mean the same.
-
-    Two values that differ share a number once in 2**31.
-    """
-    keys = (label_key(text or "").encode("utf-8", "surrogatepass") for text in texts)
-    return np.fromiter((1 + (zlib.crc32(key) >> 1) % (2**31 - 1) for key in keys), np.int32, len(texts))
+    given: NDArray[np.int32]
+    """Index of the label given then: -1 without one, ``NOT_KNOWN``."""
 
 
 class Matcher(Protocol):
@@ -312,9 +315,14 @@ def _label_of(file: EarlierFile) -> list[str]:
     return [file.columns.label] if file.columns.label is not None else []
 
 
-def _marks(piece: Piece, file: EarlierFile) -> NDArray[np.int32]:
-    label = file.columns.label
-    return label_marks(piece.texts[label]) if label is not None else np.zeros(len(piece.row), dtype=np.int32)
+def _given(piece: Piece, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
+    if file.columns.label is None:
+        return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
+    index = {key: labels.index(label) if label in labels else -1 for key, label in file.meanings.items()}
+    texts = piece.texts[file.columns.label]
+    found = (-1 if is_missing(text) else index.get(label_key(text), NOT_KNOWN) for text in texts)
+    return np.fromiter(found, np.int32, len(texts))
 
 
 class _ById:
@@ -328,8 +336,8 @@ class _ById:
         for file in baseline.files:
             if (name := file.columns.id) is not None:
                 for piece in baseline.pieces(file, [name, *_label_of(file)]):
-                    marks = _marks(piece, file).astype(np.int64)
-                    self._table.add(piece.texts[name], marks << 32 | piece.predicted + 1)
+                    given = _given(piece, file, baseline.labels).astype(np.int64)
+                    self._table.add(piece.texts[name], given - NOT_KNOWN << 32 | piece.predicted + 1)
         self._table.seal()
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
@@ -338,9 +346,8 @@ class _ById:
         found = self._table.find(texts_of(staged, file, [file.columns.id])[file.columns.id])
         is_there = found >= 0
         predicted = np.where(is_there, (found & 0xFFFFFFFF) - 1, found)
-        return Earlier(
-            predicted.astype(np.int32), np.where(is_there, found >> 32, NO_LABELS).astype(np.int32)
-        )
+        given = np.where(is_there, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
+        return Earlier(predicted.astype(np.int32), given.astype(np.int32))
 
 
 class _ByRow:
@@ -356,10 +363,10 @@ class _ByRow:
     def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
         found = np.full(len(rows), ABSENT, dtype=np.int32)
-        marks = np.full(len(rows), NO_LABELS, dtype=np.int32)
+        given = np.full(len(rows), NOT_KNOWN, dtype=np.int32)
         earlier = self._earlier.get(file.name)
         if earlier is None:
-            return Earlier(found, marks)
+            return Earlier(found, given)
         # the same bytes have the same rows in the same places; else the texts must be the same
         compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
         if self._current != part.file:
@@ -372,8 +379,9 @@ class _ByRow:
                 then = piece.texts[earlier.columns.text]
                 same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
                 here, there = here[same], there[same]
-            found[here], marks[here] = piece.predicted[there], _marks(piece, earlier)[there]
-        return Earlier(found, marks)
+            found[here] = piece.predicted[there]
+            given[here] = _given(piece, earlier, self._baseline.labels)[there]
+        return Earlier(found, given)
 
     def _up_to(self, last: int) -> Iterator[Piece]:
         """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""

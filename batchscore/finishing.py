@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchscore import mismatches
-from batchscore.baselines import AMBIGUOUS, NO_LABELS, Baseline, Earlier, label_marks, match_rows
+from batchscore.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.columns import texts_of
 from batchscore.errors import OutputError, printable
 from batchscore.evaluation import (
@@ -56,8 +54,6 @@ from batchscore.storage import (
 from batchscore.writers import SUFFIXES, Output, write_predictions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from batchscore.bundle import Bundle
     from batchscore.config import ScoreSettings
     from batchscore.planning import Plan
@@ -206,10 +202,7 @@ class Finish:
     def _metrics(self) -> dict[str, Any]:
         """One pass over the staged parts for every number but the label issues."""
         evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
-        compared = None
-        if self._baseline is not None:
-            label_map = self._settings.part_options()["label_map"]
-            compared = _Compared(self._baseline, self._plan, self._staging.folder, label_map)
+        compared = _Compared(self._baseline, self._plan, self._staging.folder) if self._baseline else None
         duplicates = 0
         failures: list[dict[str, Any]] = []
         for part, staged in self._parts():
@@ -312,9 +305,7 @@ class Finish:
 class _Compared:
     """The rows of this run beside those of an earlier one."""
 
-    def __init__(self, baseline: Baseline, plan: Plan, staging: Path, label_map: Mapping[str, str]) -> None:
-        self._files = plan.files
-        self._is_same_map = (baseline.facts.get("options") or {}).get("label_map") == label_map
+    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
         self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
         self._comparison = Comparison.empty(len(baseline.labels))
@@ -326,7 +317,7 @@ class _Compared:
     ) -> None:
         """Add the rows of a part; parts come in the order of their plan."""
         earlier = self._matcher.before(part, staged)
-        before, labels = earlier.predicted, self._relabelled(part, staged, earlier)
+        before = earlier.predicted
         given, predictions, matched = staged.given, staged.predictions, before >= -1
         self._ambiguous += int((before == AMBIGUOUS).sum())
         self._unmatched += int((~matched).sum())
@@ -334,21 +325,10 @@ class _Compared:
             given[matched],
             before[matched],
             predictions.predicted[matched],
-            (labels[0][matched], labels[1][matched]),
+            earlier.given[matched],
         )
         lengths = predictions.truncated, predictions.n_tokens
         self._slices.update(given, before, predictions.predicted, lengths, slices)
-
-    def _relabelled(
-        self, part: Part, staged: StagedPart, earlier: Earlier
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of each row ``[n]``: whether its label then can be compared with tonight's, and whether it was another."""
-        file = self._files[part.file]
-        name = file.columns.label
-        if name is None or not self._is_same_map:
-            nothing = np.zeros(len(earlier.mark), dtype=np.bool_)
-            return nothing, nothing
-        return earlier.mark != NO_LABELS, earlier.mark != label_marks(texts_of(staged, file, [name])[name])
 
     def summary(self, bundle: Bundle) -> dict[str, Any]:
         """:meth:`Comparison.summary` with what it is of, and ``slices``.

@@ -101,20 +101,9 @@ def held_against(
     return found | {"drift": drift.to_json(), "gates": [result.to_json() for result in results]}
 
 
-def comparison(
-    before: Rows,
-    after: Rows,
-    labels: Sequence[str] = LABELS,
-    relabelled: NDArray[np.bool_] | None = None,
-) -> dict[str, Any]:
+def comparison(before: Rows, after: Rows, labels: Sequence[str] = LABELS) -> dict[str, Any]:
     compared = Comparison.empty(len(labels))
-    is_other = np.zeros(len(after.given), dtype=np.bool_) if relabelled is None else relabelled
-    compared.update(
-        after.given,
-        before.predictions.predicted,
-        after.predictions.predicted,
-        (np.ones_like(is_other), is_other),
-    )
+    compared.update(after.given, before.predictions.predicted, after.predictions.predicted, before.given)
     return compared.summary(labels)
 
 

@@ -187,7 +187,11 @@ def test_labels_that_are_others_than_then_are_counted(
     assert relabelled("b", "1") == 7
     assert relabelled("c", "1") == 0  # written otherwise, and the same
     assert relabelled("a", "4") is None
-    assert relabelled("b", "1", label_map={"good": "POSITIVE"}) is None  # what a value means may be another
+    numbers = rows.assign(label=(rows.label == "positive").astype(int))
+    (tmp_path / "e").mkdir()
+    numbers.to_csv(tmp_path / "e" / "today.csv", index=False)
+    assert relabelled("e", "1") == 0  # the same in numbers
+    assert relabelled("e", "1", label_map={"0": "POSITIVE", "1": "NEGATIVE"}) == 40
 
 
 def test_rejects_move_no_row(

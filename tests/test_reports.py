@@ -236,7 +236,7 @@ def test_labels_that_are_others_than_in_the_earlier_run_are_told_at_the_head(
     before, n = rows(4_000, noise=0.0), 4_000
     turned = np.arange(n) < share * n
     after = Rows(np.where(turned, 1 - before.given, before.given), before.predictions)
-    compared = comparison(before, after, relabelled=turned)
+    compared = comparison(before, after)
     earlier, found = metrics(before), metrics(after) | {"comparison": compared}
     judged = verdict.judge(found, earlier)
     assert (judged.level.value, judged.answers[1].level.value) == (level, level)

@@ -45,19 +45,19 @@ class Comparison(Tally):
         given: NDArray[np.integer[Any]],
         before: NDArray[np.integer[Any]],
         after: NDArray[np.integer[Any]],
-        is_relabelled: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+        given_before: NDArray[np.integer[Any]] | None = None,
     ) -> None:
         """Add ``n`` rows: given label (negative without a known one) and predictions of both runs (-1 without one).
 
-        ``is_relabelled``: whether the given label of the earlier run is known, and whether it is another.
+        ``given_before``: given label in the earlier run, negative where none is known.
         """
         both = (before >= 0) & (after >= 0)
         labels, old, new = given[both], before[both].astype(np.int64), after[both].astype(np.int64)
         n_labels = len(self.changes)
         known, was_right, is_right = labels >= 0, old == labels, new == labels
         cells = np.bincount(old * n_labels + new, minlength=n_labels**2)
-        nothing = np.zeros(len(both), dtype=np.bool_)
-        is_told, is_other = (mask[both] & known for mask in is_relabelled or (nothing, nothing))
+        then = np.full(len(labels), -1) if given_before is None else given_before[both]
+        is_told = known & (then >= 0)
         self.merge(
             type(self)(
                 changes=cells.reshape(n_labels, n_labels),
@@ -69,7 +69,7 @@ class Comparison(Tally):
                 broken=int((was_right & ~is_right).sum()),
                 both_wrong_changed=int((known & ~was_right & ~is_right & (old != new)).sum()),
                 labels_compared=int(is_told.sum()),
-                relabelled=int((is_told & is_other).sum()),
+                relabelled=int((is_told & (then != labels)).sum()),
             )
         )
 
