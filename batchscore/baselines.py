@@ -1,8 +1,10 @@
 """An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
 
-Rows are matched by their id where both runs have an id column (``7`` and ``7.0`` are one number, ``07`` is another
-text); else by file name and row. A file that is not the same as then (by its SHA-256) may have other rows in the same places: there a row is matched only if its text is the same.
-Nothing is held in memory but a few thousand rows of the earlier predictions; ids are looked up in a table on disk.
+Rows are matched by their id where both runs have an id column (``7`` and ``7.0`` are one number, ``07`` is another text); else
+by file name and row. A file that is not the same as then (by its SHA-256) may have other rows in the same places: there a row
+is matched only if its text is the same. Nothing is held in memory but a few thousand rows of the earlier predictions; ids are
+looked up in a table on disk. The label values of both runs are compared too: accuracy then and now is that under tonight's
+labels, which may be others.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
 from batchscore.inputs import output_names
+from batchscore.labels import is_missing, label_key
 from batchscore.parts import StagedPart
 from batchscore.readers import Source, describe, read
 from batchscore.readers.exact import open_exact
@@ -35,8 +38,22 @@ from batchscore.writers import SUFFIXES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "AMBIGUOUS", "Baseline", "Matcher", "earlier_run", "match_rows", "open_baseline"]
+__all__ = [
+    "ABSENT",
+    "AMBIGUOUS",
+    "NOT_KNOWN",
+    "Baseline",
+    "Earlier",
+    "Matcher",
+    "earlier_run",
+    "match_rows",
+    "open_baseline",
+]
 
+NOT_KNOWN = -2
+"""The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
+_NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
+"""How a run writes down a number whose name the file itself gives."""
 _REJECTS = "rejects.jsonl"
 _TIMED = {"run.json", "report.html"}
 """Files that differ each time a run is made."""
@@ -72,6 +89,8 @@ class EarlierFile:
     columns: ColumnChoice
     dialect: Mapping[str, str]
     """Of a CSV file, as far as the earlier run noted it down."""
+    meanings: Mapping[str, str]
+    """The label of each value in its label column by :func:`label_key`, as far as the earlier run noted that down."""
 
     @property
     def source(self) -> Source:
@@ -184,9 +203,18 @@ def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
             rejects=file["rejects"],
             columns=ColumnChoice(**file["columns"]),
             dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
+            meanings=_meanings(file.get("label_values") or {}),
         )
         for file, output in zip(facts["files"], outputs, strict=True)
     )
+
+
+def _meanings(values: Mapping[str, str]) -> dict[str, str]:
+    """By their keys, what values mean; of ``0 (negative)`` the number is the value, unless it is one by itself."""
+    numbers = {
+        match[1]: label for value, label in values.items() if (match := _NAMED_NUMBER.fullmatch(value))
+    }
+    return {**numbers, **{label_key(value): label for value, label in values.items()}}
 
 
 def _check(folder: Path, name: str, digest: str) -> None:
@@ -256,17 +284,24 @@ def _reject_rows(path: Path, name: str) -> Iterator[int]:
                 yield int(reject["row"])
 
 
+class Earlier(NamedTuple):
+    """What each of ``n`` rows was in the earlier run."""
+
+    predicted: NDArray[np.int32]
+    """Index of the label predicted then: -1 where nothing was predicted, ``ABSENT`` where the row was not there,
+    ``AMBIGUOUS`` where its id was several times."""
+    given: NDArray[np.int32]
+    """Index of the label given then: -1 without one, ``NOT_KNOWN``."""
+
+
 class Matcher(Protocol):
-    """Finds the earlier prediction of each row; parts must come in the order of their plan."""
+    """Finds the earlier prediction and label of each row; parts must come in the order of their plan."""
 
     matched_by: str
     """``id``, or ``file and row``."""
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
-        """Index of the label predicted then, int32 ``[n]``.
-
-        -1 where nothing was predicted, ``ABSENT`` where the row was not there, ``AMBIGUOUS`` where its id was several times.
-        """
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
+        """What became of the rows then."""
 
 
 def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
@@ -281,6 +316,20 @@ def _has_rows(file: EarlierFile | InputFile) -> bool:
     return bool(file.columns.text)  # an empty file has no columns to choose from
 
 
+def _label_of(file: EarlierFile) -> list[str]:
+    return [file.columns.label] if file.columns.label is not None else []
+
+
+def _given(piece: Piece, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
+    if file.columns.label is None:
+        return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
+    index = {key: labels.index(label) if label in labels else -1 for key, label in file.meanings.items()}
+    texts = piece.texts[file.columns.label]
+    found = (-1 if is_missing(text) else index.get(label_key(text), NOT_KNOWN) for text in texts)
+    return np.fromiter(found, np.int32, len(texts))
+
+
 class _ById:
     """Ids are equal as they are written, else as whole numbers: many tools turn a column with gaps into floats."""
 
@@ -293,22 +342,26 @@ class _ById:
         self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
         for file in baseline.files:
             if (name := file.columns.id) is not None:
-                for piece in baseline.pieces(file, [name]):
-                    ids = piece.texts[name]
-                    self._table.add(ids, piece.predicted)
-                    self._table.add([_as_float(each) for each in ids], piece.predicted)
+                for piece in baseline.pieces(file, [name, *_label_of(file)]):
+                    given = _given(piece, file, baseline.labels).astype(np.int64)
+                    ids, values = piece.texts[name], given - NOT_KNOWN << 32 | piece.predicted + 1
+                    self._table.add(ids, values)
+                    self._table.add([_as_float(each) for each in ids], values)
         self._table.seal()
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
         file = self._files[part.file]
         assert file.columns.id is not None  # noqa: S101 - match_rows made sure
         ids = texts_of(staged, file, [file.columns.id])[file.columns.id]
         found = self._table.find(ids)
         missing = np.flatnonzero(found == ABSENT)
         found[missing] = self._by_number([ids[at] for at in missing])
-        return found
+        is_there = found >= 0
+        predicted = np.where(is_there, (found & 0xFFFFFFFF) - 1, found)
+        given = np.where(is_there, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
+        return Earlier(predicted.astype(np.int32), given.astype(np.int32))
 
-    def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int32]:
+    def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
         numbers = [_whole_number(each) for each in ids]
         as_integer = self._table.find(numbers)
         as_float = self._table.find([number and _FLOAT_MARK + number for number in numbers])
@@ -342,17 +395,18 @@ class _ByRow:
         self._pieces: Iterator[Piece] = iter(())
         self._held: Piece | None = None
 
-    def before(self, part: Part, staged: StagedPart) -> NDArray[np.int32]:
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
         found = np.full(len(rows), ABSENT, dtype=np.int32)
+        given = np.full(len(rows), NOT_KNOWN, dtype=np.int32)
         earlier = self._earlier.get(file.name)
         if earlier is None:
-            return found
+            return Earlier(found, given)
         # the same bytes have the same rows in the same places; else the texts must be the same
         compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
         if self._current != part.file:
             self._current, self._held = part.file, None
-            self._pieces = self._baseline.pieces(earlier, compared)
+            self._pieces = self._baseline.pieces(earlier, [*compared, *_label_of(earlier)])
         texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
         for piece in self._up_to(int(rows[-1]) if len(rows) else -1):
             here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, piece.row), (piece.row, rows)))
@@ -361,7 +415,8 @@ class _ByRow:
                 same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
                 here, there = here[same], there[same]
             found[here] = piece.predicted[there]
-        return found
+            given[here] = _given(piece, earlier, self._baseline.labels)[there]
+        return Earlier(found, given)
 
     def _up_to(self, last: int) -> Iterator[Piece]:
         """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""

@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that ``--help`` is immediate.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import secrets
@@ -326,6 +327,12 @@ def _config_lines(
 @click.argument("inputs", type=LocalName(), metavar="INPUT...", nargs=-1, required=True)
 @option("--output", required=True, metavar="DIR", type=LocalPath(), help="The run folder.")
 @_scoring_options
+@option(
+    "--date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="The night that the run is for.  [default: as the name of its folder says, else the day on which it ends]",
+)
 @option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
 @option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
 @option(
@@ -446,7 +453,12 @@ def _score_settings(**options: Any) -> ScoreSettings:
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
+        date=_day(options.get("date")),
     )
+
+
+def _day(time: datetime.datetime | None) -> datetime.date | None:
+    return time.date() if time is not None else None
 
 
 def _budget(text: str) -> int | None:
@@ -633,8 +645,6 @@ def _remove_old(
     """
     if days is None:
         return []
-    import datetime
-
     from batchscore.housekeeping import old_runs, remove_run
 
     runs = old_runs(folder, days, datetime.datetime.now(datetime.UTC))
@@ -666,30 +676,27 @@ def _print_json(**summary: Any) -> None:
 )
 @_JSON
 @_verbosity
+@option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="Count days without a run up to this one, and leave out what is later.  [default: today]",
+)
 @option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older, before.")
 @click.option("--dry-run", is_flag=True, help="Say what --keep-days would remove, and write nothing.")
-def report(
-    runs_dir: Path,
-    output: Path | None,
-    *,
-    keep_days: int | None,
-    dry_run: bool,
-    quiet: bool,
-    verbose: int,
-    as_json: bool,
-) -> None:
+def report(runs_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
     """Write one page over the runs in a folder: trends, bad nights, missing nights."""
     _set_up_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
-        removed = _remove_old(runs_dir, keep_days, tell, dry_run=dry_run)
-        if dry_run:
+        removed = _remove_old(runs_dir, options["keep_days"], tell, dry_run=options["dry_run"])
+        if options["dry_run"]:
             if as_json:
                 _print_json(status="planned", exit_code=0, removed=removed)
             return
         from batchscore.reports import write_trend
 
-        trend = write_trend(runs_dir, output)
+        trend = write_trend(runs_dir, options["output"], _day(options["until"]))
         if as_json:
             facts = {"page": str(trend.page), "data": str(trend.data), "nights": trend.nights}
             _print_json(status="written", exit_code=0, **facts, headline=trend.headline, removed=removed)

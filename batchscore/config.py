@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from batchscore.dates import date_of_run
 from batchscore.errors import UsageError
 
 FORMATS = ("csv", "parquet", "jsonl", "json")
@@ -124,6 +126,8 @@ class ScoreSettings:
     dry_run: bool = False
     force: bool = False
     prefix: str = ""
+    date: datetime.date | None = None
+    """The night that the run is for; ``None``: as its folder says, else the day on which it finished."""
 
     def result_options(self) -> dict[str, Any]:
         """The options that change what stands in the run folder, as JSON values.
@@ -150,12 +154,16 @@ class ScoreSettings:
         }
 
     def report_options(self) -> dict[str, Any]:
-        """The options that only the metrics and the page depend on: a killed run may go on with others."""
+        """The options that only the metrics and the page depend on: a killed run may go on with others.
+
+        A date that the folder has in its name says nothing new.
+        """
         return {
             "fail_under": list(self.fail_under),
             "fail_over": list(self.fail_over),
             "baseline": str(self.baseline) if self.baseline else None,
             "with_text": self.with_text,
+            **({"date": self.date.isoformat()} if self.date and not date_of_run(self.output) else {}),
         }
 
 

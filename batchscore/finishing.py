@@ -25,6 +25,7 @@ from batchscore.evaluation import (
     Evaluation,
     LabelIssues,
     SliceChanges,
+    claim_wrong_labels,
     evaluate_gates,
     flat_metrics,
     measure_drift,
@@ -150,7 +151,8 @@ class Finish:
             table = mismatches.MismatchTable(
                 self._plan.files, self._plan.parts, self._bundle.labels, self._open
             )
-            keys, metrics["label_issues"] = self._suspects()
+            keys, issues = self._suspects()
+            metrics["label_issues"] = {**issues, "claim": self._claim(metrics)}
             self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
             self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _WORST)
@@ -219,7 +221,7 @@ class Finish:
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
         if compared is not None:
-            metrics["comparison"] = compared.summary(self._bundle.labels)
+            metrics["comparison"] = compared.summary(self._bundle)
             counts = metrics["counts"]
             _warn_of_strangers(metrics["comparison"], counts["read"] - counts["rejects"])
         metrics["unknown_labels"] = {
@@ -280,6 +282,14 @@ class Finish:
         )
         return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
+    def _claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What can be said of the number of wrong labels; None without evaluated rows."""
+        if metrics["reliability"] is None:
+            return None
+        trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
+        n_labels = len(self._bundle.labels)
+        return claim_wrong_labels(metrics["reliability"], trained, n_labels, compared).to_json()
+
     def _put_in_place(self) -> None:
         """Rename every file to its final name, remove what an earlier run left, and the manifest last."""
         output, final = self._settings.output, self._staging.final
@@ -311,6 +321,7 @@ class _Compared:
     """The rows of this run beside those of an earlier one."""
 
     def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+        self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
         self._comparison = Comparison.empty(len(baseline.labels))
         self._slices = SliceChanges()
@@ -320,20 +331,30 @@ class _Compared:
         self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
     ) -> None:
         """Add the rows of a part; parts come in the order of their plan."""
-        before = self._matcher.before(part, staged)
+        earlier = self._matcher.before(part, staged)
+        before = earlier.predicted
         given, predictions, matched = staged.given, staged.predictions, before >= -1
         self._ambiguous += int((before == AMBIGUOUS).sum())
         self._unmatched += int((~matched).sum())
-        self._comparison.update(given[matched], before[matched], predictions.predicted[matched])
+        self._comparison.update(
+            given[matched],
+            before[matched],
+            predictions.predicted[matched],
+            earlier.given[matched],
+        )
         lengths = predictions.truncated, predictions.n_tokens
         self._slices.update(given, before, predictions.predicted, lengths, slices)
 
-    def summary(self, labels: Sequence[str]) -> dict[str, Any]:
-        """:meth:`Comparison.summary` with ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included) and ``slices``."""
+    def summary(self, bundle: Bundle) -> dict[str, Any]:
+        """:meth:`Comparison.summary` with what it is of, and ``slices``.
+
+        ``same_model``, ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included).
+        """
         return {
+            "same_model": self._its_model == bundle.fingerprint,
             "matched_by": self._matcher.matched_by,
             "unmatched": self._unmatched,
             "ambiguous": self._ambiguous,
-            **self._comparison.summary(labels),
+            **self._comparison.summary(bundle.labels),
             "slices": self._slices.summary(),
         }

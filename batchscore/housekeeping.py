@@ -1,8 +1,8 @@
 """Old run folders, found and removed: only what the tool wrote there, byte for byte as it wrote it.
 
 Of a finished run that is what its own manifest lists, by name and hash. Of a run that never finished it is the staging
-folder, what was already put in place of the files that stand in the manifest there, and the list of rejects of a run that
-was refused for them, where the folder has a name that a scheduled run gives it (a copy elsewhere is somebody's).
+folder, what was already put in place of the files that stand in the manifest there, the note of a run that was refused, and
+its list of rejects, where the folder has a name that a scheduled run gives it (a copy elsewhere is somebody's).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from batchscore.errors import BatchscoreError
 from batchscore.finishing import REJECTS
+from batchscore.refusals import NOTE, read_refusal
 from batchscore.storage import (
     MANIFEST,
     STAGING,
@@ -32,6 +33,8 @@ _REJECT = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
 """What a line of the rejects has."""
 _SCHEDULED = re.compile(r"\d{4}-\d\d-\d\d(/.+-[0-9a-f]{16}(-\d+)?)?")
 """``<date>``, or as ``inbox`` has it ``<date>/<name>-<content hash>``: how the path of such a run ends."""
+_LEFT = (NOTE, REJECTS)
+"""What a run that was refused leaves in its folder."""
 
 
 def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
@@ -42,7 +45,7 @@ def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
 
 def _runs(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
-        if MANIFEST in files or STAGING in folders or files == [REJECTS]:
+        if MANIFEST in files or STAGING in folders or (files and set(files) <= set(_LEFT)):
             yield Path(root)
         if MANIFEST in files:
             folders.clear()
@@ -69,19 +72,21 @@ def _finished(path: Path) -> datetime.datetime | None:
 
 def _last_touched(path: Path) -> datetime.datetime | None:
     """Of a run that has not finished: the newest time of anything of ours in it."""
-    ours = [path / name for name in (STAGING, REJECTS) if _is_ours(path / name)]
+    ours = [path / name for name in (STAGING, *_LEFT) if _is_ours(path / name)]
     found = [each for one in ours for each in (one, *one.rglob("*"))]
     newest = max((each.lstat().st_mtime for each in found), default=None)
     return datetime.datetime.fromtimestamp(newest, datetime.UTC) if newest is not None else None
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a staging folder, or a list of rejects, is one that a run wrote."""
+    """Whether a staging folder, a note or a list of rejects is one that a run wrote."""
     if path.is_symlink():
         return False
     if path.name == STAGING:
         return path.is_dir() and all(_STAGED.fullmatch(each.name) for each in path.iterdir())
     run = path.parent
+    if path.name == NOTE:
+        return read_refusal(run) is not None
     ends = (run.name, f"{run.parent.name}/{run.name}")
     return any(_SCHEDULED.fullmatch(end) for end in ends) and path.is_file() and _holds_rejects(path)
 
@@ -132,8 +137,9 @@ def _remove_unfinished(path: Path) -> list[str]:
     if _is_ours(staging):
         for manifest in staging.glob(f"*/final/{MANIFEST}"):
             changed += _remove_listed(path, read_manifest(manifest.parent))
-    if REJECTS not in changed and (path / REJECTS).exists() and _is_ours(path / REJECTS):
-        remove_file(path, REJECTS)
+    for name in _LEFT:
+        if name not in changed and (path / name).exists() and _is_ours(path / name):
+            remove_file(path, name)
     if _is_ours(staging):
         remove_tree(staging)
     return changed

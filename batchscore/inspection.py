@@ -74,7 +74,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"data, {name}: {data[name]['rows']} rows, SHA-256 {data[name]['sha256']}")
         lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in _odd(data, name)]
     if suspects := data.get("suspects"):
-        lines.append(f"labels that are likely wrong: {suspects['flagged']} of {suspects['labelled']}")
+        lines.append(f"labels worth checking: {suspects['flagged']} of {suspects['labelled']}")
     for entry in training["curve"]:
         is_best = " (taken)" if entry["epoch"] == training["best_epoch"] else ""
         lines.append(

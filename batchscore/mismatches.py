@@ -1,4 +1,4 @@
-"""Labelled rows whose prediction differs, likeliest label errors first: for programs (Parquet) and for people (CSV).
+"""Labelled rows whose prediction differs, those worth checking first on top: for programs (Parquet) and for people (CSV).
 
 Only the sort keys of the mismatches are held in memory (17 bytes each); the rows are taken from the staged parts, a few
 thousand at a time, in their final order.

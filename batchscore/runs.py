@@ -28,6 +28,7 @@ from batchscore.baselines import Baseline, earlier_run, open_baseline
 from batchscore.bundle import Bundle
 from batchscore.choices import choices_of, doubts_of
 from batchscore.config import ScoreSettings, fingerprint
+from batchscore.dates import date_of_run
 from batchscore.engines import ENGINES, refuse_unusable
 from batchscore.errors import (
     BatchscoreError,
@@ -47,6 +48,7 @@ from batchscore.loading import Models, needs_torch
 from batchscore.parts import stage_part
 from batchscore.planning import Plan, given_labels, make_plan, read_parts, uses_labels
 from batchscore.records import Part, Predictions, Rows
+from batchscore.refusals import NOTE, refusals_noted
 from batchscore.scoring import Model
 from batchscore.storage import (
     MANIFEST,
@@ -61,6 +63,7 @@ from batchscore.storage import (
     publish,
     read_checked,
     refuse_long_names,
+    remove_file,
     remove_tree,
     sha256_of,
     sync_folder,
@@ -74,6 +77,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 5
+_BEFORE_SCORING = frozenset({REJECTS, NOTE})
+"""What a run that was refused may have left in its folder."""
 _AT_THE_END = ("jinja2", "vl_convert")
 _LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
 """What finishing a run imports, and what it imports where rows have labels."""
@@ -118,15 +123,33 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     started = time.monotonic()
     models = models or Models()
     refuse_unusable(settings.engine)
+    night = _night(settings)
     with failing(settings.output):
         if settings.dry_run:
             return _planned(_open(settings, models), settings, started)
         with (
-            locked(settings.output),
+            locked(settings.output),  # the lock first: who comes second is told at once
+            refusals_noted(settings.output, night, _BEFORE_SCORING),
+            failing(settings.output),
             imports_ahead() as want,
-        ):  # the lock first: who comes second is told at once
+        ):
             opened = _open(settings, models, want)
             return _Run(opened, settings, models, progress, started, want).go()
+
+
+def _night(settings: ScoreSettings) -> datetime.date | None:
+    """The date that the run is for, as far as it is known before the run has finished.
+
+    Raises:
+        UsageError: the folder says another one than ``--date``.
+    """
+    found = date_of_run(settings.output)
+    if settings.date is not None and found not in (None, settings.date):
+        raise UsageError(
+            f"--date {settings.date} but --output {printable(settings.output)} is the folder of {found}. Leave --date "
+            "out, or name another --output."
+        )
+    return settings.date or found
 
 
 class _Opened(NamedTuple):
@@ -225,7 +248,7 @@ class _Run:
         self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(settings.output / STAGING / staged[:32])
-        self._begun = datetime.datetime.now(datetime.UTC)
+        self._begun = _now()
         self._spent = _Spent()
 
     def go(self) -> RunResult:
@@ -284,7 +307,7 @@ class _Run:
         """Refuse a folder that holds something else; under ``--force`` drop it."""
         staging = self._output / STAGING
         manifest = self._output / MANIFEST
-        present = {path.name for path in self._output.iterdir()} - {STAGING, REJECTS}
+        present = {path.name for path in self._output.iterdir()} - {STAGING} - _BEFORE_SCORING
         if present and not manifest.exists() and not staging.exists():
             raise OutputError(
                 f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
@@ -302,10 +325,10 @@ class _Run:
                 "Name another --output, or add --force to drop what it has scored."
             )
         replaced = names_in_manifest(self._output) | self._staging.replaced()
-        if (self._output / REJECTS).exists():
-            replaced.add(REJECTS)
+        replaced |= {name for name in _BEFORE_SCORING if (self._output / name).exists()}
         if replaced:  # before anything goes: a kill from here on forgets nothing
             self._staging.note_replaced(replaced)
+        remove_file(self._output, NOTE)  # what refused an earlier call did not refuse this one
         for folder in begun:
             if folder != self._staging.folder:  # a --force that was stopped goes on like any other run
                 remove_tree(folder)
@@ -317,7 +340,7 @@ class _Run:
         with contextlib.suppress(
             BatchscoreError, OSError
         ):  # the error that brought us here is the one to tell
-            is_mixed = not (self._output / MANIFEST).exists() and self._staging.replaced() - {REJECTS}
+            is_mixed = not (self._output / MANIFEST).exists() and self._staging.replaced() - _BEFORE_SCORING
             if not self._staging.holds_parts and not is_mixed:
                 remove_tree(self._output / STAGING)
 
@@ -435,8 +458,9 @@ class _Run:
         return {
             "fingerprint": self._fingerprint,
             "version": __version__,
+            "date": night.isoformat() if (night := _night(self._settings)) else None,
             "started": self._begun.isoformat(timespec="seconds"),
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "finished": _now().isoformat(timespec="seconds"),
             "files": [
                 {
                     "path": file.path,
@@ -478,6 +502,11 @@ def _advice(reject: Mapping[str, Any]) -> str:
     if b'\\"' in base64.b64decode(reject["raw"]):
         return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
     return "If quotes mean nothing in this file: --quotechar ''. "
+
+
+def _now() -> datetime.datetime:
+    """Local time with its offset, whose date is the night's where nothing else tells one."""
+    return datetime.datetime.now().astimezone()
 
 
 class _Spent:

@@ -152,7 +152,7 @@ _LINE_SECONDS = 60.0
 @click.option(
     "--check-labels",
     is_flag=True,
-    help="First list training labels that are likely wrong, cross-validated on the frozen base.",
+    help="First list training labels worth checking, cross-validated on the frozen base.",
 )
 @click.option(
     "--resume", is_flag=True, help="Go on where the same training was stopped or killed; else start over."

@@ -18,8 +18,9 @@
 #   PING_URL=https://hc.example.org/ping/UUID         # told /start, then the exit code (/0 is success)
 #
 # Exit codes are those of batchscore; 0 also where the drop folder holds nothing new, 124 if the time was up, 78 if the
-# configuration cannot be used. An INPUT that is not there is 66: a night without its file is no good night. 75, another call is
-# at work, is no failure of the night: the monitor is told /log, which changes no state, and that call tells the end.
+# configuration cannot be used. An INPUT that is not there is 66: a night without its file is no good night, and the report shows
+# it as one without input. 75, another call is at work, is no failure of the night: the monitor is told /log, which changes no
+# state, and that call tells the end.
 set -euo pipefail
 
 fail() {
@@ -65,7 +66,7 @@ night() { # replaces its shell; timeout(1) hands a SIGTERM on, and batchscore ke
   if [ -n "$INBOX" ]; then
     limited "$TIME_LIMIT" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${OPTIONS[@]}"
   else
-    limited "$TIME_LIMIT" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --quiet "${OPTIONS[@]}"
+    limited "$TIME_LIMIT" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --date "$DATE" --quiet "${OPTIONS[@]}"
   fi
 }
 

@@ -25,5 +25,5 @@ done
 echo "Done in $((SECONDS - began)) s. Look at:"
 echo "  $out/run-parquet/report.html       the report"
 echo "  $out/run-parquet/predictions/      every row with its prediction"
-echo "  $out/run-parquet/mismatches.csv    rows whose label and prediction differ, likeliest label errors first"
+echo "  $out/run-parquet/mismatches.csv    rows whose label and prediction differ, those worth checking first on top"
 echo "  $out/model/README.md               the model card"

@@ -66,6 +66,13 @@ found = {task: (state, tries) for task, state, tries in rows}
 print(*found.get("score", ()), found.get("gates", ("none",))[0])
 PY
 }
+state_in_report() { # DAY -> what the nightly DAG's own report says of it
+  "$root/.venv/bin/python" - "$work/runs/report.json" "$1" <<'PY'
+import json, sys
+nights = json.load(open(sys.argv[1], encoding="utf-8"))
+print(*(night["state"] for night in [*nights["nights"], *nights["misdated"]] if night["date"] == sys.argv[2]))
+PY
+}
 until_true() { # COMMAND...
   local waited
   for ((waited = 0; waited < 240; waited++)); do
@@ -87,6 +94,7 @@ night 2026-11-02 || true
 expect "a night without rows" "skipped 1 skipped" "$(states 2026-11-02)"
 night 2026-11-03 || true
 expect "a night with bad data" "failed 1 upstream_failed" "$(states 2026-11-03)"
+expect "what the report says of it" "refused" "$(state_in_report 2026-11-03)"
 night 2026-11-04 "{\"options\": \"--fail-under accuracy=0.6\", \"runs\": \"$work/elsewhere\"}" || true
 expect "a night that misses a gate" "success 1 failed" "$(states 2026-11-04)"
 

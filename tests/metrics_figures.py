@@ -49,7 +49,12 @@ def oracle(run: Scored) -> dict[str, float]:
         "accuracy": sk.accuracy_score(given, predicted),
         "macro_f1": sk.f1_score(given, predicted, average="macro"),
         "log_loss": loss,
-        "brier": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
+        "brier_sum": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
+        "brier_score_loss": float(
+            sk.brier_score_loss(given, probabilities[:, 1])
+            if len(run.labels) == 2
+            else ((probabilities - one_hot) ** 2).sum(axis=1).mean()
+        ),
     }
     for k, label in enumerate(run.labels):
         found |= {f"precision {label}": precision[k], f"recall {label}": recall[k], f"f1 {label}": f1[k]}
@@ -62,7 +67,7 @@ def told(run: Scored, evaluation: Evaluation) -> dict[str, tuple[float, float]]:
     """What we say, each with its stated error bound."""
     quality = evaluation.metrics()["quality"]
     found = {name: (quality[name]["value"], 0.0) for name in ("accuracy", "macro_f1")}
-    found |= {name: (quality[name], 0.0) for name in ("log_loss", "brier")}
+    found |= {name: (quality[name], 0.0) for name in ("log_loss", "brier_score_loss", "brier_sum")}
     for label in run.labels:
         row = quality["per_label"][label]
         found |= {f"{name} {label}": (row[name], 0.0) for name in ("precision", "recall", "f1")}

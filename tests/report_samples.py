@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from batchscore.evaluation import (
     Evaluation,
     LabelIssues,
     apply_temperature,
+    claim_wrong_labels,
     evaluate_gates,
     flat_metrics,
     measure_drift,
@@ -52,10 +53,23 @@ def rows(n: int, *, n_labels: int = 2, seed: int = 0, noise: float = 0.02, sharp
     return Rows(given, Predictions(status, predicted, probabilities, n_tokens, n_tokens > 512))
 
 
+def held_out(n: int = 5_000, **how: Any) -> dict[str, Any]:
+    """What a bundle knows of its reliability: rows of the same kind, of which no label is wrong."""
+    sample = rows(n, **{"seed": 99, "noise": 0.0, **how})
+    evaluation = Evaluation([f"L{k}" for k in range(sample.predictions.probabilities.shape[1])])
+    evaluation.update(*sample)
+    return {"reliability": evaluation.metrics()["reliability"], "calibration_error": 0.012}
+
+
 def metrics(
-    sample: Rows, *, labels: Sequence[str] = LABELS, files: Sequence[str] = ("reviews.csv",), rejects: int = 0
+    sample: Rows,
+    *,
+    labels: Sequence[str] = LABELS,
+    files: Sequence[str] = ("reviews.csv",),
+    rejects: int = 0,
+    trained: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What ``metrics.json`` holds of these rows, but the comparison with another run."""
+    """What ``metrics.json`` holds of these rows, but the comparison with another run; ``trained`` as the bundle has it."""
     evaluation = Evaluation(labels, 0.012)
     names = [files[k * len(files) // len(sample.given)] for k in range(len(sample.given))]
     evaluation.update(sample.given, sample.predictions, slices={"file": names}, rejects=rejects)
@@ -66,7 +80,8 @@ def metrics(
         issues = LabelIssues(len(labels))
         issues.update_thresholds(sample.given, sample.predictions.probabilities)
         issues.quality(sample.given, sample.predictions.probabilities)
-        found["label_issues"] = issues.summary()
+        claim = claim_wrong_labels(found["reliability"], trained or {}, len(labels))
+        found["label_issues"] = issues.summary() | {"claim": claim.to_json()}
         found["mismatches"] = found["counts"]["evaluated"] - found["counts"]["correct"]
     return found
 
@@ -88,7 +103,7 @@ def held_against(
 
 def comparison(before: Rows, after: Rows, labels: Sequence[str] = LABELS) -> dict[str, Any]:
     compared = Comparison.empty(len(labels))
-    compared.update(after.given, before.predictions.predicted, after.predictions.predicted)
+    compared.update(after.given, before.predictions.predicted, after.predictions.predicted, before.given)
     return compared.summary(labels)
 
 

@@ -162,6 +162,41 @@ def test_rows_without_an_id_are_matched_by_file_and_row(
     assert (told["matched_by"], told["unmatched"], told["not_compared"]) == ("file and row", 0, 1)
 
 
+@pytest.mark.parametrize("has_id", [True, False], ids=["by id", "by file and row"])
+def test_labels_that_are_others_than_then_are_counted(
+    has_id: bool, table: pd.DataFrame, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    rows = table.head(40) if has_id else table.head(40).drop(columns="id")
+    turned = rows.assign(
+        label=rows.label.where(
+            rows.index >= 7, rows.label.map({"positive": "negative", "negative": "positive"})
+        )
+    )
+    turned.loc[39, "label"] = None  # has no label now, and so is not evaluated
+    spelled = rows.assign(label=rows.label.str.upper() + " ")
+    for name, found in (("a", rows), ("b", turned), ("c", spelled), ("d", rows.drop(columns="label"))):
+        (tmp_path / name).mkdir()
+        found.to_csv(tmp_path / name / "today.csv", index=False)
+    run_score(tmp_path / "a" / "today.csv", tiny_bundle, tmp_path / "1")
+    run_score(tmp_path / "d" / "today.csv", tiny_bundle, tmp_path / "4")
+
+    def relabelled(night: str, baseline: str, **options: Any) -> int | None:
+        out = tmp_path / f"{night}{baseline}{len(options)}"
+        run_score(tmp_path / night / "today.csv", tiny_bundle, out, baseline=tmp_path / baseline, **options)
+        found: int | None = metrics(out)["comparison"]["relabelled"]
+        return found
+
+    assert relabelled("a", "1") == 0
+    assert relabelled("b", "1") == 7
+    assert relabelled("c", "1") == 0  # written otherwise, and the same
+    assert relabelled("a", "4") is None
+    numbers = rows.assign(label=(rows.label == "positive").astype(int))
+    (tmp_path / "e").mkdir()
+    numbers.to_csv(tmp_path / "e" / "today.csv", index=False)
+    assert relabelled("e", "1") == 0  # the same in numbers
+    assert relabelled("e", "1", label_map={"0": "POSITIVE", "1": "NEGATIVE"}) == 40
+
+
 def test_rejects_move_no_row(
     table: pd.DataFrame, tiny_bundle: Path, other_model: Path, tmp_path: Path
 ) -> None:
@@ -242,7 +277,7 @@ def test_ids_are_matched_as_numbers_where_they_are_numbers(
     for number, kind in enumerate(IDS):
         now = flow(tmp_path / f"flow {number}", write_with_ids(tmp_path / f"now {number}", table, kind))
         matcher = match_rows(baseline, now.plan.files, tmp_path / f"ids {number}")
-        found = matcher.before(now.plan.parts[0], now.staged[0]).tolist()
+        found = matcher.before(now.plan.parts[0], now.staged[0]).predicted.tolist()
         assert found == ([ABSENT] * 3 if kind == "zeros before" else predicted), kind
 
 

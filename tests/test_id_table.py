@@ -36,6 +36,6 @@ def test_a_table_finds_what_a_dictionary_finds(
         patch.setattr(id_table, "_BUCKET_ROWS", 8)
         table = IdTable(Path(folder), rows)
         for at in np.array_split(np.arange(len(stored)), pieces):
-            table.add([stored[k] for k in at], at.astype(np.int32))
+            table.add([stored[k] for k in at], at.astype(np.int64))
         table.seal()
         assert table.find([*wanted, *stored]).tolist() == expected(stored, [*wanted, *stored])

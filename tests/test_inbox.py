@@ -483,8 +483,9 @@ def test_each_file_is_a_run_of_its_own(emptied: tuple[Path, dict[str, Any]]) -> 
     assert names(folder / "in/done") == ["a.parquet", "b.csv", "same.parquet"]
     assert names(folder / "in/failed") == ["bad.parquet", "bad.parquet.error.txt"]
     runs = sorted((folder / "out").glob("*/*"))
-    assert [run.name.rpartition("-")[0] for run in runs] == ["a.parquet", "b.csv"]
-    assert all(verify(run)["kind"] == "run" for run in runs)
+    assert [run.name.rpartition("-")[0] for run in runs] == ["a.parquet", "b.csv", "bad.parquet"]
+    assert all(verify(run)["kind"] == "run" for run in runs[:2])
+    assert names(runs[2]) == ["refused.json"]  # so that the report can say why
     scored = pd.read_parquet(runs[0] / "predictions" / "a.parquet")
     pd.testing.assert_frame_equal(scored[list(FRAME)], FRAME)
 
@@ -516,14 +517,14 @@ def test_the_numbers_of_a_call_for_prometheus(emptied: tuple[Path, dict[str, Any
 def test_old_runs_go_and_nothing_else(emptied: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out = Path(shutil.copytree(emptied[0] / "out", tmp_path / "out"))
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
-    first, second = old_runs(out, 7, later)
+    first, second, refused = old_runs(out, 7, later)
     assert old_runs(out, 9, later) == []
     (first / "notes.txt").write_text("mine", encoding="utf-8")
     (out / "other").mkdir()
     (out / "other" / "_SUCCESS").write_text("", encoding="utf-8")
     (second / "run.json").unlink()  # as a removal leaves it that was killed
-    assert old_runs(out, 7, later) == [first, second]
-    assert [remove_run(path, out) for path in (first, second)] == [[], []]
+    assert old_runs(out, 7, later) == [first, second, refused]
+    assert [remove_run(path, out) for path in (first, second, refused)] == [[], [], []]
     assert left_below(out) == [f"{first.relative_to(out).as_posix()}/notes.txt", "other/_SUCCESS"]
     assert not second.exists()
 
@@ -535,7 +536,8 @@ def left_below(folder: Path) -> list[str]:
 def test_what_was_edited_since_is_not_removed(emptied: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out = Path(shutil.copytree(emptied[0] / "out", tmp_path / "out"))
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
-    first, second = old_runs(out, 7, later)
+    first, second, refused = old_runs(out, 7, later)
+    remove_run(refused, out)
     with (first / "mismatches.csv").open("a", encoding="utf-8") as file:
         file.write("a person's remark\n")
     (second / "run.json").write_bytes((second / "run.json").read_bytes() + b" ")
@@ -606,7 +608,7 @@ def test_a_run_that_was_refused_for_its_rejects_leaves_what_is_known_as_such(
     run = tmp_path / "runs" / "2026-01-02"
     with pytest.raises(DataError):
         run_score(tmp_path / "bad.csv", tiny_bundle, run)
-    assert names(run) == ["rejects.jsonl"]
+    assert names(run) == ["refused.json", "rejects.jsonl"]
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
     assert old_runs(tmp_path / "runs", 7, later) == [run]
     remove_run(run, tmp_path / "runs")

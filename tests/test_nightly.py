@@ -35,8 +35,10 @@ class Place(NamedTuple):
         path.chmod(0o755)
         return path
 
-    def start(self, score: str, report: str = "exit 0", more: str = "") -> subprocess.Popen[str]:
-        """Start a night in which ``score`` and ``report`` are what the command does, as shell."""
+    def start(
+        self, score: str, report: str = "exit 0", more: str = "", date: str = ""
+    ) -> subprocess.Popen[str]:
+        """Start a night (of ``date``) in which ``score`` and ``report`` are what the command does, as shell."""
         note = f'echo "$@" >>{self.folder}/calls; case $1 in report) {report} ;; *) {score} ;; esac'
         command = self.program("batchscore", note)
         self.program("curl", f'echo "${{@: -1}}" >>{self.folder}/pings')
@@ -45,7 +47,7 @@ class Place(NamedTuple):
         facts = {"BATCHSCORE": command, "MODEL": "/m", "OUTPUT": self.folder / "out", "INBOX": "/in"}
         lines = [*(f"{name}={value}" for name, value in facts.items()), "PING_URL=http://hc", more]
         config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return self.script(config)
+        return self.script(config, *[date] * bool(date))
 
     def script(self, *arguments: object) -> subprocess.Popen[str]:
         path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
@@ -89,6 +91,16 @@ def test_how_a_night_ends(place: Place, score: str, report: str, code: int, said
     assert (night.code, night.said) == (code, said)
     assert night.pings == ["http://hc/start", f"http://hc{ping}"]
     assert [call.split()[0] for call in night.calls] == ["inbox", "report"]
+
+
+def test_a_dated_file_is_scored_for_its_date(place: Place) -> None:
+    more = "INBOX='' INPUT='/export/reviews-$DATE.parquet'"
+    night = place.end(place.start("exit 0", more=more, date="2026-11-23"))
+    out = place.folder / "out"
+    assert night.calls == [
+        f"score /export/reviews-2026-11-23.parquet --model /m --output {out}/2026-11-23 --date 2026-11-23 --quiet",
+        f"report {out} --quiet",
+    ]
 
 
 @pytest.mark.parametrize("what", ["score", "report"])

@@ -549,7 +549,9 @@ def test_parquet_files_that_were_joined_are_refused(rows: int, tmp_path: Path) -
     names = ("a.parquet", "b.parquet")
     for name in names:
         texts = [f"{name} {k}" for k in range(rows)]
-        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), tmp_path / name, write_page_index=True)
+        pq.write_table(
+            pa.table({"text": pa.array(texts, pa.string())}), tmp_path / name, write_page_index=True
+        )
         assert flow(tmp_path / f"out-{name}", tmp_path / name).plan.rows == rows
     (tmp_path / "c.parquet").write_bytes(b"".join((tmp_path / name).read_bytes() for name in names))
     with pytest.raises(DataError, match="several Parquet files joined into one"):

@@ -25,6 +25,7 @@ from report_samples import (
     comparison,
     facts,
     held_against,
+    held_out,
     metrics,
     mismatch,
     rows,
@@ -34,11 +35,14 @@ from report_samples import (
 
 from batchscore import cli
 from batchscore.errors import NoInputError, UsageError
+from batchscore.evaluation import claim_wrong_labels
+from batchscore.evaluation.wrong_labels import GOT_WORSE
 from batchscore.reports import chart_specs, formats, render_run, verdict, write_trend
 from batchscore.reports.nights import State, read_nights
 
 DAY = datetime.timedelta(days=1)
 FIRST = datetime.datetime(2025, 11, 8, 3, 20, tzinfo=datetime.UTC)
+LAST = datetime.date(2026, 11, 7)
 
 
 class Page(html.parser.HTMLParser):
@@ -84,7 +88,8 @@ class Page(html.parser.HTMLParser):
 @functools.cache
 def sample(seed: int = 1, sharpness: float = 2.2) -> tuple[Rows, dict[str, Any]]:
     found = rows(20_000, seed=seed, sharpness=sharpness)
-    return found, metrics(found, files=("eu.csv", "us.csv"))
+    trained = held_out(sharpness=sharpness)
+    return found, metrics(found, files=("eu.csv", "us.csv"), trained=trained)
 
 
 def worst() -> list[dict[str, Any]]:
@@ -138,19 +143,249 @@ def test_a_worse_model_is_told_from_chance() -> None:
     changed = metrics(after) | {"comparison": comparison(before, after)}
     judged = verdict.judge(changed, found)
     assert judged.level is verdict.Level.LOOK
-    assert "worse than in the earlier run: accuracy on the same rows" in judged.headline
+    assert "accuracy on the same rows is worse than in the earlier run: " in judged.headline
     assert "McNemar" in render_run(facts(), changed, [], found)
     same = verdict.judge(found | {"comparison": comparison(before, before)}, found)
     assert same.level is verdict.Level.GOOD
     assert "as good as in the earlier run" in same.headline
 
 
+def told_of_labels(found: dict[str, Any]) -> verdict.Answer:
+    return verdict.judge(found).answers[-1]
+
+
+def test_wrong_labels_are_counted_where_the_models_own_reliability_bears_it_out() -> None:
+    found, wrong = sample()[1], sample()[1]["label_issues"]["claim"]["wrong_labels"]
+    answer = told_of_labels(found)
+    assert answer.level is verdict.Level.LOOK
+    assert answer.answer.startswith(f"Some labels are wrong: about {round(wrong['value'])} of 19,949 (")
+    assert wrong["low"] < 200 < wrong["high"]  # a hundredth of the labels was turned
+    assert "going by its 4,987 held-out rows, " in answer.answer
+    assert "Check the first rows" in answer.answer
+
+
+def test_labels_that_agree_with_the_models_reliability_are_not_blamed() -> None:
+    usual = metrics(rows(4_000, noise=0.0), trained=held_out())
+    answer = told_of_labels(usual)
+    assert answer.level is verdict.Level.PLAIN
+    assert answer.answer.startswith("It is the model, as far as can be told. The model disagrees with ")
+    assert "That leaves no sign of wrong labels (at most " in answer.answer
+    assert "look wrong" not in render_run(facts(), usual, worst())
+
+
+def test_of_a_model_whose_reliability_was_never_measured_no_label_is_called_wrong() -> None:
+    unmeasured = metrics(sample()[0])
+    assert told_of_labels(unmeasured).answer == (
+        "It cannot be told: how often this model is wrong at each confidence was never measured."
+    )
+    without = {key: value for key, value in unmeasured["label_issues"].items() if key != "claim"}
+    assert "was not looked at" in told_of_labels(unmeasured | {"label_issues": without}).answer
+
+
+def test_the_list_is_of_what_is_worth_checking_and_nothing_more() -> None:
+    page = render_run(facts(), sample()[1], worst())
+    assert "<h2>Worth checking first</h2>" in page
+    assert '<span class="check">worth checking first</span>' in page
+    for claim in (
+        "label in doubt",
+        "likeliest label errors",
+        "look wrong",
+        "accuracy would be",
+        "most doubtful",
+    ):
+        assert claim not in page
+
+
 def test_labels_are_not_judged_by_a_model_that_guesses() -> None:
-    guessing, n = rows(400), 400
-    given = np.random.default_rng(0).integers(0, 2, n)
-    told = verdict.judge(metrics(Rows(given, guessing.predictions))).answers[-1].answer
-    assert told.startswith("It cannot be told: on these rows the model is no better than always saying ")
-    assert "look wrong themselves" in verdict.judge(sample()[1]).answers[-1].answer
+    given, guessing = np.random.default_rng(0).integers(0, 2, 400), rows(400)
+    found = metrics(Rows(given, guessing.predictions), trained=held_out())
+    assert told_of_labels(found).answer.startswith("It cannot be told: ")
+    turned = metrics(Rows(1 - rows(400).given, guessing.predictions), trained=held_out())
+    assert "agree no better than chance" in told_of_labels(turned).answer
+
+
+def test_answers_that_got_worse_on_the_same_rows_are_no_mistake_of_the_labels() -> None:
+    before = rows(4_000, noise=0.0)
+    after = cut(before)
+    changed = metrics(after, trained=held_out())
+    compared = comparison(before, after) | {"same_model": True}
+    claim = claim_wrong_labels(changed["reliability"], held_out(), 2, compared)
+    assert (claim.verdict, claim.why) == ("model", GOT_WORSE)
+    changed |= {"comparison": compared}
+    changed["label_issues"] |= {"claim": claim.to_json()}
+    answer = told_of_labels(changed)
+    assert f"{compared['broken']:,} answers are wrong that were right in the earlier run" in answer.answer
+    assert "The model is the same: look at the texts." in answer.answer
+    assert answer.level is verdict.Level.LOOK
+
+
+def cut(sample: Rows) -> Rows:
+    """The same rows as a model sees half of them that has little to go by: answers that are still sure, and often wrong."""
+    p, rng = sample.predictions, np.random.default_rng(8)
+    turned = (rng.random(len(sample.given)) < 0.1) & (p.predicted >= 0)
+    probabilities = np.where(turned[:, None], p.probabilities[:, ::-1], p.probabilities)
+    predicted = np.where(turned, 1 - p.predicted, p.predicted).astype(np.int32)
+    return Rows(sample.given, dataclasses.replace(p, probabilities=probabilities, predicted=predicted))
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.0, "good"), (0.005, "good"), (0.05, "look")])
+def test_labels_that_are_others_than_in_the_earlier_run_are_told_at_the_head(
+    share: float, level: str
+) -> None:
+    """Accuracy on the same rows is under the same labels: it does not fall when these are turned."""
+    before, n = rows(4_000, noise=0.0), 4_000
+    turned = np.arange(n) < share * n
+    after = Rows(np.where(turned, 1 - before.given, before.given), before.predictions)
+    compared = comparison(before, after)
+    earlier, found = metrics(before), metrics(after) | {"comparison": compared}
+    judged = verdict.judge(found, earlier)
+    assert (judged.level.value, judged.answers[1].level.value) == (level, level)
+    assert ("rows have another label than then" in judged.headline) == (level == "look")
+    own = formats.percent(earlier["quality"]["accuracy"]["value"])
+    assert (f"which had an accuracy of {own} under its own" in judged.answers[1].answer) == (share > 0)
+
+
+# --- what is called good, and why
+
+
+def levels(found: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[str, str]:
+    """The colour of the page's head, and of what it says about quality."""
+    judged = verdict.judge(found, before)
+    quality = next(a for a in judged.answers if a.question in {"How good is it?", "Is it as good as before?"})
+    assert f'<header class="{judged.level.value}">' in render_run(facts(), found, [], before)
+    return judged.level.value, quality.level.value
+
+
+def right(share: float, n: int, n_labels: int = 2) -> dict[str, Any]:
+    """``n`` rows of which this share is right, the labels evenly spread."""
+    predictions = rows(n, n_labels=n_labels, seed=5).predictions
+    predicted = np.maximum(predictions.predicted, 0)
+    wrong = (predicted + 1 + np.arange(n) % (n_labels - 1)) % n_labels
+    given = np.where(np.arange(n) < share * n, predicted, wrong)
+    return metrics(Rows(given, predictions), labels=[f"L{k}" for k in range(n_labels)])
+
+
+@pytest.mark.parametrize(("share", "n_labels"), [(0.95, 2), (0.41, 5)])
+def test_without_a_gate_or_an_earlier_run_nothing_is_green(share: float, n_labels: int) -> None:
+    found = right(share, 2000, n_labels)
+    assert levels(found) == ("plain", "plain")
+    judged = verdict.judge(found)
+    assert judged.headline.endswith("No gate says whether that is good enough.")
+    told = judged.answers[1].answer
+    assert "--fail-under accuracy=X sets a gate" in told
+    assert "--baseline RUN_DIR compares" in told
+
+
+def test_worse_than_always_saying_the_commonest_label_is_told_at_the_head() -> None:
+    found = right(0.07, 2000)
+    assert levels(found) == ("look", "look")
+    judged = verdict.judge(found)
+    assert "is worse than always saying L" in judged.headline
+    assert "--label-map" in judged.answers[1].answer
+    gated = held_against(found, found, ["accuracy=0.05"])
+    assert levels(gated) == ("look", "look")
+
+
+@pytest.mark.parametrize(
+    ("gates", "n", "expected"),
+    [
+        (["accuracy=0.85"], 2000, ("good", "good")),
+        (["accuracy=0.85", "ece=0.9"], 2000, ("good", "good")),
+        (["null_text=5%"], 2000, ("plain", "plain")),
+        (["drift=9"], 2000, ("plain", "plain")),
+        (["accuracy=0.85"], 20, ("plain", "plain")),
+        (["accuracy=0.99"], 2000, ("bad", "plain")),
+    ],
+    ids=["a gate", "two gates", "of rows", "of drift", "on 20 rows", "failed"],
+)
+def test_only_a_gate_on_quality_that_passed_on_enough_rows_is_green(
+    gates: list[str], n: int, expected: tuple[str, str]
+) -> None:
+    found = right(0.95, n)
+    assert levels(held_against(found, found, gates)) == expected
+
+
+def test_a_gate_that_passed_is_said_with_its_margin() -> None:
+    found = right(0.95, 2000)
+    judged = verdict.judge(held_against(found, found, ["accuracy=0.85"]))
+    value = found["quality"]["accuracy"]["value"]
+    assert f"Its gate passed: accuracy is {value:.2%}, 10.0 points over its limit of 85%." in judged.headline
+    assert "--fail-under" not in judged.answers[1].answer
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(0.012, "good"), (None, "plain")], ids=["calibrated", "never measured"]
+)
+def test_an_estimate_is_green_only_under_a_gate_and_with_honest_probabilities(
+    error: float | None, expected: str
+) -> None:
+    found = metrics(unlabelled(sample()[0]))
+    found["expected_accuracy"]["calibration_error"] = error
+    assert levels(found) == ("plain", "plain")
+    assert levels(held_against(found, found, ["expected_accuracy=0.8"]))[1] == expected
+    told = verdict.judge(found).answers[1].answer
+    assert ("never measured" in told) == (error is None)
+
+
+def test_estimates_that_agree_are_not_called_as_good() -> None:
+    found = metrics(unlabelled(sample()[0]))
+    assert levels(found, found)[1] == "plain"
+    assert "as good as" not in verdict.judge(found, found).headline
+
+
+@pytest.mark.parametrize(
+    ("n", "words", "level"), [(3, "neither clearly", "plain"), (4000, "as good as", "good")]
+)
+def test_three_rows_are_not_as_good_as_before(n: int, words: str, level: str) -> None:
+    for found, before in ((right(1.0, n), right(1.0, n)), (right(0.9, n), right(0.9, n))):
+        judged = verdict.judge(found, before)
+        assert words in judged.headline
+        assert judged.answers[1].level.value == level
+    same = rows(n)
+    paired = metrics(same) | {"comparison": comparison(same, same)}
+    assert words in verdict.judge(paired, metrics(same)).headline
+
+
+def test_rows_without_a_known_label_and_rejects_are_told_at_the_head() -> None:
+    found = sample()[1]
+    values = {f"{k} stars": 700 - k for k in range(7)} | {"x" * 90 + "\u202e": 40}
+    counts = found["counts"] | {"unknown_label": 4_700, "rejects": 12}
+    judged = verdict.judge(
+        found | {"counts": counts, "unknown_labels": {"eu.csv": values, "us.csv": {"0 stars": 9}}}
+    )
+    assert judged.level is verdict.Level.LOOK
+    assert "12 rows could not be read." in judged.headline
+    assert "4,700 rows have a label that the model does not know." in judged.headline
+    (answer,) = (each for each in judged.answers if each.question == "Does the model know the labels?")
+    assert answer.level is verdict.Level.LOOK
+    assert "4,700 of 20,000 rows" in answer.answer
+    assert "0 stars (709), 1 stars (699)" in answer.answer
+    assert "and 3 more values" in answer.answer
+    assert "--label-map GIVEN=LABEL" in answer.answer
+    assert all(each.question != "Does the model know the labels?" for each in verdict.judge(found).answers)
+
+
+def test_nothing_to_score_deserves_a_look() -> None:
+    empty = metrics(Rows(np.zeros(0, dtype=np.int64), rows(0).predictions))
+    assert levels(empty) == ("look", "plain")
+    assert "the input holds no row" in verdict.judge(empty).answers[0].answer
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "words"), [(2, "Brier score (0 to 1)"), (3, "Brier score (sum over labels, 0 to 2)")]
+)
+def test_the_brier_score_is_scikit_learns_on_the_page_at_the_gate_and_beside_the_earlier_run(
+    n_labels: int, words: str
+) -> None:
+    found = right(0.8, 900, n_labels)
+    quality = found["quality"]
+    value = quality["brier_score_loss"]
+    assert value == pytest.approx(quality["brier_sum"] / (2 if n_labels == 2 else 1))
+    gated = held_against(found, found, [f"brier={value + 0.001}"])
+    assert gated["gates"][0]["value"] == value
+    assert gated["gates"][0]["passed"]
+    page = Page(render_run(facts(labels=found["labels"]), gated, [], found))
+    assert f"{words}{value:.3f}{value:.3f}0.000" in page.text  # this run, the earlier one, the change
 
 
 def test_rows_that_failed_come_before_everything_but_gates() -> None:
@@ -292,22 +527,24 @@ def test_a_year_with_one_bad_week_is_seen_at_a_glance(tmp_path: Path) -> None:
     make_nights(tmp_path, 365, range(200, 207), {50: "missing", 51: "missing", 90: "unfinished"})
     (tmp_path / "notes").mkdir()
     started = time.monotonic()
-    trend = write_trend(tmp_path)
+    trend = write_trend(tmp_path, until=LAST)
     assert time.monotonic() - started < 20  # 5 s on a machine that does nothing else
     page = Page(trend.page.read_text(encoding="utf-8"))
     page.check_harmless()
     assert trend.page.stat().st_size < 1_000_000
-    assert "7 November 2026: it ran as usual." in page.text
+    assert "7 November 2026: it ran as usual and passed its gates." in page.text
     assert "27 May 2026 to 2 June 2026 (accuracy" in page.text
     squares = [
         value for tag, name, value in page.attributes if tag in {"a", "span"} and value.startswith("night-")
     ]
     assert len(squares) == 365
     assert squares.count("night-gate") == 7
+    assert squares.count("night-usual") == 355
 
     told = json.loads((tmp_path / "report.json").read_bytes())
     assert len(told["nights"]) == 365
-    assert told["states"] == {"unfinished": 1, "missing": 2, "rows": 0, "gate": 7, "unusual": 0, "usual": 355}
+    seen = {state: count for state, count in told["states"].items() if count}
+    assert seen == {"unfinished": 1, "missing": 2, "gate": 7, "usual": 355}
     assert {"first": "2026-05-27", "last": "2026-06-02", "nights": 7} in told["stretches"]
     night = told["nights"][200]
     assert (night["date"], night["state"], night["failed_gates"]) == ("2026-05-27", "gate", ["accuracy"])
@@ -334,32 +571,41 @@ def test_links_lead_from_the_page_to_each_night(tmp_path: Path) -> None:
 
 def test_the_last_night_that_did_not_finish_is_the_headline(tmp_path: Path) -> None:
     make_nights(tmp_path, 5, range(0), {4: "unfinished"})
-    assert write_trend(tmp_path).headline == "12 November 2025: the run did not finish."
+    told = write_trend(tmp_path, until=datetime.date(2025, 11, 12))
+    assert told.headline == "12 November 2025: the run did not finish."
 
 
 def test_a_night_is_held_against_the_four_weeks_before_it(tmp_path: Path) -> None:
     make_nights(tmp_path, 20, range(15, 16), {})
     for path in tmp_path.glob("*/metrics.json"):  # no gate says so
         path.write_text(json.dumps(json.loads(path.read_text()) | {"gates": []}))
-    states = [night.state for night in read_nights(tmp_path)]
+    states = [night.state for night in read_nights(tmp_path, datetime.date(2025, 11, 27)).shown]
     assert states[15] is State.UNUSUAL
-    assert states.count(State.USUAL) == 19
+    assert states.count(State.UNGATED) == 19
 
 
 def test_nights_without_labels_follow_expected_accuracy(tmp_path: Path) -> None:
     found = metrics(unlabelled(rows(2_000)))
     write_run(tmp_path / "a", found, FIRST)
-    assert "Expected accuracy (estimate)" in write_trend(tmp_path).page.read_text(encoding="utf-8")
+    assert "Expected accuracy (estimate)" in write_trend(tmp_path, until=FIRST.date()).page.read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
-    ("damaged", "date"),
-    [("metrics.json", FIRST.date()), ("run.json", datetime.date(2026, 1, 1))],
+    ("damaged", "name", "date"),
+    [
+        ("metrics.json", "run", FIRST.date()),
+        ("metrics.json", "2026-01-01", datetime.date(2026, 1, 1)),
+        ("run.json", "2026-01-01", datetime.date(2026, 1, 1)),
+    ],
 )
-def test_a_damaged_run_is_a_night_without_numbers(damaged: str, date: datetime.date, tmp_path: Path) -> None:
-    write_run(tmp_path / "2026-01-01", nightly(0), FIRST)
-    (tmp_path / "2026-01-01" / damaged).write_text("{")
-    (night,) = read_nights(tmp_path)
+def test_a_damaged_run_is_a_night_without_numbers(
+    damaged: str, name: str, date: datetime.date, tmp_path: Path
+) -> None:
+    write_run(tmp_path / name, nightly(0), FIRST)
+    (tmp_path / name / damaged).write_text("{")
+    (night,) = read_nights(tmp_path, date).shown
     assert (night.state, night.date) == (State.UNFINISHED, date)
     assert "cannot be read" in night.problem
 

@@ -1,7 +1,8 @@
 """What scored rows say about themselves and the model: pure, mergeable, numpy only.
 
 :class:`Evaluation` collects everything about one run; :func:`measure_drift` and :class:`Comparison` set two runs side by side;
-:class:`LabelIssues` finds given labels that are likely wrong; :func:`evaluate_gates` holds metrics against limits.
+:class:`LabelIssues` ranks the rows whose given label is worth checking, :func:`claim_wrong_labels` says how many labels are
+wrong if that can be told, and :func:`evaluate_gates` holds metrics against limits.
 """
 
 from batchscore.evaluation.comparison import Comparison
@@ -12,14 +13,17 @@ from batchscore.evaluation.gates import (
     GateResult,
     evaluate_gates,
     flat_metrics,
+    is_of_quality,
     parse_gate,
     parse_gates,
 )
 from batchscore.evaluation.label_issues import LabelIssues, label_quality
 from batchscore.evaluation.slice_changes import SliceChanges
 from batchscore.evaluation.temperature import apply_temperature, fit_temperature, softmax, undo_temperature
+from batchscore.evaluation.wrong_labels import Claim, claim_wrong_labels
 
 __all__ = [
+    "Claim",
     "Comparison",
     "Distributions",
     "Drift",
@@ -30,9 +34,11 @@ __all__ = [
     "LabelIssues",
     "SliceChanges",
     "apply_temperature",
+    "claim_wrong_labels",
     "evaluate_gates",
     "fit_temperature",
     "flat_metrics",
+    "is_of_quality",
     "label_quality",
     "measure_drift",
     "parse_gate",

@@ -30,6 +30,10 @@ class Comparison(Tally):
     broken: int = 0
     both_wrong_changed: int = 0
     """Wrong in both runs, with different labels."""
+    labels_compared: int = 0
+    """Evaluated rows whose given label in the earlier run is known."""
+    relabelled: int = 0
+    """And is another."""
 
     @classmethod
     def empty(cls, n_labels: int) -> Self:
@@ -41,13 +45,19 @@ class Comparison(Tally):
         given: NDArray[np.integer[Any]],
         before: NDArray[np.integer[Any]],
         after: NDArray[np.integer[Any]],
+        given_before: NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        """Add ``n`` rows: given label (negative without a known one) and predictions of both runs (-1 without one)."""
+        """Add ``n`` rows: given label (negative without a known one) and predictions of both runs (-1 without one).
+
+        ``given_before``: given label in the earlier run, negative where none is known.
+        """
         both = (before >= 0) & (after >= 0)
         labels, old, new = given[both], before[both].astype(np.int64), after[both].astype(np.int64)
         n_labels = len(self.changes)
         known, was_right, is_right = labels >= 0, old == labels, new == labels
         cells = np.bincount(old * n_labels + new, minlength=n_labels**2)
+        then = np.full(len(labels), -1) if given_before is None else given_before[both]
+        is_told = known & (then >= 0)
         self.merge(
             type(self)(
                 changes=cells.reshape(n_labels, n_labels),
@@ -58,6 +68,8 @@ class Comparison(Tally):
                 fixed=int((~was_right & is_right).sum()),
                 broken=int((was_right & ~is_right).sum()),
                 both_wrong_changed=int((known & ~was_right & ~is_right & (old != new)).sum()),
+                labels_compared=int(is_told.sum()),
+                relabelled=int((is_told & (then != labels)).sum()),
             )
         )
 
@@ -65,7 +77,8 @@ class Comparison(Tally):
         """JSON values; those about accuracy are None without evaluated rows.
 
         ``rows`` compared, ``not_compared``, ``changed`` predictions, ``evaluated`` rows, ``fixed``, ``broken``,
-        ``both_wrong_changed``, ``accuracy_before`` and ``accuracy_after`` {value, low, high}, ``accuracy_change``
+        ``both_wrong_changed``, ``relabelled`` rows (evaluated ones whose given label was another; None where no label of the
+        earlier run is known), ``accuracy_before`` and ``accuracy_after`` {value, low, high}, ``accuracy_change``
         {value, low, high} (paired, Bonett and Price), ``p_value`` (McNemar, exact, two-sided), ``changes`` {labels,
         counts: before x after}.
         """
@@ -80,6 +93,7 @@ class Comparison(Tally):
             "fixed": self.fixed,
             "broken": self.broken,
             "both_wrong_changed": self.both_wrong_changed,
+            "relabelled": self.relabelled if self.labels_compared else None,
             "accuracy_before": before.to_json() if before else None,
             "accuracy_after": after.to_json() if after else None,
             "accuracy_change": change.to_json() if change else None,

@@ -14,6 +14,7 @@ from batchscore.evaluation.histograms import Histograms
 from batchscore.evaluation.outcomes import Outcomes
 from batchscore.evaluation.quality import Quality, per_label
 from batchscore.evaluation.ranking import Area, Ranking, macro
+from batchscore.evaluation.reliability import Reliability
 from batchscore.evaluation.slices import Slices
 from batchscore.evaluation.tally import Tally
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchscore.records import Predictions
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 _CURVES = 4
 """Labels whose precision-recall curve is told: those of most rows."""
 
@@ -51,6 +52,7 @@ class Evaluation:
         self.ranking = Ranking.empty(n_labels)
         self.calibration = Calibration.empty()
         self.uncalibrated = Calibration.empty()
+        self.reliability = Reliability.empty()
         self.coverage = Coverage.empty()
         self.expectation = Expectation()
         self.histograms = Histograms.empty(n_labels)
@@ -78,6 +80,7 @@ class Evaluation:
             self.quality,
             self.ranking,
             self.calibration,
+            self.reliability,
             self.coverage,
             self.expectation,
             self.histograms,
@@ -105,11 +108,12 @@ class Evaluation:
         """Everything as JSON values: plain numbers, None where undefined, never NaN; keys always in this order.
 
         ``labels``; ``counts`` (:class:`RowCounts`); ``quality``, None without evaluated rows: ``accuracy`` and
-        ``macro_f1`` {value, low, high}, ``log_loss``, ``brier``, ``brier_binary``, ``roc_auc`` and
+        ``macro_f1`` {value, low, high}, ``log_loss``, ``brier_score_loss``, ``brier_sum``, ``roc_auc`` and
         ``average_precision`` {value, error_bound} (mean over labels, each against the rest), ``per_label`` {label:
         {precision, recall, f1, support, roc_auc, average_precision}}, ``confusion_matrix`` {labels, counts: given x
         predicted}, ``precision_recall`` {label: {recall, precision}} of the four labels of most rows; ``calibration``
-        {ece, bins, temperature, before: {ece, bins} or None}, None likewise; ``coverage`` [{threshold, rows, share, evaluated,
+        {ece, bins, temperature, before: {ece, bins} or None} and ``reliability`` {edges, rows, correct, mean_probability}, None
+        likewise; ``coverage`` [{threshold, rows, share, evaluated,
         accuracy, expected_accuracy}]; ``expected_accuracy`` {value, low, high, rows, calibration_error, evaluated: {rows, expected,
         observed} or None}, None without scored rows; ``histograms`` {probability, n_tokens, predicted_labels,
         truncated}; ``slices`` [{column, value, rows, evaluated, accuracy, expected_accuracy, p_value, worse}].
@@ -120,6 +124,7 @@ class Evaluation:
             "counts": self.counts.summary(),
             "quality": self._quality() if is_evaluated else None,
             "calibration": self._calibration() if is_evaluated else None,
+            "reliability": self.reliability.summary() if is_evaluated else None,
             "coverage": self.coverage.summary(),
             "expected_accuracy": self.expectation.summary(self.calibration_error),
             "histograms": self.histograms.summary(self.labels),

@@ -27,8 +27,7 @@ class Direction(enum.Enum):
 
 
 _AT_LEAST = ("accuracy", "macro_f1", "roc_auc", "average_precision", "expected_accuracy")
-_AT_MOST_SHARES = (
-    "ece",
+_SHARES_OF_ROWS = (
     "null_text",
     "empty_text",
     "failed",
@@ -37,6 +36,7 @@ _AT_MOST_SHARES = (
     "unlabelled",
     "unknown_label",
 )
+_AT_MOST_SHARES = ("ece", *_SHARES_OF_ROWS)
 _AT_MOST_NUMBERS = ("log_loss", "brier", "drift")
 """Not shares: their limit may be over 1."""
 _PER_LABEL = ("precision", "recall", "f1")
@@ -81,6 +81,11 @@ class GateResult:
             "margin": self.margin,
             "reason": self.reason,
         }
+
+
+def is_of_quality(metric: str) -> bool:
+    """Whether a gate on ``metric`` judges predictions; others judge the rows that came, or how these changed."""
+    return metric not in _SHARES_OF_ROWS and metric != "drift"
 
 
 def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direction | None = None) -> Gate:
@@ -130,8 +135,8 @@ def flat_metrics(metrics: Mapping[str, Any], drift: float | None = None) -> dict
     }
     flat["expected_accuracy"] = expected.get("value")
     flat["ece"] = (metrics["calibration"] or {}).get("ece")
-    flat.update({name: ratio(counts[name], counts["read"]) for name in _AT_MOST_SHARES if name != "ece"})
-    flat.update(log_loss=quality.get("log_loss"), brier=quality.get("brier"), drift=drift)
+    flat.update({name: ratio(counts[name], counts["read"]) for name in _SHARES_OF_ROWS})
+    flat.update(log_loss=quality.get("log_loss"), brier=quality.get("brier_score_loss"), drift=drift)
     per_label = quality.get("per_label") or {}
     for label in metrics["labels"]:
         flat.update({f"{name}_{label}": per_label.get(label, {}).get(name) for name in _PER_LABEL})

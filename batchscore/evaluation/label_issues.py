@@ -1,4 +1,7 @@
-"""Which given labels are likely wrong themselves: confident learning (Northcutt, Jiang and Chuang 2021, JAIR 70).
+"""Which given labels are worth checking first: confident learning (Northcutt, Jiang and Chuang 2021, JAIR 70).
+
+The order is good: flipped labels come first. The count is not one of wrong labels, although it is called so: it takes every
+mistake that the model is sure of for one. :mod:`batchscore.evaluation.wrong_labels` says how many are wrong, if that can be told.
 
 cleanlab's ``LabelInspector`` does the estimate, in two passes over the rows and constant memory; it is asked not to
 keep the quality of every row. Its thresholds are running means of floats, so that the passes are made over the parts in
@@ -52,7 +55,7 @@ class LabelIssues:
     def quality(
         self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Second pass: count likely wrong labels, and return :func:`label_quality`, float32 ``[n]``."""
+        """Second pass: count confident disagreements, and return :func:`label_quality`, float32 ``[n]``."""
         quality, rows = label_quality(given, probabilities), _usable(given, probabilities)
         if rows.any():
             known = probabilities[rows].astype(np.float64)
@@ -64,7 +67,7 @@ class LabelIssues:
 
     @property
     def n_issues(self) -> int:
-        """The estimated number of wrong labels: cleanlab's count of confident disagreements, off the diagonal."""
+        """Cleanlab's count of confident disagreements, off the diagonal."""
         return int(self._inspector.get_num_issues()) if self._inspector.examples_processed_quality else 0
 
     @property
@@ -88,7 +91,7 @@ class LabelIssues:
         return np.asarray(quality, dtype=np.float32) < np.float32(self.threshold)
 
     def summary(self) -> dict[str, Any]:
-        """``labelled`` rows, ``estimated_wrong_labels``, ``flagged`` mismatches, ``accuracy`` and that without them."""
+        """``labelled`` rows, ``estimated_wrong_labels`` (cleanlab's), ``flagged`` mismatches, ``accuracy`` and that without them."""
         labelled, mismatches = int(self._rows.sum()), int(self._mismatches.sum())
         flagged = int(self._mismatches[: _bin(np.array([self.threshold], dtype=np.float32))[0]].sum())
         return {

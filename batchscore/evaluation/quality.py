@@ -58,20 +58,22 @@ class Quality(Tally):
         return wilson(int(np.trace(self.confusion)), self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """``accuracy``, ``macro_f1``, ``log_loss``, ``brier``, ``brier_binary``; needs at least one evaluated row.
+        """``accuracy``, ``macro_f1``, ``log_loss``, ``brier_score_loss``, ``brier_sum``; needs at least one evaluated row.
 
-        ``brier`` is the multi-class sum form, the mean over rows of the sum over labels (0 to 2; Brier 1950).
-        ``brier_binary`` is the mean squared error of the second label's probability (0 to 1, what
-        ``sklearn.metrics.brier_score_loss`` gives for two labels); None for more than two.
+        ``brier_sum`` is the mean over rows of the squared errors summed over all labels (0 to 2; Brier 1950).
+        ``brier_score_loss`` is what scikit-learn calls so: for two labels the mean squared error of the second one's
+        probability (0 to 1, half of the sum), for more the sum.
         """
-        rows, binary = self.rows, len(self.confusion) == 2
+        rows, is_binary = self.rows, len(self.confusion) == 2
         accuracy, f1 = self.accuracy, macro_f1(self.confusion)
         return {
             "accuracy": accuracy.to_json() if accuracy else None,
             "macro_f1": f1.to_json() if f1 else None,
             "log_loss": exact_mean(self.log_loss[0], rows),
-            "brier": exact_mean(sum(self.squared_error), rows),
-            "brier_binary": exact_mean(self.squared_error[1], rows) if binary else None,
+            "brier_score_loss": exact_mean(
+                self.squared_error[1] if is_binary else sum(self.squared_error), rows
+            ),
+            "brier_sum": exact_mean(sum(self.squared_error), rows),
         }
 
 

@@ -1,4 +1,10 @@
-"""The runs below a folder as nights: what each came to, which days have none, and which are out of the ordinary."""
+"""The runs below a folder as nights: what each came to, which days have none, and which are out of the ordinary.
+
+A night has the date that it is *for*: that of its folder (a whole name that is a date, see :mod:`batchscore.dates`), else
+what ``--date`` said, else the local day on which the run finished. Whatever dates there are, what is drawn is bounded: days
+without a run are nights of their own up to a hundred in a row, a longer gap is one :class:`Stretch`, and runs from before
+such a gap, or from more than five years before the last one, are counted and not drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +15,29 @@ import enum
 import itertools
 import json
 import os
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from batchscore.dates import date_of_path
+from batchscore.errors import DataError, ModelError, NoInputError, NothingToDoError, StorageError
+from batchscore.evaluation import is_of_quality
+from batchscore.refusals import NOTE, Refusal, read_refusal
 from batchscore.storage import MANIFEST, STAGING
 
 BEFORE = 28
 """Finished nights that one is compared with: the four weeks before."""
+LONG_GAP = 100
+"""Days without a run up to which each is a night."""
+_MOST_DAYS = 5 * 366
+_FIRST_YEAR = 1970
+"""An earlier date cannot be meant."""
 _LEAST_BEFORE = 10
 _SPREADS = 4.0
 """A night is out of the ordinary beyond this many (robust) standard deviations of the nights before."""
-_RUN_SIGNS = {MANIFEST, STAGING, "run.json", "metrics.json", "rejects.jsonl"}
+_RUN_SIGNS = {MANIFEST, STAGING, NOTE, "run.json", "metrics.json", "rejects.jsonl"}
+_DAY = datetime.timedelta(days=1)
 
 
 class State(enum.Enum):
@@ -30,20 +45,40 @@ class State(enum.Enum):
 
     UNFINISHED = "unfinished"
     """Its folder holds no finished run."""
+    REFUSED = "refused"
+    """Nothing was scored: bad data, a model that cannot be used, a disk that failed."""
+    NO_INPUT = "no_input"
     MISSING = "missing"
     """No run has this date."""
     ROWS = "rows"
     """Finished, with rows that could not be scored."""
     GATE = "gate"
     """Finished, and a quality gate failed."""
+    EMPTY = "empty"
+    """Finished, and not one row was scored."""
     UNUSUAL = "unusual"
     """Finished, and a metric is clearly worse than in the four weeks before."""
+    SKIPPED = "skipped"
+    """There was nothing to score, which ``--skip-empty`` lets pass."""
+    UNGATED = "ungated"
+    """Finished, and no gate on the quality of predictions was set: nobody said what is good enough."""
     USUAL = "usual"
+    """Finished, and its quality gates passed."""
 
     @property
     def is_bad(self) -> bool:
         """Whether a person should look at it."""
-        return self is not State.USUAL
+        return self not in {State.SKIPPED, State.UNGATED, State.USUAL}
+
+
+_REFUSED = {
+    NoInputError.exit_code: (State.NO_INPUT, ""),
+    NothingToDoError.exit_code: (State.SKIPPED, ""),
+    DataError.exit_code: (State.REFUSED, "bad data: "),
+    ModelError.exit_code: (State.REFUSED, "the model or the settings: "),
+    StorageError.exit_code: (State.REFUSED, "the disk: "),
+}
+"""What the note of a refusal makes of a night, and how its reason begins."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +108,8 @@ METRICS = (
     Metric("macro_f1", "macro F1", -1),
     Metric("ece", "calibration error", 1),
     Metric("log_loss", "log loss", 1, is_share=False, least_step=0.01),
-    Metric("suspect_labels", "labels that look wrong", 1),
+    Metric("wrong_labels", "wrong labels (estimate)", 1),
+    Metric("unknown_label", "rows with an unknown label", 1),
     Metric("drift", "drift (PSI)", 1, is_share=False, least_step=0.1),
     Metric("rows", "rows scored", 0, is_share=False),
     Metric("not_scored", "rows not scored", 1),
@@ -97,6 +133,8 @@ class Night:
     failed_gates: tuple[str, ...] = ()
     unusual: tuple[str, ...] = ()
     """Metrics out of the ordinary."""
+    is_compared: bool = False
+    """Whether there were nights enough before it to tell."""
     problem: str = ""
     """Why there are no numbers."""
 
@@ -111,6 +149,7 @@ class Night:
             "counts": dict(self.counts),
             "failed_gates": list(self.failed_gates),
             "unusual": list(self.unusual),
+            "compared": self.is_compared,
         }
 
 
@@ -127,12 +166,102 @@ class Stretch:
         return {"first": self.first.isoformat(), "last": self.last.isoformat(), "nights": self.nights}
 
 
-def read_nights(folder: Path) -> list[Night]:
-    """Every run below ``folder`` by date, with the days between them that have none."""
-    runs = sorted(
-        (_read_run(path, folder) for path in run_folders(folder)), key=lambda n: (n.date, n.finished, n.path)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Nights:
+    """The nights of a folder of runs, up to a day."""
+
+    shown: tuple[Night, ...]
+    """By date; every day between the first and the last of them has one. Empty where no run has a date to go by."""
+    until: datetime.date
+    """The day up to which days without a run are counted."""
+    is_open: bool = False
+    """Whether that day is not over, so that its run may still come."""
+    gaps: tuple[Stretch, ...] = ()
+    """More than a hundred days without a run: before the nights shown, or after them."""
+    earlier: tuple[Night, ...] = ()
+    """Runs from before the nights shown."""
+    misdated: tuple[Night, ...] = ()
+    """Runs with a date after ``until``, or from before there were computers to run them."""
+
+    @property
+    def all(self) -> tuple[Night, ...]:
+        """Shown or not."""
+        return (*self.misdated, *self.earlier, *self.shown)
+
+    @property
+    def last(self) -> Night | None:
+        """The last one that left anything, even if only a note why it was refused."""
+        return next((night for night in reversed(self.shown) if night.state is not State.MISSING), None)
+
+    @property
+    def missing_at_the_end(self) -> int:
+        """Days without a run since the last one."""
+        return (self.until - self.last.date).days if self.last else 0
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """What a person should look at, in order: nights in a row (:func:`stretches`), and the gaps that are not drawn."""
+        return sorted([*stretches(self.shown), *self.gaps], key=lambda stretch: stretch.first)
+
+    def count(self, state: State) -> int:
+        """Nights of this state, those of the gaps among them; runs that are not shown do not count."""
+        gaps = sum(gap.nights for gap in self.gaps) if state is State.MISSING else 0
+        return gaps + sum(night.state is state for night in self.shown)
+
+
+def read_nights(
+    folder: Path, until: datetime.date | None = None, today: datetime.date | None = None
+) -> Nights:
+    """Every run below ``folder`` by date, with the days up to ``until`` that have none.
+
+    ``until`` is ``today`` if it is not given, or tomorrow if a run has that date already (it may have run where the day
+    begins earlier).
+    """
+    today = today or datetime.datetime.now().astimezone().date()
+    runs = sorted((_read_run(path, folder) for path in run_folders(folder)), key=_place)
+    if until is None:
+        until = today + _DAY if any(night.date == today + _DAY for night in runs) else today
+    dated = [night for night in runs if _is_dated(night, until)]
+    first = _first_shown(dated)
+    shown = dated[first:]
+    gaps = [*_gap(dated[first - 1], shown[0].date)] if first else []
+    missing = [*_missing(shown)]
+    if shown:
+        gap = [*_gap(shown[-1], until + _DAY)]
+        gaps += gap
+        missing += [] if gap else _days_after(shown[-1].date, until)
+    return Nights(
+        shown=tuple(_judged([*shown, *missing])),
+        until=until,
+        is_open=until >= today,
+        gaps=tuple(gaps),
+        earlier=tuple(dated[:first]),
+        misdated=tuple(night for night in runs if not _is_dated(night, until)),
     )
-    return _judged([*runs, *_missing(runs)])
+
+
+def _is_dated(night: Night, until: datetime.date) -> bool:
+    return night.date.year >= _FIRST_YEAR and night.date <= until
+
+
+def _place(night: Night) -> tuple[datetime.date, str, str]:
+    return night.date, night.finished, night.path
+
+
+def _first_shown(runs: Sequence[Night]) -> int:
+    """Index of the first run that is shown: behind the last long gap, and at most five years before the last run."""
+    for first in range(len(runs) - 1, 0, -1):
+        before, after = runs[first - 1], runs[first]
+        if any(_gap(before, after.date)) or (runs[-1].date - before.date).days >= _MOST_DAYS:
+            return first
+    return 0
+
+
+def _gap(before: Night, after: datetime.date) -> Iterator[Stretch]:
+    """The days between a run and ``after``, if they are too many to be nights."""
+    days = (after - before.date).days - 1
+    if days > LONG_GAP:
+        yield Stretch(before.date + _DAY, after - _DAY, days)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -151,47 +280,62 @@ def is_run(folder: Path) -> bool:
 
 
 def _read_run(path: Path, folder: Path) -> Night:
-    name = path.relative_to(folder).as_posix()
-    if not (path / MANIFEST).exists():
-        return Night(_guessed_date(path), State.UNFINISHED, name, problem="it has not finished")
+    name = path.relative_to(folder)
     try:
+        if (refusal := read_refusal(path)) is not None:
+            return _refused(name, refusal)
+        if not (path / MANIFEST).exists():
+            return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem="it has not finished")
         facts, metrics = (json.loads((path / file).read_bytes()) for file in ("run.json", "metrics.json"))
-        finished = datetime.datetime.fromisoformat(facts["finished"])
-        return _night(name, finished, facts, metrics)
+        return _night(name, facts, metrics)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Night(_guessed_date(path), State.UNFINISHED, name, problem=f"it cannot be read ({error!r})")
+        problem = f"it cannot be read ({error!r})"
+        return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem=problem)
 
 
-def _guessed_date(path: Path) -> datetime.date:
-    """The date that ``run.json`` tells, else that in the folder's name, else the day on which it last changed."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return datetime.datetime.fromisoformat(
-            json.loads((path / "run.json").read_bytes())["finished"]
-        ).date()
-    found = re.search(r"(\d{4})[-_]?(\d\d)[-_]?(\d\d)", path.name)
-    if found:
-        with contextlib.suppress(ValueError):  # digits, but no date
-            return datetime.date(*(int(digits) for digits in found.groups()))
-    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date()
+def _date(path: Path, name: PurePath) -> datetime.date:
+    """What a run is for that cannot be read: as its folder says, or its ``run.json``, else the day it last changed."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return date_of_path(name) or _told_date(json.loads((path / "run.json").read_bytes()))
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone().date()
 
 
-def _night(
-    name: str, finished: datetime.datetime, facts: Mapping[str, Any], metrics: Mapping[str, Any]
-) -> Night:
+def _told_date(facts: Mapping[str, Any]) -> datetime.date:
+    """What ``run.json`` says that the run is for: ``date``, else the local day of ``finished``."""
+    return datetime.datetime.fromisoformat(facts.get("date") or facts["finished"]).date()
+
+
+def _refused(name: PurePath, refusal: Refusal) -> Night:
+    date = date_of_path(name) or datetime.date.fromisoformat(refusal.date)
+    state, why = _REFUSED.get(refusal.exit_code, (State.REFUSED, ""))
+    return Night(date, state, name.as_posix(), refusal.at, problem=why + refusal.reason.rstrip("."))
+
+
+def _night(name: PurePath, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Night:
     gates = metrics.get("gates") or []
     failed = tuple(gate["metric"] for gate in gates if not gate["passed"])
     counts = {key: int(value) for key, value in metrics["counts"].items()}
-    state = State.ROWS if counts.get("failed") else State.GATE if failed else State.USUAL
+    is_gated = any(is_of_quality(gate["metric"]) for gate in gates)
     return Night(
-        date=finished.date(),
-        state=state,
-        path=name,
+        date=date_of_path(name) or _told_date(facts),
+        state=_state(counts, is_gated=is_gated, has_failed=bool(failed)),
+        path=name.as_posix(),
         finished=str(facts["finished"]),
         values=dict(_values(facts, metrics)),
         limits={gate["metric"]: float(gate["limit"]) for gate in gates},
         counts=counts,
         failed_gates=failed,
     )
+
+
+def _state(counts: Mapping[str, int], *, is_gated: bool, has_failed: bool) -> State:
+    if counts.get("failed"):
+        return State.ROWS
+    if has_failed:
+        return State.GATE
+    if not counts["scored"]:
+        return State.EMPTY
+    return State.USUAL if is_gated else State.UNGATED
 
 
 def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
@@ -204,14 +348,14 @@ def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tu
     ):
         if estimate:
             yield name, Value(*(float(estimate[key]) for key in ("value", "low", "high")))
-    issues, read = metrics.get("label_issues") or {}, counts["read"]
+    if wrong := _wrong_labels(metrics.get("label_issues") or {}):
+        yield "wrong_labels", wrong
+    read = counts["read"]
     seconds = facts.get("seconds") or (facts.get("work") or {}).get("seconds")
     plain = {
         "ece": (metrics.get("calibration") or {}).get("ece"),
         "log_loss": quality.get("log_loss"),
-        "suspect_labels": issues["estimated_wrong_labels"] / issues["labelled"]
-        if issues.get("labelled")
-        else None,
+        "unknown_label": counts["unknown_label"] / read if read and counts.get("unknown_label") else None,
         "drift": (metrics.get("drift") or {}).get("value"),
         "rows": counts["scored"],
         "not_scored": 1 - counts["scored"] / read if read else None,
@@ -220,27 +364,39 @@ def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tu
     yield from ((name, Value(float(value))) for name, value in plain.items() if value is not None)
 
 
+def _wrong_labels(issues: Mapping[str, Any]) -> Value | None:
+    """The share of given labels that are wrong, where the run could tell."""
+    claim, labelled = issues.get("claim") or {}, issues.get("labelled")
+    wrong = claim.get("wrong_labels")
+    if not wrong or not labelled:
+        return None
+    return Value(*(float(wrong[key]) / labelled for key in ("value", "low", "high")))
+
+
 def _missing(runs: Sequence[Night]) -> Iterator[Night]:
     """The days between two runs."""
     for before, after in itertools.pairwise(runs):
-        for offset in range(1, (after.date - before.date).days):
-            yield Night(
-                before.date + datetime.timedelta(days=offset), State.MISSING, problem="no run has this date"
-            )
+        yield from _days_after(before.date, after.date - _DAY)
+
+
+def _days_after(day: datetime.date, until: datetime.date) -> Iterator[Night]:
+    for offset in range(1, (until - day).days + 1):
+        yield Night(day + offset * _DAY, State.MISSING, problem="no run has this date")
 
 
 def _judged(nights: Sequence[Night]) -> list[Night]:
     """In order of their dates, each finished night held against those before it."""
     judged: list[Night] = []
     before: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
-    for night in sorted(nights, key=lambda n: (n.date, n.finished, n.path)):
+    for night in sorted(nights, key=_place):
         unusual = tuple(
             m.name
             for m in METRICS
             if m.name in night.values and _is_unusual(m, night.values[m.name], before[m.name])
         )
-        state = State.UNUSUAL if unusual and night.state is State.USUAL else night.state
-        judged.append(dataclasses.replace(night, unusual=unusual, state=state))
+        is_compared = any(len(before[name]) >= _LEAST_BEFORE for name in night.values)
+        state = State.UNUSUAL if unusual and not night.state.is_bad else night.state
+        judged.append(dataclasses.replace(night, unusual=unusual, is_compared=is_compared, state=state))
         for name, value in night.values.items():
             before[name] = [*before[name], value.value][-BEFORE:]
     return judged

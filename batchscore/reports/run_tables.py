@@ -77,7 +77,7 @@ _METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "ece": ("calibration error (15 bins)", ("calibration", "ece"), -1),
     "ece_before": ("the same before temperature scaling", ("calibration", "before", "ece"), -1),
     "log_loss": ("log loss", ("quality", "log_loss"), -1),
-    "brier": ("Brier score", ("quality", "brier"), -1),
+    "brier": ("Brier score", ("quality", "brier_score_loss"), -1),
 }
 """Name on the page, place in the metrics, and 1 where more is better."""
 
@@ -91,6 +91,8 @@ def _metric_line(name: str, metrics: Metrics, baseline: Metrics | None) -> list[
     is_share = not name.startswith(NOT_SHARES)
     write: Callable[[float | None], str] = percent if is_share else number
     bounds = here if isinstance(here, dict) and "low" in here else None
+    if name == "brier":
+        words += " (0 to 1)" if len(metrics["labels"]) == 2 else " (sum over labels, 0 to 2)"
     line: list[str | Cell] = [words, write(value)]
     if baseline:
         change = None if value is None or earlier is None else value - earlier
@@ -444,4 +446,7 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
 def mismatch_note(metrics: Metrics, listed: int) -> str:
     """How many there are, and where the rest is."""
     total = metrics.get("mismatches", listed)
-    return f"The {listed:,} likeliest label errors of {rows(total)}; all are in mismatches.parquet and mismatches.csv."
+    return (
+        f"The {listed:,} worth checking first of {rows(total)}: where the model is surest of another label, be it right or "
+        "wrong. All are in mismatches.parquet and mismatches.csv."
+    )

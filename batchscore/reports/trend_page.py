@@ -14,8 +14,18 @@ from typing import Any
 
 from batchscore.errors import NoInputError, OutputError, UsageError, printable
 from batchscore.reports.charts import draw
-from batchscore.reports.formats import day, number, percent, rows, shown
-from batchscore.reports.nights import METRICS, Metric, Night, State, Stretch, is_run, read_nights, stretches
+from batchscore.reports.formats import day, moment, number, percent, rows, shown
+from batchscore.reports.nights import (
+    METRICS,
+    Metric,
+    Night,
+    Nights,
+    State,
+    Stretch,
+    is_run,
+    read_nights,
+    stretches,
+)
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
@@ -27,21 +37,40 @@ _RECENT = 14
 _MOST_DOTS = 70
 """Up to this many nights, each is a dot."""
 _MOST_STRETCHES = 3
+_MOST_LINES = 1000
+"""Nights in the longest table of the page."""
+_MOST_NAMED = 3
 _DAY = datetime.timedelta(days=1)
 _WORDS = {
-    State.USUAL: "as usual",
+    State.USUAL: "gates passed",
+    State.UNGATED: "no gate set",
+    State.SKIPPED: "nothing to score",
     State.UNUSUAL: "out of the ordinary",
+    State.EMPTY: "no row scored",
     State.GATE: "gate failed",
     State.ROWS: "rows failed",
+    State.REFUSED: "refused",
     State.UNFINISHED: "unfinished",
+    State.NO_INPUT: "no input",
     State.MISSING: "no run",
 }
 _TALLY = _WORDS | {
+    State.USUAL: "with gates passed",
+    State.UNGATED: "without a gate",
+    State.SKIPPED: "with nothing to score",
+    State.EMPTY: "without a scored row",
     State.GATE: "with a failed gate",
     State.ROWS: "with failed rows",
+    State.NO_INPUT: "without input",
     State.MISSING: "without a run",
 }
-_LEVELS = {State.USUAL: Level.GOOD, State.UNUSUAL: Level.LOOK}
+_LEVELS = {
+    State.USUAL: Level.GOOD,
+    State.UNGATED: Level.PLAIN,
+    State.SKIPPED: Level.PLAIN,
+    State.UNUSUAL: Level.LOOK,
+    State.EMPTY: Level.LOOK,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,10 +83,16 @@ class Trend:
     headline: str
 
 
-def write_trend(folder: Path, output: Path | None = None) -> Trend:
+def write_trend(
+    folder: Path,
+    output: Path | None = None,
+    until: datetime.date | None = None,
+    now: datetime.datetime | None = None,
+) -> Trend:
     """Write the page of the nights below ``folder`` and its JSON beside it.
 
-    ``output`` names the page; without it that is ``folder/report.html``.
+    ``output`` names the page; without it that is ``folder/report.html``. Days without a run are counted up to ``until``,
+    today without it; ``now`` is when that is, with an offset.
 
     Raises:
         NoInputError: ``folder`` is not there, or no run is below it.
@@ -75,63 +110,126 @@ def write_trend(folder: Path, output: Path | None = None) -> Trend:
         raise OutputError(
             f"--output {printable(page)} is no name for a page. Name a file such as report.html."
         )
-    nights = read_nights(folder)
-    if not nights:
+    now = now or datetime.datetime.now().astimezone()
+    nights = read_nights(folder, until, now.date())
+    runs = [night for night in nights.all if night.state is not State.MISSING]
+    if not runs:
         raise NoInputError(
             f"No run is below {printable(folder)}. Name the folder that holds the folders of runs."
         )
     make_folder(page.parent)
-    verdict = judge(nights)
-    write_bytes(data, to_json(trend_json(nights, verdict.headline)))
-    write_bytes(page, render_trend(nights, _links(nights, folder, page.parent)).encode())
-    return Trend(page, data, sum(night.state is not State.MISSING for night in nights), verdict.headline)
+    verdict, written = judge(nights), now.isoformat(timespec="minutes")
+    write_bytes(data, to_json({"headline": verdict.headline, "written": written, **trend_json(nights)}))
+    write_bytes(page, render_trend(nights, _links(nights.shown, folder, page.parent), written).encode())
+    return Trend(page, data, len(runs), verdict.headline)
 
 
-def trend_json(nights: Sequence[Night], headline: str) -> dict[str, Any]:
-    """``headline``, ``first``, ``last``, ``states`` (nights of each), ``stretches`` worth a look, and every night."""
+def trend_json(nights: Nights) -> dict[str, Any]:
+    """Everything about the nights as JSON values.
+
+    ``first`` and ``last`` of those shown, ``until``, ``states`` (nights of each), ``stretches`` worth a look, ``gaps`` of more
+    than a hundred days, every night, and the runs that are not shown: ``earlier`` and ``misdated``.
+    """
+    shown = nights.shown
     return {
-        "headline": headline,
-        "first": nights[0].date.isoformat(),
-        "last": nights[-1].date.isoformat(),
-        "states": {state.value: sum(night.state is state for night in nights) for state in State},
-        "stretches": [stretch.to_json() for stretch in stretches(nights)],
-        "nights": [night.to_json() for night in nights],
+        "first": shown[0].date.isoformat() if shown else None,
+        "last": shown[-1].date.isoformat() if shown else None,
+        "until": nights.until.isoformat(),
+        "states": {state.value: nights.count(state) for state in State},
+        "stretches": [stretch.to_json() for stretch in nights.stretches],
+        "gaps": [gap.to_json() for gap in nights.gaps],
+        "nights": [night.to_json() for night in shown],
+        "earlier": [night.to_json() for night in nights.earlier],
+        "misdated": [night.to_json() for night in nights.misdated],
     }
 
 
-def render_trend(nights: Sequence[Night], links: Mapping[str, str]) -> str:
-    """The page of ``nights``; ``links`` has the address of each one's page by its path."""
-    lines = _lines(nights, links)
-    bad = [line for line in lines if line[1].mark != "good"]
-    years = _years(nights, links)
+def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
+    """The page of ``nights``; ``links`` has the address of each one's page by its path, ``written`` is now as ISO time."""
+    shown = nights.shown
+    lines = _lines(shown, links)
+    bad = [line for line, night in zip(lines, shown, strict=True) if night.state.is_bad]
+    years = _years(shown, links)
     return render(
         "trend_page.html",
-        title=f"{len(nights)} nights",
+        title=f"{len(shown):,} nights",
         verdict=judge(nights),
-        period=f"{day(nights[0].date)} to {day(nights[-1].date)}",
+        period=f"{day(shown[0].date)} to {day(shown[-1].date)}" if shown else "",
+        written=moment(written),
         years=years,
         weeks=_weeks(years),
         legend=[
-            (state.value, words) for state, words in _WORDS.items() if any(n.state is state for n in nights)
+            (state.value, words) for state, words in _WORDS.items() if any(n.state is state for n in shown)
         ],
-        figures=list(_figures(nights)),
+        gaps=[
+            f"{_dates(gap)}: no run for {gap.nights:,} nights, which are not drawn." for gap in nights.gaps
+        ],
+        figures=list(_figures(shown)),
         recent=_table(lines[-_RECENT:]),
         bad=_table(bad) if bad else None,
         all=_table(lines) if len(lines) > _RECENT else None,
     )
 
 
-def judge(nights: Sequence[Night]) -> Verdict:
-    """What the last night and those before it come to."""
-    last = nights[-1]
+def judge(nights: Nights) -> Verdict:
+    """What the last night and those before it come to; the days since then that have no run come first."""
+    last, missing = nights.last, nights.missing_at_the_end
+    if last is None:
+        return Verdict(Level.BAD, f"There is no run up to {day(nights.until)}.", tuple(_not_shown(nights)))
     level = _LEVELS.get(last.state, Level.BAD)
-    bad = stretches(nights)
-    answers = (
-        Answer("The last night", _last_night(last), level),
-        Answer("Worth a look", _worst(bad, nights), Level.LOOK if bad else Level.GOOD),
+    bad = nights.stretches
+    answers = [
+        Answer(
+            "The last night that left anything" if missing else "The last night", _last_night(last), level
+        ),
+        Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level),
         Answer("All nights", _tally(nights)),
-    )
-    return Verdict(level, f"{day(last.date)}: {_last_words(last)}.", answers)
+        *_gate_advice(nights.shown),
+        *_not_shown(nights),
+    ]
+    headline = f"{day(last.date)}: {_last_words(last)}."
+    if missing == 1 and nights.is_open:
+        level = max(level, Level.LOOK, key=list(Level).index)
+        headline = f"No run yet on {day(nights.until)}. The last one, {headline}"
+    elif missing:
+        level = Level.BAD
+        headline = (
+            f"No run since {day(last.date)}: {missing:,} night{' is' if missing == 1 else 's are'} missing."
+        )
+    elif (before := _alike_at_the_end(nights.shown)) and last.state.is_bad:
+        headline = f"{headline[:-1]}, as on the {f'{before} nights' if before > 1 else 'night'} before."
+    return Verdict(level, headline, tuple(answers))
+
+
+def _alike_at_the_end(nights: Sequence[Night]) -> int:
+    """How many nights in a row before the last came to the same."""
+    states = [night.state for night in reversed(nights)]
+    return next((k for k, state in enumerate(states) if state is not states[0]), len(states)) - 1
+
+
+def _gate_advice(nights: Sequence[Night]) -> Iterator[Answer]:
+    """How to have somebody say what is good enough, where the last run was held against nothing."""
+    last = next((night for night in reversed(nights) if night.values), None)
+    if last is not None and last.state is State.UNGATED:
+        yield Answer(
+            "Is that good enough?",
+            "Nobody has said what is: no gate on quality is set. Set one in the nightly command: --fail-under accuracy=X.",
+        )
+
+
+def _not_shown(nights: Nights) -> Iterator[Answer]:
+    """Runs that are on no calendar, and why."""
+    if misdated := nights.misdated:
+        named = [
+            f"{shown(night.path or '.')} ({night.date.isoformat()})" for night in misdated[-_MOST_NAMED:]
+        ]
+        more = f" and {len(misdated) - len(named):,} more" if len(misdated) > len(named) else ""
+        text = f"{', '.join(reversed(named))}{more}: after {day(nights.until)}, or before 1970. They are not counted."
+        yield Answer("Runs with a date that cannot be meant", text, Level.LOOK)
+    if earlier := nights.earlier:
+        first, last = (day(night.date) for night in (earlier[0], earlier[-1]))
+        period = first if first == last else f"{first} to {last}"
+        yield Answer("Earlier runs", f"{len(earlier):,}, {period}: in report.json, and not drawn here.")
 
 
 def _last_words(night: Night) -> str:
@@ -140,16 +238,34 @@ def _last_words(night: Night) -> str:
         return f"a quality gate failed ({names})"
     if night.state is State.UNUSUAL:
         return f"out of the ordinary in {', '.join(_metric(name).words for name in night.unusual)}"
-    if night.state is State.UNFINISHED:
-        return "the run did not finish"
-    return "it ran as usual" if night.state is State.USUAL else _WORDS[night.state]
+    if night.state in _ENDS:
+        return _ENDS[night.state]
+    usual = "it ran as usual" if night.is_compared else "it ran"
+    return (
+        f"{usual} and passed its gates"
+        if night.state is State.USUAL
+        else f"{usual}; no gate on quality is set"
+    )
+
+
+_ENDS = {
+    State.UNFINISHED: "the run did not finish",
+    State.REFUSED: "the run was refused",
+    State.NO_INPUT: "there was no input",
+    State.MISSING: "no run",
+    State.ROWS: "rows could not be scored",
+    State.EMPTY: "it ran, but not one row was scored",
+    State.SKIPPED: "there was nothing to score",
+}
 
 
 def _last_night(night: Night) -> str:
     if not night.values:
-        return f"{shown(night.path)}: {shown(night.problem, 200)}."
+        return f"{shown(night.path or '.')}: {shown(night.problem, 300)}."
     counts = night.counts
     text = f"{counts['scored']:,} of {rows(counts['read'])} scored"
+    if counts.get("unknown_label"):
+        text += f", {counts['unknown_label']:,} with a label that the model does not know"
     for name in ("accuracy", "expected_accuracy"):
         if name in night.values:
             value = night.values[name]
@@ -160,7 +276,12 @@ def _last_night(night: Night) -> str:
 def _worst(bad: Sequence[Stretch], nights: Sequence[Night]) -> str:
     """The longest stretches, the latest of equal ones first, each with what was worst in it."""
     if not bad:
-        return "Nothing: every night ran as usual."
+        is_gated = all(night.state in {State.USUAL, State.SKIPPED} for night in nights)
+        return (
+            "Nothing: every night passed its gates."
+            if is_gated
+            else "Nothing that could be seen without a gate."
+        )
     chosen = sorted(bad, key=lambda stretch: (stretch.nights, stretch.last), reverse=True)[:_MOST_STRETCHES]
     texts = [f"{_dates(stretch)} ({_why(stretch, nights)})" for stretch in chosen]
     more = len(bad) - len(chosen)
@@ -178,7 +299,7 @@ def _dates(stretch: Stretch) -> str:
 def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
     """The first metric that got out of the ordinary, at its worst and as usual; else what became of the nights."""
     inside = [night for night in nights if stretch.first <= night.date <= stretch.last]
-    usual = [night for night in nights if night.state is State.USUAL]
+    usual = [night for night in nights if not night.state.is_bad]
     for metric in METRICS:
         values = [
             n.values[metric.name].value
@@ -194,7 +315,8 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
             ):  # as usual, but not good enough for its gate
                 tail = f", its gate {_say(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
             return f"{metric.words} {_say(metric, worst)}{tail}"
-    return ", ".join(dict.fromkeys(_WORDS[night.state] for night in inside if night.state.is_bad))
+    found = dict.fromkeys(_WORDS[night.state] for night in inside if night.state.is_bad)
+    return ", ".join(found) or _WORDS[State.MISSING]  # of a gap no day is a night
 
 
 def _say(metric: Metric, value: float | None) -> str:
@@ -203,8 +325,8 @@ def _say(metric: Metric, value: float | None) -> str:
     return number(round(value) if metric.worse == 0 and value is not None else value)
 
 
-def _tally(nights: Sequence[Night]) -> str:
-    tally = {words: sum(night.state is state for night in nights) for state, words in _TALLY.items()}
+def _tally(nights: Nights) -> str:
+    tally = {words: nights.count(state) for state, words in _TALLY.items()}
     return ", ".join(f"{count:,} {words}" for words, count in tally.items() if count) + "."
 
 
@@ -245,6 +367,8 @@ class Year:
 
 def _years(nights: Sequence[Night], links: Mapping[str, str]) -> list[Year]:
     """The calendar of all nights; of several on one day the worst is shown."""
+    if not nights:
+        return []
     worst: dict[datetime.date, Night] = {}
     order = list(State)
     for night in nights:
@@ -273,7 +397,7 @@ def _week(date: datetime.date) -> int:
 
 def _weeks(years: Sequence[Year]) -> int:
     """How many columns the calendar has."""
-    return max(day.column for year in years for day in year.days)
+    return max((day.column for year in years for day in year.days), default=1)
 
 
 def _day(night: Night, column: int, links: Mapping[str, str]) -> Day:
@@ -307,7 +431,7 @@ def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) 
     data = {
         "nights": lines,
         "dots": [dot for night in followed if (dot := _dot(night, metric, len(followed)))],
-        "gaps": [{"t": _at(n), "kind": n.state.value} for n in nights if not n.values],
+        "gaps": [{"t": _at(n), "kind": _foot(n)} for n in nights if not n.values],
         "stretches": [
             {"from": _noon(s.first) - _HALF_DAY, "to": _noon(s.last) + _HALF_DAY}
             for s in stretches(nights)
@@ -342,6 +466,11 @@ def _point(night: Night, name: str, other: str) -> dict[str, Any]:
         "other": estimate.value if estimate else None,
         "limit": night.limits.get(name),
     }
+
+
+def _foot(night: Night) -> str:
+    """What a night without numbers is at the foot of a chart: without a run, or with one that came to nothing."""
+    return "missing" if night.state in {State.MISSING, State.SKIPPED} else "unfinished"
 
 
 def _dot(night: Night, metric: Metric, nights: int) -> dict[str, Any] | None:
@@ -387,11 +516,13 @@ def _lines(
 
 def _reason(night: Night) -> str:
     names = dict.fromkeys([*night.failed_gates, *night.unusual])
-    return ", ".join(shown(name.replace("_", " "), 40) for name in names) or shown(night.problem, 60)
+    words = ", ".join(shown(name.replace("_", " "), 40) for name in names)
+    return words or (shown(night.problem, 60) if night.problem else "")
 
 
 def _table(lines: Sequence[tuple[Cell, Cell, Cell, dict[str, Cell]]]) -> Table:
-    """The latest night first; columns that no night has are left out."""
+    """The latest night first, a thousand at the most; columns that no night has are left out."""
+    surplus, lines = len(lines) - _MOST_LINES, lines[-_MOST_LINES:]
     names = [name for name in _COLUMNS if any(name in numbers for *_, numbers in lines)]
     has_reasons = any(reason.text for _, _, reason, _ in lines)
     return Table(
@@ -406,4 +537,5 @@ def _table(lines: Sequence[tuple[Cell, Cell, Cell, dict[str, Cell]]]) -> Table:
             for date, state, reason, numbers in reversed(lines)
         ],
         words=3 if has_reasons else 2,
+        note=f"{surplus:,} more are in report.json." if surplus > 0 else "",
     )

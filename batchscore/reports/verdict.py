@@ -1,18 +1,23 @@
 """What a run's numbers come to, in words: one headline, and an answer to each question of the morning.
 
-Did it run, is the model as good as before, what did it get wrong, and is it the model or the labels.
+Did it run, is the model as good as before, what did it get wrong, and is it the model or the labels. Nothing is called good
+without a reason: that is a gate on quality that passed, or an earlier run that this one is at most two points behind. What
+nobody has set a limit for is told in plain, with how to set one.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchscore.evaluation.drift import NOTHING_TO_COMPARE, VERDICTS
-from batchscore.evaluation.gates import METRICS
-from batchscore.evaluation.significance import two_proportion_p
+from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
+from batchscore.evaluation.gates import METRICS, is_of_quality
+from batchscore.evaluation.significance import Estimate, proportion_difference
+from batchscore.evaluation.wrong_labels import LABELS, MODEL
+from batchscore.reports.claims import model_or_labels
 from batchscore.reports.formats import interval, number, percent, points, rows, shown
 
 Metrics = Mapping[str, Any]
@@ -20,6 +25,13 @@ _LEAST_MATCHED = 0.5
 """Share of the labelled rows that must have been in the earlier run for the same rows to stand for all."""
 _CLEAR = 0.05
 """A change is called one below this p-value."""
+_MARGIN = 0.02
+"""Accuracy is as good as it was if its 95 % interval leaves no larger loss than this open."""
+_FEW = 0.1
+"""An interval of accuracy that is wider than this is of too few rows to call anything good."""
+_RELABELLED = 0.01
+"""Share of rows with another label than in the earlier run from which the same rows are not the same any more."""
+_NAMED_VALUES = 5
 NOT_SHARES = ("log_loss", "brier", "drift")
 _DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
 DISTRIBUTIONS = {
@@ -75,6 +87,8 @@ class Change:
     before: float
     after: float
     is_clear: bool
+    interval: Estimate | None = None
+    """Of the difference, positive where this run is better; None of estimates, which can be wrong together."""
 
     @property
     def difference(self) -> float:
@@ -82,25 +96,42 @@ class Change:
         return self.after - self.before
 
     @property
+    def is_as_good(self) -> bool:
+        """Whether a loss that matters can be ruled out: that nothing was seen on three rows does not do so."""
+        return self.interval is not None and self.interval.low > -_MARGIN
+
+    @property
     def level(self) -> Level:
-        """A clear loss deserves a look."""
-        return Level.LOOK if self.is_clear and self.difference < 0 else Level.GOOD
+        """A clear loss deserves a look; good is only what was shown to be."""
+        if self.is_clear and self.difference < 0:
+            return Level.LOOK
+        is_shown = self.is_as_good or (self.is_clear and self.interval is not None)
+        return Level.GOOD if is_shown else Level.PLAIN
 
     def __str__(self) -> str:
-        if not self.is_clear:
-            return "as good as in the earlier run"
-        return f"{'better' if self.difference > 0 else 'worse'} than in the earlier run"
+        if self.is_clear:
+            return f"{'better' if self.difference > 0 else 'worse'} than in the earlier run"
+        if self.interval is None:
+            return "not clearly another than in the earlier run"
+        return (
+            "as good as in the earlier run"
+            if self.is_as_good
+            else "neither clearly better nor worse than in the earlier run"
+        )
 
 
 def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     """Read ``metrics.json`` (and that of the run it is compared with) as a person would."""
     change = change_of(metrics, baseline)
-    answers = [_did_it_run(metrics), _is_it_as_good(metrics, change), _what_is_wrong(metrics)]
+    quality = _is_it_as_good(metrics, change, baseline)
+    loud = [_did_it_run(metrics), *_are_labels_known(metrics), quality]
+    answers = [*loud, _what_is_wrong(metrics)]  # a weak slice is there every night, and cries no wolf
     if metrics["quality"]:
         answers.append(_model_or_labels(metrics))
-    loud = {answer.level for answer in answers[:2]}  # a weak slice is there every night, and cries no wolf
-    is_bad = bool(_gate_line(metrics)) or Level.BAD in loud
-    level = Level.BAD if is_bad else Level.LOOK if Level.LOOK in loud else Level.GOOD
+    levels = {answer.level for answer in loud}
+    if _gate_line(metrics):
+        levels.add(Level.BAD)
+    level = next((each for each in (Level.BAD, Level.LOOK) if each in levels), quality.level)
     return Verdict(level, _headline(metrics, change), tuple(answers))
 
 
@@ -110,13 +141,15 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
     is_enough = compared.get("evaluated", 0) >= _LEAST_MATCHED * metrics["counts"]["evaluated"]
     if is_enough and compared.get("accuracy_before") and compared.get("accuracy_after"):
         before, after = compared["accuracy_before"]["value"], compared["accuracy_after"]["value"]
-        return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR)
+        interval = Estimate(**compared["accuracy_change"])
+        return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR, interval)
     if baseline is None:
         return None
     before, after = ((run.get("quality") or {}).get("accuracy") for run in (baseline, metrics))
     if before and after:
-        is_clear = _is_clear(baseline["counts"], metrics["counts"])
-        return Change("accuracy", before["value"], after["value"], is_clear)
+        difference = _difference(baseline["counts"], metrics["counts"])
+        is_clear = difference is not None and not difference.low <= 0 <= difference.high
+        return Change("accuracy", before["value"], after["value"], is_clear, difference)
     before, after = (run.get("expected_accuracy") for run in (baseline, metrics))
     if before and after:
         is_apart = max(before["low"], after["low"]) > min(before["high"], after["high"])
@@ -124,11 +157,10 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
     return None
 
 
-def _is_clear(before: Metrics, after: Metrics) -> bool:
-    """Whether two accuracies differ by more than chance, from the counts of different rows (two-sided)."""
+def _difference(before: Metrics, after: Metrics) -> Estimate | None:
+    """How far accuracy moved between different rows, from their counts."""
     (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
-    p = two_proportion_p(n - right, n, m - right_now, m)
-    return 2 * min(p, 1 - p) < _CLEAR
+    return proportion_difference(right, n, right_now, m)
 
 
 def gate_value(metric: str, value: float | None) -> str:
@@ -162,57 +194,181 @@ def _gate_line(metrics: Metrics) -> str:
 
 
 def _headline(metrics: Metrics, change: Change | None) -> str:
-    counts, quality, expected = metrics["counts"], metrics["quality"], metrics["expected_accuracy"]
+    counts = metrics["counts"]
     if line := _gate_line(metrics):
-        return line
+        return f"{line}{_unread(counts)}"
     if counts.get("failed"):
-        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored."
+        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{_unread(counts)}"
     if not counts["scored"]:
-        return "It ran, but there was no row to score."
+        return f"It ran, but there was no row to score.{_unread(counts)}"
+    return f"{_quality_line(metrics, change)}{_unread(counts)}"
+
+
+def _unread(counts: Metrics) -> str:
+    """What the numbers of the headline do not speak of: rows that could not be read, labels that mean nothing here."""
+    lines = []
+    if rejects := counts.get("rejects"):
+        lines.append(f" {rows(rejects)} could not be read.")
+    if unknown := counts.get("unknown_label"):
+        has = "has" if unknown == 1 else "have"
+        lines.append(f" {rows(unknown)} {has} a label that the model does not know.")
+    return "".join(lines)
+
+
+def _quality_line(metrics: Metrics, change: Change | None) -> str:
+    quality, expected = metrics["quality"], metrics["expected_accuracy"]
+    passed = _passed_line(metrics)
     if change is not None:
-        shifted = f", but with {_shift(metrics)}" if _is_shifted(metrics) else ""
+        but = "with" if change.level is Level.LOOK else "but with"
+        shifted = f", {but} {_shift(metrics)}" if _is_shifted(metrics) else ""
+        others = (
+            f", but {rows(_others(metrics))} have another label than then" if _is_relabelled(metrics) else ""
+        )
+        told = f"{change}: {percent(change.after)}, before {percent(change.before)}{shifted}{others}."
         if change.what.startswith("expected"):
-            return (
-                f"It ran. No labels came along; by its own estimate the model is {change}: {change.what} "
-                f"{percent(change.after)}, before {percent(change.before)}{shifted}."
-            )
-        return f"It ran, and the model is {change}: {change.what} {percent(change.after)}, before {percent(change.before)}{shifted}."
+            return f"It ran. No labels came along; {change.what}, an estimate, is {told}"
+        return f"It ran, and {change.what} is {told}"
     if quality:
-        return f"It ran: accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})."
-    return f"It ran. No labels came along; expected accuracy {percent(expected['value'])} ({interval(expected)}), an estimate."
+        told = f"accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})"
+        if _alarm(metrics):
+            return f"It ran, but {told} is worse than always saying {shown(_commonest(metrics)[0], 40)}."
+        return f"It ran: {told}. {passed or 'No gate says whether that is good enough.'}"
+    told = f"expected accuracy {percent(expected['value'])} ({interval(expected)}), an estimate"
+    return f"It ran. No labels came along; {told}.{f' {passed}' if passed else ''}"
+
+
+def _quality_gates(metrics: Metrics) -> list[Mapping[str, Any]]:
+    """The gates that say something about the predictions."""
+    return [gate for gate in metrics.get("gates") or [] if is_of_quality(gate["metric"])]
+
+
+def _passed_line(metrics: Metrics) -> str:
+    gates = _quality_gates(metrics)
+    if not gates or not all(gate["passed"] for gate in gates):
+        return ""
+    if len(gates) == 1:
+        return f"Its gate passed: {gate_sentence(gates[0])}."
+    return f"All {len(gates)} gates on quality passed."
 
 
 def _did_it_run(metrics: Metrics) -> Answer:
-    counts = metrics["counts"]
+    question, counts = "Did it run?", metrics["counts"]
     left_out = [f"{counts[name]:,} {words}" for name, words in _LEFT_OUT.items() if counts.get(name)]
-    level = Level.BAD if counts.get("failed") else Level.LOOK if counts.get("rejects") else Level.GOOD
+    if counts.get("failed"):
+        level = Level.BAD
+    else:
+        level = Level.LOOK if counts.get("rejects") or not counts["scored"] else Level.GOOD
+    if not counts["read"]:
+        return Answer(question, "Yes, but the input holds no row.", level)
     if not left_out:
-        return Answer("Did it run?", f"Yes: all {rows(counts['read'])} were scored.", level)
-    return Answer(
-        "Did it run?",
-        f"Yes: {counts['scored']:,} of {rows(counts['read'])} were scored; {', '.join(left_out)}.",
-        level,
+        return Answer(question, f"Yes: all {rows(counts['read'])} were scored.", level)
+    text = f"Yes: {counts['scored']:,} of {rows(counts['read'])} were scored; {', '.join(left_out)}."
+    return Answer(question, text, level)
+
+
+def _are_labels_known(metrics: Metrics) -> Iterator[Answer]:
+    """Rows whose label value is none of the model's labels: which values, and what to do; nothing where all are known."""
+    counts = metrics["counts"]
+    unknown = counts.get("unknown_label")
+    if not unknown:
+        return
+    values: collections.Counter[str] = collections.Counter()
+    for of_file in (metrics.get("unknown_labels") or {}).values():
+        values.update(of_file)
+    named = [f"{shown(value, 40)} ({count:,})" for value, count in values.most_common(_NAMED_VALUES)]
+    more = f" and {len(values) - len(named):,} more values" if len(values) > len(named) else ""
+    text = f"No: {unknown:,} of {rows(counts['read'])} have a value that is none of its labels"
+    text += f": {', '.join(named)}{more}." if named else "."
+    told = " Whatever is said of right and wrong leaves these rows out." if metrics["quality"] else ""
+    yield Answer(
+        "Does the model know the labels?",
+        f"{text}{told} Say what they mean with --label-map GIVEN=LABEL, or name another --label-column.",
+        Level.LOOK,
     )
 
 
-def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
-    question = "Is it as good as before?"
+def _is_it_as_good(metrics: Metrics, change: Change | None, baseline: Metrics | None) -> Answer:
     shift = _shift(metrics)
     seen = f" There is {shift}." if shift else ""
+    gates = f" {line}" if (line := _passed_line(metrics)) else ""
     if change is None:
-        return Answer(
-            "How good is it?", f"{_how_good(metrics)} No earlier run was compared.{seen}", Level.GOOD
-        )
-    moved = (
-        f"{points(change.difference)} {'up' if change.difference > 0 else 'down'}"
-        if change.difference
-        else "unchanged"
+        text, level = _how_good(metrics), _gated_level(metrics)
+        advice = "" if gates or not metrics["counts"]["scored"] else f" {_advice(metrics)}"
+        return Answer("How good is it?", f"{text}{gates}{_alarm(metrics)}{advice}", level)
+    text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {_moved(change)}.{seen}"
+    is_loud = _is_shifted(metrics) or _is_relabelled(metrics) or _alarm(metrics)
+    level = Level.LOOK if is_loud else change.level
+    if level is Level.PLAIN:
+        level = _gated_level(metrics)
+    answer = f"{text}{_relabelled(metrics, baseline)}{gates}{_alarm(metrics)}"
+    return Answer("Is it as good as before?", answer, level)
+
+
+def _others(metrics: Metrics) -> int:
+    """Rows whose given label is another than in the earlier run, as far as that is known."""
+    return int((metrics.get("comparison") or {}).get("relabelled") or 0)
+
+
+def _is_relabelled(metrics: Metrics) -> bool:
+    """Whether so many labels are others that accuracy on the same rows, under tonight's labels, is not all there is to say."""
+    evaluated = int((metrics.get("comparison") or {}).get("evaluated", 0))
+    return _others(metrics) >= max(1.0, _RELABELLED * evaluated)
+
+
+def _relabelled(metrics: Metrics, baseline: Metrics | None) -> str:
+    if not _others(metrics):
+        return ""
+    own = ((baseline or {}).get("quality") or {}).get("accuracy")
+    was = f", which had an accuracy of {percent(own['value'])} under its own" if own else ""
+    return f" Both are under tonight's labels: {rows(_others(metrics))} had another in the earlier run{was}."
+
+
+def _advice(metrics: Metrics) -> str:
+    """How to have somebody say what is good enough."""
+    metric = "accuracy" if metrics["quality"] else "expected_accuracy"
+    return (
+        f"Nobody has said what is good enough: --fail-under {metric}=X sets a gate, and --baseline RUN_DIR compares with an "
+        "earlier run."
     )
-    verdict = "more than chance explains" if change.is_clear else "which chance can explain"
-    tail = f", {verdict}" if change.difference else ""
-    estimate = " (estimates, without labels)" if change.what.startswith("expected") else ""
-    text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {moved}{tail}{estimate}.{seen}"
-    return Answer(question, text, Level.LOOK if _is_shifted(metrics) else change.level)
+
+
+def _moved(change: Change) -> str:
+    """How far accuracy moved, and what can be said of that."""
+    estimate = " (estimates, without labels)" if change.interval is None else ""
+    if not change.difference:
+        moved = "unchanged"
+    else:
+        moved = f"{points(change.difference)} {'up' if change.difference > 0 else 'down'}"
+        moved += ", more than chance explains" if change.is_clear else ", which chance can explain"
+    if change.interval is None or change.is_clear or change.is_as_good:
+        return f"{moved}{estimate}"
+    return f"{moved}, and so it can a loss of up to {points(change.interval.low)}"
+
+
+def _gated_level(metrics: Metrics) -> Level:
+    """Good where a gate on quality passed, on rows enough to mean something; else as nobody has said."""
+    if _alarm(metrics):
+        return Level.LOOK
+    if not _passed_line(metrics):
+        return Level.PLAIN
+    if metrics["quality"]:
+        accuracy = metrics["quality"]["accuracy"]
+        return Level.GOOD if accuracy["high"] - accuracy["low"] <= _FEW else Level.PLAIN
+    expected = metrics["expected_accuracy"] or {}
+    return Level.GOOD if expected.get("calibration_error") is not None else Level.PLAIN
+
+
+def _alarm(metrics: Metrics) -> str:
+    """Where the model is clearly worse than no model: the commonest label alone would be right more often."""
+    if not metrics["quality"]:
+        return ""
+    label, share = _commonest(metrics)
+    if metrics["quality"]["accuracy"]["high"] >= share or share == 1:
+        return ""
+    return (
+        f" That is worse than always saying {shown(label, 40)}, which is right for {percent(share)}: perhaps the given labels "
+        "mean something else to the model (see --label-map)."
+    )
 
 
 def _shift(metrics: Metrics) -> str:
@@ -222,7 +378,8 @@ def _shift(metrics: Metrics) -> str:
     if verdict in (None, NOTHING_TO_COMPARE):
         return ""
     if verdict == VERDICTS[0]:
-        return "no drift"
+        hides_any = any((each["noise"] or 0) > CLEAR for each in report["distributions"])
+        return "no drift, as far as so few rows can show it" if hides_any else "no drift"
     names = [DISTRIBUTIONS[d["distribution"]] for d in report["distributions"] if d["verdict"] == verdict]
     return f"{_DRIFTS[verdict]} in {', '.join(names)}"
 
@@ -232,14 +389,19 @@ def _is_shifted(metrics: Metrics) -> bool:
 
 
 def _how_good(metrics: Metrics) -> str:
-    quality, expected = metrics["quality"], metrics["expected_accuracy"]
+    quality, expected, counts = metrics["quality"], metrics["expected_accuracy"], metrics["counts"]
     if quality:
         accuracy = quality["accuracy"]
-        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {rows(metrics['counts']['evaluated'])} with a label."
+        few = ", too few to be sure of anything" if accuracy["high"] - accuracy["low"] > _FEW else ""
+        of_all = f" of {counts['scored']:,}" if counts["evaluated"] < counts["scored"] else ""
+        evaluated = f"{counts['evaluated']:,}{of_all} rows" if of_all else rows(counts["evaluated"])
+        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{few}."
     if expected:
+        measured = expected.get("calibration_error") is not None
+        trust = "" if measured else " How honest that confidence is was never measured: it may be far off."
         return (
             f"Expected accuracy {percent(expected['value'])} ({interval(expected)}): an estimate from the model's own "
-            "confidence, since no labels came along."
+            f"confidence, since no labels came along.{trust}"
         )
     return "Nothing was scored."
 
@@ -283,28 +445,14 @@ def confusions_of(metrics: Metrics) -> list[tuple[str, str, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _no_better_than(metrics: Metrics) -> str:
-    """The commonest given label, if the model may well be no better than always saying it; else nothing."""
+def _commonest(metrics: Metrics) -> tuple[str, float]:
+    """The commonest given label, and its share of the evaluated rows."""
     support = {label: row["support"] for label, row in metrics["quality"]["per_label"].items()}
     label = max(support, key=lambda name: support[name])
-    share = support[label] / max(sum(support.values()), 1)
-    return label if metrics["quality"]["accuracy"]["low"] <= share < 1 else ""
+    return label, support[label] / max(sum(support.values()), 1)
 
 
 def _model_or_labels(metrics: Metrics) -> Answer:
-    question, issues = "Is it the model or the labels?", metrics.get("label_issues")
-    if not issues:
-        return Answer(question, "The labels were not looked at.")
-    wrong, labelled = issues["estimated_wrong_labels"], issues["labelled"]
-    if not wrong:
-        return Answer(question, "The model: no given label looks wrong.")
-    if commonest := _no_better_than(metrics):
-        return Answer(
-            question,
-            f"It cannot be told: on these rows the model is no better than always saying {shown(commonest, 40)}.",
-            Level.LOOK,
-        )
-    share = percent(wrong / labelled) if labelled else "–"  # noqa: RUF001
-    without = percent(issues["accuracy_without_flagged"])
-    text = f"About {wrong:,} given labels look wrong themselves ({share} of them, an estimate). Without the {issues['flagged']:,} most doubtful rows accuracy would be {without}."
-    return Answer(question, text)
+    claim = (metrics.get("label_issues") or {}).get("claim")
+    level = Level.LOOK if claim and claim["verdict"] in {LABELS, MODEL} else Level.PLAIN
+    return Answer("Is it the model or the labels?", model_or_labels(metrics), level)

@@ -116,7 +116,8 @@ def _quality(metrics: Mapping[str, Any]) -> str:
         for name, value in rows
     ]
     lines += [
-        f"| {name.replace('_', ' ')} | {metrics[name]:.4f} | |" for name in ("log_loss", "calibration_error")
+        f"| {name.replace('_', ' ')} | {metrics[name]:.4f} | |"
+        for name in ("log_loss", "brier_score_loss", "calibration_error")
     ]
     return "\n".join(lines)
 
@@ -212,7 +213,7 @@ def _hygiene(data: Mapping[str, Any]) -> str:
         "also in the training rows": ["", str(facts[1]["also_in_train"])],
     }
     if suspects := data.get("suspects"):
-        rows["labels that are likely wrong"] = [str(suspects["flagged"]), ""]
+        rows["labels worth checking"] = [str(suspects["flagged"]), ""]
     return "\n".join(_table_row([name, *cells]) for name, cells in rows.items())
 
 

@@ -192,7 +192,9 @@ def _metrics(bundle: Bundle, split: Split, predictions: Sequence[Predictions], c
         ),
         "macro_f1": quality["macro_f1"],
         "log_loss": quality["log_loss"],
+        "brier_score_loss": quality["brier_score_loss"],
         "calibration_error": metrics["calibration"]["ece"],
+        "reliability": alone["reliability"],
         "per_label": quality["per_label"],
         "confusion_matrix": quality["confusion_matrix"],
     }

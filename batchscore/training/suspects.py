@@ -1,7 +1,8 @@
-"""Training labels that are likely wrong, by a model that did not see them: cross-validated on the frozen base's states.
+"""Training labels worth checking, by a model that did not see them: cross-validated on the frozen base's states.
 
 Logistic regression (scikit-learn) gives each row a probability from the folds that it is not in; confident learning
-(:class:`~batchscore.evaluation.LabelIssues`, cleanlab) makes a verdict of them.
+(:class:`~batchscore.evaluation.LabelIssues`, cleanlab) ranks them. How many are wrong is not known: a model on a frozen base errs
+far more often than labels do.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LISTED = 200
 def suspects_of(
     states: NDArray[np.float32], split: Split, names: Sequence[str], seed: int
 ) -> dict[str, Any] | None:
-    """Rows of the split whose label is likely wrong, as JSON values; likeliest first, 200 at the most.
+    """Rows of the split whose label is worth checking, as JSON values; likeliest error first, 200 at the most.
 
     ``states`` ``[n, H]``. ``None`` where a label has one row only, so that no fold could be left out.
     """

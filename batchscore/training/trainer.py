@@ -251,7 +251,7 @@ def _trained(job: _Job, site: Site, watch: Watch) -> _Trained:
 
 
 def _suspects(job: _Job, train: Piece, site: Site, watch: Watch) -> dict[str, Any] | None:
-    """Likely wrong labels among the training rows; tells them."""
+    """Labels worth checking among the training rows; tells them."""
     pooling = pooling_of_states(job.base, job.settings)
     plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
     with watch.over(len(train.labels), site) as watched:
@@ -263,7 +263,7 @@ def _suspects(job: _Job, train: Piece, site: Site, watch: Watch) -> dict[str, An
         site.tell("check-labels: a label has one training row only, so that nothing can be cross-validated")
         return None
     site.tell(
-        f"check-labels: {suspects['flagged']} of {suspects['labelled']} training labels are likely wrong (cross-validated "
+        f"check-labels: {suspects['flagged']} of {suspects['labelled']} training labels are worth checking (cross-validated "
         f"accuracy {suspects['accuracy']:.4f} on the frozen base); all training rows are used all the same"
     )
     for row in suspects["rows"][:_TOLD_SUSPECTS]:

@@ -14,6 +14,9 @@ How a night ends, by the exit code of ``batchscore score``:
   and the night with it
 - no file within six hours: the sensor fails
 
+After a night without anything to score for the asset (a failed sensor, a failed ``score``) the report is renewed all the same,
+by the task ``report``: it counts days without a run, and says why a night was refused.
+
 Whoever writes the file renames it into place when it is whole: the sensor looks for the name alone.
 
 The date is that of the run, never that of the clock.
@@ -73,6 +76,9 @@ def once(command: str) -> str:
     return f'{command}; code=$?; case $code in 2|3|65|66|73|78) exit 0;; *) exit "$code";; esac'
 
 
+REPORT = once(f'"{BATCHSCORE}" report "$RUNS" --json')
+
+
 @dag(
     dag_id="batchscore_nightly",
     schedule="30 2 * * *",
@@ -108,12 +114,13 @@ def nightly() -> None:
             "INPUT": FILE,
             "MODEL": "{{ params.model }}",
             "RUN": "{{ params.runs }}/" + DAY,
+            "DAY": DAY,
             "OPTIONS": "{{ params.options }}",
         },
     )
     def score() -> str:
         return once(
-            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --skip-empty --json $OPTIONS'
+            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --date "$DAY" --skip-empty --json $OPTIONS'
         )
 
     @task(retries=0)
@@ -121,9 +128,19 @@ def nightly() -> None:
         if summary["exit_code"] == GATE_FAILED:
             raise AirflowFailException(summary["error"])
 
+    @task.bash(
+        trigger_rule="one_failed",
+        output_processor=summary_of,
+        append_env=True,
+        env={"RUNS": "{{ params.runs }}"},
+    )
+    def report() -> str:
+        return REPORT
+
     scored = score()
     wait >> scored
     gates(scored)
+    [wait, scored] >> report()
 
 
 @dag(
@@ -144,7 +161,7 @@ def report() -> None:
 
     @task.bash(output_processor=summary_of, append_env=True, env={"RUNS": REPORTED})
     def trend() -> str:
-        return once(f'"{BATCHSCORE}" report "$RUNS" --json')
+        return REPORT
 
     trend()
 

@@ -113,6 +113,7 @@ def test_an_evaluation_without_rows_is_all_none_and_zero() -> None:
         "counts",
         "quality",
         "calibration",
+        "reliability",
         "coverage",
         "expected_accuracy",
         "histograms",

@@ -61,18 +61,19 @@ def test_log_loss_of_an_impossible_label_is_clipped_as_in_scikit_learn() -> None
     assert ours == pytest.approx((36.04365338911715 + np.log(2)) / 2, abs=1e-9)
 
 
-def test_the_brier_scores_are_those_of_scikit_learn() -> None:
-    quality, (given, _, probabilities) = quality_of(2, 1)
-    assert quality["brier_binary"] == pytest.approx(sk.brier_score_loss(given, probabilities[:, 1]), abs=1e-9)
-    assert quality["brier"] == pytest.approx(2 * quality["brier_binary"], abs=1e-6)
-
-
-@pytest.mark.parametrize("n_labels", [3, 20])
-def test_the_multi_class_brier_score_is_the_sum_form(n_labels: int) -> None:
-    quality, (given, _, probabilities) = quality_of(n_labels, 5)
-    expected = ((probabilities - np.eye(n_labels)[given]) ** 2).sum(axis=1).mean()
-    assert quality["brier"] == pytest.approx(expected, abs=1e-9)
-    assert quality["brier_binary"] is None
+@SAMPLES
+def test_the_brier_score_is_scikit_learns_and_the_sum_has_a_name_of_its_own(n_labels: int, seed: int) -> None:
+    quality, (given, _, probabilities) = quality_of(n_labels, seed)
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32 rows sum to 1 for the oracle
+    theirs = sk.brier_score_loss(
+        given, exact[:, 1] if n_labels == 2 else exact, labels=range(n_labels), scale_by_half="auto"
+    )
+    summed = ((probabilities - np.eye(n_labels)[given]) ** 2).sum(axis=1).mean()
+    assert quality["brier_score_loss"] == pytest.approx(theirs, abs=1e-6)
+    assert quality["brier_sum"] == pytest.approx(summed, abs=1e-9)
+    assert quality["brier_sum"] == pytest.approx(
+        quality["brier_score_loss"] * (2 if n_labels == 2 else 1), abs=1e-6
+    )
 
 
 def test_four_rows_by_hand() -> None:
@@ -91,8 +92,8 @@ def test_four_rows_by_hand() -> None:
         "average_precision": {"value": pytest.approx(1 / 2 + 1 / 3), "error_bound": pytest.approx(1 / 6)},
     }
     assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert found["brier"] == (0.125 + 1.125 + 0.125 + 0.03125) / 4
-    assert found["brier_binary"] == (0.0625 + 0.5625 + 0.0625 + 0.015625) / 4
+    assert found["brier_sum"] == (0.125 + 1.125 + 0.125 + 0.03125) / 4
+    assert found["brier_score_loss"] == (0.0625 + 0.5625 + 0.0625 + 0.015625) / 4
 
 
 @pytest.mark.parametrize(
