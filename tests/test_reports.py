@@ -37,7 +37,7 @@ from batchscore import cli
 from batchscore.errors import NoInputError, UsageError
 from batchscore.evaluation import claim_wrong_labels
 from batchscore.evaluation.wrong_labels import GOT_WORSE
-from batchscore.reports import chart_specs, formats, render_run, verdict, write_trend
+from batchscore.reports import chart_specs, formats, render_run, run_tables, verdict, write_trend
 from batchscore.reports.nights import State, read_nights
 
 DAY = datetime.timedelta(days=1)
@@ -655,3 +655,22 @@ def test_a_page_is_the_same_each_time() -> None:
     found = sample()[1]
     assert render_run(facts(), found, worst()) == render_run(facts(), found, worst())
     assert LABELS[0] in render_run(facts(), found, [])
+
+
+def test_the_page_says_which_columns_were_taken_for_what() -> None:
+    file = {
+        "name": "a.csv",
+        "columns": {"text": "review_body", "label": "stars", "id": None},
+        "label_values": {"1": "NEGATIVE", "3": "", "5": "POSITIVE"},
+        "rows": 3,
+        "rejects": 0,
+    }
+    table = run_tables.files({"files": [file]}, {"unknown_labels": {"a.csv": {"meh": 2}}})
+    (line,) = table.rows
+    assert line[:5] == [
+        "a.csv",
+        "review_body",
+        "stars (1 = NEGATIVE, 3 = no label, 5 = POSITIVE)",
+        "–",
+        "meh (2)",
+    ]  # noqa: RUF001

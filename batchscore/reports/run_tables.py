@@ -327,12 +327,13 @@ def drift(metrics: Metrics) -> Table | None:
 
 
 def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
-    """The inputs; ``unknown_labels`` are values that none of the model's labels matches."""
+    """The inputs: which columns were taken for what, and what the label values mean to the model."""
     listed = list(facts.get("files") or [])
     unknown = metrics.get("unknown_labels") or {}
     lines = [
         [
             shown(file["name"]),
+            *_columns(file),
             _values(unknown.get(file["name"]) or {}),
             number(file["rows"]),
             number(file["rejects"]),
@@ -340,7 +341,26 @@ def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
         for file in listed[:_MOST_FILES]
     ]
     note = f"{len(listed) - _MOST_FILES:,} more files are in run.json." if len(listed) > _MOST_FILES else ""
-    return Table(["file", "unknown labels", "rows", "rejected"], lines, words=2, note=note)
+    head = ["file", "text in", "label in", "id in", "unknown labels", "rows", "rejected"]
+    return Table(head, lines, words=5, note=note)
+
+
+def _columns(file: Mapping[str, Any]) -> list[str]:
+    """The columns that were taken for the text, the label (with what its values mean) and the id."""
+    columns = file.get("columns") or {}
+    text, label, identifier = (columns.get(role) for role in ("text", "label", "id"))
+    meanings = list((file.get("label_values") or {}).items())
+    said = [
+        f"{shown(value, _SHORT)} = {shown(name, _SHORT) if name else 'no label'}"
+        for value, name in meanings[:5]
+    ]
+    said += [f"{len(meanings) - 5} more"] if len(meanings) > 5 else []
+    meaning = f" ({', '.join(said)})" if said and label else ""
+    return [
+        shown(text or UNKNOWN, _SHORT),
+        f"{shown(label or UNKNOWN, _SHORT)}{meaning}",
+        shown(identifier or UNKNOWN, _SHORT),
+    ]
 
 
 def _values(unknown: Mapping[str, int]) -> str:
