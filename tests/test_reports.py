@@ -671,6 +671,6 @@ def test_the_page_says_which_columns_were_taken_for_what() -> None:
         "a.csv",
         "review_body",
         "stars (1 = NEGATIVE, 3 = no label, 5 = POSITIVE)",
-        "–",
+        formats.UNKNOWN,
         "meh (2)",
-    ]  # noqa: RUF001
+    ]
