@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.readers.arrow_values import joining, plain_values, take_rows, unfolded_bytes
@@ -37,40 +39,42 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
-    _refuse_joined(source, groups)
+    _refuse_joined(source)
     columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
     nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
     exact = {"exact": look(source, settings.max_expansion)}
     return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **exact})
 
 
-def _refuse_joined(source: Source, groups: Sequence[Any]) -> None:
+def _refuse_joined(source: Source) -> None:
     """Refuse files that were joined byte by byte: the last footer would be read with the first file's pages.
 
     Raises:
-        DataError: between the last page and the footer, where indexes may stand, one file ends and another begins.
+        DataError: somewhere in it a whole Parquet file ends, and another begins.
     """
-    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
-    ends = [
-        chunk.data_page_offset + chunk.total_compressed_size
-        for chunk in chunks
-        if not chunk.has_dictionary_page
-    ]
-    ends += [
-        min(chunk.dictionary_page_offset, chunk.data_page_offset) + chunk.total_compressed_size
-        for chunk in chunks
-        if chunk.has_dictionary_page
-    ]
-    with source.path.open("rb") as file:
-        file.seek(max(ends, default=len(_MAGIC)))
-        kept = b""
-        while block := file.read(1 << 20):
-            if _MAGIC * 2 in kept + block:
+    with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_MAGIC * 2)
+        while at >= 0:
+            if _ends_a_file(data, at + len(_MAGIC)):
                 raise DataError(
                     f"{printable(source.path)} is several Parquet files joined into one, which no reader takes apart. Score "
                     "the files themselves."
                 )
-            kept = block[-2 * len(_MAGIC) :]
+            at = data.find(_MAGIC * 2, at + 1)
+
+
+def _ends_a_file(data: mmap.mmap, end: int) -> bool:
+    """Whether the footer of a Parquet file stands before ``end``; a text may hold the same eight letters."""
+    tail = end - len(_MAGIC) - 4
+    size = int.from_bytes(data[max(tail, 0) : tail + 4], "little")
+    if tail - size < len(_MAGIC):
+        return False
+    footer = _MAGIC + data[tail - size : end]
+    try:
+        pq.read_metadata(pa.BufferReader(footer))
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 _MAGIC = b"PAR1"
