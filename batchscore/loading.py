@@ -2,7 +2,8 @@
 
 ``--precision auto`` takes the fastest precision whose canaries agree: the lower ones are tried only where a product of
 matrices, measured here and now, is clearly faster in them, and they are taken only if no canary changes its label and
-no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU.
+no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU; a GPU's lower precisions are
+held against its probes.
 
 What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.probing`); our own
 code for BERT and DistilBERT is held against the canaries of its bundle, which come from there.
