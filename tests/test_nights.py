@@ -182,6 +182,14 @@ def test_strange_dates_are_told_and_not_drawn(odd: list[str], tmp_path: Path) ->
     assert "Earlier runs" in page.text or "Runs with a date that cannot be meant" in page.text
 
 
+@pytest.mark.parametrize("until", [datetime.date.min, datetime.date(9999, 12, 30), datetime.date.max])
+def test_a_report_up_to_a_strange_day_is_no_fault(until: datetime.date, tmp_path: Path) -> None:
+    for name in ("2026-11-26", "9999-12-31"):
+        finish(tmp_path / name)
+    done, _, _ = trend(tmp_path, until)
+    assert done.page.stat().st_size < 100_000
+
+
 def test_only_dates_that_cannot_be_meant_are_a_page_too(tmp_path: Path) -> None:
     finish(tmp_path / "9999-12-31")
     done, told, page = trend(tmp_path)

@@ -224,10 +224,10 @@ def read_nights(
     dated = [night for night in runs if _is_dated(night, until)]
     first = _first_shown(dated)
     shown = dated[first:]
-    gaps = [*_gap(dated[first - 1], shown[0].date)] if first else []
+    gaps = [*_gap(dated[first - 1], shown[0].date - _DAY)] if first else []
     missing = [*_missing(shown)]
     if shown:
-        gap = [*_gap(shown[-1], until + _DAY)]
+        gap = [*_gap(shown[-1], until)]
         gaps += gap
         missing += [] if gap else _days_after(shown[-1].date, until)
     return Nights(
@@ -252,16 +252,16 @@ def _first_shown(runs: Sequence[Night]) -> int:
     """Index of the first run that is shown: behind the last long gap, and at most five years before the last run."""
     for first in range(len(runs) - 1, 0, -1):
         before, after = runs[first - 1], runs[first]
-        if any(_gap(before, after.date)) or (runs[-1].date - before.date).days >= _MOST_DAYS:
+        if any(_gap(before, after.date - _DAY)) or (runs[-1].date - before.date).days >= _MOST_DAYS:
             return first
     return 0
 
 
-def _gap(before: Night, after: datetime.date) -> Iterator[Stretch]:
-    """The days between a run and ``after``, if they are too many to be nights."""
-    days = (after - before.date).days - 1
+def _gap(before: Night, until: datetime.date) -> Iterator[Stretch]:
+    """The days after a run up to ``until``, if they are too many to be nights."""
+    days = (until - before.date).days
     if days > LONG_GAP:
-        yield Stretch(before.date + _DAY, after - _DAY, days)
+        yield Stretch(before.date + _DAY, until, days)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import markupsafe
 
 from batchscore.evaluation.significance import wilson
 from batchscore.reports.charts import draw
-from batchscore.reports.formats import percent, shown
+from batchscore.reports.formats import interval, percent, shown
 from batchscore.reports.verdict import Metrics
 
 _NAMED = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -162,7 +162,7 @@ def coverage(metrics: Metrics) -> Figure | None:
     if best and best["accuracy"]:
         caption = (
             f"Accepting from a probability of 0.9 keeps {percent(best['share'])} of the rows, "
-            f"and {percent(best['accuracy']['value'])} of those are right."
+            f"and {percent(best['accuracy']['value'])} ({interval(best['accuracy'])}) of those are right."
         )
     title = "What could be accepted without a look?"
     return Figure(title, caption, draw("coverage", title, caption, {"thresholds": rows, "named": named}, {}))
