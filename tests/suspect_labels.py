@@ -70,7 +70,7 @@ def scored_before(options: argparse.Namespace) -> tuple[Scored, NDArray[np.bool_
     chosen = np.random.default_rng(options.seed).permutation(len(run.given))[: options.rows]
     given, predictions = run.rows(chosen)
     is_flipped = flipped_rows(len(given), options.flips, options.seed)
-    given = np.where(is_flipped, 1 - given, given)
+    given = np.where(is_flipped, (given + 1) % len(run.labels), given)
     at = np.flatnonzero(given != predictions.predicted)
     quality = label_quality(given, predictions.probabilities)[at]
     number = np.zeros(len(at), dtype=np.int32)
@@ -133,7 +133,8 @@ def tell(run: Scored, is_flipped: NDArray[np.bool_], order: NDArray[np.int64], f
     """Print the figures."""
     found = np.cumsum(is_flipped[order])
     mismatched = int((run.given != run.predictions.predicted).sum())
-    right = float((np.where(is_flipped, 1 - run.given, run.given) == run.predictions.predicted).mean())
+    before = np.where(is_flipped, (run.given - 1) % len(run.labels), run.given)
+    right = float((before == run.predictions.predicted).mean())
     click.echo(
         f"{len(run.given):,} rows, {flips} flipped; accuracy on the labels as they were {right:.4f}; {mismatched} mismatches"
     )
@@ -153,7 +154,7 @@ def tell(run: Scored, is_flipped: NDArray[np.bool_], order: NDArray[np.int64], f
         f"the same rows as cleanlab ranks: {set(order.tolist()) == set(theirs.tolist())}; the same order but for ties: "
         f"{bool(np.array_equal(scores[order], scores[theirs]))}; places that differ (all ties): {int((order != theirs).sum())}"
     )
-    as_they_were = run._replace(given=np.where(is_flipped, 1 - run.given, run.given))
+    as_they_were = run._replace(given=before)
     for name, each in (("as they were", as_they_were), ("flipped", run)):
         claim = claim_of(each, trained_metrics(run))
         click.echo(f"labels {name}: cleanlab counts {confident_disagreements(each)}; {claim.to_json()}")

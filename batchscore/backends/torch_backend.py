@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _CLEARLY = 2.5
 """Times as fast as float32: no need to measure more closely."""
+_HOPELESS = 8.0
+"""Times as slow as float32 on a few rows: a processor without instructions for it, which would take seconds."""
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -88,21 +90,32 @@ def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]
     """
     import torch
 
-    factors = {}
-    for precision in precisions:
+    def factors(precision: str, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         dtype = getattr(torch, _DTYPES[precision])
-        factors[precision] = [torch.ones(rows, 768, dtype=dtype, device=device) for rows in (1024, 768)]
-    fastest = dict.fromkeys(precisions, math.inf)
+        return torch.ones(rows, 768, dtype=dtype, device=device), torch.ones(
+            768, 768, dtype=dtype, device=device
+        )
+
     with one_thread():  # as the workers have it
+        few = {
+            precision: min(_seconds(*factors(precision, 32)) for _ in range(3)) for precision in precisions
+        }
+        hopeful = {p: factors(p, 1024) for p in precisions if few[p] <= _HOPELESS * few["fp32"]}
+        fastest = dict.fromkeys(precisions, math.inf)
         for turn in range(8):
-            for precision, (left, right) in factors.items():
-                started = time.perf_counter()
-                (left @ right)[0, 0].item()  # waits for the device
-                fastest[precision] = min(fastest[precision], time.perf_counter() - started)
+            for precision, each in hopeful.items():
+                fastest[precision] = min(fastest[precision], _seconds(*each))
             ahead = fastest["fp32"] / min(fastest.values())
             if turn >= 2 and not 1 < ahead < _CLEARLY:
                 break  # after a warm-up and two turns: float32 is ahead of all, or far behind
     return fastest
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    """How long one product takes."""
+    started = time.perf_counter()
+    (left @ right)[0, 0].item()  # waits for the device
+    return time.perf_counter() - started
 
 
 class TorchBackend:
