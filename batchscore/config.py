@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchscore.dates import date_of_run
 from batchscore.errors import UsageError
 
 FORMATS = ("csv", "parquet", "jsonl", "json")
@@ -154,16 +153,13 @@ class ScoreSettings:
         }
 
     def report_options(self) -> dict[str, Any]:
-        """The options that only the metrics and the page depend on: a killed run may go on with others.
-
-        A date that the folder has in its name says nothing new.
-        """
+        """The options that only the metrics and the page depend on: a killed run may go on with others."""
         return {
             "fail_under": list(self.fail_under),
             "fail_over": list(self.fail_over),
             "baseline": str(self.baseline) if self.baseline else None,
             "with_text": self.with_text,
-            **({"date": self.date.isoformat()} if self.date and not date_of_run(self.output) else {}),
+            **({"date": self.date.isoformat()} if self.date else {}),
         }
 
 

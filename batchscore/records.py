@@ -117,7 +117,7 @@ class InputFile:
     label_values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the values in its label column mean: the label of each, ``""`` for none; a hundred at the most."""
     label_reading: str = "names"
-    """How they are read (:mod:`batchscore.labels`)."""
+    """How they are read (:mod:`batchscore.model.labels`)."""
     has_label_column: bool = False
     """Whether there is a column with labels, looked at or not."""
 

@@ -38,7 +38,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batchscore import samples
-from batchscore.bundle import Bundle, open_bundle
+from batchscore.model.bundle import Bundle, open_bundle
 
 Scores = Callable[[list[str]], NDArray[np.float32]]
 """Texts in, probabilities ``[n, C]`` float32 out."""
@@ -569,7 +569,7 @@ def main() -> None:
         parser.error(f"no such contender: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     bundle = open_bundle(str(given.model))
     texts = _texts(given.data, given.text_column, given.rows)
-    from batchscore.tokenization import Tokenizer
+    from batchscore.model.tokenization import Tokenizer
 
     lengths = np.array([min(len(ids), bundle.max_length) for ids in Tokenizer(bundle).token_ids(texts)])
     tokens = int(lengths.sum())

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from batchscore.cli import main
-from batchscore.train_command import command as train_command
+from batchscore.cli.train import command as train_command
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- made by: python jobs/reference.py -->\n", "<!-- end -->"

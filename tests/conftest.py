@@ -12,8 +12,8 @@ import pytest
 
 from batchscore import samples
 from batchscore.config import ScoreSettings
-from batchscore.runs import RunResult, score
-from batchscore.terminal import Progress
+from batchscore.runs.run import RunResult, score
+from batchscore.system.terminal import Progress
 
 IMDB = Path(os.environ.get("BATCHSCORE_TEST_IMDB", Path(__file__).parents[2] / "shared" / "data" / "imdb"))
 
@@ -72,10 +72,10 @@ def tiny_bundle(make_model: Callable[..., Path]) -> Path:
 
 def seal_bundle(folder: Path) -> Path:
     """Turn a plain folder into a bundle whose canaries are sample reviews."""
-    from batchscore.backends import open_backend
-    from batchscore.bundle import open_bundle, seal
-    from batchscore.scoring import Model, compute, conclude, prepare
-    from batchscore.tokenization import Tokenizer
+    from batchscore.model.backends import open_backend
+    from batchscore.model.bundle import open_bundle, seal
+    from batchscore.model.scoring import Model, compute, conclude, prepare
+    from batchscore.model.tokenization import Tokenizer
 
     bundle = open_bundle(str(folder))
     model = Model(bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 4096, "head")

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from batchscore import mismatches
-from batchscore.bundle import Bundle
 from batchscore.config import ReadSettings, ScoreSettings
-from batchscore.inputs import find_files, output_names
-from batchscore.parts import StagedPart, read_part, stage_part
-from batchscore.planning import Plan, given_labels, make_plan, read_parts
+from batchscore.formats.inputs import find_files, output_names
+from batchscore.formats.staged import StagedPart, read_part, stage_part
+from batchscore.formats.writers import SUFFIXES, Output, write_predictions
+from batchscore.model.bundle import Bundle
 from batchscore.records import Predictions, Rows, Status
-from batchscore.writers import SUFFIXES, Output, write_predictions
+from batchscore.runs import mismatches
+from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 
 LABELS = ("NEGATIVE", "POSITIVE")
 

@@ -32,8 +32,8 @@ import pandas as pd
 
 from batchscore import samples
 from batchscore.errors import BatchscoreError
-from batchscore.inspection import verify
-from batchscore.storage import STAGING
+from batchscore.runs.inspection import verify
+from batchscore.system.storage import STAGING
 
 COMMAND = Path(sys.executable).with_name("batchscore")
 WAYS = ("held open", "appended", "renamed", "part", "done")

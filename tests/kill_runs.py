@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import warm
 
-from batchscore.storage import MANIFEST, STAGING, files_below, read_manifest, sha256_of
+from batchscore.system.storage import MANIFEST, STAGING, files_below, read_manifest, sha256_of
 
 IMDB = Path(os.environ.get("BATCHSCORE_TEST_IMDB", Path(__file__).parents[2] / "shared" / "data" / "imdb"))
 TIMES = {"run.json", "report.html"}

@@ -24,8 +24,8 @@ from typing import Any
 import pandas as pd
 import warm
 
-from batchscore.bundle import FACTS
-from batchscore.storage import remove_tree, sha256_of
+from batchscore.model.bundle import FACTS
+from batchscore.system.storage import remove_tree, sha256_of
 
 OPTIONS = {
     "full": ("--recipe", "full", "--epochs", "6", "--batch-size", "4", "--learning-rate", "1e-3"),
@@ -41,7 +41,7 @@ def train(arguments: Sequence[str], log: str) -> None:
     sys.stdout, sys.stderr = (os.fdopen(standard, "w", closefd=False) for standard in (1, 2))
     import torch
 
-    from batchscore.train_command import train_main
+    from batchscore.cli.train import train_main
     from batchscore.training import checkpoints, trainer
 
     torch.set_num_threads(1)

@@ -27,13 +27,13 @@ import pyarrow.parquet as pq
 from flow import fake_bundle
 from report_samples import rows as synthetic
 
-from batchscore.baselines import open_baseline
 from batchscore.config import ScoreSettings
-from batchscore.finishing import Finish, Staging
-from batchscore.inputs import find_files
-from batchscore.parts import stage_part
-from batchscore.planning import given_labels, make_plan, read_parts
+from batchscore.formats.inputs import find_files
+from batchscore.formats.staged import stage_part
 from batchscore.records import Predictions
+from batchscore.runs.baselines import open_baseline
+from batchscore.runs.finishing import Finish, Staging
+from batchscore.runs.planning import given_labels, make_plan, read_parts
 
 CHUNK = 50_000
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batchscore.labels import GivenLabels, LabelNames
+from batchscore.model.labels import GivenLabels, LabelNames
 from batchscore.records import Predictions, Status
 
 

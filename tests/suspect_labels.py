@@ -28,9 +28,9 @@ from scored import Scored, read_run
 from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.evaluation import Claim, Evaluation, LabelIssues, claim_wrong_labels, label_quality
 from batchscore.evaluation.significance import Estimate
-from batchscore.mismatches import Keys, in_order
-from batchscore.runs import score
-from batchscore.terminal import Progress
+from batchscore.runs.mismatches import Keys, in_order
+from batchscore.runs.run import score
+from batchscore.system.terminal import Progress
 
 CURVE = (10, 25, 50, 100, 150, 200, 300, 400, 600)
 SHARES = (0.0, 0.02, 0.05, 0.1)

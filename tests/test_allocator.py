@@ -14,7 +14,7 @@ from batchscore.config import ReadSettings
 
 _HOLES = """
 from pathlib import Path
-from batchscore.allocator import give_back_freed_memory, keep_freed_memory
+from batchscore.system.allocator import give_back_freed_memory, keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
@@ -40,7 +40,7 @@ def test_a_run_gives_memory_back_after_its_plan_and_each_part(
     tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
-    monkeypatch.setattr("batchscore.runs.give_back_freed_memory", lambda: given.append(1))
+    monkeypatch.setattr("batchscore.runs.run.give_back_freed_memory", lambda: given.append(1))
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=ReadSettings(part_rows=20))
     assert len(given) == 1 + 3  # the plan, the parts

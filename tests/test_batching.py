@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore import batching
-from batchscore.batching import Padding, TokenTypes, assemble, plan, plan_sequences
+from batchscore.model import batching
+from batchscore.model.batching import Padding, TokenTypes, assemble, plan, plan_sequences
 
 RIGHT = Padding(512, 0)
 

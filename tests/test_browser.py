@@ -10,7 +10,8 @@ import pytest
 from report_samples import facts, held_against, metrics, rows, unlabelled
 from test_reports import full_page, make_nights, naughty_page, sample
 
-from batchscore.reports import render_run, write_trend
+from batchscore.reports import render_run
+from batchscore.runs.trend import write_trend
 
 pytestmark = [
     pytest.mark.slow,

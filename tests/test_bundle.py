@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from batchscore.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
 from batchscore.config import ComputeSettings
 from batchscore.errors import BatchscoreError, DataError, ModelError, NoInputError
-from batchscore.inspection import inspect, verify
-from batchscore.loading import load_model
-from batchscore.storage import to_json
+from batchscore.model.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
+from batchscore.model.loading import load_model
+from batchscore.runs.inspection import inspect, verify
+from batchscore.system.storage import to_json
 
 
 @pytest.fixture

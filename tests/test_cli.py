@@ -29,7 +29,7 @@ def sample(tmp_path: Path, reviews: pd.DataFrame) -> Path:
 
 def test_help_and_start_load_nothing_heavy() -> None:
     code = (
-        "import sys, batchscore.cli, batchscore.train_command;"
+        "import sys, batchscore.cli, batchscore.cli.train;"
         "print([m for m in ('torch', 'transformers', 'pandas', 'pyarrow', 'datasets', 'ray', 'numpy') if m in sys.modules])"
     )
     assert (

@@ -15,10 +15,10 @@ from conftest import run_score
 from flow import LABELS, flow
 
 from batchscore import cli
-from batchscore.baselines import ABSENT, match_rows, open_baseline
 from batchscore.config import Allowance
 from batchscore.errors import OutputError
-from batchscore.finishing import Finish
+from batchscore.runs.baselines import ABSENT, match_rows, open_baseline
+from batchscore.runs.finishing import Finish
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import torch
 from conftest import run_score
 from test_workers import Stop, predictions_of
 
-from batchscore import loading
-from batchscore.backends import open_backend
-from batchscore.backends.compiled import CompiledEncoder
-from batchscore.bundle import open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError
-from batchscore.loading import load_model
-from batchscore.runs import score
+from batchscore.model import loading
+from batchscore.model.backends import open_backend
+from batchscore.model.backends.compiled import CompiledEncoder
+from batchscore.model.bundle import open_bundle
+from batchscore.model.loading import load_model
+from batchscore.runs.run import score
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler (g++)")
 

@@ -19,20 +19,22 @@ from conftest import run_score
 from crashing import KILLED, Fault, in_child
 from test_scoring import FakeBackend
 
-from batchscore import finishing, loading, runs, scoring
-from batchscore.backends.torch_backend import TorchBackend
-from batchscore.bundle import open_bundle
 from batchscore.config import Allowance, ReadSettings, ScoreSettings
-from batchscore.engines import local
 from batchscore.errors import DataError, InterruptedRunError, NoInputError, OutputError
-from batchscore.inspection import verify
-from batchscore.loading import load_model
+from batchscore.formats.writers import write_predictions
+from batchscore.model import loading, scoring
+from batchscore.model.backends.torch_backend import TorchBackend
+from batchscore.model.bundle import open_bundle
+from batchscore.model.loading import load_model
+from batchscore.model.scoring import Model
+from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import RunResult
-from batchscore.scoring import Model
-from batchscore.storage import MANIFEST, STAGING, Journal, files_below, sha256_of
-from batchscore.tokenization import Tokenizer
-from batchscore.writers import write_predictions
+from batchscore.runs import finishing
+from batchscore.runs import run as runs
+from batchscore.runs.engines import local
+from batchscore.runs.inspection import verify
+from batchscore.runs.run import RunResult
+from batchscore.system.storage import MANIFEST, STAGING, Journal, files_below, sha256_of
 
 EVERY = int(os.environ.get("BATCHSCORE_TEST_EVERY", "31"))
 """Of the steps of a run, the tests take every so many; 1 takes them all, in some minutes."""

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from batchscore.delimited import (
+from batchscore.errors import DataError, UsageError
+from batchscore.formats.delimited import (
     KEPT_BYTES,
     Dialect,
     Given,
@@ -33,8 +34,7 @@ from batchscore.delimited import (
     read_records,
     sniff,
 )
-from batchscore.delimited.dialect import text_lines
-from batchscore.errors import DataError, UsageError
+from batchscore.formats.delimited.dialect import text_lines
 
 COMMA = Dialect()
 START = Position(0, 1)

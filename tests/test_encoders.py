@@ -25,14 +25,14 @@ from transformers import (
 )
 
 from batchscore import samples
-from batchscore.backends import open_backend
-from batchscore.backends.encoders import load_encoder
-from batchscore.bundle import Canaries, open_bundle
 from batchscore.config import ComputeSettings
 from batchscore.errors import ModelError
-from batchscore.importing import imports_ahead
-from batchscore.loading import load_model
-from batchscore.tokenization import Tokenizer
+from batchscore.model.backends import open_backend
+from batchscore.model.backends.encoders import load_encoder
+from batchscore.model.bundle import Canaries, open_bundle
+from batchscore.model.loading import load_model
+from batchscore.model.tokenization import Tokenizer
+from batchscore.system.importing import imports_ahead
 
 SMALL: dict[str, Any] = {"vocab_size": 99, "initializer_range": 0.5, "num_labels": 3}
 
@@ -149,7 +149,7 @@ def test_where_our_own_way_disagrees_transformers_is_taken(
     def wrong(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return torch.tensor([[3.0, -3.0]]).expand(len(ids), 2)
 
-    monkeypatch.setattr("batchscore.backends.packed.pack", lambda *_: wrong)
+    monkeypatch.setattr("batchscore.model.backends.packed.pack", lambda *_: wrong)
     _, compute = load_model(bundle, ComputeSettings(precision="fp32"), "head", {})
     assert compute["backend"] == "transformers"
     with pytest.raises(ModelError, match="canaries"):

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from test_mismatches import csv_of, parquet_of
 from test_readers import read_all
 
-from batchscore import mismatches, writers
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
-from batchscore.parts import added_names
-from batchscore.readers import describe, footer, identify
-from batchscore.readers.footer import Element, mend_schema, read_schema
+from batchscore.formats import footer, writers
+from batchscore.formats.footer import Element, mend_schema, read_schema
+from batchscore.formats.registry import describe, identify
+from batchscore.formats.staged import added_names
+from batchscore.runs import mismatches
 
 FIRST, LAST = (
     datetime.datetime(1677, 9, 21, 0, 12, 43, 145225),

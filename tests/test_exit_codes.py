@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from batchscore.inspection import verify
-from batchscore.storage import locked
+from batchscore.runs.inspection import verify
+from batchscore.system.storage import locked
 
 COMMAND = Path(sys.executable).with_name("batchscore")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -17,13 +17,14 @@ from conftest import run_score
 from crashing import KILLED, Fault, in_child
 from test_workers import predictions_of
 
-from batchscore import exporting, samples
-from batchscore.backends import openvino_backend
-from batchscore.bundle import FACTS, INT8_LIMITS, open_bundle, parity_problems, seal
+from batchscore import samples
 from batchscore.config import ComputeSettings
 from batchscore.errors import ModelError
-from batchscore.inspection import verify
-from batchscore.storage import files_below
+from batchscore.model import exporting
+from batchscore.model.backends import openvino_backend
+from batchscore.model.bundle import FACTS, INT8_LIMITS, open_bundle, parity_problems, seal
+from batchscore.runs.inspection import verify
+from batchscore.system.storage import files_below
 
 needs_openvino = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("openvino", "nncf")),

@@ -21,9 +21,9 @@ from flow import flow
 from pyarrow import feather
 
 from batchscore.errors import BatchscoreError, DataError
-from batchscore.inputs import find_files
-from batchscore.readers import identify
-from batchscore.readers.foreign import recognised
+from batchscore.formats.foreign import recognised
+from batchscore.formats.inputs import find_files
+from batchscore.formats.registry import identify
 
 
 def _bytes(write: Callable[[io.BytesIO], object]) -> bytes:

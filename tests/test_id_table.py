@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscore import id_table
-from batchscore.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.runs import id_table
+from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
 
 IDS = st.lists(st.one_of(st.none(), st.text(max_size=3), st.integers(0, 60).map(str)), max_size=120)
 

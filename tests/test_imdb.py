@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import run_score
 
-from batchscore.inspection import verify
+from batchscore.runs.inspection import verify
 
 
 @pytest.mark.slow

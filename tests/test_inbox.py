@@ -20,7 +20,6 @@ import pytest
 from click.testing import CliRunner
 from conftest import run_score
 
-from batchscore import inbox as drop
 from batchscore.cli import main
 from batchscore.config import InboxSettings, ScoreSettings
 from batchscore.errors import (
@@ -33,11 +32,12 @@ from batchscore.errors import (
     NothingToDoError,
     OutputError,
 )
-from batchscore.housekeeping import old_runs, remove_run
-from batchscore.inspection import verify
-from batchscore.scoring_process import Job, Outcome, ScoringProcess
-from batchscore.storage import locked, manifest, sha256_of
-from batchscore.terminal import Logs
+from batchscore.inbox import drop_folder as drop
+from batchscore.inbox.housekeeping import old_runs, remove_run
+from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.runs.inspection import verify
+from batchscore.system.storage import locked, manifest, sha256_of
+from batchscore.system.terminal import Logs
 
 FRAME = pd.DataFrame({"id": [1, 2, 3], "text": ["Good.", "Bad.", None], "label": ["pos", "neg", "pos"]})
 

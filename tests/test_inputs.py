@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchscore.errors import DataError, NoInputError, printable
-from batchscore.inputs import find_files, output_names
+from batchscore.formats.inputs import find_files, output_names
 
 
 def names(*inputs: object, output: Path = Path("/nowhere")) -> list[str]:

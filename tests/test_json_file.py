@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
-from batchscore.readers import json_file
-from batchscore.readers.source import Source
+from batchscore.formats import json_array as json_file
+from batchscore.formats.source import Source
 from batchscore.records import Position
 
 SOURCE = Source(Path("a.json"), "json", "")

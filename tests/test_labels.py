@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.errors import UsageError
-from batchscore.labels import GivenLabels, LabelNames, LabelValues, Meaning, parse_label_map
+from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, Meaning, parse_label_map
 from batchscore.records import UNKNOWN_LABEL, UNLABELLED
 
 BINARY = ("NEGATIVE", "POSITIVE")

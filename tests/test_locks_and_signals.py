@@ -18,10 +18,10 @@ import pytest
 import warm
 from test_crash import contents
 
-from batchscore import terminal
 from batchscore.errors import InterruptedRunError
-from batchscore.inspection import verify
-from batchscore.storage import STAGING
+from batchscore.runs.inspection import verify
+from batchscore.system import terminal
+from batchscore.system.storage import STAGING
 
 PAIRS, STOPS = 10, 6
 
@@ -123,10 +123,10 @@ def test_stopped_at_any_moment_it_ends_within_five_seconds_and_goes_on(
 
 
 STAGES = {
-    "planning": ("batchscore.planning", "_Survey.read"),
-    "loading": ("batchscore.backends.torch_backend", "TorchBackend.__init__"),
-    "scoring": ("batchscore.backends.torch_backend", "TorchBackend.logits"),
-    "finishing": ("batchscore.mismatches", "write_parquet"),
+    "planning": ("batchscore.runs.planning", "_Survey.read"),
+    "loading": ("batchscore.model.backends.torch_backend", "TorchBackend.__init__"),
+    "scoring": ("batchscore.model.backends.torch_backend", "TorchBackend.logits"),
+    "finishing": ("batchscore.runs.mismatches", "write_parquet"),
 }
 
 

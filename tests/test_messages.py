@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from batchscore import cli, train_command
-from batchscore.options import with_each_mapping
+from batchscore import cli
+from batchscore.cli import train as train_command
+from batchscore.cli.options import with_each_mapping
 
 MARKER = "Zyzzyva"
 REVIEW = f"{MARKER} is a warm and funny film, I loved it"

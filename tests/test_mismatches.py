@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from flow import Flow, flow
 
-from batchscore import mismatches
 from batchscore.config import ReadSettings
-from batchscore.mismatches import for_spreadsheet
+from batchscore.runs import mismatches
+from batchscore.runs.mismatches import for_spreadsheet
 
 OWN = [
     *("file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality"),

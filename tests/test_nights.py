@@ -16,14 +16,15 @@ from report_samples import held_against, metrics, rows, write_run
 from test_reports import Page
 
 from batchscore import cli
-from batchscore.dates import date_of_path, date_of_run
 from batchscore.errors import BatchscoreError, BusyError, NoInputError, NothingToDoError, UsageError
-from batchscore.housekeeping import old_runs, remove_run
-from batchscore.inspection import verify
-from batchscore.refusals import NOTE, read_refusal
-from batchscore.reports.nights import LONG_GAP, Night, State, read_nights
-from batchscore.reports.trend_page import Trend, write_trend
-from batchscore.storage import locked
+from batchscore.inbox.housekeeping import old_runs, remove_run
+from batchscore.reports.nights import LONG_GAP, Night, State
+from batchscore.runs.dates import date_of_path, date_of_run
+from batchscore.runs.inspection import verify
+from batchscore.runs.nights import read_nights
+from batchscore.runs.refusals import NOTE, read_refusal
+from batchscore.runs.trend import Trend, write_trend
+from batchscore.system.storage import locked
 
 NOW = datetime.datetime(2026, 11, 26, 9, 0, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
 TODAY = NOW.date()
@@ -387,7 +388,7 @@ def test_a_note_does_not_outlive_the_start_of_a_run_that_is_killed(
     refused(lambda: run_score(tmp_path / "none.csv", tiny_bundle, run), NoInputError)
     assert read_refusal(run) is not None
     with monkeypatch.context() as patch:
-        patch.setattr("batchscore.runs.Finish.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("batchscore.runs.run.Finish.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_score(reviews_csv, tiny_bundle, run)
     assert read_refusal(run) is None

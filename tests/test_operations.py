@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchscore.cli import main
-from batchscore.run_metrics import write_metrics
-from batchscore.terminal import PLAIN, Logs, say, set_up_logs
+from batchscore.cli.prometheus import write_metrics
+from batchscore.system.terminal import PLAIN, Logs, say, set_up_logs
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +30,12 @@ def samples(path: Path) -> dict[tuple[str, ...], float]:
 def test_a_log_for_machines_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs(Logs(0, "json", "abc"))
     say("5 of 9 rows", event="progress", done=5)
-    logging.getLogger("batchscore.runs").warning("two\nlines \x1b[31m")
-    logging.getLogger("batchscore.runs").info("not at this verbosity")
+    logging.getLogger("batchscore.runs.run").warning("two\nlines \x1b[31m")
+    logging.getLogger("batchscore.runs.run").info("not at this verbosity")
     lines = capsys.readouterr().err.splitlines()
     first, second = map(json.loads, lines)
     assert (first["message"], first["done"], first["event"]) == ("5 of 9 rows", 5, "progress")
-    assert (second["level"], second["logger"]) == ("WARNING", "batchscore.runs")
+    assert (second["level"], second["logger"]) == ("WARNING", "batchscore.runs.run")
     assert "\x1b" not in lines[1]
     assert {first["run_id"], second["run_id"]} == {"abc"}
 

@@ -12,10 +12,10 @@ from test_encoders import bert, distilbert, ragged
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from batchscore.backends import open_backend, packed
-from batchscore.backends.encoders import Encoder, load_encoder
-from batchscore.backends.packed import PackedEncoder, attended_by_products, pack
-from batchscore.bundle import open_bundle
+from batchscore.model.backends import open_backend, packed
+from batchscore.model.backends.encoders import Encoder, load_encoder
+from batchscore.model.backends.packed import PackedEncoder, attended_by_products, pack
+from batchscore.model.bundle import open_bundle
 
 DTYPES = (torch.float32, torch.bfloat16)
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from flow import flow
 
-from batchscore.column_choice import choose_columns
 from batchscore.config import ReadSettings
 from batchscore.errors import BatchscoreError, DataError
-from batchscore.planning import Plan, read_parts
+from batchscore.formats.column_choice import choose_columns
 from batchscore.records import Column, Layout
+from batchscore.runs.planning import Plan, read_parts
 
 
 def choose(columns: str, **settings: Any) -> tuple[str, str | None, str | None]:

@@ -28,16 +28,17 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from batchscore import exporting, loading, probing, samples, scoring
-from batchscore.backends import open_backend, packed
-from batchscore.bundle import open_bundle
+from batchscore import samples
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.evaluation import apply_temperature
-from batchscore.loading import load_model
-from batchscore.runs import score
-from batchscore.scoring import Computation, Model, prepare, score_part
-from batchscore.tokenization import Tokenizer
+from batchscore.model import exporting, loading, probing, scoring
+from batchscore.model.backends import open_backend, packed
+from batchscore.model.bundle import open_bundle
+from batchscore.model.loading import load_model
+from batchscore.model.scoring import Computation, Model, prepare, score_part
+from batchscore.model.tokenization import Tokenizer
+from batchscore.runs.run import score
 from batchscore.training import train
 from batchscore.training.settings import TrainSettings
 

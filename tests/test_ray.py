@@ -12,15 +12,15 @@ import pytest
 from conftest import run_score
 from test_workers import Stop, predictions_of
 
-from batchscore import engines
-from batchscore.backends import open_backend
-from batchscore.bundle import open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
-from batchscore.engines.ray import ScoringActor, _recipe
 from batchscore.errors import InterruptedRunError, ModelError, UsageError
-from batchscore.runs import score
-from batchscore.scoring import Model, score_part
-from batchscore.tokenization import Tokenizer
+from batchscore.model.backends import open_backend
+from batchscore.model.bundle import open_bundle
+from batchscore.model.scoring import Model, score_part
+from batchscore.model.tokenization import Tokenizer
+from batchscore.runs import engines
+from batchscore.runs.engines.ray import ScoringActor, _recipe
+from batchscore.runs.run import score
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"

@@ -19,10 +19,10 @@ import pytest
 import zstandard
 from flow import flow
 
-from batchscore.column_choice import choose_columns
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, UsageError
-from batchscore.readers import describe, identify, read
+from batchscore.formats.column_choice import choose_columns
+from batchscore.formats.registry import describe, identify, read
 from batchscore.records import Position, Rows
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -12,7 +12,7 @@ import pytest
 
 from batchscore import samples
 from batchscore.errors import BatchscoreError
-from batchscore.inspection import inspect, verify
+from batchscore.runs.inspection import inspect, verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -37,8 +37,10 @@ from batchscore import cli
 from batchscore.errors import NoInputError, UsageError
 from batchscore.evaluation import claim_wrong_labels
 from batchscore.evaluation.wrong_labels import GOT_WORSE
-from batchscore.reports import chart_specs, formats, render_run, run_tables, verdict, write_trend
-from batchscore.reports.nights import State, read_nights
+from batchscore.reports import chart_specs, formats, render_run, run_tables, verdict
+from batchscore.reports.nights import State
+from batchscore.runs.nights import read_nights
+from batchscore.runs.trend import write_trend
 
 DAY = datetime.timedelta(days=1)
 FIRST = datetime.datetime(2025, 11, 8, 3, 20, tzinfo=datetime.UTC)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from batchscore.backends import OutOfDeviceMemoryError
-from batchscore.bundle import Bundle, Canaries, open_bundle
 from batchscore.errors import InterruptedRunError, ModelError
+from batchscore.model.backends import OutOfDeviceMemoryError
+from batchscore.model.bundle import Bundle, Canaries, open_bundle
+from batchscore.model.scoring import Model, check_canaries, score_part
+from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch, Position, Predictions, Rows, Status
-from batchscore.scoring import Model, check_canaries, score_part
-from batchscore.tokenization import Tokenizer
 
 
 class FakeBackend:

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore import storage
 from batchscore.errors import BusyError, DataError, OutputError, StorageError
-from batchscore.storage import (
+from batchscore.system import storage
+from batchscore.system.storage import (
     MANIFEST,
     STAGING,
     Journal,

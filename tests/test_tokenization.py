@@ -18,10 +18,10 @@ from tokenizers import models, pre_tokenizers, processors
 from transformers import AutoConfig
 
 from batchscore import samples
-from batchscore.batching import TokenTypes
-from batchscore.bundle import Bundle, open_bundle
 from batchscore.errors import ModelError
-from batchscore.tokenization import Tokenizer
+from batchscore.model.batching import TokenTypes
+from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.tokenization import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_number_of_texts_at_once_changes_nothing(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [ids.tolist() for ids in tokenizer.token_ids(TEXTS)]
-    monkeypatch.setattr("batchscore.tokenization._CHUNK_CHARACTERS", 10)
+    monkeypatch.setattr("batchscore.model.tokenization._CHUNK_CHARACTERS", 10)
     assert [ids.tolist() for ids in tokenizer.token_ids(TEXTS)] == whole
 
 

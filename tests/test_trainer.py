@@ -15,15 +15,15 @@ import pytest
 from click.testing import CliRunner
 from test_training import Silent, rows
 
-from batchscore.bundle import FACTS, open_bundle
 from batchscore.cli import main
+from batchscore.cli.train import command
 from batchscore.errors import DataError, OutputError, StorageError, UsageError
-from batchscore.inspection import bundle_lines, inspect
-from batchscore.scoring import Model, compute, conclude, prepare
-from batchscore.storage import sha256_of
-from batchscore.terminal import boundary
-from batchscore.tokenization import Tokenizer
-from batchscore.train_command import command
+from batchscore.model.bundle import FACTS, open_bundle
+from batchscore.model.scoring import Model, compute, conclude, prepare
+from batchscore.model.tokenization import Tokenizer
+from batchscore.runs.inspection import bundle_lines, inspect
+from batchscore.system.storage import sha256_of
+from batchscore.system.terminal import boundary
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import width_of
@@ -348,7 +348,7 @@ def test_where_our_own_way_is_wrong_a_model_is_examined_by_transformers(
     def wrong(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return torch.tensor([[9.0, -9.0]]).expand(len(ids), 2)
 
-    monkeypatch.setattr("batchscore.backends.packed.pack", lambda *_: wrong)
+    monkeypatch.setattr("batchscore.model.backends.packed.pack", lambda *_: wrong)
     found = run(settings, output=tmp_path / "b", recipe="full").metrics
     assert found["log_loss"] == pytest.approx(wanted["log_loss"], abs=1e-4)
     assert found["confusion_matrix"] == wanted["confusion_matrix"]
@@ -580,7 +580,7 @@ def test_trials_of_a_stopped_search_are_not_made_again(settings: TrainSettings) 
 def test_windows_of_a_long_text_merge_to_one_probability(settings: TrainSettings) -> None:
     result = run(settings, max_length=16, long_text="windows")
     bundle = open_bundle(str(result.output))
-    from batchscore.backends import open_backend
+    from batchscore.model.backends import open_backend
 
     model = Model(bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 512, "windows")
     texts = ["awful " * 40 + "great", "short"]

@@ -16,8 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from batchscore import samples
-from batchscore.backends import open_backend
-from batchscore.bundle import open_bundle
+from batchscore.cli.train import command
 from batchscore.errors import (
     BusyError,
     DataError,
@@ -27,10 +26,11 @@ from batchscore.errors import (
     StorageError,
     UsageError,
 )
-from batchscore.scoring import Model, check_canaries, compute, conclude, prepare
-from batchscore.storage import locked
-from batchscore.tokenization import Tokenizer
-from batchscore.train_command import command
+from batchscore.model.backends import open_backend
+from batchscore.model.bundle import open_bundle
+from batchscore.model.scoring import Model, check_canaries, compute, conclude, prepare
+from batchscore.model.tokenization import Tokenizer
+from batchscore.system.storage import locked
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of

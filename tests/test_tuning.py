@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from test_scoring import FakeBackend, bundle, model_of, texts_of
 from test_workers import Stop
 
-from batchscore import loading, tuning
-from batchscore.bundle import Bundle, open_bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError
+from batchscore.model import loading, tuning
+from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.scoring import Model
+from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import score
-from batchscore.scoring import Model
-from batchscore.tokenization import Tokenizer
+from batchscore.runs.run import score
 
 __all__ = ["bundle"]
 MANY = [f"{text} {number}" for number, text in enumerate(texts_of(2048))]
@@ -105,7 +105,7 @@ def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
     monkeypatch.setattr(loading, "load_model", load)
     monkeypatch.setattr(tuning, "REPAID_BY", 100)
     found = iter((1024, 4096, 2048))
-    monkeypatch.setattr("batchscore.runs.tuned_budget", lambda *_: next(found))
+    monkeypatch.setattr("batchscore.runs.run.tuned_budget", lambda *_: next(found))
     pd.DataFrame({"text": texts_of(120)}).to_parquet(tmp_path / "in.parquet")
     read = ReadSettings(part_rows=40)
     settings = ScoreSettings((str(tmp_path / "in.parquet"),), str(tiny_model), tmp_path / "run", read=read)

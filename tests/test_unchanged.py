@@ -22,14 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_values import COLUMNS
 
-from batchscore import inputs, runs
 from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.errors import DataError, OutputError
-from batchscore.inputs import FoundFile, find_files
-from batchscore.planning import Plan, make_plan, read_parts
-from batchscore.readers.digests import digest_of
+from batchscore.formats import inputs
+from batchscore.formats.digests import digest_of
+from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.records import Position, Reject, Rows
-from batchscore.storage import MANIFEST, sha256_of
+from batchscore.runs import run as runs
+from batchscore.runs.planning import Plan, make_plan, read_parts
+from batchscore.system.storage import MANIFEST, sha256_of
 
 LINES = 40
 READ = ReadSettings(part_rows=10)

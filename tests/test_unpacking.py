@@ -19,8 +19,8 @@ import pytest
 import zstandard
 
 from batchscore.errors import DataError
-from batchscore.readers import identify
-from batchscore.readers.source import open_bytes, reading
+from batchscore.formats.registry import identify
+from batchscore.formats.source import open_bytes, reading
 
 PIECES = [b"id,text\n1,Good film\n", b"2,Bad film\n", b"3,Fine film\n"]
 CONTENT = b"".join(PIECES)

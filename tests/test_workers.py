@@ -15,14 +15,14 @@ from conftest import run_score
 from numpy.typing import NDArray
 from test_scoring import FakeBackend, bundle, model_of, rows_of, texts_of
 
-from batchscore.bundle import Bundle
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
-from batchscore.cores import usable_cores
-from batchscore.engines import ENGINES, local
 from batchscore.errors import InterruptedRunError
+from batchscore.model.bundle import Bundle
+from batchscore.model.scoring import Model, score_part
 from batchscore.records import MicroBatch, Part, Predictions, Rows, Status
-from batchscore.runs import score
-from batchscore.scoring import Model, score_part
+from batchscore.runs.engines import ENGINES, local
+from batchscore.runs.run import score
+from batchscore.system.cores import usable_cores
 
 __all__ = ["bundle"]
 
@@ -75,7 +75,7 @@ def test_each_worker_computes_on_one_core(bundle: Bundle) -> None:
 
     class Counting(FakeBackend):
         def one_core_each(self) -> Any:
-            from batchscore.backends.torch_backend import one_thread
+            from batchscore.model.backends.torch_backend import one_thread
 
             return one_thread()
 

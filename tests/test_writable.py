@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchscore import cli
-from batchscore.column_choice import choose_columns
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
-from batchscore.readers import describe, identify, read
+from batchscore.formats.column_choice import choose_columns
+from batchscore.formats.registry import describe, identify, read
 
 COLUMNS = {
     "plain": pa.array(["fine", "a\0b"]),

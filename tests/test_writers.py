@@ -16,7 +16,7 @@ import pytest
 from flow import flow
 
 from batchscore.config import ReadSettings
-from batchscore.writers import as_text, distinct, json_cells, packed
+from batchscore.formats.writers import as_text, distinct, json_cells, packed
 
 ADDED = [
     "predicted_label",

@@ -7,6 +7,6 @@ page is made.
 from __future__ import annotations
 
 from batchscore.reports.run_page import render_run
-from batchscore.reports.trend_page import write_trend
+from batchscore.reports.trend_page import judge, render_trend, trend_json
 
-__all__ = ["render_run", "write_trend"]
+__all__ = ["judge", "render_run", "render_trend", "trend_json"]

@@ -1,18 +1,14 @@
-"""The nights in a folder as one page, ``report.html``, with the same numbers for programs in ``report.json`` beside it."""
+"""Nights as one page, and the same numbers for programs."""
 
 from __future__ import annotations
 
 import calendar
 import dataclasses
 import datetime
-import os
 import statistics
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from batchscore.errors import NoInputError, OutputError, UsageError, printable
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, number, percent, rows, shown
 from batchscore.reports.nights import (
@@ -22,15 +18,12 @@ from batchscore.reports.nights import (
     Nights,
     State,
     Stretch,
-    is_run,
-    read_nights,
     stretches,
 )
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
 from batchscore.reports.verdict import Answer, Level, Verdict
-from batchscore.storage import make_folder, to_json, write_bytes
 
 _RECENT = 14
 """Nights in the table that is open from the start."""
@@ -71,57 +64,6 @@ _LEVELS = {
     State.UNUSUAL: Level.LOOK,
     State.EMPTY: Level.LOOK,
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trend:
-    """What :func:`write_trend` wrote."""
-
-    page: Path
-    data: Path
-    nights: int
-    headline: str
-
-
-def write_trend(
-    folder: Path,
-    output: Path | None = None,
-    until: datetime.date | None = None,
-    now: datetime.datetime | None = None,
-) -> Trend:
-    """Write the page of the nights below ``folder`` and its JSON beside it.
-
-    ``output`` names the page; without it that is ``folder/report.html``. Days without a run are counted up to ``until``,
-    today without it; ``now`` is when that is, with an offset.
-
-    Raises:
-        NoInputError: ``folder`` is not there, or no run is below it.
-        UsageError: the page would be written over a run's own.
-    """
-    page = output or folder / "report.html"
-    data = page.with_suffix(".json")
-    if not folder.is_dir():
-        raise NoInputError(f"There is no folder {printable(folder)}. Name the folder that holds the runs.")
-    if is_run(page.parent):
-        raise UsageError(
-            f"{printable(page.parent)} is itself a run. Name the folder above it, or another place with --output."
-        )
-    if page == data or page.is_dir():
-        raise OutputError(
-            f"--output {printable(page)} is no name for a page. Name a file such as report.html."
-        )
-    now = now or datetime.datetime.now().astimezone()
-    nights = read_nights(folder, until, now.date())
-    runs = [night for night in nights.all if night.state is not State.MISSING]
-    if not runs:
-        raise NoInputError(
-            f"No run is below {printable(folder)}. Name the folder that holds the folders of runs."
-        )
-    make_folder(page.parent)
-    verdict, written = judge(nights), now.isoformat(timespec="minutes")
-    write_bytes(data, to_json({"headline": verdict.headline, "written": written, **trend_json(nights)}))
-    write_bytes(page, render_trend(nights, _links(nights.shown, folder, page.parent), written).encode())
-    return Trend(page, data, len(runs), verdict.headline)
 
 
 def trend_json(nights: Nights) -> dict[str, Any]:
@@ -332,16 +274,6 @@ def _tally(nights: Nights) -> str:
 
 def _metric(name: str) -> Metric:
     return next(metric for metric in METRICS if metric.name == name)
-
-
-def _links(nights: Sequence[Night], folder: Path, start: Path) -> dict[str, str]:
-    """The address of each finished night's page, relative to the folder ``start`` and quoted."""
-    base = os.path.relpath(folder.resolve(), start.resolve())
-    return {
-        night.path: urllib.parse.quote(os.fsencode(os.path.normpath(f"{base}/{night.path}/report.html")))
-        for night in nights
-        if night.values
-    }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Attention of a training on a CPU in bfloat16: forwards and backwards as products of matrices.
 
 torch's fused kernel computes in float32 on the inside and took a third of a step; this one, tile by tile as in
-:mod:`batchscore.backends.packed`, a third of that. Weights are not kept for the way back: they are computed again. Where scores may be large,
+:mod:`batchscore.model.backends.packed`, a third of that. Weights are not kept for the way back: they are computed again. Where scores may be large,
 in float32, and elsewhere than on a CPU, torch's own kernel goes on doing it.
 """
 
@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from batchscore.backends.packed import has_small_scores, tiles, weighted_sums, with_one
+from batchscore.model.backends.packed import has_small_scores, tiles, weighted_sums, with_one
 from batchscore.training.mean_pooling import MODEL_TYPES
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.bundle import Bundle, open_bundle
 from batchscore.errors import ModelError, UsageError, missing_extra, printable
+from batchscore.model.bundle import Bundle, open_bundle
 from batchscore.training.mean_pooling import MODEL_TYPES, append_mean_layer
 from batchscore.training.settings import RECIPES
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.storage import remove_tree, sync_folder, sync_tree
+from batchscore.system.storage import remove_tree, sync_folder, sync_tree
 from batchscore.training.outcome import best_of, is_exhausted
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore import samples
-from batchscore.column_choice import choose_columns
-from batchscore.columns import texts_of_arrays, texts_of_records
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
-from batchscore.inputs import FoundFile, find_files
-from batchscore.labels import is_missing, label_key, named_key
-from batchscore.readers import describe, format_of_name, header_advice, read
+from batchscore.formats.column_choice import choose_columns
+from batchscore.formats.columns import texts_of_arrays, texts_of_records
+from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.registry import describe, format_of_name, header_advice, read
+from batchscore.model.labels import is_missing, label_key, named_key
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, label_table

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.backends import open_backend
-from batchscore.bundle import N_CANARIES, Bundle, Canaries, open_bundle, predicted_names
-from batchscore.cores import usable_cores
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
-from batchscore.loading import DEFAULT_BATCH_TOKENS
-from batchscore.probing import padded_safely
-from batchscore.records import Predictions
-from batchscore.scoring import (
+from batchscore.model.backends import open_backend
+from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle, predicted_names
+from batchscore.model.loading import DEFAULT_BATCH_TOKENS
+from batchscore.model.probing import padded_safely
+from batchscore.model.scoring import (
     CANARY_TOLERANCE,
     Computation,
     Computed,
@@ -30,7 +28,9 @@ from batchscore.scoring import (
     conclude,
     prepare,
 )
-from batchscore.tokenization import Tokenizer
+from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Predictions
+from batchscore.system.cores import usable_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

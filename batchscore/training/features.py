@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore import batching
-from batchscore.backends.torch_backend import one_thread
-from batchscore.cores import usable_cores
-from batchscore.loading import DEFAULT_BATCH_TOKENS
-from batchscore.storage import atomic_write, make_folder
+from batchscore.model import batching
+from batchscore.model.backends.torch_backend import one_thread
+from batchscore.model.loading import DEFAULT_BATCH_TOKENS
+from batchscore.system.cores import usable_cores
+from batchscore.system.storage import atomic_write, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +101,8 @@ def _forward(model: Any, device: str, precision: str) -> Forward:
     """Ids and mask in, the first token's state out: by our own encoder where it knows the model, else by transformers."""
     import torch
 
-    from batchscore.backends.encoders import encoder_of
-    from batchscore.backends.packed import pack
+    from batchscore.model.backends.encoders import encoder_of
+    from batchscore.model.backends.packed import pack
 
     dtype = getattr(torch, _DTYPES[precision])
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
@@ -153,7 +153,7 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     """Whether everything that is trained sees the first token's state alone, so that the head can be fed by it."""
     import torch
 
-    from batchscore.backends.plain import settings_of
+    from batchscore.model.backends.plain import settings_of
 
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     prefix = f"{model.base_model_prefix}."

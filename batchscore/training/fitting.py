@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.storage import make_folder, remove_tree
+from batchscore.system.storage import make_folder, remove_tree
 from batchscore.training import checkpoints
 from batchscore.training.checkpoints import (
     CHECKPOINTS,

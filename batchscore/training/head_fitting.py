@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.storage import atomic_write
+from batchscore.system.storage import atomic_write
 from batchscore.training.features import fed_by_states
 from batchscore.training.outcome import Fitted, best_of, is_exhausted, told
 from batchscore.training.sampling import draw_seed, epoch_order

@@ -1,6 +1,6 @@
 """Given label values in, label names and their order out: pure.
 
-Values are told apart as the scorer does it (:func:`batchscore.labels.label_key`): ``1``, ``1.0`` and ``"1"`` are one value, and so are
+Values are told apart as the scorer does it (:func:`batchscore.model.labels.label_key`): ``1``, ``1.0`` and ``"1"`` are one value, and so are
 ``Sports`` and ``sports``.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import DataError, UsageError, printable
-from batchscore.labels import is_missing, label_key, said_value
+from batchscore.model.labels import is_missing, label_key, said_value
 
 NEGATIVE_POSITIVE = ("NEGATIVE", "POSITIVE")
 _NEGATIVE, _POSITIVE = {"0", "neg", "negative"}, {"1", "pos", "positive"}

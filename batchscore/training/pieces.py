@@ -18,7 +18,7 @@ from batchscore.training.head_fitting import StoredRows, fit_head
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.bundle import Bundle
+    from batchscore.model.bundle import Bundle
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
     from batchscore.training.site import Site

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
-from batchscore.allocator import keep_freed_memory
-from batchscore.backends.torch_backend import faster_precisions, resolve_device
-from batchscore.bundle import FACTS, open_bundle, seal
 from batchscore.config import fingerprint
 from batchscore.errors import DataError, UsageError, printable
-from batchscore.storage import make_folder, remove_tree, write_bytes
-from batchscore.tokenization import Tokenizer
+from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
+from batchscore.model.bundle import FACTS, open_bundle, seal
+from batchscore.model.tokenization import Tokenizer
+from batchscore.system.allocator import keep_freed_memory
+from batchscore.system.storage import make_folder, remove_tree, write_bytes
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
@@ -50,7 +50,7 @@ from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_tr
 from batchscore.training.workplace import begin, put_in_place, workplace, writing
 
 if TYPE_CHECKING:
-    from batchscore.bundle import Bundle
+    from batchscore.model.bundle import Bundle
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
 _BUNDLE = "bundle"

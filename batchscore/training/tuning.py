@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.storage import read_checked, write_checked
+from batchscore.system.storage import read_checked, write_checked
 
 if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters, TrainSettings

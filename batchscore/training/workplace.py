@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from batchscore.bundle import FACTS
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
-from batchscore.storage import (
+from batchscore.model.bundle import FACTS
+from batchscore.system.storage import (
     locked,
     make_folder,
     read_checked,

@@ -1,0 +1,202 @@
+"""What the commands share: options that say how a file is read, path options, and errors that machines can read too."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batchscore.config import ReadSettings
+from batchscore.errors import UsageError, printable
+from batchscore.system.terminal import boundary
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+UNDIVIDED = "none"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
+"""How delimiters that no shell types are named."""
+_MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
+    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    return click.option(
+        *names, envvar="BATCHSCORE_" + long.strip("-").replace("-", "_").upper(), show_envvar=False, **facts
+    )
+
+
+def refuse_address(text: str, what: str = "A path") -> None:
+    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if _ADDRESS.fullmatch(text):
+        scheme = text.partition(":")[0].lower()
+        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
+        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
+
+
+class LocalPath(click.Path):
+    """A path on this machine, as a :class:`pathlib.Path`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an address."""
+        _refuse(str(value), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class LocalName(click.ParamType[str]):
+    """A path on this machine, or a name of something else, as text."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an address."""
+        _refuse(str(value), param, ctx)
+        return str(value)
+
+
+def _refuse(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    try:
+        refuse_address(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+class Device(click.ParamType[str]):
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse any other name."""
+        if not _DEVICE.fullmatch(str(value)):
+            self.fail(f"{printable(value)!r} is no device; there are auto, cpu, cuda and cuda:N.", param, ctx)
+        return str(value)
+
+
+class TellsMachines(click.Command):
+    """A command whose errors of usage are JSON too, under ``--json``; a signal before it begins ends as it does within."""
+
+    def main(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Run the command and exit with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        with boundary("--json" in arguments):
+            try:
+                code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
+            except click.ClickException as error:
+                error.show()
+                if "--json" in arguments:
+                    summary = {
+                        "status": "error",
+                        "exit_code": error.exit_code,
+                        "error": error.format_message(),
+                    }
+                    click.echo(json.dumps(summary, ensure_ascii=False))
+                sys.exit(error.exit_code)
+            sys.exit(code if isinstance(code, int) else 0)
+
+
+class MapsLabels(click.Command):
+    """A command whose ``--label-map`` takes all mappings that follow it: ``--label-map 1..2=NEGATIVE 4..5=POSITIVE 3=``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse with the option repeated before each mapping."""
+        return super().parse_args(ctx, with_each_mapping(args))
+
+
+def with_each_mapping(args: Sequence[str]) -> list[str]:
+    """Arguments with ``--label-map`` before each mapping that follows one.
+
+    >>> with_each_mapping(["--label-map", "1=a", "2=b", "in.csv"])
+    ['--label-map', '1=a', '--label-map', '2=b', 'in.csv']
+    """
+    found: list[str] = []
+    for place, text in enumerate(args):
+        follows = place > 1 and found[-2] == "--label-map" and _is_mapping(text)
+        found += ["--label-map", text] if follows else [text]
+    return found
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether an argument is ``GIVEN=LABEL``; a path such as ``day=2026-11-26/`` is none."""
+    return _MAPPING.fullmatch(text) is not None and not Path(text).exists()
+
+
+_READING_OPTIONS = (
+    option(
+        "--delimiter",
+        metavar="CHARS",
+        help="Of CSV: one character or several, tab, or none.  [default: found]",
+    ),
+    option("--quotechar", metavar="CHAR", help="Of CSV; '' where quotes mean nothing.  [default: \"]"),
+    option(
+        "--escapechar",
+        metavar="CHAR",
+        help="Of CSV: a quote or a delimiter behind it is text.  [default: \\ where that is certain, else none]",
+    ),
+    option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
+    option(
+        "--skip-lines",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Lines before the header of a CSV file that are no part of the table.",
+    ),
+    option(
+        "--header-lines",
+        type=click.IntRange(1),
+        default=1,
+        metavar="N",
+        help="Lines of the header of a CSV file; the first names the columns.  [default: 1]",
+    ),
+    option("--no-header", is_flag=True, help="A CSV file begins with a row."),
+    option(
+        "--column-names",
+        metavar="NAME,NAME",
+        help="Of a CSV file without a header.  [default: text, or column_1, column_2 and so on]",
+    ),
+)
+
+
+def reading_options(command: Command) -> Command:
+    """How a CSV file is written."""
+    for each in reversed(_READING_OPTIONS):
+        command = each(command)
+    return command
+
+
+def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
+    """What :func:`reading_options` gave, with more settings."""
+    delimiter = options["delimiter"]
+    return ReadSettings(
+        delimiter=_DELIMITERS.get(delimiter, delimiter),
+        quotechar=options["quotechar"],
+        escapechar=options["escapechar"],
+        encoding=options["encoding"],
+        skip_lines=options["skip_lines"],
+        header_lines=options["header_lines"],
+        has_no_header=options["no_header"] or options["column_names"] is not None,
+        column_names=_column_names(options["column_names"]),
+        **more,
+    )
+
+
+def _column_names(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError("--column-names needs names divided by commas, all different.")
+    return names

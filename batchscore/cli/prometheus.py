@@ -1,0 +1,79 @@
+"""A run's numbers, or those of a call of ``inbox``, for Prometheus, as a file that its node exporter's textfile collector picks up."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batchscore.errors import OutputError, missing_extra, printable
+from batchscore.system.storage import write_bytes
+
+Values = dict[tuple[tuple[str, str], ...], float]
+
+
+class Sample(NamedTuple):
+    """One gauge; ``labels`` tell its values apart."""
+
+    name: str
+    help: str
+    values: Values
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Tell before a night what would fail after it.
+
+    Raises:
+        OutputError: there is no such folder, it cannot be written to, or the name is that of a folder.
+        UsageError: the extra ``metrics`` is not installed.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise missing_extra("--metrics-file", "metrics")
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "is a folder" if path.is_dir() else f"cannot be written into {printable(folder)}"
+        raise OutputError(f"--metrics-file {printable(path)} {what}. Name a file in a folder that is there.")
+
+
+def write_metrics(path: Path, exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
+    """Write ``path`` whole or not at all; ``metrics`` is what ``metrics.json`` holds, or nothing after an error.
+
+    A call of ``inbox`` gives ``files`` by what became of them, and ``counts`` of the rows in them.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+    for sample in _samples(exit_code, seconds, metrics):
+        names = [name for name, _ in next(iter(sample.values))]
+        gauge = Gauge(f"batchscore_{sample.name}", sample.help, names, registry=registry)
+        for labels, value in sample.values.items():
+            (gauge.labels(*(text for _, text in labels)) if labels else gauge).set(value)
+    write_bytes(path, generate_latest(registry))
+
+
+def _samples(exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> Iterator[Sample]:
+    yield Sample("last_exit_code", "Exit code of the last call.", {(): exit_code})
+    yield Sample("last_end_timestamp_seconds", "When the last call ended.", {(): time.time()})
+    yield Sample("last_duration_seconds", "How long the last call took.", {(): seconds})
+    if files := metrics.get("files"):
+        became: Values = {(("status", name),): float(count) for name, count in files.items()}
+        yield Sample("inbox_files", "Files of the last call by what became of them.", became)
+    if counts := metrics.get("counts"):
+        rows: Values = {(("state", name),): float(count) for name, count in counts.items()}
+        yield Sample("rows", "Rows of the last run by what they are.", rows)
+    quality = metrics.get("quality") or {}
+    for name in ("accuracy", "macro_f1"):
+        if value := quality.get(name):
+            yield Sample(name, f"{name} of the last run on its labelled rows.", {(): value["value"]})
+    ece = (metrics.get("calibration") or {}).get("ece")
+    if ece is not None:
+        yield Sample("calibration_error", "Expected calibration error of the last run.", {(): ece})
+    if gates := metrics.get("gates"):
+        passed: Values = {(("metric", gate["metric"]),): float(gate["passed"]) for gate in gates}
+        yield Sample("gate_passed", "1 where a quality gate of the last run passed.", passed)

@@ -1,0 +1,251 @@
+"""``batchscore-train``: parse, build one settings object, train, show what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchscore import __version__
+from batchscore.cli.options import LocalName, LocalPath, TellsMachines, read_settings, reading_options
+from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, TRAIN_PRECISIONS
+from batchscore.errors import UsageError, printable
+from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
+
+if TYPE_CHECKING:
+    from batchscore.training import TrainResult, TrainSettings
+    from batchscore.training.examination import Example
+
+_SHOWN_CHARACTERS = 200
+_LINE_SECONDS = 60.0
+
+
+@click.command(
+    name="batchscore-train",
+    cls=TellsMachines,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--data",
+    required=True,
+    type=LocalName(),
+    metavar="DATA",
+    help="A CSV, Parquet or JSON Lines file, a folder of them (train* and test* are the splits), `builtin` for the "
+    "sample reviews, or a hub data set such as imdb.",
+)
+@click.option("--output", required=True, metavar="BUNDLE", type=LocalPath(), help="The bundle's folder.")
+@click.option(
+    "--eval-data",
+    type=LocalName(),
+    metavar="DATA",
+    help="Rows to evaluate on.  [default: test* of DATA, else a fifth of it]",
+)
+@click.option(
+    "--base-model",
+    default="builtin",
+    show_default=True,
+    type=LocalName(),
+    metavar="MODEL",
+    help="`builtin`, a local Hugging Face folder, or a hub id with --revision.",
+)
+@click.option("--revision", metavar="COMMIT", help="The full commit of a hub id.")
+@click.option(
+    "--recipe",
+    type=click.Choice(("full", "head")),
+    default="full",
+    show_default=True,
+    help="Train all layers, or a new head on a frozen base.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Rows of each split, after shuffling.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True, help="Of everything random."
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, min_open=True),
+    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="[default: full 5e-5, of an encoder narrower than 512 1e-4; head 2e-3]",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Rows in a batch.  [default: full 16, head 4]")
+@click.option(
+    "--early-stopping",
+    type=click.IntRange(1),
+    metavar="PATIENCE",
+    help="Stop after so many epochs without a better accuracy.",
+)
+@click.option(
+    "--class-weights",
+    type=click.Choice(CLASS_WEIGHTS),
+    default="none",
+    show_default=True,
+    help="What a row counts in the loss: all alike, or rows of rare labels more.",
+)
+@click.option(
+    "--train-layers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of full: the uppermost N layers and the head.  [default: all, and the embeddings]",
+)
+@click.option(
+    "--gradient-accumulation",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Batches in a step, where a larger batch does not fit into memory.",
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Of full: less memory for a third more time.")
+@click.option(
+    "--precision",
+    type=click.Choice(TRAIN_PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="How to compute; auto is bf16 where that is measured to be faster.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="First search for learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(8),
+    default=512,
+    show_default=True,
+    help="Tokens of a text at the most; never more than the model takes.",
+)
+@click.option(
+    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+)
+@click.option("--label-column", metavar="NAME", help="The column with the labels.  [default: found by name]")
+@click.option(
+    "--label-name",
+    "label_names",
+    multiple=True,
+    metavar="GIVEN=LABEL",
+    help="What a given value is called. Repeatable.  [default: 0/1 and neg/pos are NEGATIVE/POSITIVE, others keep "
+    "their own]",
+)
+@reading_options
+@click.option(
+    "--pooling",
+    type=click.Choice(("first", "mean")),
+    help="What the head sees: the first token, or the mean of all.  [default: full mean where the encoder allows it, "
+    "head first]",
+)
+@click.option(
+    "--long-text",
+    type=click.Choice(LONG_TEXT),
+    default="head",
+    show_default=True,
+    help="What happens beyond the longest input; kept in the bundle.",
+)
+@click.option(
+    "--group-column", metavar="NAME", help="Rows with one value here are not cut apart (author, product)."
+)
+@click.option(
+    "--check-labels",
+    is_flag=True,
+    help="First list training labels worth checking, cross-validated on the frozen base.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on where the same training was stopped or killed; else start over."
+)
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option(
+    "--push-to-hub",
+    metavar="REPO",
+    help="Then send the bundle to this repository of the hub (private if new).",
+)
+@click.option("--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Silent on success.")
+@click.option("-v", "--verbose", count=True, help="More about what happens; twice for everything.")
+@click.version_option(__version__, prog_name="batchscore-train")
+def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None, **options: Any) -> None:
+    """Turn labelled texts into a saved model that the scorer and plain transformers load."""
+    set_up_logs(Logs(-1 if quiet else verbose))
+    with boundary(as_json, "run the same command with --resume to go on"):
+        settings = _settings(**options)
+        from batchscore.training import train
+
+        result = train(
+            settings,
+            lambda total: Progress(total, quiet=quiet, line_seconds=_LINE_SECONDS),
+            (lambda _: None) if quiet else say,
+        )
+        where = _pushed(result, push_to_hub, quiet=quiet) if push_to_hub else None
+        if not quiet and not as_json:
+            for line in _lines(result):
+                click.echo(line)
+        if as_json:
+            click.echo(json.dumps({**_summary(result), "pushed_to": where}, ensure_ascii=False))
+
+
+def _pushed(result: TrainResult, repo: str, *, quiet: bool) -> str:
+    """Send the bundle, and say where it is."""
+    from batchscore.training.publishing import push_to_hub
+
+    where = push_to_hub(result.output, repo)
+    if not quiet:
+        say(f"sent to {printable(where)}")
+    return where
+
+
+def train_main() -> None:
+    """Run the command: what the console script and ``jobs/train.py`` call."""
+    command()
+
+
+def _settings(*, label_names: Sequence[str], **options: Any) -> TrainSettings:
+    from batchscore.training import TrainSettings
+
+    read = read_settings(options)
+    own = {name: value for name, value in options.items() if name in TrainSettings.__dataclass_fields__}
+    return TrainSettings(label_names=dict(_pairs(label_names)), read=read, **own)
+
+
+def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """``0=NEGATIVE``; several may be written with commas between them."""
+    for text in (piece for each in texts for piece in each.split(",")):
+        given, equals, label = text.rpartition("=")
+        if not equals or not given.strip() or not label.strip():
+            raise UsageError(f"--label-name {text!r} is not GIVEN=LABEL, such as 0=NEGATIVE.")
+        yield given.strip(), label.strip()
+
+
+def _summary(result: TrainResult) -> dict[str, Any]:
+    return {
+        "status": "done" if result.was_done else "trained",
+        "exit_code": 0,
+        "output": str(result.output),
+        "labels": list(result.labels),
+        "rows": result.rows,
+        "evaluated": result.metrics["rows"],
+        "accuracy": result.metrics["accuracy"]["value"],
+        "fingerprint": result.fingerprint,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _lines(result: TrainResult) -> list[str]:
+    """What the origin exercise shows at its end: the evaluation, two scored rows, two mismatches."""
+    accuracy = result.metrics["accuracy"]
+    interval = f"{accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval"
+    lines = [f"accuracy {accuracy['value']:.4f} ({interval}) on {result.metrics['rows']} evaluation rows"]
+    for title, examples in (("scored", result.examples), ("mismatch", result.mismatches)):
+        lines += [f"{title}: {_shown(example)}" for example in examples]
+    again = "it had been trained before" if result.was_done else f"{result.seconds:.0f} s"
+    return [*lines, f"{printable(result.output)} ({again})"]
+
+
+def _shown(example: Example) -> str:
+    text = " ".join(example.text.replace("<br />", " ").split())
+    short = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    labels = f"given {example.given}, predicted {example.predicted} ({example.probability:.4f})"
+    return f"{printable(labels)}: {printable(short)}"

@@ -1,0 +1,1 @@
+"""Files in, rows out; staged parts in, prediction files out."""

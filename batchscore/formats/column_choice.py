@@ -1,0 +1,170 @@
+"""Which column is the text, which the label and which the id: by name, never by elimination.
+
+What is given on the command line wins. A column that merely is the only one left may be suggested, and is not taken.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchscore.errors import DataError, UsageError, printable
+from batchscore.formats import known_names
+from batchscore.formats.known_names import name_key
+from batchscore.formats.paths import nested_columns
+from batchscore.records import Column, ColumnChoice, Layout
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+
+_NAMES: dict[str, tuple[Collection[str], ...]] = {
+    "text": (known_names.TEXT, known_names.LESSER_TEXT),
+    "label": (known_names.LABEL,),
+    "id": (known_names.ID,),
+}
+"""By role, sets of names, of which the first that occurs counts."""
+_TEXT_KINDS = {"string", "null", "mixed"}
+_COUNTED = {"integer", "number", "boolean", "time"}
+"""Kinds of columns that are called like a text and count or date it: ``content``, a length."""
+_LISTED = 40
+_LONGEST_NAME = 60
+_MOST_WORDS = 6
+
+
+def choose_columns(
+    layout: Layout,
+    settings: ReadSettings,
+    path: Path,
+    use_labels: bool = True,
+    advice: Callable[[], str] = str,
+) -> ColumnChoice:
+    """Find the text, label and id columns by name and type; what is given by name wins.
+
+    ``advice`` tells, where there is no text, what else may be wrong with the file.
+
+    Raises:
+        DataError: no text column, several candidates, or a named column that is not there; the message lists the columns.
+        UsageError: the text is named as the label too.
+    """
+    if settings.text_column and settings.text_column == settings.label_column:
+        raise UsageError(f"--text-column and --label-column are both {printable(settings.text_column)}.")
+    label = _pick("label", settings, layout, path) if use_labels else None
+    identifier = _pick("id", settings, layout, path)
+    text = _pick("text", settings, layout, path)
+    if text is None:
+        raise _no_text(layout, path, {label, identifier}, advice())
+    return ColumnChoice(text, label, identifier)
+
+
+def _no_text(layout: Layout, path: Path, taken: set[str | None], advice: str) -> DataError:
+    unusable = [c for c in layout.columns if _is_called("text", c) and c.kind not in _TEXT_KINDS]
+    strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in taken]
+    inside = [c.name for c in nested_columns(layout) if c.kind == "string"]
+    if unusable:
+        what = (
+            f"no text column: {_shown(unusable[0].name, layout)} is {_KINDS.get(unusable[0].kind, 'no text')}"
+        )
+    elif len(strings) > 1:
+        what = f"{len(strings)} columns could be the text ({_joined(strings, layout)}), none by its name"
+    else:
+        only = ""
+        if strings and _is_name(strings[0], layout):
+            only = f" (the only one of strings is {printable(strings[0])})"
+        what = f"no text column by name{only}"
+    fields = f" Fields within: {_joined(inside, layout)}." if inside else ""
+    return DataError(
+        f"{printable(path)}: {what}. Name it with --text-column.{fields} Columns: {_listed(layout)}. {advice}".rstrip()
+    )
+
+
+_KINDS = {
+    "object": "an object",
+    "list": "a list",
+    "binary": "binary",
+    "integer": "a number",
+    "number": "a number",
+    "boolean": "true or false",
+    "time": "a date or a time",
+}
+
+
+def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str | None:
+    given = {"text": settings.text_column, "label": settings.label_column, "id": settings.id_column}
+    wanted = given[role]
+    if wanted == "":
+        return None
+    if wanted is not None:
+        columns = [*layout.columns, *nested_columns(layout)]
+        refuse_named(role, wanted, [c for c in columns if c.name == wanted], layout, path)
+        return wanted
+    free = [c for c in layout.columns if c.name not in given.values()]
+    found = next(filter(None, ([c for c in free if _may_be(role, c, names)] for names in _NAMES[role])), [])
+    if len(found) > 1:
+        raise DataError(
+            f"{printable(path)}: {len(found)} columns could be the {role} ({_joined([c.name for c in found], layout)}). "
+            f"Choose one with --{role}-column. Columns: {_listed(layout)}."
+        )
+    if found and role == "text" and found[0].kind not in _TEXT_KINDS:
+        return None
+    return found[0].name if found else None
+
+
+def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path) -> None:
+    """Refuse a column that was named on the command line and is not there, is there twice, or is no text."""
+    if not found:
+        names = [column.name for column in (*layout.columns, *nested_columns(layout))]
+        close = difflib.get_close_matches(wanted, names, 1)
+        hint = f" Did you mean {_shown(close[0], layout)}?" if close else ""
+        raise DataError(
+            f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{printable(path)} has {len(found)} columns named {printable(wanted)}. Rename one of them."
+        )
+    if role == "text" and found[0].kind not in _TEXT_KINDS:
+        raise DataError(
+            f"{printable(path)}: the column {printable(wanted)} (--text-column) is {_KINDS.get(found[0].kind, 'no text')}. "
+            f"Columns: {_listed(layout)}."
+        )
+
+
+def has_label_column(layout: Layout) -> bool:
+    """Whether a column is called like a label."""
+    return any(_is_called("label", column) for column in layout.columns)
+
+
+def _is_called(role: str, column: Column) -> bool:
+    return any(name_key(column.name) in names for names in _NAMES[role])
+
+
+def _may_be(role: str, column: Column, names: Collection[str]) -> bool:
+    """Whether a column may have a role by its name; a text that is an object or a list counts, and is refused."""
+    return name_key(column.name) in names and (role != "text" or column.kind not in _COUNTED)
+
+
+def _listed(layout: Layout) -> str:
+    return _joined([c.name for c in layout.columns], layout, [f" ({c.kind})" for c in layout.columns])
+
+
+def _joined(names: Sequence[str], layout: Layout, behind: Sequence[str] = ()) -> str:
+    """Names with what stands ``behind`` each, as many as can be taken in; those that may be pieces of a review are counted."""
+    tails = behind or [""] * len(names)
+    shown = [
+        printable(name) + tail for name, tail in zip(names, tails, strict=True) if _is_name(name, layout)
+    ]
+    hidden = len(names) - len(shown)
+    parts = [*shown[:_LISTED], *([f"{hidden} whose names may be text"] if hidden else [])]
+    return ", ".join(parts) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
+
+
+def _shown(name: str, layout: Layout) -> str:
+    return printable(name) if _is_name(name, layout) else f"(a name of {len(name)} characters)"
+
+
+def _is_name(name: str, layout: Layout) -> bool:
+    """Whether a column's name may be said: its file may have no header, so that it may be a piece of a review."""
+    is_short = len(name) <= _LONGEST_NAME and name.count(" ") < _MOST_WORDS
+    return (layout.names_are_certain and is_short) or known_names.is_identifier(name)

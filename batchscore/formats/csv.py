@@ -1,0 +1,260 @@
+"""CSV: the dialect is found in the head, each record keeps its bytes; see :mod:`batchscore.formats.delimited`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from batchscore.errors import DataError, UsageError, printable
+from batchscore.formats import delimited
+from batchscore.formats.cutting import Item, cut
+from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
+from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+
+UNDIVIDED = "none"
+"""The delimiter of a file whose lines are not divided: each is a text."""
+_NOWHERE = "\x1f"
+NULL = r"\N"
+"""A cell that is null, as MySQL, PostgreSQL and Hive write it."""
+_TYPE_WORDS = re.compile(
+    r"(?i)(?:n?varchar|n?char|decimal|numeric)\(?[\d, ]*\)?|(?:tiny|small|big)?int(?:eger)?\d*|float\d*|double|number|real"
+    r"|str(?:ing)?|text|object|category|bool(?:ean)?|date(?:time)?\d*|time(?:stamp)?|uuid|json"
+)
+_RULE = re.compile(r"\s*:?-{2,}:?\s*")
+_LOOKED_AT = 30
+"""Lines in which a header is looked for, to say where it is."""
+
+
+def describe(source: Source, settings: ReadSettings) -> Layout:
+    """Find the dialect and the header; every column is text. A file without a header has no columns and no rows.
+
+    Raises:
+        DataError: the header cannot be parsed, or there seem to be more lines of it than ``header_lines``.
+    """
+    head = head_of(source, settings.max_expansion)
+    try:
+        dialect = _dialect(head, settings)
+        with open_bytes(source, settings.max_expansion) as stream:  # the header may be longer than the head
+            header = _header(stream, dialect, settings)
+            if header is not None and not settings.skip_lines:
+                header = header._replace(raw=_kept_before(head, header, dialect) + header.raw)
+    except DataError as error:
+        raise DataError(f"{printable(source.path)}: {error}") from error
+    written = _written(dialect)
+    details: dict[str, Any] = {"dialect": written.to_json(), "header": ""}
+    if header is None:
+        return Layout(columns=(), details=details)
+    if written != dialect:
+        names = delimited.encode_fields(header.names, written)
+        header = header._replace(raw=delimited.append_fields(names, [], written))
+    details |= {
+        "read": dialect.to_json(),
+        "header": (dialect.bom + header.raw).hex(),
+        "offset": header.start.offset,
+        "line": header.start.line,
+        "has_header": not settings.has_no_header,
+        "has_certain_names": settings.has_no_header
+        or (len(header.names) > 1 and any(map(is_known, header.names))),
+    }
+    return Layout(columns=tuple(Column(name, "string") for name in header.names), details=details)
+
+
+def _dialect(head: bytes, settings: ReadSettings) -> delimited.Dialect:
+    """How a file with this head is read; a line is a text where it is said so, or where the one column has a name."""
+    delimiter = None if settings.delimiter == UNDIVIDED else settings.delimiter
+    given = delimited.Given(
+        delimiter, settings.quotechar, settings.escapechar, settings.encoding, settings.skip_lines
+    )
+    dialect = delimited.sniff(head, given, is_whole=len(head) < HEAD_BYTES)
+    is_undivided = settings.delimiter == UNDIVIDED
+    if len(settings.column_names) == 1 and settings.delimiter is None:
+        is_undivided = any(len(cells) != 1 for _, cells in delimited.peek(head, dialect, _LOOKED_AT))
+    return (
+        dataclasses.replace(dialect, delimiter=_NOWHERE, quotechar="", escapechar="")
+        if is_undivided
+        else dialect
+    )
+
+
+def _written(dialect: delimited.Dialect) -> delimited.Dialect:
+    """How predictions are written: as the file is, or as common CSV where each line of it is a text."""
+    if dialect.delimiter != _NOWHERE:
+        return dialect
+    return dataclasses.replace(dialect, delimiter=",", quotechar='"')
+
+
+class _Header(NamedTuple):
+    """The names of the columns, the bytes that say them in the predictions, and where they and the rows start."""
+
+    names: list[str]
+    raw: bytes
+    offset: int
+    start: delimited.Position
+
+
+def _kept_before(head: bytes, header: _Header, dialect: delimited.Dialect) -> bytes:
+    """A line ``sep=;`` before the header, which Excel needs."""
+    before = head[len(dialect.bom) : header.offset]
+    return before if before.strip(b"\r\n\0") else b""
+
+
+def _header(stream: IO[bytes], dialect: delimited.Dialect, settings: ReadSettings) -> _Header | None:
+    limits = _limits(settings)
+    record = delimited.read_header(stream, dialect, limits, skip_lines=settings.skip_lines)  # type: ignore[arg-type]
+    if record is None:
+        return None
+    if settings.has_no_header:
+        return _named(record, dialect, settings.column_names)
+    start = delimited.next_position(record, dialect)
+    start = delimited.pass_records(stream, dialect, start, settings.header_lines - 1)  # type: ignore[arg-type]
+    following: delimited.Record | None = None
+    with contextlib.suppress(DataError):  # a damaged first row is a reject
+        following = delimited.read_header(stream, dialect, limits, position=start)  # type: ignore[arg-type]
+    if following is not None:
+        _refuse_more_header(following, len(record.fields), settings.header_lines)
+    return _Header(record.fields, record.raw, record.offset, start)
+
+
+def _named(first: delimited.Record, dialect: delimited.Dialect, names: Sequence[str]) -> _Header:
+    """The header of a file that has none; its first record is a row."""
+    count = len(first.fields)
+    if names and len(names) != count:
+        raise UsageError(f"--column-names has {len(names)} names, but the first row has {count} cells.")
+    if any(name_key(cell) in TEXT for cell in first.fields) and all(map(is_identifier, first.fields)):
+        raise DataError("its first line is a header. Leave --no-header out.")
+    names = names or (["text"] if count == 1 else [f"column_{k + 1}" for k in range(count)])
+    raw = delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect)
+    return _Header(list(names), raw, first.offset, delimited.Position(first.offset, first.line))
+
+
+def _refuse_more_header(record: delimited.Record, n_fields: int, header_lines: int) -> None:
+    """Refuse a header of more lines than are known: of types, of rules, or of what a survey tool writes below the names."""
+    cells = [cell for cell in record.fields if cell.strip()]
+    kinds = {
+        "the types of the columns": all(map(_TYPE_WORDS.fullmatch, map(str.strip, cells))) and len(cells) > 1,
+        "a rule": all(map(_RULE.fullmatch, cells)) and len(cells) > 1,
+        "a second header of a survey tool": bool(cells) and cells[0].startswith('{"ImportId"'),
+    }
+    for what, holds in kinds.items():
+        if holds and len(record.fields) == n_fields:
+            raise DataError(
+                f"line {record.line} seems to be no row but {what}. If it belongs to the header: --header-lines "
+                f"{header_lines + 1}"
+            )
+
+
+def _limits(settings: ReadSettings) -> delimited.Limits:
+    return delimited.Limits(max_row_bytes=settings.max_row_bytes, max_columns=settings.max_columns)
+
+
+def dialect_of(layout: Layout) -> delimited.Dialect:
+    """The dialect in which rows are kept and predictions are written."""
+    return delimited.Dialect.from_json(layout.details["dialect"])
+
+
+def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> str:
+    """What may be wrong with a header in which no text was found: it is further down, or is none, or is not divided.
+
+    No cell of it is told, since it may be a row.
+    """
+    dialect = dialect_of(layout)
+    head = head_of(source, settings.max_expansion)
+    for line, cells in delimited.peek(head, dialect, _LOOKED_AT, delimited.DELIMITERS):
+        if (
+            line > 1
+            and any(name_key(cell) in TEXT for cell in cells)
+            and all(map(is_identifier, filter(None, cells)))
+        ):
+            return f"Line {line} looks like the header: --skip-lines {line - 1}"
+    names = [column.name for column in layout.columns]
+    divides = delimited.likely_delimiters(names[0]) if len(names) == 1 else []
+    if len(divides) == 1:
+        return f"Perhaps its columns are divided by {printable(divides[0])!r}: --delimiter {printable(divides[0])!r}"
+    if layout.details.get("has_header", True):
+        return (
+            "If its first line is a row and no header: --no-header, with --column-names where there are several columns; if "
+            f"each line is a text: --no-header --delimiter {UNDIVIDED}"
+        )
+    return ""
+
+
+def read(
+    source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+) -> Iterator[Rows]:
+    """Yield the records as parts; a ragged, unclosed, undecodable or oversized one is a reject."""
+    if not layout.columns:
+        return
+    if start == Position():
+        start = Position(0, layout.details["offset"], layout.details["line"])
+    with open_bytes(source, settings.max_expansion) as stream:
+        go_to(stream, source, start.offset)
+        items = _items(stream, source, layout, columns, settings, start)
+        yield from cut(items, columns.label is not None, settings, start)
+
+
+def _items(
+    stream: IO[bytes],
+    source: Source,
+    layout: Layout,
+    columns: ColumnChoice,
+    settings: ReadSettings,
+    start: Position,
+) -> Iterator[Item | Reject]:
+    names = [column.name for column in layout.columns]
+    text_at = names.index(columns.text)
+    label_at = names.index(columns.label) if columns.label is not None else None
+    is_repeated = _repeats(names, text_at, source)
+    written, dialect = dialect_of(layout), delimited.Dialect.from_json(layout.details["read"])
+    blocks = delimited.read_records(
+        stream,  # type: ignore[arg-type]
+        dialect,
+        len(names),
+        _limits(settings),
+        offset=start.offset,
+        line=start.line,
+        header=names,
+    )
+    for block in blocks:
+        for record in block:
+            if isinstance(record, delimited.Rejected):
+                yield Reject(0, record.line, record.offset, record.reason, record.column, record.raw)
+            elif is_repeated(record):
+                yield Reject(0, record.line, record.offset, "a second header", None, record.raw)
+            else:
+                label = _value(record.fields[label_at]) if label_at is not None else None
+                text = _value(record.fields[text_at])
+                raw = record.raw if written == dialect else _rewritten(record, written)
+                yield Item(raw, record.line, record.offset, text, label)
+
+
+def _rewritten(record: delimited.Record, dialect: delimited.Dialect) -> bytes:
+    return delimited.append_fields(delimited.encode_fields(record.fields, dialect), [], dialect)
+
+
+def _value(cell: str) -> str | None:
+    return None if cell == NULL else cell
+
+
+def _repeats(names: list[str], text_at: int, source: Source) -> Callable[[delimited.Record], bool]:
+    """Tells a header that comes again, as where files were joined; another header is no row either, nor what follows it."""
+    headers = Headers(names, text_at)
+
+    def is_repeated(record: delimited.Record) -> bool:
+        cells = record.fields
+        if cells == names or (cells[0][:1] == "\ufeff" and [cells[0][1:], *cells[1:]] == names):
+            return True
+        if headers.has(cells):
+            raise DataError(
+                f"{printable(source.path)}, line {record.line}: another header. Files with other columns were joined; take "
+                "them apart."
+            )
+        return False
+
+    return is_repeated

@@ -1,0 +1,74 @@
+"""One record at hand: its cells from its bytes, and bytes from cells."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+
+from batchscore.errors import DataError
+from batchscore.formats.delimited.dialect import TERMINATORS, Dialect, rows_of
+
+
+def parse_record(raw: bytes, dialect: Dialect) -> list[str]:
+    """Return the cells of one raw record. Raises :class:`DataError` if it is not exactly one."""
+    try:
+        rows = list(rows_of(raw.decode(dialect.encoding), dialect))
+    except (csv.Error, UnicodeDecodeError) as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        raise DataError(f"{len(raw)} bytes are no record: {reason}") from error
+    if len(rows) != 1:
+        raise DataError(f"{len(raw)} bytes hold {len(rows)} records, not one")
+    return rows[0] or [""]
+
+
+def encode_fields(values: Sequence[str], dialect: Dialect) -> bytes:
+    """Return ``values`` as a piece of a record in the file's own encoding, quoted where needed, without a terminator.
+
+    Raises :class:`DataError` for a value that this dialect cannot hold.
+    """
+    cells = [_cell(value, dialect, alone=len(values) == 1) for value in values]
+    try:
+        return dialect.delimiter.join(cells).encode(dialect.encoding)
+    except UnicodeEncodeError as error:
+        bad = ", ".join(f"U+{ord(char):04X}" for char in error.object[error.start : error.end][:5])
+        problem = f"{bad} cannot be written in {dialect.encoding}, the encoding of the input"
+        raise DataError(f"{problem}; try --output-format parquet") from error
+
+
+def _cell(value: str, dialect: Dialect, *, alone: bool) -> str:
+    quote, escape = dialect.quotechar, dialect.escapechar
+    if escape:
+        value = value.replace(escape, escape * 2)
+    special = any(char in value for char in (*dialect.delimiter, "\r", "\n"))
+    special = special or value.startswith("\ufeff")  # at the start of a file it would be its byte order mark
+    if not quote:
+        if special:
+            raise DataError(
+                "a value with a delimiter or a line break needs quotes; try --output-format parquet"
+            )
+        return value
+    if special or quote in value or (alone and not value):
+        return f"{quote}{value.replace(quote, (escape or quote) + quote)}{quote}"
+    return value
+
+
+def append_fields(record_raw: bytes, extra: Sequence[str], dialect: Dialect) -> bytes:
+    """Return the raw record with ``extra`` fields before its terminator; a record without one gets the dialect's."""
+    body, end = record_raw, dialect.line_terminator.encode(dialect.encoding)
+    for terminator in TERMINATORS:
+        encoded = terminator.encode(dialect.encoding)
+        if record_raw.endswith(encoded):
+            body, end = record_raw[: -len(encoded)], encoded
+            break
+    if not extra:
+        return body + end
+    if dialect.escapechar or len(dialect.delimiter) > 1:
+        return _joined(body, extra, dialect) + end
+    return b"".join((body, dialect.delimiter.encode(dialect.encoding), encode_fields(extra, dialect), end))
+
+
+def _joined(body: bytes, extra: Sequence[str], dialect: Dialect) -> bytes:
+    """Body and fields, written anew where the end of one would run into the delimiter (``a|`` before ``||``)."""
+    joined = body + dialect.delimiter.encode(dialect.encoding) + encode_fields(extra, dialect)
+    cells = [*parse_record(body, dialect), *extra] if body else ["", *extra]
+    return joined if parse_record(joined, dialect) == cells else encode_fields(cells, dialect)

@@ -1,0 +1,217 @@
+"""INPUT arguments in, files out: folders and globs resolved, each file named below ``predictions/`` and hashed."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import glob
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from batchscore.errors import DataError, NoInputError, printable
+from batchscore.formats.foreign import table_folder
+from batchscore.formats.registry import Source, format_of_name, identify, plain_name
+from batchscore.formats.source import is_lone_object, reading
+from batchscore.system.storage import sha256_of
+
+_LOG = logging.getLogger(__name__)
+_CLOCK_TICK_NS = 2 * 10**9
+"""No file system's clock stands still for longer; what was written within a tick of being hashed may change unseen."""
+
+
+class Identity(NamedTuple):
+    """What the file system says of a file's content."""
+
+    size: int
+    """Bytes."""
+    inode: int
+    device: int
+    modified: int
+    """Nanoseconds since 1970; any program can set it to what it was."""
+    changed: int
+    """The same of the last change to content, name or permissions; no program can set it."""
+
+    def is_as_written(self, other: Identity) -> bool:
+        """Whether another look at the file shows no sign of a change but one that need not be of its content."""
+        return self._replace(changed=0) == other._replace(changed=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An input file as it lies there now."""
+
+    source: Source
+    name: str
+    """Its path below the folder that all inputs share, with ``/``."""
+    sha256: str
+    identity: Identity
+    """As it was before it was hashed."""
+    hashed: int
+    """When hashing began, in nanoseconds since 1970."""
+
+    def assert_unchanged(self) -> None:
+        """Raise :class:`DataError` if the file does not hold what was hashed.
+
+        Its bytes are read again only where the file system cannot tell: somebody changed its permissions or links, or it
+        was written so shortly before it was hashed that a later change has the same time.
+        """
+        now = identity_of(self.source.path)
+        is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS
+        if now == self.identity and not is_fresh:
+            return
+        if not now.is_as_written(self.identity) or _sha256_of(self.source) != self.sha256:
+            raise DataError(
+                f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
+                "it when it is whole, then run the same command again."
+            )
+
+
+def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -> list[FoundFile]:
+    """Resolve files, folders and globs, in the order given (names sorted within a folder or glob), each file once.
+
+    What lies below ``exclude`` (the run folder) is left out.
+
+    Raises:
+        NoInputError: an argument names nothing.
+    """
+    paths: dict[Path, Path] = {}
+    own = _resolved(exclude)
+    for argument in inputs:
+        for path in _expand(argument):
+            real = _resolved(path)
+            if not real.is_relative_to(own):
+                paths.setdefault(real, path)
+            elif str(path) == str(Path(argument)):
+                raise NoInputError(f"{printable(path)} lies in the run folder. Name another --output.")
+    if not paths:
+        raise NoInputError(f"No file to score in {printable(', '.join(inputs))}.")
+    _refuse_tables(paths)
+    names = _names(list(paths.values()))
+    return [_found(path, name, given_format) for path, name in zip(paths.values(), names, strict=True)]
+
+
+def _refuse_tables(paths: Iterable[Path]) -> None:
+    """Refuse files that are a table only together with the log beside them: some of their rows may be gone from it."""
+    seen: set[Path] = set()
+    for path in paths:
+        for folder in path.parents:
+            if folder in seen:
+                break
+            seen.add(folder)
+            if what := table_folder(folder):
+                raise DataError(
+                    f"{printable(folder)} is {what}: which rows of its files are live stands in its log, which is not read. "
+                    "Export it as Parquet, and score that."
+                )
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        raise NoInputError(f"{printable(path)} cannot be read: {printable(error)}.") from error
+
+
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if not argument:
+        raise NoInputError("An INPUT is empty; is a variable of the calling script not set?")
+    if path.is_dir():
+        found = sorted(_scorable_below(path))
+        if not found:
+            raise NoInputError(
+                f"The folder {printable(path)} holds no .csv, .tsv, .parquet, .jsonl or .json file (compressed or not)."
+            )
+        return found
+    if path.exists():
+        return [path]
+    if glob.has_magic(argument):
+        found = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207 - as given, absolute or not
+        files = [match for match in found if not match.is_dir()]
+        if files:
+            return files
+    raise NoInputError(
+        f"No such input: {printable(argument)}. Check the path; a glob must be quoted and match a file."
+    )
+
+
+def _scorable_below(folder: Path) -> Iterator[Path]:
+    """Files with a known suffix; hidden ones and those that start with ``_`` are markers of some program.
+
+    Linked folders are not entered: they may lead in a circle.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise NoInputError(f"{printable(error.filename)} cannot be read: {error.strerror}.") from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in files:
+            path = Path(root) / name
+            if not name.startswith((".", "_")) and format_of_name(name) and not _is_beside_a_table(path):
+                yield path
+
+
+def _is_beside_a_table(path: Path) -> bool:
+    """Whether a file is JSON about the others (``dataset_info.json``), and no table itself."""
+    is_beside = format_of_name(path.name) == "json" and is_lone_object(path)
+    if is_beside:
+        _LOG.info("%s: one JSON object, no table; left out", path)
+    return is_beside
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Names below ``predictions/``: the file name, or the path below the common folder where there are several."""
+    folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
+    common = Path(os.path.commonpath(folders))
+    return [
+        (folder / path.name).relative_to(common).as_posix()
+        for folder, path in zip(folders, paths, strict=True)
+    ]
+
+
+def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
+    identity, now = identity_of(path), time.time_ns()
+    source = identify(path, given_format)
+    return FoundFile(source, name, _sha256_of(source), identity, now)
+
+
+def _sha256_of(source: Source) -> str:
+    with reading(source):
+        return sha256_of(source.path)
+
+
+def identity_of(path: Path) -> Identity:
+    """What the file system says of a regular file; anything else is refused unopened."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise NoInputError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise NoInputError(
+            f"{printable(path)} is not a regular file; pipes and devices cannot be scored again."
+        )
+    return Identity(facts.st_size, facts.st_ino, facts.st_dev, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def output_names(names: Iterable[str], suffix: str) -> list[str]:
+    """Names with the suffix of another format; where two would meet, it is put behind the whole name.
+
+    >>> output_names(["a.csv", "b.csv.gz", "b.jsonl"], ".parquet")
+    ['a.parquet', 'b.csv.gz.parquet', 'b.jsonl.parquet']
+    """
+    names = list(names)
+    short = [_stem(name) + suffix for name in names]
+    counts = collections.Counter(short)
+    long = [one if counts[one] == 1 else name + suffix for one, name in zip(short, names, strict=True)]
+    return long if len(set(long)) == len(long) else [name + suffix for name in names]
+
+
+def _stem(name: str) -> str:
+    plain = plain_name(name)
+    return plain.rpartition(".")[0] if format_of_name(plain) else plain

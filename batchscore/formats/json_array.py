@@ -1,0 +1,246 @@
+"""A JSON array of objects, read as a stream: each row keeps the exact bytes of its object.
+
+Only brackets and strings are looked at to find where an element ends; what is in it is parsed, and judged, as a line of
+JSON Lines is. So a value that is no JSON costs its own row; brackets that do not pair up are damage to the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from batchscore.errors import DataError, printable
+from batchscore.formats import jsonl as jsonl_file
+from batchscore.formats.cutting import Item, cut
+from batchscore.formats.source import Source, go_to, open_bytes
+from batchscore.records import ColumnChoice, Layout, Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+
+_BLOCK = 256 * 1024
+_KEPT_BYTES = 64 * 1024
+"""Of an oversized element, this much is kept in the reject."""
+_STEP = re.compile(rb'[^"{}\[\]]*+(?:"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}]))', re.DOTALL)
+"""Up to the next string or bracket: group 1 opens, group 2 closes."""
+_SCALAR = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^\s,\]\[{}"]++)(?=[\s,\]])', re.DOTALL)
+_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+"""The rest of a string."""
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+
+
+class _Element(NamedTuple):
+    """One element of the array: its bytes (of an oversized one the first), its size, and its place."""
+
+    raw: bytes
+    size: int
+    offset: int
+    line: int
+
+
+def describe(source: Source, settings: ReadSettings) -> Layout:
+    """Find the columns among the first objects; rows may still have fields of their own."""
+    jsonl_file.refuse_encoding(source, settings)
+    with open_bytes(source, settings.max_expansion) as stream:
+        elements = _elements(stream, source, settings, Position())
+        heads = itertools.takewhile(lambda each: each.offset < _BLOCK, elements)
+        return jsonl_file.layout_of(each.raw for each in heads if each.size <= settings.max_row_bytes)
+
+
+def read(
+    source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+) -> Iterator[Rows]:
+    """Yield the elements as parts; one that is no object, or whose text is not a string, is a reject."""
+    with open_bytes(source, settings.max_expansion) as stream:
+        go_to(stream, source, start.offset)
+        items = _items(stream, source, layout, columns, settings, start)
+        yield from cut(items, columns.label is not None, settings, start)
+
+
+def _items(
+    stream: IO[bytes],
+    source: Source,
+    layout: Layout,
+    columns: ColumnChoice,
+    settings: ReadSettings,
+    start: Position,
+) -> Iterator[Item | Reject]:
+    for each in _elements(stream, source, settings, start):
+        if each.size > settings.max_row_bytes:
+            reason = jsonl_file.too_long(each.size, settings.max_row_bytes)
+            yield Reject(0, each.line, each.offset, reason, None, each.raw)
+        else:
+            yield jsonl_file.item(each.raw, each.line, each.offset, layout, columns)
+
+
+def count_elements(stream: IO[bytes], source: Source, settings: ReadSettings) -> int:
+    """How many elements an array has, read to its end."""
+    return sum(1 for _ in _elements(stream, source, settings, Position()))
+
+
+def _elements(
+    stream: IO[bytes], source: Source, settings: ReadSettings, start: Position
+) -> Iterator[_Element]:
+    """The elements of the array, from the one that stands at ``start`` on.
+
+    Raises:
+        DataError: what stands between them is no JSON, or something follows the array.
+        EOFError: the array is not closed.
+    """
+    scan = _Scan(stream, source, settings.max_row_bytes, start)
+    if start == Position():
+        scan.skip_mark()
+        scan.expect(b"[")
+        if scan.next_byte() == b"]":
+            scan.expect(b"]")
+            return scan.end()
+    while True:
+        yield scan.element()
+        if scan.next_byte() == b"]":
+            scan.expect(b"]")
+            return scan.end()
+        scan.expect(b",")
+
+
+class _Scan:
+    """Goes through the bytes of an array; holds those of one element, and a block."""
+
+    def __init__(self, stream: IO[bytes], source: Source, max_bytes: int, start: Position) -> None:
+        self._stream, self._source, self._max = stream, source, max_bytes
+        self._data = b""
+        self._at = 0
+        """Where we are in ``_data``."""
+        self._offset = start.offset
+        """Of ``_data[0]``."""
+        self._line, self._counted = start.line, 0
+        """The line at ``_data[_counted]``."""
+
+    def skip_mark(self) -> None:
+        """Pass over a byte order mark."""
+        self._more()
+        self._at = 3 if self._data.startswith(b"\xef\xbb\xbf") else 0
+
+    def _more(self) -> bool:
+        """Read another block, as large as what is at hand, so that looking at all of it again costs no square."""
+        block = self._stream.read(max(_BLOCK, len(self._data)))
+        self._data += block
+        return bool(block)
+
+    def _drop(self, end: int) -> None:
+        """Forget the bytes up to ``end``."""
+        self._line += self._data.count(b"\n", self._counted, end)
+        self._counted = max(self._counted - end, 0)
+        self._offset += end
+        self._data, self._at = self._data[end:], max(self._at - end, 0)
+
+    def next_byte(self) -> bytes:
+        """The next byte that is no space, which stays; empty at the end."""
+        while True:
+            match = _SPACE.match(self._data, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._data):
+                return self._data[self._at : self._at + 1]
+            self._drop(self._at)
+            if not self._more():
+                return b""
+
+    def expect(self, wanted: bytes) -> None:
+        """Pass over a byte that must come next."""
+        found = self.next_byte()
+        if not found:
+            raise EOFError("its array is not closed")
+        if found != wanted:
+            raise self._no_json(f"there must be {wanted.decode()!r}")
+        self._at += 1
+
+    def _no_json(self, what: str) -> DataError:
+        return DataError(
+            f"{printable(self._source.path)}, line {self._line_here()}, byte {self._offset + self._at}: {what}, so this is no JSON array. "
+            "Get a whole copy of it."
+        )
+
+    def end(self) -> None:
+        """Make sure that nothing follows."""
+        if self.next_byte():
+            raise self._no_json("something follows the array")
+
+    def element(self) -> _Element:
+        """The element that stands here."""
+        first = self.next_byte()
+        if not first:
+            raise EOFError("its array is not closed")
+        if self._at > _BLOCK:
+            self._drop(self._at)
+        offset, line = self._offset + self._at, self._line_here()
+        if first in b"{[":
+            raw, size = self._bracketed()
+        elif first in b",]}:":
+            raise self._no_json("there must be an object")
+        else:
+            raw, size = self._scalar()
+        return _Element(raw, size, offset, line)
+
+    def _line_here(self) -> int:
+        self._line += self._data.count(b"\n", self._counted, self._at)
+        self._counted = self._at
+        return self._line
+
+    def _scalar(self) -> tuple[bytes, int]:
+        while (match := _SCALAR.match(self._data, self._at)) is None:
+            if len(self._data) - self._at > self._max or not self._more():
+                raise self._no_json("there must be an object")
+        self._at = match.end()
+        return match[0], len(match[0])
+
+    def _bracketed(self) -> tuple[bytes, int]:
+        """From an opening bracket to the one that closes it; of more than the limit the first bytes are kept."""
+        start, depth, head, passed = self._at, 0, b"", 0
+        while True:
+            match = _STEP.match(self._data, self._at)
+            if match is not None:
+                self._at = match.end()
+                depth += (match[1] is not None) - (match[2] is not None)
+                if depth == 0:
+                    size = passed + self._at - start
+                    kept = min(size, _KEPT_BYTES) if size > self._max else size
+                    return head[:kept] or self._data[start : start + kept], size
+                continue
+            at = self._at - start
+            self._drop(start)
+            start, self._at = 0, at
+            if passed + len(self._data) <= self._max:
+                self._need_more()
+            elif not head:  # a row too long: it is passed over, not held
+                head = self._first(_KEPT_BYTES)
+            else:
+                passed += self._pass_piece()
+
+    def _first(self, size: int) -> bytes:
+        while len(self._data) < size and self._more():
+            pass
+        return self._data[:size]
+
+    def _pass_piece(self) -> int:
+        """Pass over what holds no bracket, up to the end of the string that begins in it; return its size in bytes."""
+        quote = self._data.find(b'"', self._at)
+        if quote < 0:
+            size = len(self._data)
+            self._drop(size)
+            self._need_more()
+            return size
+        size = quote + 1
+        self._drop(size)
+        while (match := _REST.match(self._data)) is None:
+            backslashes = len(self._data) - len(self._data.rstrip(b"\\"))
+            whole = len(self._data) - backslashes % 2  # half of an escape may be last
+            size += whole
+            self._drop(whole)
+            self._need_more()
+        self._drop(match.end())
+        return size + match.end()
+
+    def _need_more(self) -> None:
+        if not self._more():
+            raise EOFError("its array is not closed")

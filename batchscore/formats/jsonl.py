@@ -1,0 +1,211 @@
+"""JSON Lines: one object a line; each row keeps the exact bytes of its line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from batchscore.errors import DataError, printable
+from batchscore.formats.cutting import Item, cut
+from batchscore.formats.paths import MOST_LEVELS, nested_details, path_of, value_at
+from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+
+_BOM = b"\xef\xbb\xbf"
+_HEAD_RECORDS = 1000
+_KEPT_BYTES = 64 * 1024
+"""Of an oversized line, this much is kept in the reject."""
+_MAX_DEPTH = 200
+"""Arrays and objects within each other; Python's own limit depends on who calls, so that a plan could not rely on it."""
+
+
+def describe(source: Source, settings: ReadSettings) -> Layout:
+    """Find the columns among the first records; rows may still have fields of their own."""
+    head = refuse_encoding(source, settings)
+    offset = len(_BOM) if head.startswith(_BOM) else 0
+    with open_bytes(source, settings.max_expansion) as stream:
+        stream.read(offset)
+        layout = layout_of(_head_lines(stream, settings))
+    return dataclasses.replace(layout, details={**layout.details, "bom": offset})
+
+
+def refuse_encoding(source: Source, settings: ReadSettings) -> bytes:
+    """The head of a JSON file, which must be UTF-8."""
+    head = head_of(source, settings.max_expansion)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not _is_utf8(settings.encoding):
+        raise DataError(f"{printable(source.path)}: JSON is read as UTF-8; convert the file first.")
+    return head
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    return encoding is None or encoding.lower().replace("_", "-") in {"utf-8", "utf8", "utf-8-sig"}
+
+
+def layout_of(records: Iterable[bytes]) -> Layout:
+    """The columns of some first records, with the fields of objects within them under their dotted names."""
+    objects = [fields for raw in records if isinstance(fields := _parse(raw), dict)]
+    columns = tuple(Column(name, kind) for name, kind in _kinds(objects).items())
+    nested: dict[tuple[str, ...], str] = {}
+    for column in columns:
+        if column.kind == "object":
+            nested |= _nested((column.name,), [fields.get(column.name) for fields in objects])
+    return Layout(columns=columns, details=nested_details(nested))
+
+
+def _nested(path: tuple[str, ...], values: Iterable[object]) -> dict[tuple[str, ...], str]:
+    """Path → kind of what stands in some objects, and in the objects in these."""
+    found: dict[tuple[str, ...], str] = {}
+    objects = [value for value in values if isinstance(value, dict)]
+    for name, kind in _kinds(objects).items():
+        if len(path) < MOST_LEVELS:
+            found[*path, name] = kind
+            if kind == "object":
+                found |= _nested((*path, name), [fields.get(name) for fields in objects])
+    return found
+
+
+def _head_lines(stream: IO[bytes], settings: ReadSettings) -> Iterator[bytes]:
+    """The first lines that hold objects: some hundred, and at least one if the file has any."""
+    size = found = 0
+    for raw, length in _lines(stream, settings.max_row_bytes):
+        if length <= settings.max_row_bytes and isinstance(_parse(raw), dict):
+            yield raw
+            found += 1
+        size += length
+        if found and (size > HEAD_BYTES or found == _HEAD_RECORDS):
+            return
+
+
+def _kinds(records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Name → kind of each field; one that holds values of several kinds is ``mixed``."""
+    kinds: dict[str, str] = {}
+    for fields in records:
+        for name, value in fields.items():
+            kind = _kind(value)
+            if kinds.get(name, "null") == "null":
+                kinds[name] = kind
+            elif kind not in {"null", kinds[name]}:
+                kinds[name] = "mixed"
+    return kinds
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if value is None:
+        return "null"
+    kinds = {str: "string", int: "integer", float: "number", dict: "object", list: "list"}
+    return kinds.get(type(value), "other")
+
+
+def _parse(line: bytes) -> Any:
+    """The value of one line, or the reason as a ``ValueError``'s text where it has none."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+        return ValueError("nested too deeply") if _is_too_deep(line, value) else value
+    except UnicodeDecodeError as error:
+        return ValueError(f"byte {error.start} of the line is not UTF-8")
+    except json.JSONDecodeError as error:
+        return ValueError(f"not JSON: {error.msg} at character {error.pos}")
+    except RecursionError:
+        return ValueError("nested too deeply")
+    except ValueError as error:
+        return ValueError(f"not JSON that can be read: {error}")
+
+
+def _is_too_deep(line: bytes, value: object) -> bool:
+    """Whether arrays and objects stand more than ``_MAX_DEPTH`` within each other."""
+    if line.count(b"[") + line.count(b"{") <= _MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        level = [item for each in level for item in _inside(each)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def read(
+    source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+) -> Iterator[Rows]:
+    """Yield the lines as parts; one that is no object, or whose text is not a string, is a reject."""
+    if start == Position():
+        start = Position(0, layout.details["bom"], 1)
+    with open_bytes(source, settings.max_expansion) as stream:
+        go_to(stream, source, start.offset)
+        items = _items(stream, layout, columns, settings, start)
+        yield from cut(items, columns.label is not None, settings, start)
+
+
+def _items(
+    stream: IO[bytes], layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+) -> Iterator[Item | Reject]:
+    offset, line = start.offset, start.line
+    for raw, size in _lines(stream, settings.max_row_bytes):
+        if size > settings.max_row_bytes:
+            yield Reject(0, line, offset, too_long(size, settings.max_row_bytes), None, raw)
+        elif raw.strip():
+            yield item(raw, line, offset, layout, columns)
+        offset += size
+        line += 1
+
+
+def too_long(size: int, max_bytes: int) -> str:
+    """Why a row of ``size`` bytes is a reject."""
+    return f"{size} bytes; the longest row allowed has {max_bytes} (--max-row-bytes)"
+
+
+def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Each line and its size in bytes; of one longer than ``max_bytes`` only the first bytes."""
+    while raw := stream.readline(max_bytes + 1):
+        size = len(raw)
+        if size > max_bytes:
+            last = raw[-1:]
+            raw = raw[:_KEPT_BYTES]
+            while last != b"\n" and (more := stream.readline(1 << 20)):
+                size, last = size + len(more), more[-1:]
+        yield raw, size
+
+
+def item(raw: bytes, line: int, offset: int, layout: Layout, columns: ColumnChoice) -> Item | Reject:
+    """One record as an item, or as a reject that says why it is none."""
+    fields = _parse(raw)
+    if isinstance(fields, ValueError):
+        return Reject(0, line, offset, str(fields), None, raw)
+    if not isinstance(fields, dict):
+        return Reject(0, line, offset, f"a JSON {_json_type(fields)}, not an object", None, raw)
+    if b"\\u" in raw and not _is_scalar("".join(fields)):
+        return Reject(0, line, offset, "a field's name holds half of a surrogate pair", None, raw)
+    text = value_at(fields, path_of(layout, columns.text))
+    if not isinstance(text, str | None):
+        return Reject(
+            0, line, offset, f"the text is a JSON {_json_type(text)}, not a string", columns.text, raw
+        )
+    if text is not None and not _is_scalar(text):
+        return Reject(0, line, offset, "the text holds half of a surrogate pair", columns.text, raw)
+    label = value_at(fields, path_of(layout, columns.label)) if columns.label else None
+    return Item(raw, line, offset, text, label, fields)
+
+
+def _json_type(value: object) -> str:
+    """The word that JSON has for a kind of value."""
+    words = {str: "string", bool: "boolean", dict: "object", list: "array"}
+    return "null" if value is None else words.get(type(value), "number")
+
+
+def _is_scalar(text: str) -> bool:
+    """Whether every character can be written as UTF-8 (JSON's escapes can name half a surrogate pair)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

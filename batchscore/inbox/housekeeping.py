@@ -1,0 +1,145 @@
+"""Old run folders, found and removed: only what the tool wrote there, byte for byte as it wrote it.
+
+Of a finished run that is what its own manifest lists, by name and hash. Of a run that never finished it is the staging
+folder, what was already put in place of the files that stand in the manifest there, the note of a run that was refused, and
+its list of rejects, where the folder has a name that a scheduled run gives it (a copy elsewhere is somebody's).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from batchscore.errors import BatchscoreError
+from batchscore.runs.finishing import REJECTS
+from batchscore.runs.refusals import NOTE, read_refusal
+from batchscore.system.storage import (
+    MANIFEST,
+    STAGING,
+    damage,
+    locked,
+    read_manifest,
+    remove_file,
+    remove_tree,
+)
+
+_STAGED = re.compile(r"[0-9a-f]{32}|(holder|replaced)\.json|\.[0-9a-f]{16}\.tmp")
+"""Names directly in a staging folder."""
+_REJECT = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
+"""What a line of the rejects has."""
+_SCHEDULED = re.compile(r"\d{4}-\d\d-\d\d(/.+-[0-9a-f]{16}(-\d+)?)?")
+"""``<date>``, or as ``inbox`` has it ``<date>/<name>-<content hash>``: how the path of such a run ends."""
+_LEFT = (NOTE, REJECTS)
+"""What a run that was refused leaves in its folder."""
+
+
+def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
+    """Runs below ``folder`` that ended, or were last touched, more than ``days`` days before ``now``; links are not followed."""
+    limit = now - datetime.timedelta(days=days)
+    return [path for path in _runs(folder) if (end := _ended(path)) is not None and end < limit]
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        if MANIFEST in files or STAGING in folders or (files and set(files) <= set(_LEFT)):
+            yield Path(root)
+        if MANIFEST in files:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _ended(path: Path) -> datetime.datetime | None:
+    """When the run finished, or was last touched; None for a folder that is no run of ours."""
+    try:
+        return _finished(path) if (path / MANIFEST).exists() else _last_touched(path)
+    except (OSError, ValueError, KeyError, TypeError, BatchscoreError):
+        return None
+
+
+def _finished(path: Path) -> datetime.datetime | None:
+    names = read_manifest(path)
+    if not {"run.json", "metrics.json", "report.html"} <= set(names):
+        return None
+    if not (path / "run.json").exists():  # a removal that was killed
+        return datetime.datetime.fromtimestamp((path / MANIFEST).stat().st_mtime, datetime.UTC)
+    finished = datetime.datetime.fromisoformat(json.loads((path / "run.json").read_bytes())["finished"])
+    return finished if finished.tzinfo is not None else None
+
+
+def _last_touched(path: Path) -> datetime.datetime | None:
+    """Of a run that has not finished: the newest time of anything of ours in it."""
+    ours = [path / name for name in (STAGING, *_LEFT) if _is_ours(path / name)]
+    found = [each for one in ours for each in (one, *one.rglob("*"))]
+    newest = max((each.lstat().st_mtime for each in found), default=None)
+    return datetime.datetime.fromtimestamp(newest, datetime.UTC) if newest is not None else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a staging folder, a note or a list of rejects is one that a run wrote."""
+    if path.is_symlink():
+        return False
+    if path.name == STAGING:
+        return path.is_dir() and all(_STAGED.fullmatch(each.name) for each in path.iterdir())
+    run = path.parent
+    if path.name == NOTE:
+        return read_refusal(run) is not None
+    ends = (run.name, f"{run.parent.name}/{run.name}")
+    return any(_SCHEDULED.fullmatch(end) for end in ends) and path.is_file() and _holds_rejects(path)
+
+
+def _holds_rejects(path: Path) -> bool:
+    with path.open("rb") as file:
+        return all(json.loads(line).keys() <= _REJECT for line in file)
+
+
+def remove_run(path: Path, below: Path) -> list[str]:
+    """Remove what the run wrote, and the folders that are then empty, up to ``below``.
+
+    Whatever else lies there stays, and so do files that are not as they were written: their names are returned. The
+    manifest goes last, so that the next call ends what a kill broke off.
+
+    Raises:
+        BatchscoreError: the run is held by another process, or its manifest cannot be read.
+        OSError: a file cannot be removed.
+    """
+    with locked(path):
+        if (path / MANIFEST).exists():
+            changed = _remove_listed(path, read_manifest(path))
+            remove_file(path, MANIFEST)
+        else:
+            changed = _remove_unfinished(path)
+    while path != below and not any(path.iterdir()):
+        path.rmdir()
+        path = path.parent
+    return changed
+
+
+def _remove_listed(path: Path, hashes: dict[str, str]) -> list[str]:
+    """Remove the files of these names that have these hashes; returns the names of the others that are there."""
+    changed = []
+    for name in sorted(hashes, key=lambda name: name == "run.json"):
+        if not os.path.lexists(path / name):
+            continue
+        if damage(path / name, hashes[name]):
+            changed.append(name)
+        else:
+            remove_file(path, name)
+    return changed
+
+
+def _remove_unfinished(path: Path) -> list[str]:
+    changed: list[str] = []
+    staging = path / STAGING
+    if _is_ours(staging):
+        for manifest in staging.glob(f"*/final/{MANIFEST}"):
+            changed += _remove_listed(path, read_manifest(manifest.parent))
+    for name in _LEFT:
+        if name not in changed and (path / name).exists() and _is_ours(path / name):
+            remove_file(path, name)
+    if _is_ours(staging):
+        remove_tree(staging)
+    return changed

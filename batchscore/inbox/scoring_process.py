@@ -1,0 +1,219 @@
+"""Files scored in a process of their own, which keeps the model: what a file does to it, it does not do to its caller.
+
+A reader in C can die of a file. Then this process dies, the caller learns of it, and the next file gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchscore.errors import BatchscoreError, ModelError, OutputError, printable
+from batchscore.system.terminal import Logs, Progress, set_up_logs
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from batchscore.config import ScoreSettings
+    from batchscore.model.loading import Models
+    from batchscore.runs.run import RunResult
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_SECONDS = 4.0
+_ERRORS = {error.exit_code: error for error in BatchscoreError.__subclasses__()}
+
+
+class Job(NamedTuple):
+    """One file to score: where it is, the SHA-256 of its content, and run folders to try, in this order."""
+
+    path: str
+    sha256: str
+    folders: Sequence[str]
+
+
+class Outcome(NamedTuple):
+    """What became of one file."""
+
+    exit_code: int
+    """As in DESIGN, "Exit codes"; ``-N`` if signal *N* killed the process."""
+    status: str
+    """``scored``, ``done`` (it had been scored before) or ``failed``."""
+    message: str
+    """Why it failed, or which gate did."""
+    folder: str
+    """The run folder, or empty."""
+    counts: Mapping[str, int]
+
+
+class ScoringProcess:
+    """A process that scores one file after another; it is started when first needed, and again if it died."""
+
+    def __init__(self, settings: ScoreSettings, logs: Logs) -> None:
+        self._settings, self._logs = settings, logs
+        self._running: tuple[BaseProcess, Connection] | None = None
+        self._is_prepared = False
+        self.starts = 0
+        """How often a process was started."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs, if one does."""
+        return self._running[0].pid if self._running is not None else None
+
+    def prepare(self) -> None:
+        """Have the process started and the model loaded, so that what fails in that is no file's fault.
+
+        Raises:
+            BatchscoreError: the model or the settings cannot be used, or the process died of them.
+        """
+        if self._running is not None and self._is_prepared:
+            return
+        outcome = self._ask(None)
+        if outcome.exit_code < 0:
+            raise ModelError(f"{outcome.message} That was while it loaded the model, before any file.")
+        if outcome.exit_code:
+            raise _ERRORS.get(outcome.exit_code, BatchscoreError)(outcome.message)
+        self._is_prepared = True
+
+    def score(self, job: Job) -> Outcome:
+        """Score one file. A process that dies of it is no error here: the outcome says so."""
+        return self._ask(job)
+
+    def _ask(self, job: Job | None) -> Outcome:
+        self._running = self._running or self._start()
+        process, pipe = self._running
+        try:
+            pipe.send(job and tuple(job))
+            return Outcome(*pipe.recv())
+        except (EOFError, OSError):
+            process.join()
+            code = process.exitcode or 0
+            self._running = None
+            return Outcome(code if code < 0 else 1, "failed", _death(code), "", {})
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")  # of a parent with threads, a fork may hang
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._settings, self._logs)
+        process = context.Process(target=_work, args=arguments, name="scoring", daemon=True)
+        process.start()
+        theirs.close()
+        self._is_prepared = False
+        self.starts += 1
+        return process, ours
+
+    def close(self) -> None:
+        """End the process; what it is in the middle of goes on another time."""
+        if self._running is not None:
+            process, pipe = self._running
+            process.terminate()
+            process.join(_GRACE_SECONDS)
+            process.kill()
+            process.join()
+            pipe.close()
+        self._running = None
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"The process that scored it ended without a word (exit code {code})."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"The process that scored it died of {name}{hint}."
+
+
+def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
+    """Score what comes through the pipe until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_up_logs(logs)
+    from batchscore.model.loading import KeptModels
+
+    models = KeptModels()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            asked = pipe.recv()
+            job = Job(*asked) if asked is not None else None
+            pipe.send(tuple(_outcome(job, settings, models, quiet=logs.verbosity < 0)))
+
+
+def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
+    try:
+        if job is None:
+            return _load(settings, models)
+        return _score(job, settings, models, quiet=quiet)
+    except BatchscoreError as error:
+        return Outcome(error.exit_code, "failed", str(error), "", {})
+    except Exception:  # noqa: BLE001 - a fault of ours, which must not fail the other files
+        return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
+
+
+def _load(settings: ScoreSettings, models: Models) -> Outcome:
+    """Load the model, before there is a file to score."""
+    bundle = models.open(settings.model, settings.revision)
+    models.load(bundle, settings.compute, settings.long_text or bundle.long_text, {})
+    return Outcome(0, "loaded", "", "", {})
+
+
+def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
+    """Score a file into the first of its folders that holds no other run."""
+    from batchscore.runs.run import score
+
+    bundle = models.open(settings.model, settings.revision)
+    for folder in job.folders:
+        if (done := _same(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
+            return _judged(done)
+    for folder in job.folders:
+        one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
+        try:
+            result = score(one, lambda total: Progress(total, quiet=quiet), models)
+        except OutputError:
+            if folder == job.folders[-1]:
+                raise
+            continue  # an earlier run of this content with another model or other options
+        return _judged(result)
+    raise ModelError(f"{printable(job.path)} has no folder to be scored into.")
+
+
+def _judged(result: RunResult) -> Outcome:
+    """A run that was written is an outcome too where a gate or a row of it failed."""
+    code, message = 0, ""
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        code, message = error.exit_code, str(error)
+    return Outcome(code, result.status, message, str(result.output), result.metrics["counts"])
+
+
+def _same(folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
+    """A finished run of this content, under whatever name, by this model with these options."""
+    from batchscore.runs.run import RunResult
+
+    if not (folder / "_SUCCESS").exists():
+        return None
+    try:
+        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
+        is_same = (
+            [file["sha256"] for file in facts["files"]] == [sha256]
+            and facts["model"]["fingerprint"] == bundle_fingerprint
+            and facts["options"] == json.loads(json.dumps(settings.result_options()))
+        )
+        counts = metrics["counts"]
+        done = RunResult(folder, "done", counts["read"], counts["rejects"], metrics, 0.0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return done if is_same else None

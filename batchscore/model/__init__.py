@@ -1,0 +1,1 @@
+"""A saved classifier: opening and checking it, and rows through it in micro-batches."""

@@ -1,0 +1,56 @@
+"""An encoder compiled by torch's inductor: weights as constants, shapes left open, so that one compilation serves all."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from batchscore.errors import ModelError, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from batchscore.model.backends.encoders import Encoder
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@functools.cache
+def _folder_of_this_process() -> tempfile.TemporaryDirectory[str]:
+    """Removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="batchscore-compiled-")
+
+
+class CompiledEncoder:
+    """What an encoder computes, up to the order of additions; made ready for whatever number of threads torch has now.
+
+    Compiling takes half a minute. What it leaves on the disk is code that would be run without a question if it were
+    found there again, so it goes to a folder of this process alone and is removed with it, unless the environment names
+    a folder (``TORCHINDUCTOR_CACHE_DIR``).
+    """
+
+    def __init__(self, encoder: Encoder, device: str) -> None:
+        if not os.environ.get(_CACHE):
+            os.environ[_CACHE] = _folder_of_this_process().name
+        options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+        self._forward: Any = torch.compile(encoder.eval(), dynamic=True, options=options)
+        probe = torch.ones(2, 32, dtype=torch.int64, device=device)
+        try:
+            with torch.inference_mode():
+                self(probe, probe)
+        except Exception as error:  # what a compiler may raise has no common base
+            raise ModelError(
+                f"The model cannot be compiled ({printable(str(error).strip().partition(chr(10))[0])[:300]}). It takes a "
+                "C++ compiler (apt install g++); or leave it with --compile off."
+            ) from error
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Logits ``[b, C]``. A row alone goes through twice: for a batch of one everything would be compiled again."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        times = 2 if len(input_ids) == 1 else 1
+        logits: Tensor = self._forward(input_ids.repeat(times, 1), mask.repeat(times, 1))
+        return logits[: len(input_ids)]

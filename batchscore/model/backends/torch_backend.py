@@ -1,0 +1,234 @@
+"""The model as PyTorch runs it, on a CPU or a CUDA GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.errors import ModelError, UsageError, printable
+from batchscore.model.backends import PLAIN, OutOfDeviceMemoryError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from batchscore.model.bundle import Bundle
+    from batchscore.records import MicroBatch
+
+    Forward = Callable[..., torch.Tensor]
+    """Token ids and mask ``[b, L]`` in (no mask: nothing is padded), logits ``[b, C]`` out; that of transformers also
+    takes token types."""
+
+_LOG = logging.getLogger(__name__)
+_CLEARLY = 2.5
+"""Times as fast as float32: no need to measure more closely."""
+_HOPELESS = 8.0
+"""Times as slow as float32 on a few rows: a processor without instructions for it, which would take seconds."""
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {wanted}: this machine or this build of torch has no CUDA GPU. Use --device cpu."
+        )
+    return wanted
+
+
+def faster_precisions(device: str) -> list[str]:
+    """Precisions in which a product of matrices is at least 1.3 times as fast as in float32, fastest first.
+
+    Measured on ``device`` in a fraction of a second: what a processor advertises is not what it delivers.
+    """
+    import torch
+
+    kinds = ["bf16"] if device == "cpu" else ["bf16", "fp16"]
+    if device != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        kinds = ["fp16"]
+    seconds = _product_seconds(device, ["fp32", *kinds])
+    fast = [kind for kind in kinds if seconds[kind] * 1.3 < seconds["fp32"]]
+    return sorted(fast, key=lambda kind: seconds[kind])
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[Callable[[], None]]:
+    """Have torch use one thread for an operation, here and in threads that call what is given, until the block ends."""
+    import torch
+
+    before = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+
+    begin()
+    try:
+        yield begin
+    finally:
+        torch.set_num_threads(before)
+
+
+def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]:
+    """The fastest of a few products of an encoder's size in each precision, in seconds.
+
+    Taken in turns, so that whatever else the machine does in the meantime slows all of them.
+    """
+    import torch
+
+    def factors(precision: str, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype = getattr(torch, _DTYPES[precision])
+        return torch.ones(rows, 768, dtype=dtype, device=device), torch.ones(
+            768, 768, dtype=dtype, device=device
+        )
+
+    with one_thread():  # as the workers have it
+        few = {
+            precision: min(_seconds(*factors(precision, 32)) for _ in range(3)) for precision in precisions
+        }
+        hopeful = {p: factors(p, 1024) for p in precisions if few[p] <= _HOPELESS * few["fp32"]}
+        fastest = dict.fromkeys(precisions, math.inf)
+        for turn in range(8):
+            for precision, each in hopeful.items():
+                fastest[precision] = min(fastest[precision], _seconds(*each))
+            ahead = fastest["fp32"] / min(fastest.values())
+            if turn >= 2 and not 1 < ahead < _CLEARLY:
+                break  # after a warm-up and two turns: float32 is ahead of all, or far behind
+    return fastest
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    """How long one product takes."""
+    started = time.perf_counter()
+    (left @ right)[0, 0].item()  # waits for the device
+    return time.perf_counter() - started
+
+
+class TorchBackend:
+    """A sequence classifier in evaluation mode, its weights in the chosen precision.
+
+    Of a bundle with canaries, which tell whether the answers are right, BERT and DistilBERT are computed by
+    :mod:`batchscore.model.backends.encoders`, on a CPU by :mod:`batchscore.model.backends.packed`; everything else, and everything if ``kind`` is
+    ``transformers`` or ``fresh`` (a new model for each micro-batch), by transformers. ``compiled`` is our own code through a
+    compiler.
+    """
+
+    def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
+        import torch
+
+        if precision not in _DTYPES:
+            raise UsageError(
+                f"--precision {precision} is not for the torch backend; it has: {', '.join(_DTYPES)}."
+            )
+        self.device = resolve_device(device)
+        self.precision = precision
+        self._torch = torch
+        self._queueing = threading.Lock()
+        dtype = getattr(torch, _DTYPES[precision])
+        is_plain = kind in PLAIN
+        encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
+        self.name = kind if is_plain or encoder is not None else "transformers"
+        self._skips_full_mask = self.name == "torch"
+        """Without padding there is nothing to mask, and attention has a faster way; what is compiled has one way."""
+        if kind == "compiled":
+            encoder = _compiled(encoder, bundle, self.device)
+        self.forward: Forward = encoder or _plain(bundle, dtype, self.device, fresh=kind == "fresh")
+        self._takes_types = encoder is None
+
+    def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
+        """Logits ``[b, C]`` float32.
+
+        On a GPU, whose calls only put work into its queue, copies are pinned and asynchronous, and a thread waits for
+        its own results alone, so that another thread's micro-batch is in the queue by then. One thread at a time does
+        the putting: two that did so together would hold the memory of two micro-batches.
+        """
+        is_full = self._skips_full_mask and bool(
+            batch.attention_mask.all()
+        )  # asked here: a GPU would have to be waited for
+        try:
+            with self._torch.inference_mode():
+                if self.device == "cpu":
+                    return self._queued(batch, is_full=is_full)[0].numpy()
+                with self._queueing:
+                    logits, arrival = self._queued(batch, is_full=is_full)
+                arrival.synchronize()
+                return logits.numpy()
+        except self._torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemoryError(str(error)) from error
+
+    def _queued(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
+        """Logits in the memory of the host, and on a GPU the event after which they are there."""
+        mask = None if is_full else self._on_device(batch.attention_mask)
+        inputs = [self._on_device(batch.input_ids), mask]
+        if self._takes_types and batch.token_type_ids is not None:
+            inputs.append(self._on_device(batch.token_type_ids))
+        output = self.forward(*inputs).float()
+        if self.device == "cpu":
+            return output, None
+        logits = self._torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+        logits.copy_(output, non_blocking=True)
+        arrival = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrival.record()
+        return logits, arrival
+
+    def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
+        tensor = self._torch.from_numpy(array)
+        if self.device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def one_core_each(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """See :class:`~batchscore.model.backends.Backend`."""
+        return one_thread()
+
+    def release(self) -> None:
+        """Empty the allocator's cache."""
+        if self.device != "cpu":
+            self._torch.cuda.empty_cache()
+
+
+def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> Forward:
+    from batchscore.model.backends.plain import PlainForward, load_plain
+
+    return PlainForward(load_plain(bundle, dtype).to(device).eval(), fresh=fresh)
+
+
+def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
+    if encoder is None:
+        raise ModelError(
+            f"{printable(bundle.path)} cannot be compiled: only bundles of BERT and DistilBERT classifiers can. Use "
+            "--compile off."
+        )
+    from batchscore.model.backends.compiled import CompiledEncoder
+
+    with one_thread():  # the number of threads becomes part of the code
+        return CompiledEncoder(encoder, device)
+
+
+def _encoder(bundle: Bundle, dtype: torch.dtype, device: str, kind: str) -> Any:
+    if bundle.canaries is None:
+        return None
+    import torch
+
+    from batchscore.model.backends.encoders import load_encoder
+
+    if device != "cpu" or kind == "compiled":
+        return load_encoder(bundle.path, dtype, device)
+    from batchscore.model.backends.packed import pack
+
+    encoder = load_encoder(bundle.path, torch.float32, device)
+    return None if encoder is None else pack(encoder, dtype)

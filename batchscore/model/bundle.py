@@ -1,0 +1,477 @@
+"""A saved model folder: opened only after every byte of it was found as it was written.
+
+A bundle is a Hugging Face folder plus ``batchscore.json``, which holds what a plain folder does not: the labels in
+their order, the longest input, the temperature, canary texts with their probabilities, and the SHA-256 of every other
+file. Weights come from safetensors alone; nothing here unpickles, runs code of a bundle, or asks a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore.config import LONG_TEXT, fingerprint
+from batchscore.errors import ModelError, printable
+from batchscore.system.storage import sha256_of, to_json, write_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FACTS = "batchscore.json"
+FORMAT_VERSION = 1
+N_CANARIES = 32
+VARIANTS = "openvino"
+"""The folder of a bundle's variants; what lies there unlisted was left by a killed export and is never read."""
+INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_change": 0.01}
+"""How far int8 may be from float32 on the held-out texts: share of labels, and changes of a text's probabilities."""
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib")
+_SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
+_UNNAMED = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "context_length",
+)
+"""What configurations call the number of positions."""
+_OFFSET_POSITIONS = {
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "xmod",
+}
+_UNKNOWN_LONGEST = 512
+"""Tokens, where neither the configuration nor the tokenizer tells."""
+_NO_LIMIT = 10**9
+"""Tokens; tokenizers have 1e30 for "no limit"."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Canaries:
+    """Texts with the float32 probabilities ``[n, C]`` that the trained model gave them."""
+
+    texts: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model folder that was found sound."""
+
+    path: Path
+    labels: tuple[str, ...]
+    max_length: int
+    """Tokens, special ones included."""
+    temperature: float
+    long_text: str
+    canaries: Canaries | None
+    facts: Mapping[str, Any]
+    """``batchscore.json`` as it is; empty for a plain Hugging Face folder."""
+    fingerprint: str
+    """SHA-256 over the names and hashes of all files."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def has_generic_labels(self) -> bool:
+        """Whether the labels are only ``LABEL_0``…, so that nobody can tell what they mean."""
+        return all(re.fullmatch(r"LABEL_\d+", label) for label in self.labels)
+
+
+def open_bundle(model: str, revision: str | None = None) -> Bundle:
+    """Open a local folder, or a hub id with a full commit as ``revision``.
+
+    Raises:
+        ModelError: no such folder; a file changed, missing, extra or linked; pickled weights; remote code; labels that
+            disagree.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = _fetched(model, revision)
+    hashes = _hashes(folder)
+    _refuse_code(folder, hashes)
+    config = _json_file(folder, "config.json")
+    labels = _labels(config, folder)
+    if FACTS in hashes:
+        return _open_sealed(folder, hashes, labels)
+    return _open_plain(folder, hashes, labels, config)
+
+
+def _fetched(model: str, revision: str | None) -> Path:
+    """Download a hub snapshot: the only place that asks a network, and only for a hub id."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "/")) or Path(model).exists():
+        raise ModelError(
+            f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ..."
+        )
+    if not revision or not _COMMIT.fullmatch(revision):
+        raise ModelError(
+            f"There is no folder {printable(model)}. If it is a hub id, add --revision with the full commit (40 hex "
+            "digits), so that tonight's model is last night's."
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md"]
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{printable(model)} at {revision[:12]} could not be fetched: {printable(error)}. Fetch it where there is "
+            "a network and give its folder."
+        ) from error
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the folder; a link may lead only into the blobs beside a hub snapshot."""
+    hashes: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not _is_blob(path, folder.resolve()):
+            raise ModelError(
+                f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there."
+            )
+        if path.is_file():
+            hashes[name] = _digest(path)
+        elif not path.is_dir():
+            raise ModelError(f"{printable(path)} is neither a file nor a folder. Remove it.")
+    return hashes
+
+
+def _is_blob(path: Path, folder: Path) -> bool:
+    """Whether a link of ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as a hub snapshot has it."""
+    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
+    try:
+        return is_snapshot and path.is_file() and path.resolve().parent == folder.parent.parent / "blobs"
+    except (OSError, RuntimeError):  # links that lead to each other
+        return False
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"{printable(path)} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
+    if not any(name.endswith(".safetensors") for name in hashes):
+        pickled = [name for name in hashes if name.endswith(_PICKLES)]
+        reason = f"only pickled ones ({printable(pickled[0])})" if pickled else "none"
+        raise ModelError(
+            f"{printable(folder)} has no safetensors weights, {reason}. Save the model again with "
+            "model.save_pretrained(folder), and its tokenizer beside it with tokenizer.save_pretrained(folder)."
+        )
+    scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
+    configs = [name for name in hashes if name.endswith("config.json")]
+    for key in ("auto_map", "custom_pipelines"):
+        scripts += [f"{key} in {name}" for name in configs if key in _json_object(folder, name)]
+    if "adapter_config.json" in hashes:  # transformers would fetch the model that it names
+        scripts.append("adapter_config.json")
+    if scripts:
+        raise ModelError(
+            f"{printable(folder)} brings code of its own ({printable(scripts[0])}), which is never run. Use a model "
+            "whose architecture is part of transformers."
+        )
+
+
+def _json_object(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file's object; an empty one for a list or a number (sentence-transformers' ``data_config.json``)."""
+    value = _json_value(folder, name)
+    return value if isinstance(value, dict) else {}
+
+
+def _json_file(folder: Path, name: str) -> dict[str, Any]:
+    value = _json_value(folder, name)
+    if not isinstance(value, dict):
+        raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
+    return value
+
+
+def _json_value(folder: Path, name: str) -> Any:
+    try:
+        return json.loads((folder / name).read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
+
+
+def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """The labels in the order of the logits."""
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    back = config.get("label2id")
+    if not isinstance(names, dict) or not isinstance(back, dict | None):
+        raise ModelError(f"{printable(folder)}/config.json: id2label or label2id is no JSON object.")
+    if set(names) != {str(index) for index in range(len(names))}:
+        raise ModelError(f"{printable(folder)}/config.json: id2label does not count from 0.")
+    labels = tuple(str(names[str(index)]) for index in range(len(names)))
+    if not all(label.strip() and label.isprintable() for label in labels):
+        raise ModelError(f"{printable(folder)}/config.json: a label is empty or holds control characters.")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ModelError(
+            f"{printable(folder)}/config.json: {len(labels)} labels ({printable(', '.join(labels[:9]))}); a classifier "
+            "needs two or more, all different."
+        )
+    if back is not None and {str(key): value for key, value in back.items()} != {
+        label: index for index, label in enumerate(labels)
+    }:
+        raise ModelError(
+            f"{printable(folder)}/config.json: id2label and label2id disagree. Train or fetch it again."
+        )
+    if config.get("problem_type") == "multi_label_classification":
+        raise ModelError(
+            f"{printable(folder)} gives each text several labels at once, which is not supported."
+        )
+    return labels
+
+
+def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) -> Bundle:
+    facts = read_facts(folder)
+    hashes = {name: each for name, each in hashes.items() if not _is_left_over(name, facts["files"])}
+    problems = manifest_problems(facts, hashes)
+    if problems:
+        raise ModelError(
+            f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
+            "train it again."
+        )
+    if tuple(facts["labels"]) != labels:
+        raise ModelError(
+            f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."
+        )
+    return Bundle(
+        path=folder,
+        labels=labels,
+        max_length=facts["max_length"],
+        temperature=float(facts["temperature"]),
+        long_text=facts["long_text"],
+        canaries=Canaries(
+            tuple(facts["canaries"]["texts"]), np.array(facts["canaries"]["probabilities"], dtype=np.float32)
+        ),
+        facts=facts,
+        fingerprint=fingerprint(hashes),
+    )
+
+
+def _open_plain(
+    folder: Path, hashes: dict[str, str], labels: tuple[str, ...], config: Mapping[str, Any]
+) -> Bundle:
+    limits = _limits(folder, config)
+    warnings = [
+        f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
+    ]
+    if not limits or min(limits) > _NO_LIMIT:
+        warnings.append(
+            f"{printable(folder)} does not tell its longest input, so texts are cut at {_UNKNOWN_LONGEST} tokens. Another "
+            "number goes into its tokenizer_config.json, as model_max_length."
+        )
+    return Bundle(
+        path=folder,
+        labels=labels,
+        max_length=longest_input(folder, config),
+        temperature=1.0,
+        long_text="head",
+        canaries=None,
+        facts={},
+        fingerprint=fingerprint(hashes),
+        warnings=tuple(warnings),
+    )
+
+
+def longest_input(folder: Path, config: Mapping[str, Any]) -> int:
+    """Tokens that a plain Hugging Face model takes: the smaller of what its tokenizer and its positions allow."""
+    limit = min(_limits(folder, config), default=_UNKNOWN_LONGEST)
+    return limit if limit <= _NO_LIMIT else _UNKNOWN_LONGEST
+
+
+def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
+    """What the configuration and the tokenizer say of the longest input, in tokens, as far as they do."""
+    path = folder / "config.json"
+    text = config.get("text_config")
+    config = {**text, **config} if isinstance(text, dict) else config
+    limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
+    # RoBERTa and its kin number positions from pad_token_id + 1 on.
+    kind = str(config.get("model_type"))
+    if "roberta" in kind or kind in _OFFSET_POSITIONS:
+        limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
+    path = folder / "tokenizer_config.json"
+    if path.exists() and (longest := _count(_json_file(folder, path.name), "model_max_length", path)):
+        limits.append(longest)
+    return limits
+
+
+def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> int:
+    """A number of tokens (``model_max_length`` may be 1e30 for "no limit")."""
+    value = facts.get(key)
+    if value is None:
+        return missing
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ModelError(f"{printable(path)}: {key} is {printable(value)[:100]}, not a number of tokens.")
+    return int(value)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """``batchscore.json``, byte for byte as it was written.
+
+    Raises:
+        ModelError: it was changed, or was written by a newer version.
+    """
+    facts = _json_file(folder, FACTS)
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
+            f"reads {FORMAT_VERSION}. Install the version of batchscore that wrote it."
+        )
+    try:
+        sealed = _sealed({k: v for k, v in facts.items() if k != "sha256"})
+    except ValueError:  # NaN or the like, which we never write
+        sealed = b""
+    if (folder / FACTS).read_bytes() != sealed:
+        raise ModelError(
+            f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
+        )
+    if problem := _facts_problem(facts):
+        raise ModelError(f"{printable(folder / FACTS)}: {problem}. Train the bundle again.")
+    return facts
+
+
+def _facts_problem(facts: Mapping[str, Any]) -> str:
+    """What is missing or of the wrong type in ``batchscore.json``; empty where nothing is."""
+    claims = {
+        "labels": _all(str, facts.get("labels")),
+        "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
+        "max_length": _is_number(facts.get("max_length"), int),
+        "temperature": _is_number(facts.get("temperature"), int | float),
+        "long_text": facts.get("long_text") in LONG_TEXT,
+        "metrics": isinstance(facts.get("metrics", {}), dict),
+        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
+    }
+    return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
+
+
+def _are_variants(variants: Any, files: Any) -> bool:
+    """Whether each variant is a listed file with parity figures, limits and answers to the canaries."""
+    kinds = {"file": str, "parity": dict, "limits": dict, "canaries": list}
+    return isinstance(variants, dict) and all(
+        isinstance(variant, dict)
+        and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
+        and isinstance(files, dict)
+        and variant["file"] in files
+        and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
+        and {"texts", "labels_changed"} <= {*variant["parity"]}
+        for variant in variants.values()
+    )
+
+
+def _are_canaries(canaries: Any, labels: Any) -> bool:
+    """Whether each text has a probability for each label, and its likeliest label the name that it had."""
+    if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
+        return False
+    rows: Any = canaries.get("probabilities")
+    return (
+        _all(list, rows)
+        and len(rows) == len(canaries["texts"])
+        and all(len(row) == len(labels) for row in rows)
+        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
+        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
+    )
+
+
+def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+    """The likeliest label of each row, by name; a bundle keeps them, so that swapped names are noticed.
+
+    >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
+    ['no', 'yes']
+    """
+    return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
+
+
+def _all(kind: Any, values: object) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+
+
+def _sealed(facts: Mapping[str, Any]) -> bytes:
+    return to_json({**facts, "sha256": hashlib.sha256(to_json(facts)).hexdigest()})
+
+
+def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> list[str]:
+    """How a folder differs from its manifest, one clause a difference."""
+    listed, present = facts["files"], {name: digest for name, digest in hashes.items() if name != FACTS}
+    return (
+        [f"{printable(name)} is missing" for name in sorted(set(listed) - set(present))]
+        + [f"{printable(name)} does not belong to it" for name in sorted(set(present) - set(listed))]
+        + [
+            f"{printable(name)} was changed"
+            for name in sorted(set(listed) & set(present))
+            if listed[name] != present[name]
+        ]
+    )
+
+
+def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
+    """Whether a killed export left a file: of a variant, or of ``batchscore.json`` before it got its name."""
+    return name not in listed and (name.startswith(f"{VARIANTS}/") or _UNNAMED.fullmatch(name) is not None)
+
+
+def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
+    """What the bundle knows of its int8 variant.
+
+    Raises:
+        ModelError: it has none, or one that is further from float32 than it may be.
+    """
+    variant = bundle.facts.get("variants", {}).get("int8")
+    if variant is None:
+        raise ModelError(
+            f"{printable(bundle.path)} has no int8 variant. Add one with: batchscore export {printable(bundle.path)}"
+        )
+    if problems := parity_problems(variant):
+        raise ModelError(
+            f"{printable(bundle.path)}: its int8 variant is too far from float32 ({'; '.join(problems)}). Use another "
+            "--precision, or train with more calibration texts and export again."
+        )
+    found: Mapping[str, Any] = variant
+    return found
+
+
+def parity_problems(variant: Mapping[str, Any]) -> list[str]:
+    """Which of a variant's limits its parity figures exceed, one clause each."""
+    parity, limits = variant["parity"], variant["limits"]
+    if parity is None:
+        return []
+    found = {**parity, "labels_changed_share": parity["labels_changed"] / max(parity["texts"], 1)}
+    return [
+        f"{name.replace('_', ' ')} {found[name]:.4f}, allowed {limit}"
+        for name, limit in limits.items()
+        if not found[name] <= limit
+    ]
+
+
+def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
+    """Write ``batchscore.json`` into a folder whose other files are finished.
+
+    ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
+    ``probabilities``); ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
+    ``leave_out`` are about to be removed.
+    """
+    hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
+    write_bytes(folder / FACTS, _sealed({"format_version": FORMAT_VERSION, **facts, "files": hashes}))

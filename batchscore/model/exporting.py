@@ -1,0 +1,210 @@
+"""A bundle gets an int8 variant for OpenVINO, with figures of how far its answers are from float32.
+
+The weights and activations of matrix products become 8-bit integers, with scales found on calibration texts that the
+trainer kept in the bundle (training rows) and answers compared on others that it kept too (evaluation rows). A bundle
+without them is calibrated on the package's sample reviews, and says so.
+
+The files of the variant are written first, under names of their own content, and belong to the bundle from the moment
+in which ``batchscore.json`` is replaced; killed anywhere, the bundle is what it was before or what it is to be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchscore import samples
+from batchscore.errors import ModelError, printable
+from batchscore.model import batching
+from batchscore.model.backends.openvino_backend import OpenVinoBackend, import_openvino
+from batchscore.model.backends.torch_backend import TorchBackend
+from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, parity_problems, seal
+from batchscore.model.loading import DEFAULT_BATCH_TOKENS
+from batchscore.model.probing import prove
+from batchscore.model.scoring import Model, compute, conclude, prepare
+from batchscore.model.tokenization import Tokenizer
+from batchscore.system.storage import atomic_write, make_folder, remove_file, sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+_LAST_PRODUCTS = 8
+"""Query, scores and mean, projection, two of the feed-forward part, pooler, classifier."""
+_CALIBRATION, _HELD_OUT = 128, 200
+"""Texts taken from the sample reviews where a bundle keeps none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exported:
+    """What ``export`` did."""
+
+    bundle: Path
+    file: str
+    parity: dict[str, Any]
+    problems: tuple[str, ...]
+    """Limits that it exceeds; ``--precision int8`` refuses it then."""
+
+
+def export_int8(path: str) -> Exported:
+    """Quantise the bundle's model, measure how its answers change, and seal both into the bundle.
+
+    Raises:
+        ModelError: no bundle, or a package is missing.
+    """
+    bundle = open_bundle(path)
+    if bundle.canaries is None:
+        raise ModelError(f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it.")
+    calibration, held_out, source = _texts(bundle)
+    plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
+    _refuse_unpadded(plain)
+    with tempfile.TemporaryDirectory() as folder:
+        _quantise(plain, calibration, Path(folder) / "int8.xml")
+        names = _moved(Path(folder), bundle.path)
+    facts = {
+        key: value for key, value in bundle.facts.items() if key not in ("files", "sha256", "format_version")
+    }
+    # Limits are applied where int8 is used; here the answers are only looked at.
+    unjudged = {**bundle.facts, "variants": {"int8": {"file": names[0], "parity": None, "limits": {}}}}
+    small = _model(bundle, OpenVinoBackend(dataclasses.replace(bundle, facts=unjudged), "cpu", "int8"))
+    parity = _parity(_probabilities(plain, held_out), _probabilities(small, held_out))
+    versions = {name: importlib.metadata.version(name) for name in ("openvino", "nncf")}
+    variant = {
+        "file": names[0],
+        "calibration": {"source": source, "texts": len(calibration)},
+        "parity": parity,
+        "limits": INT8_LIMITS,
+        "canaries": [[float(p) for p in row] for row in _probabilities(small, bundle.canaries.texts)],
+        "versions": versions,
+    }
+    stale = {file.relative_to(bundle.path).as_posix() for file in (bundle.path / VARIANTS).iterdir()} - set(
+        names
+    )
+    seal(bundle.path, {**facts, "variants": {"int8": variant}}, leave_out=stale)
+    for name in stale:
+        remove_file(bundle.path, name)
+    return Exported(bundle.path, names[0], parity, tuple(parity_problems(variant)))
+
+
+def _refuse_unpadded(model: Model) -> None:
+    """Raise for a model that does not bear padding on the right, which is what int8 gets."""
+    if model.backend.name == "transformers" and (way := prove(model).way) != "right":
+        raise ModelError(
+            f"{printable(model.bundle.path)} has no int8 variant: it does not bear padding on the right (but: {way}). Use "
+            "it in float32."
+        )
+
+
+def _texts(bundle: Bundle) -> tuple[list[str], list[str], str]:
+    """Texts to calibrate on, texts to compare on, and where they come from."""
+    kept = bundle.facts.get("calibration")
+    if isinstance(kept, dict) and kept.get("texts") and kept.get("held_out"):
+        return list(kept["texts"]), list(kept["held_out"]), "training data"
+    _LOG.warning("the bundle keeps no calibration texts; the sample reviews are taken")
+    train, test = (
+        [row["text"] for row in samples.load(split) if (row["text"] or "").strip()]
+        for split in ("train", "test")
+    )
+    return train[:_CALIBRATION], test[:_HELD_OUT], "sample reviews"
+
+
+def _model(bundle: Bundle, backend: Any) -> Model:
+    return Model(bundle, Tokenizer(bundle), backend, DEFAULT_BATCH_TOKENS["cpu"], bundle.long_text)
+
+
+def _probabilities(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+    prepared = prepare(texts, model)
+    predictions = conclude(prepared, compute(prepared, model), model)
+    if predictions.failures:
+        raise ModelError(
+            f"A text cannot be scored in {model.backend.precision}: {predictions.failures[0][1]}."
+        )
+    if not np.isfinite(predictions.probabilities).all():
+        raise ModelError("A text to calibrate on or to compare with is empty.")
+    return predictions.probabilities
+
+
+def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
+    """Write the int8 model as ``path`` (XML) with its weights beside it."""
+    openvino = import_openvino()
+    try:
+        import nncf
+    except ImportError as error:
+        raise ModelError(
+            "export needs the package nncf. Install it with: pip install 'batchscore[openvino]'"
+        ) from error
+    import torch
+
+    from batchscore.model.backends.encoders import load_encoder
+
+    encoder = load_encoder(
+        model.bundle.path, torch.float32, "cpu"
+    )  # what is packed for a CPU cannot be traced
+    forward = encoder or model.backend.forward  # type: ignore[attr-defined]
+
+    class Traced(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = forward(input_ids, attention_mask)
+            return logits
+
+    nncf.set_log_level(logging.ERROR)
+    padded = {
+        "input_ids": torch.ones(2, 8, dtype=torch.int64),
+        "attention_mask": torch.ones(2, 8).tril(4).long(),
+    }
+    with torch.inference_mode():
+        converted = openvino.convert_model(Traced().eval(), example_input=padded)
+    # The last layer works on one token nearly alone, so that it costs little, and what follows adds up its errors.
+    products = [
+        op.get_friendly_name() for op in converted.get_ordered_ops() if op.get_type_name() == "MatMul"
+    ]
+    last = nncf.IgnoredScope(names=products[-_LAST_PRODUCTS:])
+    data = nncf.Dataset(list(_inputs(model, texts)))
+    quantised = nncf.quantize(
+        converted,
+        data,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(texts),
+        ignored_scope=last,
+    )
+    openvino.save_model(quantised, path, compress_to_fp16=False)
+
+
+def _inputs(model: Model, texts: Sequence[str]) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """Each text alone, as the model gets it, so that padding has no part in the scales."""
+    sequences = model.tokenizer.encode(texts, model.long_text).input_ids
+    for k in range(len(sequences)):
+        batch = batching.assemble(sequences, np.array([k]), model.tokenizer.padding("single"))
+        yield {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+
+def _moved(source: Path, bundle: Path) -> list[str]:
+    """Copy the two files into the bundle under names of their content; returns these, the XML first."""
+    digest = sha256_of(source / "int8.bin")[:8] + sha256_of(source / "int8.xml")[:8]
+    names = []
+    make_folder(bundle / VARIANTS)
+    for suffix in (".xml", ".bin"):
+        names.append(f"{VARIANTS}/int8-{digest}{suffix}")
+        with atomic_write(bundle / names[-1]) as out:
+            out.write((source / f"int8{suffix}").read_bytes())
+    return names
+
+
+def _parity(before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, Any]:
+    """How the answers of int8 differ from float32 on the held-out texts."""
+    change = np.abs(before - after)
+    return {
+        "texts": len(before),
+        "labels_changed": int((before.argmax(axis=1) != after.argmax(axis=1)).sum()),
+        "largest_change": float(change.max()),
+        "mean_change": float(change.max(axis=1).mean()),
+    }

@@ -1,0 +1,204 @@
+"""A bundle and compute settings in, a model that answers as it was trained out.
+
+``--precision auto`` takes the fastest precision whose canaries agree: the lower ones are tried only where a product of
+matrices, measured here and now, is clearly faster in them, and they are taken only if no canary changes its label and
+no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU; a GPU's lower precisions are
+held against its probes.
+
+What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.model.probing`); our own
+code for BERT and DistilBERT is held against the canaries of its bundle, which come from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore.errors import ModelError, printable
+from batchscore.model.backends import open_backend
+from batchscore.model.bundle import open_bundle
+from batchscore.model.probing import padded_safely
+from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
+from batchscore.model.tokenization import Tokenizer
+from batchscore.system.cores import usable_cores
+
+if TYPE_CHECKING:
+    from batchscore.config import ComputeSettings
+    from batchscore.model.bundle import Bundle
+
+_LOG = logging.getLogger(__name__)
+PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
+_WORKERS_OF_A_GPU = 2
+"""One waits for its results while the other's micro-batch is computed."""
+DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
+"""Where nothing else is asked for, or measured (:mod:`batchscore.model.tuning`, which tells why a CPU's is fixed)."""
+
+
+class Models:
+    """Where a run gets its model from: the disk."""
+
+    def open(self, path: str, revision: str | None) -> Bundle:
+        """The bundle, every file of it hashed; errors as :func:`~batchscore.model.bundle.open_bundle`."""
+        return open_bundle(path, revision)
+
+    def load(
+        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+    ) -> tuple[Model, dict[str, Any]]:
+        """The model, ready to compute; see :func:`load_model`."""
+        return load_model(bundle, wanted, long_text, recorded)
+
+
+class KeptModels(Models):
+    """Keeps the last model, for many runs in one process; a bundle whose files changed is opened anew."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[Any, Bundle] | None = None
+        self._loaded: tuple[Any, tuple[Model, dict[str, Any]]] | None = None
+
+    def open(self, path: str, revision: str | None) -> Bundle:
+        """The bundle; its files are hashed again only if size, time or inode of one differ."""
+        key = path, revision, _identities(Path(path))
+        if self._opened is None or self._opened[0] != key:
+            self._opened = key, super().open(path, revision)
+        return self._opened[1]
+
+    def load(
+        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+    ) -> tuple[Model, dict[str, Any]]:
+        """The model that is there, if it is the one that would be loaded."""
+        key = bundle.fingerprint, wanted, long_text
+        if self._loaded is not None and self._loaded[0] == key:
+            model, compute = self._loaded[1]
+            if not recorded or recorded == compute:
+                return model, dict(compute)
+        loaded = super().load(bundle, wanted, long_text, recorded)
+        self._loaded = key, loaded
+        _LOG.info("model loaded: %s", bundle.path)
+        return loaded[0], dict(loaded[1])
+
+
+def _identities(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size, time of change and inode of each file."""
+    facts = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts]
+
+
+def load_model(
+    bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+) -> tuple[Model, dict[str, Any]]:
+    """Load the model, hold it against its canaries, and tell what it computes with.
+
+    ``recorded`` is what an earlier start of the same run computed with; it wins, so that the last bit is the same.
+
+    Raises:
+        ModelError: it cannot be loaded, or its canaries disagree.
+        UsageError: no such device, backend or precision.
+    """
+    tokenizer = Tokenizer(bundle)
+    name, precision = recorded.get("backend", wanted.backend), recorded.get("precision", wanted.precision)
+    device = recorded.get("device", wanted.device)
+    if needs_torch(name, precision):
+        from batchscore.model.backends.torch_backend import resolve_device
+
+        device = resolve_device(device)
+    else:
+        from batchscore.model.backends.openvino_backend import int8_bundle
+
+        bundle, precision, device = int8_bundle(bundle), "int8", "cpu" if device == "auto" else device
+    budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
+    budget = budget or DEFAULT_BATCH_TOKENS.get(device.partition(":")[0], DEFAULT_BATCH_TOKENS["cpu"])
+    precisions = _candidates(device, bundle) if precision == "auto" else [precision]
+    candidates = [(_way(name, each, wanted.compile), each) for each in precisions]
+    if (
+        name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
+    ):  # in case our own code is what disagrees
+        candidates.append(("transformers", precisions[-1]))
+
+    def open_model(candidate: tuple[str, str]) -> Model:
+        backend = open_backend(candidate[0], bundle, device, candidate[1])
+        workers = wanted.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
+        return Model(bundle, tokenizer, backend, int(budget), long_text, workers)
+
+    model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
+    return model, {
+        "backend": model.backend.name,
+        "device": model.backend.device,
+        "precision": model.backend.precision,
+        "padding": model.way,
+        "max_batch_tokens": int(budget),
+        "long_text": long_text,
+        "canaries": check._asdict() if check else None,
+    }
+
+
+def _first_that_agrees(
+    candidates: Sequence[tuple[str, str]],
+    open_model: Callable[[tuple[str, str]], Model],
+    way: str | None,
+) -> tuple[Model, CanaryCheck | None]:
+    """The model of the first backend and precision that can score and whose canaries agree.
+
+    Raises:
+        ModelError: none can, for the reason of the last one; or one cannot be loaded.
+    """
+    *others, last = candidates
+    for candidate in others:
+        model = open_model(candidate)
+        try:
+            return _agreeing(model, way)
+        except ModelError as error:
+            _LOG.info("%s: %s; trying the next", candidate, printable(error))
+    return _agreeing(open_model(last), way)
+
+
+def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]:
+    """The model, padded as an earlier start did (``way``) or as it bears, with how its canaries came out.
+
+    Raises:
+        ModelError: it cannot score them, or they disagree.
+    """
+    if way is not None:
+        model = dataclasses.replace(model, way=way)
+    elif model.backend.name == "transformers":
+        model = padded_safely(model)
+    check = check_canaries(model)
+    if check is not None and not check.agrees:
+        raise _disagreement(check, model)
+    return model, check
+
+
+def _way(name: str, precision: str, compile_: str) -> str:
+    """The backend for a precision.
+
+    ``auto`` compiles nothing: packed products (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for 2,048
+    tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512) where compiled code took 150, 208 and 280,
+    after half a minute of compiling. On a GPU nobody has measured it.
+    """
+    can_be = precision in PLAIN_PRECISIONS and name in ("auto", "torch")
+    return "compiled" if compile_ == "on" and can_be else name
+
+
+def needs_torch(backend: str, precision: str) -> bool:
+    """Whether torch computes; it does not have to be imported elsewhere."""
+    return backend != "openvino" and (backend, precision) != ("auto", "int8")
+
+
+def _candidates(device: str, bundle: Bundle) -> list[str]:
+    """Precisions to try, fastest first; float32 is always the last."""
+    if bundle.canaries is None and device == "cpu":
+        return ["fp32"]
+    from batchscore.model.backends.torch_backend import faster_precisions
+
+    return [*faster_precisions(device), "fp32"]
+
+
+def _disagreement(check: CanaryCheck, model: Model) -> ModelError:
+    return ModelError(
+        f"{printable(model.bundle.path)} does not answer as it did when it was trained: of its canaries "
+        f"{check.labels_changed} changed their label, the largest change of a probability is "
+        f"{check.largest_change:.4f} (allowed: {CANARY_TOLERANCE}), on {model.backend.device} in "
+        f"{model.backend.precision}. Copy the bundle again, or try --device cpu --precision fp32."
+    )

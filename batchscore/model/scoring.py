@@ -1,0 +1,296 @@
+"""One part, from its rows to its predictions: the whole flow on one screen.
+
+``prepare`` (tokenise) and ``conclude`` (probabilities, input order) need no device, so an engine may run them beside
+``Computation``, the part's way through the model; ``score_part`` is the three in a row.
+
+A part's micro-batches depend on its rows and the token budget alone, and each is computed by itself: in which order, or
+beside which others, changes no bit. What does change the last bit is the budget, as libraries choose another kernel for
+another number of rows. So where the device runs out of memory the whole part is planned again with half the budget: its
+outcome is that of the largest half that fits, whatever else ran at the time, and the next part starts with the full
+budget. A run that is stopped and goes on then meets the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from batchscore.errors import ModelError, printable
+from batchscore.evaluation import apply_temperature
+from batchscore.model import batching
+from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
+from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.model.bundle import Bundle
+    from batchscore.model.tokenization import Tokenizer
+
+    Task = Callable[[NDArray[np.int64]], "Scored"]
+    Each = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
+    """Calls a task with each item; results come in the items' order. ``map``, or that of an executor."""
+
+_LOG = logging.getLogger(__name__)
+LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
+"""Tokens of the longest text that a model is tried with (:mod:`batchscore.model.probing`), which is a length that rows are padded to."""
+CANARY_TOLERANCE = 0.01
+"""The largest change of a canary's probability that a precision may bring."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Model:
+    """Everything that turns texts into probabilities."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    backend: Backend
+    max_batch_tokens: int
+    long_text: str
+    workers: int = 1
+    """Micro-batches that are computed at a time."""
+    way: str = "right"
+    """Of padding, one of :data:`batchscore.model.batching.WAYS`."""
+
+    @property
+    def padding(self) -> batching.Padding:
+        """How its sequences become micro-batches; what transformers computes is padded as far as probes have shown."""
+        padding = self.tokenizer.padding(self.way)
+        return dataclasses.replace(padding, proven=LONGEST_PROBE) if self.backend.name in PLAIN else padding
+
+
+class Prepared(NamedTuple):
+    """A part ready for the device."""
+
+    status: NDArray[np.int8]
+    unique: NDArray[np.int64]
+    """Index into the distinct texts of each row, -1 where there is nothing to score."""
+    encodings: Encodings
+    """Of the distinct texts."""
+
+
+class Computed(NamedTuple):
+    """What the device gave: logits ``[sequences, C]`` float32 (NaN where it failed), failures and what it took."""
+
+    logits: NDArray[np.float32]
+    failures: dict[int, str]
+    work: dict[str, float]
+
+
+def score_part(rows: Rows, model: Model) -> Predictions:
+    """Score the rows of a part; predictions come back in input order."""
+    prepared = prepare(rows.texts, model)
+    return conclude(prepared, compute(prepared, model), model)
+
+
+def prepare(texts: Sequence[str | None], model: Model) -> Prepared:
+    """Tell rows without a text apart, and tokenise each distinct text once."""
+    status = np.array([_status_of(text) for text in texts], dtype=np.int8)
+    seen: dict[str, int] = {}
+    unique = np.full(len(texts), -1, dtype=np.int64)
+    for index, text in enumerate(texts):
+        if status[index] == Status.OK and text is not None:
+            unique[index] = seen.setdefault(text, len(seen))
+    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.long_text))
+
+
+def _status_of(text: str | None) -> Status:
+    if text is None:
+        return Status.NULL_TEXT
+    return Status.OK if text.strip() else Status.EMPTY_TEXT
+
+
+class Scored(NamedTuple):
+    """What became of one micro-batch, or of several."""
+
+    sequence: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    """``[b, C]`` in the order of ``sequence``; NaN where it failed."""
+    failures: dict[int, str]
+    work: collections.Counter[str]
+
+
+def compute(prepared: Prepared, model: Model) -> Computed:
+    """Run every micro-batch of a part through the model, one after the other."""
+    return Computation(prepared, model).result()
+
+
+class Computation:
+    """The micro-batches of a part on their way through the model.
+
+    ``each`` runs them; the ``map`` of an executor begins at once, and several parts may be under way.
+    """
+
+    def __init__(self, prepared: Prepared, model: Model, each: Each = map) -> None:
+        self._sequences, self._model, self._each = prepared.encodings.input_ids, model, each
+        self._budget, self._halvings = model.max_batch_tokens, 0
+        self._scored = self._begin()
+
+    def _begin(self) -> Iterator[Scored]:
+        batches = batching.plan_sequences(self._sequences, self._budget, self._model.padding)
+        return self._each(self._run, batches)
+
+    def result(self) -> Computed:
+        """Wait for all of them; where one does not fit the device, all are run again with half the budget."""
+        while True:
+            try:
+                return self._gathered()
+            except OutOfDeviceMemoryError as error:
+                self._model.backend.release()
+                self._budget, self._halvings = self._budget // 2, self._halvings + 1
+                _LOG.warning(
+                    "out of memory (%s); the part is scored again with %d tokens in a micro-batch",
+                    printable(error)[:200],
+                    self._budget,
+                )
+                self._scored = self._begin()
+
+    def _gathered(self) -> Computed:
+        logits = np.full((len(self._sequences), len(self._model.bundle.labels)), np.nan, dtype=np.float32)
+        failures: dict[int, str] = {}
+        work = collections.Counter[str]()
+        for scored in self._scored:
+            logits[scored.sequence] = scored.logits
+            failures |= scored.failures
+            work.update(scored.work)
+        work["halvings"] = self._halvings
+        return Computed(logits, failures, {key: float(work[key]) for key in _WORK})
+
+    def _run(self, sequence: NDArray[np.int64]) -> Scored:
+        """Score one micro-batch; one that fails is halved until the row that cannot be scored is alone.
+
+        Raises:
+            OutOfDeviceMemoryError: fewer rows may fit.
+        """
+        model = self._model
+        batch = batching.assemble(self._sequences, sequence, model.padding)
+        started = time.perf_counter()
+        try:
+            logits = model.backend.logits(batch)
+            if not np.isfinite(logits).all():
+                raise FloatingPointError("the model's output is not finite")
+            return Scored(sequence, logits, {}, _work(batch, time.perf_counter() - started))
+        except OutOfDeviceMemoryError as error:
+            if len(sequence) > 1:
+                raise
+            model.backend.release()
+            reason = f"out of memory: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
+            reason = f"{type(error).__name__}: {error}"
+        if len(sequence) == 1:
+            nothing = np.full((1, len(model.bundle.labels)), np.nan, dtype=np.float32)
+            failure = {int(sequence[0]): printable(reason)[:500]}
+            return Scored(sequence, nothing, failure, _work(batch, time.perf_counter() - started))
+        middle = (len(sequence) + 1) // 2
+        first, second = self._run(sequence[:middle]), self._run(sequence[middle:])
+        return Scored(
+            sequence,
+            np.concatenate([first.logits, second.logits]),
+            first.failures | second.failures,
+            first.work + second.work,
+        )
+
+
+def _work(batch: MicroBatch, seconds: float) -> collections.Counter[str]:
+    tokens = int(batch.attention_mask.sum())
+    values = (seconds, tokens, batch.input_ids.size, 1)
+    return collections.Counter(dict(zip(_WORK, values, strict=False)))
+
+
+_WORK = ("forward_seconds", "tokens", "padded_tokens", "micro_batches", "halvings")
+
+
+def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:
+    """Turn logits into calibrated probabilities, windows into one row, and distinct texts back into rows."""
+    encodings = prepared.encodings
+    probabilities = _merged(encodings, computed.logits, model.bundle.temperature)
+    failed = {int(encodings.row[sequence]): reason for sequence, reason in computed.failures.items()}
+    status = prepared.status.copy()
+    failures = []
+    for row, text in enumerate(prepared.unique):
+        if int(text) in failed:
+            status[row] = Status.FAILED
+            failures.append((row, failed[int(text)]))
+    scored = status == Status.OK
+    rows = np.full((len(status), probabilities.shape[1]), np.nan, dtype=np.float32)
+    rows[scored] = probabilities[prepared.unique[scored]]
+    predicted = np.full(len(status), -1, dtype=np.int32)
+    predicted[scored] = rows[scored].argmax(axis=1)
+    work = {**computed.work, "duplicates": float((prepared.unique >= 0).sum() - len(encodings.n_tokens))}
+    n_tokens = np.where(prepared.unique >= 0, _at(encodings.n_tokens, prepared.unique, -1), -1)
+    return Predictions(
+        status=status,
+        predicted=predicted,
+        probabilities=rows,
+        n_tokens=n_tokens.astype(np.int32),
+        truncated=n_tokens > model.tokenizer.max_length,
+        failures=tuple(failures),
+        work=work,
+    )
+
+
+def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> NDArray[np.int32]:
+    return values[index] if len(values) else np.full(len(index), missing, dtype=np.int32)
+
+
+def _merged(encodings: Encodings, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Probabilities ``[texts, C]`` float32: the mean over a text's windows, weighted by their tokens."""
+    probabilities = apply_temperature(logits, temperature)
+    texts = len(encodings.n_tokens)
+    if len(probabilities) == texts:
+        return probabilities
+    total = np.zeros((texts, probabilities.shape[1]), dtype=np.float64)
+    np.add.at(total, encodings.row, probabilities * encodings.weight[:, None])
+    weight = np.bincount(encodings.row, encodings.weight, minlength=texts)
+    return (total / weight[:, None]).astype(np.float32)
+
+
+class CanaryCheck(NamedTuple):
+    """How the canaries of a bundle came out: labels that changed, and the largest change of a probability."""
+
+    labels_changed: int
+    largest_change: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the answers are those of the trained model."""
+        return not self.labels_changed and self.largest_change <= CANARY_TOLERANCE
+
+
+def check_canaries(model: Model) -> CanaryCheck | None:
+    """Score the bundle's canaries on this device and precision; ``None`` for a folder without any.
+
+    Raises:
+        ModelError: the model cannot score a text at all.
+    """
+    canaries = model.bundle.canaries
+    model = dataclasses.replace(model, long_text=model.bundle.long_text)
+    texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
+    prepared = prepare(texts, model)
+    with (
+        model.backend.one_core_each() as begin,  # as the rows will be computed
+        ThreadPoolExecutor(model.workers, "canaries", begin) as workers,
+    ):
+        computed = Computation(prepared, model, workers.map).result()
+    predictions = conclude(prepared, computed, model)
+    if predictions.failures:
+        raise ModelError(
+            f"{printable(model.bundle.path)} cannot score on {model.backend.device} in {model.backend.precision}: "
+            f"{predictions.failures[0][1]}. Try --device cpu --precision fp32."
+        )
+    if canaries is None:
+        return None
+    return canary_check(predictions.probabilities, canaries.probabilities)
+
+
+def canary_check(found: NDArray[np.floating], expected: NDArray[np.floating]) -> CanaryCheck:
+    """How far two sets of probabilities ``[n, C]`` of the same texts are apart."""
+    changed = found.argmax(axis=1) != expected.argmax(axis=1)
+    return CanaryCheck(int(changed.sum()), float(np.abs(found - expected).max()))

@@ -1,0 +1,261 @@
+"""Texts in, token ids out, with what happens to a text beyond the model's longest input."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from batchscore.errors import ModelError, printable
+from batchscore.model.batching import Padding, TokenTypes
+from batchscore.records import Encodings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.model.bundle import Bundle
+
+HEAD_SHARE = 0.25
+"""``head-tail`` keeps this share of the tokens from the head, the rest from the tail: 128 and 382 of 510 (Sun et al.
+2019, "How to Fine-Tune BERT for Text Classification?")."""
+WINDOW_OVERLAP = 0.25
+"""Neighbouring windows share this much of a window."""
+_CHUNK_CHARACTERS = 1 << 19
+_WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
+"""Of several scripts; whatever a tokenizer was made for, it tells some of them apart."""
+_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
+
+
+class Tokenizer:
+    """The bundle's tokenizer: special tokens as the model wants them, nothing cut before it is counted."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            self._loaded = _saved_tokenizer(bundle) or _transformers_tokenizer(bundle)
+            self._tokenizer = self._loaded.tokenizer
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            _refuse_no_words(self._tokenizer, bundle)
+        except ModelError:
+            raise
+        except Exception as error:  # tokenizers raises bare ones
+            raise ModelError(
+                f"{printable(bundle.path)}: its tokenizer cannot be loaded ({printable(error)}). Save it again with "
+                "tokenizer.save_pretrained(folder)."
+            ) from error
+        self.max_length = bundle.max_length
+        self.pad_id = self._loaded.pad_id
+        self._before, self._after = self._frame(bundle)
+        self._types = self._token_types(bundle) if self._loaded.has_token_types else None
+
+    def padding(self, way: str) -> Padding:
+        """How sequences of this tokenizer become micro-batches; ``way`` is one of :data:`batchscore.model.batching.WAYS`."""
+        return Padding(self.max_length, self.pad_id, way, types=self._types)
+
+    @property
+    def padding_side(self) -> str:
+        """Where the tokenizer itself would pad: ``right`` or ``left``."""
+        return self._loaded.padding_side
+
+    @property
+    def pad_token(self) -> str | None:
+        """What rows are filled up with, as a text would hold it."""
+        token: str | None = self._tokenizer.id_to_token(self.pad_id)
+        return token
+
+    def cut_at(self, max_length: int) -> Tokenizer:
+        """The same tokenizer for a shorter longest input."""
+        other = copy.copy(self)
+        other.max_length = max_length
+        return other
+
+    def _frame(self, bundle: Bundle) -> tuple[int, int]:
+        """How many special tokens stand before and behind a text, learned from the tokenizer itself.
+
+        Raises:
+            ModelError: they depend on the text, or leave no room for one.
+        """
+        empty, probe = self._tokenizer.encode("").ids, self._tokenizer.encode("a").ids
+        before = next((k for k, pair in enumerate(zip(empty, probe, strict=False)) if pair[0] != pair[1]), 0)
+        if probe[: len(empty)] == empty and len(probe) > len(empty):
+            before = len(empty)
+        after = len(empty) - before
+        if probe[:before] + probe[len(probe) - after :] != empty or len(probe) <= len(empty):
+            raise ModelError(f"{printable(bundle.path)}: its tokenizer's special tokens depend on the text.")
+        if bundle.max_length <= len(empty):
+            raise ModelError(
+                f"{printable(bundle.path)}: its longest input, {bundle.max_length} tokens, leaves no room for a text."
+            )
+        return before, after
+
+    def _token_types(self, bundle: Bundle) -> TokenTypes:
+        """The token types of a sequence, learned the same way.
+
+        Raises:
+            ModelError: they differ within a text.
+        """
+        types = self._tokenizer.encode("a a a").type_ids
+        behind = len(types) - self._after
+        content = set(types[self._before : behind])
+        if len(content) != 1:
+            raise ModelError(f"{printable(bundle.path)}: its tokenizer's token types depend on the text.")
+        before, after = tuple(types[: self._before]), tuple(types[behind:])
+        return TokenTypes(before, content.pop(), after, self._loaded.pad_type)
+
+    def token_ids(self, texts: Sequence[str]) -> Iterator[NDArray[np.int32]]:
+        """Token ids of each text, special tokens included, never cut; a bounded number of characters at a time."""
+        chunk: list[str] = []
+        size = 0
+        for text in texts:
+            if chunk and size + len(text) > _CHUNK_CHARACTERS:
+                yield from self._encoded(chunk)
+                chunk, size = [], 0
+            chunk.append(text)
+            size += len(text)
+        if chunk:
+            yield from self._encoded(chunk)
+
+    def _encoded(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
+        for encoding in self._tokenizer.encode_batch_fast(texts):
+            yield np.array(encoding.ids, dtype=np.int32)
+
+    def encode(self, texts: Sequence[str | None], long_text: str) -> Encodings:
+        """Encode the texts that are not ``None``; ``long_text`` is ``head``, ``head-tail`` or ``windows``."""
+        n_tokens = np.full(len(texts), -1, dtype=np.int32)
+        row: list[int] = []
+        sequences: list[NDArray[np.int32]] = []
+        wanted = [index for index, text in enumerate(texts) if text is not None]
+        for index, ids in zip(wanted, self.token_ids([t for t in texts if t is not None]), strict=True):
+            n_tokens[index] = len(ids)
+            pieces = self._pieces(ids, long_text)
+            sequences += pieces
+            row += [index] * len(pieces)
+        special = self._before + self._after
+        return Encodings(
+            row=np.array(row, dtype=np.int32),
+            input_ids=sequences,
+            weight=np.array([max(len(ids) - special, 1) for ids in sequences], dtype=np.float64),
+            n_tokens=n_tokens,
+            truncated=n_tokens > self.max_length,
+        )
+
+    def _pieces(self, ids: NDArray[np.int32], long_text: str) -> list[NDArray[np.int32]]:
+        """The sequences that stand for one text: itself where it fits."""
+        if len(ids) <= self.max_length:
+            return [ids]
+        content = ids[self._before : len(ids) - self._after]
+        room = self.max_length - self._before - self._after
+        if long_text == "head" and self._loaded.truncation_side == "left":
+            return [self._framed(ids, content[len(content) - room :])]
+        return [self._framed(ids, piece) for piece in _LONG_TEXT[long_text](content, room)]
+
+    def _framed(self, ids: NDArray[np.int32], piece: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.concatenate([ids[: self._before], piece, ids[len(ids) - self._after :]])
+
+
+class _Loaded(NamedTuple):
+    """A tokenizer of the library ``tokenizers``, with what transformers knows of it beyond that."""
+
+    tokenizer: Any
+    pad_id: int
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    has_token_types: bool = False
+    """Whether the model gets them; where all are 0 it may as well not."""
+    pad_type: int = 0
+
+
+def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
+    """A BERT tokenizer as its own library reads it; importing transformers takes seconds.
+
+    Only for a bundle with canaries, which would show a difference, and without settings that ``tokenizer.json`` lacks.
+    """
+    path = bundle.path / "tokenizer.json"
+    if bundle.canaries is None or not path.exists():
+        return None
+    config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
+    if config.get("tokenizer_class") not in _BERT_TOKENIZERS or not isinstance(config.get("pad_token"), str):
+        return None
+    if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):
+        return None
+    from tokenizers import Tokenizer as SavedTokenizer
+
+    tokenizer = SavedTokenizer.from_file(str(path))
+    pad_id = tokenizer.token_to_id(config["pad_token"])
+    return None if pad_id is None or any(tokenizer.encode("a").type_ids) else _Loaded(tokenizer, pad_id)
+
+
+def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
+    )
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{printable(bundle.path)}: its tokenizer ({type(tokenizer).__name__}) is none of the library tokenizers, "
+            "which are the only ones supported. Use a model of another architecture."
+        )
+    own_id = _pad_id_of_model(bundle)
+    return _Loaded(
+        tokenizer.backend_tokenizer,
+        int(tokenizer.pad_token_id or 0) if own_id is None else own_id,
+        tokenizer.padding_side,
+        tokenizer.truncation_side,
+        "token_type_ids" in tokenizer.model_input_names,
+        tokenizer.pad_token_type_id,
+    )
+
+
+def _pad_id_of_model(bundle: Bundle) -> int | None:
+    """What the model itself takes for padding, if it has a row for it: heads may look for the last token that is none."""
+    path = bundle.path / "config.json"
+    config = json.loads(path.read_bytes()) if path.exists() else {}
+    text = config.get("text_config") or {}
+    pad_id, size = (config.get(key, text.get(key)) for key in ("pad_token_id", "vocab_size"))
+    is_id = isinstance(pad_id, int) and 0 <= pad_id < (size if isinstance(size, int) else float("inf"))
+    return pad_id if is_id else None
+
+
+def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
+    """Raise where different words all come out the same: what transformers makes of a folder without a vocabulary."""
+    if _tells_apart(tokenizer, _WORDS):
+        return
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    own = sorted(set(tokenizer.get_vocab(with_added_tokens=False)) - special)[:1000]
+    words = [tokenizer.decode([tokenizer.token_to_id(token)]).strip() for token in own]
+    if not _tells_apart(tokenizer, [word for word in words if word]):
+        raise ModelError(
+            f"{printable(bundle.path)}: its tokenizer knows no words, as all of them come out the same; its files are "
+            "missing or empty. Put them there with tokenizer.save_pretrained(folder)."
+        )
+
+
+def _tells_apart(tokenizer: Any, words: Iterable[str]) -> bool:
+    """Whether any two of the words have different tokens."""
+    return len({frozenset(tokenizer.encode(word, add_special_tokens=False).ids) for word in words}) > 1
+
+
+def _head(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
+    return [content[:room]]
+
+
+def _head_tail(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
+    head = round(room * HEAD_SHARE)
+    return [np.concatenate([content[:head], content[len(content) - (room - head) :]])]
+
+
+def _windows(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
+    """Windows that cover the text evenly; each has ``room`` tokens."""
+    step = max(1, room - round(room * WINDOW_OVERLAP))
+    count = 1 + -(-(len(content) - room) // step)
+    starts = np.linspace(0, len(content) - room, count).round().astype(int)
+    return [content[start : start + room] for start in starts]
+
+
+_LONG_TEXT = {"head": _head, "head-tail": _head_tail, "windows": _windows}

@@ -1,0 +1,441 @@
+"""An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
+
+Rows are matched by their id where both runs have an id column (``7`` and ``7.0`` are one number, ``07`` is another text); else
+by file name and row. A file that is not the same as then (by its SHA-256) may have other rows in the same places: there a row
+is matched only if its text is the same. Nothing is held in memory but a few thousand rows of the earlier predictions; ids are
+looked up in a table on disk. The label values of both runs are compared too: accuracy then and now is that under tonight's
+labels, which may be others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.config import ReadSettings
+from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.evaluation import Distributions
+from batchscore.formats.columns import Texts, texts_of, texts_of_arrays, texts_of_records
+from batchscore.formats.exact import open_exact
+from batchscore.formats.inputs import output_names
+from batchscore.formats.registry import Source, describe, read
+from batchscore.formats.source import reading
+from batchscore.formats.staged import StagedPart
+from batchscore.formats.writers import SUFFIXES
+from batchscore.model.labels import is_missing, label_key
+from batchscore.records import ColumnChoice, InputFile, Layout, Part
+from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.system.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ABSENT",
+    "AMBIGUOUS",
+    "NOT_KNOWN",
+    "Baseline",
+    "Earlier",
+    "Matcher",
+    "earlier_run",
+    "match_rows",
+    "open_baseline",
+]
+
+NOT_KNOWN = -2
+"""The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
+_NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
+"""How a run writes down a number whose name the file itself gives."""
+_REJECTS = "rejects.jsonl"
+_TIMED = {"run.json", "report.html"}
+"""Files that differ each time a run is made."""
+_BATCH_ROWS = 4096
+_ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
+"""What a run has written may be as large as it likes."""
+
+
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
+_FLOAT_MARK = "\0"
+
+
+class Piece(NamedTuple):
+    """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 without one), columns."""
+
+    row: NDArray[np.int64]
+    predicted: NDArray[np.int32]
+    texts: Texts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EarlierFile:
+    """The predictions of one input file of the earlier run."""
+
+    name: str
+    """Of the input, below ``predictions/``."""
+    path: Path
+    """Of the predictions."""
+    format: str
+    compression: str
+    input_sha256: str
+    rejects: int
+    columns: ColumnChoice
+    dialect: Mapping[str, str]
+    """Of a CSV file, as far as the earlier run noted it down."""
+    meanings: Mapping[str, str]
+    """The label of each value in its label column by :func:`label_key`, as far as the earlier run noted that down."""
+
+    @property
+    def source(self) -> Source:
+        """What the predictions are read from."""
+        return Source(self.path, self.format, self.compression)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run whose model has the same labels as tonight's."""
+
+    path: Path
+    facts: Mapping[str, Any]
+    """``run.json``."""
+    metrics: Mapping[str, Any]
+    """``metrics.json``."""
+    files: tuple[EarlierFile, ...]
+    hashes: Mapping[str, str]
+    """Path → SHA-256 of its files, as its ``_SUCCESS`` has them."""
+    labels: tuple[str, ...]
+    """Tonight's, by index."""
+    prediction: str
+    """Name of the column with the predicted label."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in it but times: the same results are the same baseline."""
+        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in _TIMED)
+        return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
+
+    @property
+    def distributions(self) -> Distributions:
+        """What drift is measured against."""
+        return Distributions.from_metrics(self.metrics)
+
+    def verify(self) -> None:
+        """Read everything that the comparison needs once.
+
+        Raises:
+            DataError: a file is missing or not as it was written.
+        """
+        for name, digest in self.hashes.items():
+            if name.startswith("predictions/") or name in {"run.json", "metrics.json", _REJECTS}:
+                _check(self.path, name, digest)
+        for file in self.files:
+            columns = {column.name for column in _described(file).columns}
+            if columns and self.prediction not in columns:
+                raise _damaged(
+                    self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
+                )
+
+    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[Piece]:
+        """The predictions of one file in order, a few thousand rows at a time, with the input columns ``names``."""
+        wanted = [self.prediction, *(name for name in names if name != self.prediction)]
+        index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
+        rejected = _Rejected(self.path, file)
+        for texts in _texts(file, wanted):
+            try:
+                predicted = [index[label] for label in texts[self.prediction]]
+            except KeyError as error:
+                raise _damaged(
+                    self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
+                ) from None
+            yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
+
+
+def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
+    """Open a finished run to compare with one of a model with these ``labels``.
+
+    Raises:
+        NoInputError: there is no finished run.
+        DataError: it is damaged, or another version's.
+        ModelError: its model has other labels.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise NoInputError(
+            f"--baseline {printable(folder)} is no finished run. Name the folder of one, or leave it out."
+        )
+    hashes = read_manifest(folder)
+    try:
+        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
+        its_labels, prefix = tuple(facts["model"]["labels"]), facts["options"]["prefix"]
+        files = _files(folder, facts)
+        Distributions.from_metrics(metrics)
+    except DataError as error:
+        raise _damaged(folder, str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(
+            folder, f"its run.json and metrics.json cannot be read: {printable(repr(error))}"
+        ) from error
+    if set(its_labels) != set(labels):
+        raise ModelError(
+            f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
+            f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
+        )
+    return Baseline(folder, facts, metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
+
+
+def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
+    kind = facts["options"]["output_format"]
+    names = [file["name"] for file in facts["files"]]
+    outputs = names if kind == "same" else output_names(names, SUFFIXES[kind])
+    return tuple(
+        EarlierFile(
+            name=file["name"],
+            path=folder / "predictions" / output,
+            format=file["format"] if kind == "same" else kind,
+            compression=file["compression"] if kind == "same" else "",
+            input_sha256=file["sha256"],
+            rejects=file["rejects"],
+            columns=ColumnChoice(**file["columns"]),
+            dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
+            meanings=_meanings(file.get("label_values") or {}),
+        )
+        for file, output in zip(facts["files"], outputs, strict=True)
+    )
+
+
+def _meanings(values: Mapping[str, str]) -> dict[str, str]:
+    """By their keys, what values mean; of ``0 (negative)`` the number is the value, unless it is one by itself."""
+    numbers = {
+        match[1]: label for value, label in values.items() if (match := _NAMED_NUMBER.fullmatch(value))
+    }
+    return {**numbers, **{label_key(value): label for value, label in values.items()}}
+
+
+def _check(folder: Path, name: str, digest: str) -> None:
+    try:
+        is_whole = sha256_of(folder / name) == digest
+    except OSError as error:
+        raise _damaged(folder, f"{printable(name)} cannot be read ({error.strerror})") from error
+    if not is_whole:
+        raise _damaged(folder, f"{printable(name)} is not as it was written")
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(
+        f"--baseline {printable(folder)}: {what.rstrip('.')}. Score that run again with --force, or name another."
+    )
+
+
+def _described(file: EarlierFile) -> Layout:
+    return describe(file.source, _settings(file))
+
+
+def _settings(file: EarlierFile) -> ReadSettings:
+    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "escapechar", "encoding")}
+    return ReadSettings(**(given if file.format == "csv" else {}), **_ANY_SIZE)  # type: ignore[arg-type]
+
+
+def _texts(file: EarlierFile, names: Sequence[str]) -> Iterator[Texts]:
+    if file.format == "parquet":
+        with reading(file.source), open_exact(file.source) as opened:
+            for batch in map(opened.exact, opened.file.iter_batches(_BATCH_ROWS, columns=list(names))):
+                places = {name: batch.schema.get_field_index(name) for name in names}
+                arrays: dict[str, pa.Array] = {n: batch.column(at) for n, at in places.items() if at >= 0}
+                yield texts_of_arrays(arrays, names, batch.num_rows)
+        return
+    layout = _described(file)
+    for rows in read(file.source, layout, ColumnChoice(text=names[0]), _settings(file)):
+        if rows.rejects:
+            raise DataError(
+                f"{printable(file.path)}: {rows.rejects[0].reason}. Score that run again with --force."
+            )
+        yield texts_of_records(rows.raw or [], file.format, layout, names)
+
+
+class _Rejected:
+    """Where the predictions of a file stood in its input: one after the other, but for the rejects between them."""
+
+    def __init__(self, folder: Path, file: EarlierFile) -> None:
+        self._rejects = _reject_rows(folder / _REJECTS, file.name) if file.rejects else iter(())
+        self._reject = next(self._rejects, None)
+        self._next = 0
+
+    def rows(self, count: int) -> NDArray[np.int64]:
+        """Positions of the next ``count`` predictions."""
+        rows = np.arange(self._next, self._next + count, dtype=np.int64)
+        while self._reject is not None and count and self._reject <= rows[-1]:
+            rows[np.searchsorted(rows, self._reject) :] += 1
+            self._reject = next(self._rejects, None)
+        self._next = int(rows[-1]) + 1 if count else self._next
+        return rows
+
+
+def _reject_rows(path: Path, name: str) -> Iterator[int]:
+    with path.open("rb") as lines:
+        for line in lines:
+            reject = json.loads(line)
+            if reject["file"] == name:
+                yield int(reject["row"])
+
+
+class Earlier(NamedTuple):
+    """What each of ``n`` rows was in the earlier run."""
+
+    predicted: NDArray[np.int32]
+    """Index of the label predicted then: -1 where nothing was predicted, ``ABSENT`` where the row was not there,
+    ``AMBIGUOUS`` where its id was several times."""
+    given: NDArray[np.int32]
+    """Index of the label given then: -1 without one, ``NOT_KNOWN``."""
+
+
+class Matcher(Protocol):
+    """Finds the earlier prediction and label of each row; parts must come in the order of their plan."""
+
+    matched_by: str
+    """``id``, or ``file and row``."""
+
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
+        """What became of the rows then."""
+
+
+def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
+    """Match the rows of ``files`` with those of an earlier run; ``folder`` is made for what is kept on disk."""
+    both: list[Sequence[EarlierFile | InputFile]] = [[f for f in baseline.files if _has_rows(f)], files]
+    if all(file.columns.id is not None for side in both for file in side if _has_rows(file)):
+        return _ById(baseline, files, folder)
+    return _ByRow(baseline, files)
+
+
+def _has_rows(file: EarlierFile | InputFile) -> bool:
+    return bool(file.columns.text)  # an empty file has no columns to choose from
+
+
+def _label_of(file: EarlierFile) -> list[str]:
+    return [file.columns.label] if file.columns.label is not None else []
+
+
+def _given(piece: Piece, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
+    if file.columns.label is None:
+        return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
+    index = {key: labels.index(label) if label in labels else -1 for key, label in file.meanings.items()}
+    texts = piece.texts[file.columns.label]
+    found = (-1 if is_missing(text) else index.get(label_key(text), NOT_KNOWN) for text in texts)
+    return np.fromiter(found, np.int32, len(texts))
+
+
+class _ById:
+    """Ids are equal as they are written, else as whole numbers: many tools turn a column with gaps into floats."""
+
+    matched_by = "id"
+
+    def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: Path) -> None:
+        self._files = files
+        remove_tree(folder)
+        make_folder(folder)
+        self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
+        for file in baseline.files:
+            if (name := file.columns.id) is not None:
+                for piece in baseline.pieces(file, [name, *_label_of(file)]):
+                    given = _given(piece, file, baseline.labels).astype(np.int64)
+                    ids, values = piece.texts[name], given - NOT_KNOWN << 32 | piece.predicted + 1
+                    self._table.add(ids, values)
+                    self._table.add([_as_float(each) for each in ids], values)
+        self._table.seal()
+
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
+        file = self._files[part.file]
+        assert file.columns.id is not None  # noqa: S101 - match_rows made sure
+        ids = texts_of(staged, file, [file.columns.id])[file.columns.id]
+        found = self._table.find(ids)
+        missing = np.flatnonzero(found == ABSENT)
+        found[missing] = self._by_number([ids[at] for at in missing])
+        is_there = found >= 0
+        predicted = np.where(is_there, (found & 0xFFFFFFFF) - 1, found)
+        given = np.where(is_there, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
+        return Earlier(predicted.astype(np.int32), given.astype(np.int32))
+
+    def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
+        numbers = [_whole_number(each) for each in ids]
+        as_integer = self._table.find(numbers)
+        as_float = self._table.find([number and _FLOAT_MARK + number for number in numbers])
+        is_both = (as_integer != ABSENT) & (as_float != ABSENT)
+        return np.where(is_both, AMBIGUOUS, np.where(as_integer != ABSENT, as_integer, as_float))
+
+
+def _whole_number(text: str | None) -> str | None:
+    """A whole number as an integer is written; leading zeros make an id of another kind.
+
+    >>> [_whole_number(text) for text in ("7", "7.0", "-7.00", "07", "7.5", "1e3")]
+    ['7', '7', '-7', None, None, None]
+    """
+    match = _WHOLE_NUMBER.fullmatch(text or "")
+    return match and match[1]
+
+
+def _as_float(text: str | None) -> str | None:
+    """What a whole number that is written as a float is found by, besides the text itself."""
+    number = _whole_number(text)
+    return None if number is None or number == text else _FLOAT_MARK + number
+
+
+class _ByRow:
+    matched_by = "file and row"
+
+    def __init__(self, baseline: Baseline, files: Sequence[InputFile]) -> None:
+        self._baseline, self._files = baseline, files
+        self._earlier = {file.name: file for file in baseline.files}
+        self._current = -1
+        self._pieces: Iterator[Piece] = iter(())
+        self._held: Piece | None = None
+
+    def before(self, part: Part, staged: StagedPart) -> Earlier:
+        file, rows = self._files[part.file], staged.row
+        found = np.full(len(rows), ABSENT, dtype=np.int32)
+        given = np.full(len(rows), NOT_KNOWN, dtype=np.int32)
+        earlier = self._earlier.get(file.name)
+        if earlier is None:
+            return Earlier(found, given)
+        # the same bytes have the same rows in the same places; else the texts must be the same
+        compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
+        if self._current != part.file:
+            self._current, self._held = part.file, None
+            self._pieces = self._baseline.pieces(earlier, [*compared, *_label_of(earlier)])
+        texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
+        for piece in self._up_to(int(rows[-1]) if len(rows) else -1):
+            here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, piece.row), (piece.row, rows)))
+            if texts is not None:
+                then = piece.texts[earlier.columns.text]
+                same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
+                here, there = here[same], there[same]
+            found[here] = piece.predicted[there]
+            given[here] = _given(piece, earlier, self._baseline.labels)[there]
+        return Earlier(found, given)
+
+    def _up_to(self, last: int) -> Iterator[Piece]:
+        """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""
+        while True:
+            if self._held is None:
+                self._held = next(self._pieces, None)
+            if self._held is None:
+                return
+            if len(self._held.row):
+                yield self._held
+                if self._held.row[-1] > last:
+                    return
+            self._held = None
+
+
+def earlier_run(baseline: Baseline) -> dict[str, Any]:
+    """What ``run.json`` says of it: ``path``, ``fingerprint`` and the time when it was ``finished``."""
+    return {
+        "path": str(baseline.path),
+        "fingerprint": baseline.facts.get("fingerprint"),
+        "finished": baseline.facts.get("finished"),
+    }

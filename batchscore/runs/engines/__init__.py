@@ -1,0 +1,26 @@
+"""Where parts run: an engine is one function and one entry in ``ENGINES``."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+
+from batchscore.errors import UsageError, missing_extra
+from batchscore.model.scoring import Model
+from batchscore.records import Part, Predictions, Rows
+from batchscore.runs.engines import local, ray
+
+__all__ = ["ENGINES", "Engine", "refuse_unusable"]
+
+Engine = Callable[[Iterable[tuple[Part, Rows]], Model, Callable[[Part, Rows, Predictions], None]], None]
+"""Takes the parts to score with their rows, the model, and what is to be called with each result, in order."""
+
+ENGINES: dict[str, Engine] = {"local": local.run, "ray": ray.run}
+
+
+def refuse_unusable(name: str) -> None:
+    """Raise :class:`~batchscore.errors.UsageError` for an engine that there is not, or whose package is missing."""
+    if name not in ENGINES:
+        raise UsageError(f"There is no engine {name!r}; there are: {', '.join(ENGINES)}.")
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise missing_extra("--engine ray", "ray")

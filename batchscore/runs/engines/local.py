@@ -1,0 +1,134 @@
+"""All parts in this process: reading and tokenising, computing, and staging at the same time, over bounded queues.
+
+On a CPU as many workers compute as there are cores, each a thread that uses one core for one micro-batch at a time; the
+weights are there once. That is faster than one micro-batch on all cores, whose threads wait for each other at the end
+of every operation, and it makes answers independent of the number of cores: how a product of matrices is divided among
+threads changes its last bit, and here it is never divided. Micro-batches of the next part begin while the last ones of
+a part are still under way, so no worker waits at the end of a part.
+
+On a GPU two workers take turns: while one waits for its results, the other has put its micro-batch into the queue of
+the device.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from batchscore.model import scoring
+from batchscore.model.scoring import Model
+from batchscore.records import Part, Predictions, Rows
+
+T = TypeVar("T")
+
+_AHEAD = 2
+"""Parts that wait before, on and behind the device at the most."""
+
+
+def run(
+    parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
+) -> None:
+    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a thread of its own.
+
+    The first error, whichever stage it comes from, ends the run; parts that ``sink`` has taken stay taken.
+    """
+
+    def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
+        for part, rows in parts:
+            yield part, rows, scoring.prepare(rows.texts, model)
+
+    def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
+        sink(part, rows, scoring.conclude(ready, computed, model))
+
+    computing: collections.deque[tuple[Part, Rows, scoring.Prepared, scoring.Computation]] = (
+        collections.deque()
+    )
+    pending: collections.deque[Future[None]] = collections.deque()
+
+    def hand_on() -> None:
+        """Wait for the oldest part on the device and have it staged; its error, or one of staging, comes out here."""
+        part, rows, ready, computation = computing.popleft()
+        pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
+        while len(pending) > _AHEAD or (pending and pending[0].done()):
+            pending.popleft().result()
+
+    with (
+        model.backend.one_core_each() as begin_worker,
+        ahead(prepared()) as stream,
+        ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
+        ThreadPoolExecutor(1, "stage") as stage,
+        _dropped_on_error(workers, stage),
+    ):
+        for part, rows, ready in stream:
+            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map)))
+            if len(computing) >= _AHEAD:
+                hand_on()
+        while computing:
+            hand_on()
+        while pending:
+            pending.popleft().result()
+
+
+@contextlib.contextmanager
+def _dropped_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
+    """Where the block fails, what has not begun does not begin any more."""
+    try:
+        yield
+    except BaseException:
+        for executor in executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+@contextlib.contextmanager
+def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
+    """Let a thread run through ``items`` up to ``size`` ahead of whoever takes them; its error comes out in its place."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+    stopped = threading.Event()
+    thread = threading.Thread(target=_feed, args=(items, waiting, stopped), name="ahead", daemon=True)
+    thread.start()
+    try:
+        yield _taken(waiting, thread)
+    finally:
+        stopped.set()
+        thread.join(timeout=2)
+
+
+def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: threading.Event) -> None:
+    """Put every item, then the end or the error, until all is taken or somebody says stop."""
+
+    def offer(kind: str, value: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((kind, value), timeout=0.1)
+                return
+
+    try:
+        for item in items:
+            offer("item", item)
+            if stopped.is_set():
+                return
+        offer("end", None)
+    except BaseException as error:  # noqa: BLE001 - it is raised again where the item would have come out
+        offer("error", error)
+
+
+def _taken(waiting: queue.Queue[tuple[str, Any]], thread: threading.Thread) -> Iterator[Any]:
+    while True:
+        is_alive = thread.is_alive()  # asked first: what it put before it died is still taken
+        try:
+            kind, value = waiting.get(timeout=1)
+        except queue.Empty:
+            if is_alive:
+                continue
+            raise RuntimeError("the thread that reads ahead died without a word") from None
+        if kind == "error":
+            raise value
+        if kind == "end":
+            return
+        yield value

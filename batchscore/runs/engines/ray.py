@@ -1,0 +1,149 @@
+"""Parts on the actors of a Ray cluster: that of ``RAY_ADDRESS``, or one on this machine for the length of the run.
+
+Reading, staging and the journal stay in this process, so a run is resumed as any other. Texts go to an actor and
+predictions come back, a part at a time; each actor has a model of its own and computes on one core, or one GPU. The
+answers are those of the local engine where the machines are of one kind.
+
+An actor that dies (its node is taken away, its memory runs out) is started again with the part it had, three times at
+the most.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore.errors import ModelError, StorageError, printable
+from batchscore.model.backends import open_backend
+from batchscore.model.bundle import open_bundle
+from batchscore.model.scoring import Model, score_part
+from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Part, Position, Predictions, Rows
+
+if TYPE_CHECKING:
+    from batchscore.model.bundle import Bundle
+
+_STARTS = 3
+_OBJECT_STORE = 256 * 2**20
+"""Bytes for what is under way, where Ray is started here; a part's texts are 64 MiB at the most."""
+
+
+def run(
+    parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
+) -> None:
+    """Score ``parts`` and call ``sink`` with each, in order; see :func:`batchscore.runs.engines.local.run`.
+
+    Raises:
+        ModelError: the model is not on the actors' machine as it is here.
+        StorageError: actors died again and again.
+    """
+    import ray
+
+    with _connected(model.workers):
+        remote = ray.remote(num_cpus=1, num_gpus=int(model.backend.device != "cpu"), max_restarts=_STARTS)
+        actors: list[Any] = [remote(ScoringActor).remote(*_recipe(model)) for _ in range(model.workers)]
+        under_way: collections.deque[tuple[Part, Rows, Any]] = collections.deque()
+        try:
+            for number, (part, rows) in enumerate(parts):
+                task = actors[number % len(actors)].score.options(max_task_retries=_STARTS)
+                under_way.append((part, rows, task.remote(list(rows.texts))))
+                if len(under_way) > 2 * len(actors):  # one that is computed and one that waits, for each
+                    _hand_on(under_way, sink)
+            while under_way:
+                _hand_on(under_way, sink)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise StorageError(
+                f"Ray could not score on ({printable(error)[:300]}). See to its nodes and run the same command again: "
+                "what was finished is kept."
+            ) from error
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+def _hand_on(under_way: collections.deque[tuple[Part, Rows, Any]], sink: Callable[..., None]) -> None:
+    import ray
+
+    part, rows, answer = under_way.popleft()
+    sink(part, rows, ray.get(answer))
+
+
+@contextlib.contextmanager
+def _connected(workers: int) -> Iterator[None]:
+    """Ray, as it runs already or as it is started here, on the loopback address and without telling anyone."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    own: dict[str, Any] = {
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE,
+        "_node_ip_address": "127.0.0.1",
+    }
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ray.init(
+        log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else own)
+    )
+    with contextlib.suppress(
+        ValueError, TypeError
+    ):  # not the main thread, or a handler that is not of Python
+        for number, handler in handlers.items():  # Ray sets its own
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _recipe(model: Model) -> tuple[Any, ...]:
+    """What an actor makes the same model of."""
+    backend = model.backend
+    return (
+        model.bundle,
+        (backend.name, backend.device, backend.precision),
+        model.max_batch_tokens,
+        model.long_text,
+        model.way,
+    )
+
+
+class ScoringActor:
+    """A model in a process of Ray's."""
+
+    def __init__(
+        self, bundle: Bundle, kind: tuple[str, str, str], budget: int, long_text: str, way: str = "right"
+    ) -> None:
+        try:
+            is_same = open_bundle(str(Path(bundle.path).absolute())).fingerprint == bundle.fingerprint
+        except ModelError:
+            is_same = False
+        self._problem = (
+            "" if is_same else f"{printable(bundle.path)} is not the same model on a machine of Ray's"
+        )
+        if is_same:
+            name, device, precision = kind
+            backend = open_backend(name, bundle, device, precision)
+            self._model = Model(bundle, Tokenizer(bundle), backend, budget, long_text, way=way)
+
+    def score(self, texts: Sequence[str | None]) -> Predictions:
+        """The predictions of a part's texts.
+
+        Raises:
+            ModelError: the model's folder is another than where the run was started.
+        """
+        if self._problem:
+            raise ModelError(f"{self._problem}. Put the folder there under the same path.")
+        rows = Rows(Position(), list(range(len(texts))), list(texts), None, [])
+        with self._model.backend.one_core_each():
+            return score_part(rows, self._model)

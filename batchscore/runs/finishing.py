@@ -1,0 +1,360 @@
+"""From staged parts to the final files of a run: built in the staging folder, counted, hashed, renamed.
+
+``_SUCCESS`` comes last.
+
+Finishing may be killed and started again at any point: it reads only the plan and the parts, and every file it builds
+has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from batchscore.errors import OutputError, printable
+from batchscore.evaluation import (
+    Comparison,
+    Distributions,
+    Evaluation,
+    LabelIssues,
+    SliceChanges,
+    claim_wrong_labels,
+    evaluate_gates,
+    flat_metrics,
+    measure_drift,
+    parse_gates,
+)
+from batchscore.formats.columns import texts_of
+from batchscore.formats.inputs import output_names
+from batchscore.formats.recount import count_lines, count_rows
+from batchscore.formats.staged import StagedPart, read_part
+from batchscore.formats.writers import SUFFIXES, Output, write_predictions
+from batchscore.records import Part
+from batchscore.reports import render_run
+from batchscore.runs import mismatches
+from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
+from batchscore.system.storage import (
+    MANIFEST,
+    atomic_write,
+    files_below,
+    make_folder,
+    manifest,
+    publish,
+    read_checked,
+    remove_file,
+    remove_tree,
+    sha256_of,
+    sync_folder,
+    to_json,
+    write_bytes,
+    write_checked,
+)
+
+if TYPE_CHECKING:
+    from batchscore.config import ScoreSettings
+    from batchscore.model.bundle import Bundle
+    from batchscore.runs.planning import Plan
+
+_LOG = logging.getLogger(__name__)
+REJECTS = "rejects.jsonl"
+_REPLACED = "replaced.json"
+_LISTED_FAILURES = 1000
+_WORST = 50
+"""Mismatches that the page shows."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Staging:
+    """The staging folder of one run: its plan, its parts, and the final files while they are built."""
+
+    folder: Path
+
+    @property
+    def parts(self) -> Path:
+        """Where parts are staged."""
+        return self.folder / "parts"
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether anything was scored that would be lost with this folder."""
+        return any(self.parts.glob("*.arrow"))
+
+    @property
+    def final(self) -> Path:
+        """Where the final files are built."""
+        return self.folder / "final"
+
+    @property
+    def rejects(self) -> Path:
+        """The rejects that planning found."""
+        return self.folder / REJECTS
+
+    def replaced(self) -> set[str]:
+        """Files in the run folder that are an earlier run's, or an earlier start's of this one.
+
+        The list lies beside the staging folders of all runs, so that it outlives each of them.
+
+        Raises:
+            OutputError: it is damaged, so that nobody can tell what is to go.
+        """
+        path = self.folder.with_name(_REPLACED)
+        names = read_checked(path)
+        if names is None and path.exists():
+            raise OutputError(
+                f"{printable(path)} is damaged. Remove the run folder, or name another --output."
+            )
+        return set(names or ())
+
+    def note_replaced(self, names: Iterable[str]) -> None:
+        """Remember the files that are to go unless this run writes them anew."""
+        write_checked(self.folder.with_name(_REPLACED), sorted(names))
+
+    def part(self, number: int) -> Path:
+        """The file of a staged part."""
+        return self.parts / f"{number:08d}.arrow"
+
+
+def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
+    """The names of the prediction files, below ``predictions/``, of inputs with these names."""
+    return list(names) if output_format == "same" else output_names(names, SUFFIXES[output_format])
+
+
+class Finish:
+    """Builds the final files of one run and puts them in place."""
+
+    def __init__(
+        self,
+        staging: Staging,
+        plan: Plan,
+        bundle: Bundle,
+        settings: ScoreSettings,
+        baseline: Baseline | None = None,
+    ) -> None:
+        self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
+        self._baseline = baseline
+
+    def run(self, tell_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
+        """Build everything, rename it into the run folder, and return the metrics.
+
+        ``tell_facts`` makes ``run.json`` from the counts of rows when all else is built, so that it knows how long that took.
+        """
+        remove_tree(self._staging.final)
+        make_folder(self._staging.final / "predictions")
+        metrics = self._judged(self._metrics())
+        self._predictions()
+        worst: list[dict[str, Any]] = []
+        if self._plan.has_labels:
+            table = mismatches.MismatchTable(
+                self._plan.files, self._plan.parts, self._bundle.labels, self._open
+            )
+            keys, issues = self._suspects()
+            metrics["label_issues"] = {**issues, "claim": self._claim(metrics)}
+            self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
+            self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
+            worst = table.head(keys, _WORST)
+            metrics["mismatches"] = len(keys)
+        if self._plan.rejects:
+            self._build(REJECTS, self._copy_rejects)
+        write_bytes(self._staging.final / "metrics.json", to_json(metrics))
+        facts = tell_facts(metrics["counts"])
+        write_bytes(self._staging.final / "run.json", to_json(facts))
+        before = self._baseline.metrics if self._baseline else None
+        page = render_run(facts, metrics, worst, before, with_text=self._settings.with_text)
+        write_bytes(self._staging.final / "report.html", page.encode())
+        self._assert_conserved()
+        self._put_in_place()
+        return metrics
+
+    def _build(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
+        path = self._staging.final / name
+        make_folder(path.parent)
+        with atomic_write(path) as out:
+            write(out)
+
+    def _copy_rejects(self, out: IO[bytes]) -> None:
+        with self._staging.rejects.open("rb") as rejects:
+            shutil.copyfileobj(rejects, out)
+
+    def _parts(self, file: int | None = None) -> Iterator[tuple[Part, StagedPart]]:
+        for part in self._plan.parts:
+            if file is None or part.file == file:
+                yield part, self._open(part.number)
+
+    def _open(self, number: int) -> StagedPart:
+        return read_part(self._staging.part(number), len(self._bundle.labels))
+
+    def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
+        """Index, place while it is built, and make of each prediction file."""
+        names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
+        for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
+            output = Output(file, self._bundle.labels, self._settings.prefix)
+            yield index, self._staging.final / "predictions" / name, output
+
+    def _predictions(self) -> None:
+        for index, path, output in self._outputs():
+            parts = (part for _, part in self._parts(index))
+            make_folder(path.parent)
+            with atomic_write(path) as out:
+                write_predictions(parts, output, self._settings.output_format, out)
+
+    def _metrics(self) -> dict[str, Any]:
+        """One pass over the staged parts for every number but the label issues."""
+        evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
+        compared = _Compared(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+        duplicates = 0
+        failures: list[dict[str, Any]] = []
+        for part, staged in self._parts():
+            name, given = self._plan.files[part.file].name, staged.given
+            rejects = part.rows - len(given)
+            slices = self._slices(part, staged)
+            evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            if compared is not None:
+                compared.update(part, staged, slices)
+            duplicates += staged.facts["duplicates"]
+            failures += [
+                {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
+            ]
+        metrics = evaluation.metrics()
+        metrics["counts"]["duplicate"] = duplicates
+        if compared is not None:
+            metrics["comparison"] = compared.summary(self._bundle)
+            counts = metrics["counts"]
+            _warn_of_strangers(metrics["comparison"], counts["read"] - counts["rejects"])
+        metrics["unknown_labels"] = {
+            file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
+        }
+        metrics["failed_rows"] = failures[:_LISTED_FAILURES]
+        return metrics
+
+    def _assert_conserved(self) -> None:
+        """Read the finished files once more: rows in = rows in predictions + rejects, file by file."""
+        for _, path, output in self._outputs():
+            file, rows = output.file, count_rows(path, output, self._settings.output_format)
+            if rows + file.rejects != file.rows:
+                raise RuntimeError(
+                    f"{file.name}: {file.rows} rows were read and {file.rejects} of them rejected, but its predictions "
+                    f"have {rows}. Nothing was put in place; please report this."
+                )
+        listed = 0
+        if self._plan.rejects:
+            with (self._staging.final / REJECTS).open("rb") as rejects:
+                listed = count_lines(rejects)
+        if listed != self._plan.rejects:
+            raise RuntimeError(f"{self._plan.rejects} rows were rejected, but {listed} are listed.")
+
+    def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Add drift against the baseline, and what the gates say."""
+        drift = None
+        if self._baseline is not None:
+            report = measure_drift(self._baseline.distributions, Distributions.from_metrics(metrics))
+            metrics["drift"], drift = report.to_json(), report.value
+        gates = parse_gates(self._settings.fail_under, self._settings.fail_over, self._bundle.labels)
+        results = evaluate_gates(gates, flat_metrics(metrics, drift))
+        return {**metrics, "gates": [result.to_json() for result in results]}
+
+    def _calibration_error(self) -> float | None:
+        error = self._bundle.facts.get("metrics", {}).get("calibration_error")
+        return None if error is None else float(error)
+
+    def _temperature(self) -> float | None:
+        """What calibrated the probabilities; None where that cannot be undone, since they are means over windows."""
+        long_text = self._settings.long_text or self._bundle.long_text
+        return None if long_text == "windows" else self._bundle.temperature
+
+    def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
+        """What the rows of a part are broken down by, besides length: the file, and the columns asked for."""
+        file = self._plan.files[part.file]
+        columns = texts_of(staged, file, self._settings.slice_columns)
+        return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
+
+    def _suspects(self) -> tuple[mismatches.Keys, dict[str, Any]]:
+        """The places of all mismatches in their final order, and what is known of the labels."""
+        issues = LabelIssues(len(self._bundle.labels))
+        for _, staged in self._parts():
+            issues.update_thresholds(staged.given, staged.predictions.probabilities)
+        found = (
+            (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
+            for part, staged in self._parts()
+        )
+        return mismatches.gather(found, issues.is_label_issue), issues.summary()
+
+    def _claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What can be said of the number of wrong labels; None without evaluated rows."""
+        if metrics["reliability"] is None:
+            return None
+        trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
+        n_labels = len(self._bundle.labels)
+        return claim_wrong_labels(metrics["reliability"], trained, n_labels, compared).to_json()
+
+    def _put_in_place(self) -> None:
+        """Rename every file to its final name, remove what an earlier run left, and the manifest last."""
+        output, final = self._settings.output, self._staging.final
+        names = files_below(final)
+        hashes = {name: sha256_of(final / name) for name in names}
+        write_bytes(final / MANIFEST, manifest(hashes))
+        before = self._staging.replaced()
+        self._staging.note_replaced(before | set(names))
+        (output / MANIFEST).unlink(missing_ok=True)
+        sync_folder(output)
+        for stale in before - set(names):
+            remove_file(output, stale)
+        for name in [*names, MANIFEST]:
+            publish(final / name, output / name)
+
+
+def _warn_of_strangers(comparison: Mapping[str, Any], rows: int) -> None:
+    """Say that no id of this run was in the earlier one: it may be right, or one of them writes its ids in another way."""
+    if comparison["matched_by"] == "id" and rows and comparison["unmatched"] == rows:
+        _LOG.warning(
+            "None of %d rows has an id that is in the --baseline once (%d have one that is there more often), so nothing is "
+            "compared row by row. Where the same rows were expected, look at how both runs write their ids.",
+            rows,
+            comparison["ambiguous"],
+        )
+
+
+class _Compared:
+    """The rows of this run beside those of an earlier one."""
+
+    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+        self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
+        self._matcher = match_rows(baseline, plan.files, staging / "baseline")
+        self._comparison = Comparison.empty(len(baseline.labels))
+        self._slices = SliceChanges()
+        self._unmatched = self._ambiguous = 0
+
+    def update(
+        self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
+    ) -> None:
+        """Add the rows of a part; parts come in the order of their plan."""
+        earlier = self._matcher.before(part, staged)
+        before = earlier.predicted
+        given, predictions, matched = staged.given, staged.predictions, before >= -1
+        self._ambiguous += int((before == AMBIGUOUS).sum())
+        self._unmatched += int((~matched).sum())
+        self._comparison.update(
+            given[matched],
+            before[matched],
+            predictions.predicted[matched],
+            earlier.given[matched],
+        )
+        lengths = predictions.truncated, predictions.n_tokens
+        self._slices.update(given, before, predictions.predicted, lengths, slices)
+
+    def summary(self, bundle: Bundle) -> dict[str, Any]:
+        """:meth:`Comparison.summary` with what it is of, and ``slices``.
+
+        ``same_model``, ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included).
+        """
+        return {
+            "same_model": self._its_model == bundle.fingerprint,
+            "matched_by": self._matcher.matched_by,
+            "unmatched": self._unmatched,
+            "ambiguous": self._ambiguous,
+            **self._comparison.summary(bundle.labels),
+            "slices": self._slices.summary(),
+        }

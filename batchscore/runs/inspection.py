@@ -1,0 +1,166 @@
+"""What is in a file, a run or a bundle, and whether it is still as it was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchscore.config import ReadSettings
+from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.formats.inputs import identity_of
+from batchscore.formats.registry import describe, identify
+from batchscore.model.bundle import FACTS, open_bundle
+from batchscore.system.storage import MANIFEST, damaged_files, read_manifest
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check a run or a bundle against its manifest; returns its ``kind`` and number of ``files``.
+
+    Raises:
+        DataError: a file of a run is missing, changed or foreign; the message names it.
+        ModelError: the same for a bundle.
+        NoInputError: there is nothing there.
+    """
+    if not path.is_dir():
+        raise NoInputError(f"{printable(path)} is no folder; verify takes a run or a bundle.")
+    if (path / FACTS).exists() or (path / "config.json").exists():
+        bundle = open_bundle(str(path))
+        if not bundle.facts:
+            raise ModelError(f"{printable(path)} has no {FACTS} that its files could be held against.")
+        return {"kind": "bundle", "files": len(bundle.facts["files"]) + 1}
+    hashes = read_manifest(path)
+    if problems := damaged_files(path, hashes):
+        raise DataError(
+            f"{printable(path)} is not as it was written: {'; '.join(problems[:20])}. Score again with --force."
+        )
+    return {"kind": "run", "files": len(hashes) + 1}
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """Facts about a file, a run or a bundle, as JSON values.
+
+    Raises:
+        BatchscoreError: it is none of them, or cannot be read.
+    """
+    folder = Path(path)
+    if (folder / MANIFEST).exists() or (folder / "run.json").exists():
+        return _run(folder)
+    if folder.is_dir():
+        return _bundle(path)
+    if not folder.exists():
+        raise NoInputError(f"No such file or folder: {printable(path)}.")
+    return _file(folder)
+
+
+def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What a person wants to know of a trained bundle, from :func:`inspect`: settings, data, curve, evaluation."""
+    training, metrics = facts["training"], facts["metrics"]
+    data = training["data"]
+    settings = ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in training["settings"].items()
+        if value not in (None, {}, False)
+    )
+    lines = [
+        f"bundle: {len(facts['labels'])} labels ({', '.join(facts['labels'][:20])})",
+        f"fingerprint: {facts['fingerprint']}",
+        f"base model: {training['base_model']['name']}",
+        f"settings: {settings}; texts up to {facts['max_length']} tokens, {facts['long_text']}",
+        f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries",
+    ]
+    for name in ("train", "evaluation"):
+        lines.append(f"data, {name}: {data[name]['rows']} rows, SHA-256 {data[name]['sha256']}")
+        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in _odd(data, name)]
+    if suspects := data.get("suspects"):
+        lines.append(f"labels worth checking: {suspects['flagged']} of {suspects['labelled']}")
+    for entry in training["curve"]:
+        is_best = " (taken)" if entry["epoch"] == training["best_epoch"] else ""
+        lines.append(
+            f"epoch {entry['epoch']:g}: loss {entry['eval_loss']:.4f}, accuracy {entry['eval_accuracy']:.4f}{is_best}"
+        )
+    lines += [
+        f"tried: pooling {each['pooling']}, learning rate {each['learning_rate']:g}, {each['epochs']:g} epochs: accuracy "
+        f"{each['accuracy']:.4f}"
+        for each in training.get("tuning", ())
+    ]
+    for name in ("accuracy", "accuracy_held_out", "macro_f1"):
+        if value := metrics.get(name):
+            rows = f" on {value['rows']} rows that did not choose the epoch" if "rows" in value else ""
+            lines.append(
+                f"{name.replace('_', ' ')}: {value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f}, 95 % "
+                f"interval){rows}"
+            )
+    lines.append(
+        f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"
+    )
+    return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
+
+
+def _odd(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
+    """What was left out of a split, and what is odd about its rows."""
+    found = data.get("hygiene", {}).get(name, {})
+    counts = {key: value for key, value in found.items() if isinstance(value, int) and key != "longest"}
+    return [
+        *((f"left out, {reason}", count) for reason, count in data[name]["left_out"].items()),
+        *((key, count) for key, count in counts.items() if count),
+    ]
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / "run.json").read_bytes())
+        metrics = json.loads((folder / "metrics.json").read_bytes())
+        return _run_facts(folder, facts, metrics)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(folder)}: {printable(error)}. Score again with --force.") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{printable(folder)} is damaged. Score again with --force.") from error
+
+
+def _run_facts(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    quality = metrics["quality"] or {}
+    return {
+        "kind": "run",
+        "finished": facts["finished"] if (folder / MANIFEST).exists() else None,
+        "files": [
+            {key: file[key] for key in ("path", "format", "rows", "rejects")} for file in facts["files"]
+        ],
+        "model": facts["model"]["path"],
+        "compute": facts["compute"],
+        "counts": metrics["counts"],
+        "accuracy": quality.get("accuracy"),
+        "mismatches": metrics.get("mismatches"),
+    }
+
+
+def _bundle(path: str) -> dict[str, Any]:
+    bundle = open_bundle(path)
+    return {
+        "kind": "bundle" if bundle.facts else "Hugging Face folder",
+        "labels": list(bundle.labels),
+        "max_length": bundle.max_length,
+        "temperature": bundle.temperature,
+        "long_text": bundle.long_text,
+        "canaries": len(bundle.canaries.texts) if bundle.canaries else 0,
+        "fingerprint": bundle.fingerprint,
+        "metrics": bundle.facts.get("metrics"),
+        "training": bundle.facts.get("training"),
+        "warnings": list(bundle.warnings),
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    size = identity_of(path).size
+    source = identify(path)
+    layout = describe(source, ReadSettings())
+    dialect = layout.details.get("dialect")
+    return {
+        "kind": "file",
+        "format": source.format,
+        "compression": source.compression or None,
+        "size": size,
+        "columns": {column.name: column.kind for column in layout.columns},
+        **({"dialect": dialect} if dialect else {}),
+    }

@@ -1,0 +1,305 @@
+"""Labelled rows whose prediction differs, those worth checking first on top: for programs (Parquet) and for people (CSV).
+
+Only the sort keys of the mismatches are held in memory (17 bytes each); the rows are taken from the staged parts, a few
+thousand at a time, in their final order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.formats.arrow_values import plain_values, take_rows, without_dictionaries
+from batchscore.formats.columns import named_column
+from batchscore.formats.delimited import Dialect, encode_fields
+from batchscore.formats.exact import Nodes, nodes_of, restore_annotations
+from batchscore.formats.paths import path_of
+from batchscore.formats.source import source_of
+from batchscore.formats.staged import StagedPart
+from batchscore.formats.writers import as_text, input_columns, input_schema, write_row_groups
+from batchscore.records import InputFile, Part
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TEXT_CUT = 2000
+"""Characters of a text in ``mismatches.csv``."""
+_SEEN_NUL = "\u2400"
+_CHUNK_ROWS = 4096
+_CHUNK_TOKENS = 2**21
+"""Tokens of the rows that are gathered at once, at the most: about 8 MiB of text."""
+_HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
+_FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
+"""What a spreadsheet may take for a formula: a sign behind nothing, or behind what it drops or does not show;
+the last four are the wide signs."""
+_OWN = (
+    ("file", pa.string()),
+    ("row", pa.int64()),
+    ("given_label", pa.string()),
+    ("predicted_label", pa.string()),
+    ("probability", pa.float32()),
+    ("prob_given", pa.float32()),
+    ("label_quality", pa.float32()),
+    ("is_label_issue", pa.bool_()),
+    ("n_tokens", pa.int32()),
+    ("truncated", pa.bool_()),
+    ("text", pa.large_string()),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keys:
+    """The mismatches of a run in their final order, ``m`` rows: where each is, and what its label is worth."""
+
+    part: NDArray[np.int32]
+    index: NDArray[np.int32]
+    quality: NDArray[np.float32]
+    is_issue: NDArray[np.bool_]
+    n_tokens: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
+        """Those at ``places``."""
+        return Keys(
+            self.part[places],
+            self.index[places],
+            self.quality[places],
+            self.is_issue[places],
+            self.n_tokens[places],
+        )
+
+
+def mismatched(part: StagedPart) -> NDArray[np.int64]:
+    """Indices of the rows of a part with a known label and another prediction."""
+    given, predicted = part.given, part.predictions.predicted
+    return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
+
+
+def in_order(keys: Keys) -> Keys:
+    """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
+    return keys.at(np.lexsort((keys.index, keys.part, keys.quality)))
+
+
+def gather(
+    found: Iterable[tuple[int, StagedPart, NDArray[np.float32]]],
+    is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
+) -> Keys:
+    """The mismatches of all parts in their final order.
+
+    ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is asked when all are seen.
+    """
+    number, index, quality, n_tokens = [], [], [], []
+    for part, staged, qualities in found:
+        at = mismatched(staged)
+        number.append(np.full(len(at), part, dtype=np.int32))
+        index.append(at.astype(np.int32))
+        quality.append(qualities[at].astype(np.float32))
+        n_tokens.append(staged.predictions.n_tokens[at])
+    if not number:
+        none = np.empty(0, dtype=np.int32)
+        return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
+    qualities = np.concatenate(quality)
+    parts, indices, tokens = (np.concatenate(column) for column in (number, index, n_tokens))
+    return in_order(Keys(parts, indices, qualities, is_issue(qualities), tokens))
+
+
+class MismatchTable:
+    """The columns of the mismatch report over all files of a run, and its rows chunk by chunk."""
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        parts: Sequence[Part],
+        labels: Sequence[str],
+        open_part: Callable[[int], StagedPart],
+    ) -> None:
+        self._files, self._parts, self._labels = files, parts, labels
+        self._open = open_part
+        self._schemas = [input_schema(file) for file in files]
+        self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
+        self._others = [
+            _others(schema, file, self.id_name) for schema, file in zip(self._schemas, files, strict=True)
+        ]
+        self.others = self._other_fields()
+        own = [pa.field(name, kind) for name, kind in _OWN]
+        ids = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
+        self.schema = pa.schema([*own[:2], *ids, *own[2:], *self.others.values()])
+
+    def _id_type(self) -> pa.DataType:
+        kinds = {
+            without_dictionaries(_type_at(schema, path_of(file.layout, file.columns.id)))
+            for schema, file in zip(self._schemas, self._files, strict=True)
+            if file.columns.id is not None
+        }
+        return kinds.pop() if len(kinds) == 1 else pa.large_string()
+
+    def _other_fields(self) -> dict[str, pa.Field]:
+        """The remaining columns of all files; where files disagree about a type, text."""
+        fields: dict[str, pa.Field] = {}
+        for schema, others in zip(self._schemas, self._others, strict=True):
+            for name, place in others.items():
+                field = schema.field(place)
+                kind = without_dictionaries(field.type)
+                if name in fields and fields[name].type != kind:
+                    kind = pa.large_string()
+                fields[name] = pa.field(name, kind)
+        return fields
+
+    def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """The rows of ``keys`` in order, a bounded number of rows and tokens at a time."""
+        tokens = np.cumsum(keys.n_tokens, dtype=np.int64)
+        start = 0
+        while start < len(keys):
+            before = int(tokens[start - 1]) if start else 0
+            end = int(np.searchsorted(tokens, before + _CHUNK_TOKENS, side="right"))
+            end = min(max(end, start + 1), start + _CHUNK_ROWS)
+            yield self._chunk(keys.at(slice(start, end)))
+            start = end
+
+    def nodes(self) -> list[Nodes]:
+        """For each column its nodes in the first Parquet file that has it in this type, or none."""
+        found: dict[str, Nodes] = {}
+        for file, schema, others in zip(self._files, self._schemas, self._others, strict=True):
+            given = nodes_of(source_of(file)) if file.format == "parquet" else []
+            places = dict(others)
+            if self.id_name is not None and file.columns.id in schema.names:
+                places[self.id_name] = schema.names.index(file.columns.id)
+            for name, place in places.items() if given else ():
+                if self.schema.field(name).type == without_dictionaries(schema.field(place).type):
+                    found.setdefault(name, given[place])
+        return [found.get(name, []) for name in self.schema.names]
+
+    def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
+        """The first ``rows`` mismatches as plain values, the other input columns left out."""
+        return [
+            dict(zip(self.own_names, row, strict=True))
+            for batch in self.batches(keys.at(slice(rows)))
+            for row in zip(*(plain_values(batch.column(name)) for name in self.own_names), strict=True)
+        ]
+
+    @property
+    def own_names(self) -> list[str]:
+        """The columns without the other input columns."""
+        return [name for name in self.schema.names if name not in self.others]
+
+    def _chunk(self, keys: Keys) -> pa.RecordBatch:
+        pieces: list[pa.RecordBatch] = []
+        places: list[NDArray[np.int64]] = []
+        for number in np.unique(keys.part):
+            at = np.flatnonzero(keys.part == number)
+            pieces.append(self._rows(int(number), keys.at(at)))
+            places.append(at)
+        back = np.argsort(np.concatenate(places), kind="stable")
+        return take_rows(pa.concat_batches(pieces), back)
+
+    def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
+        """The rows ``keys.index`` of one part, in the columns of the report."""
+        whole = self._open(number)
+        part = StagedPart(take_rows(whole.batch, keys.index), whole.n_labels, whole.facts)
+        place = self._parts[number].file
+        file = self._files[place]
+        columns = input_columns(part, file)
+        rows = np.arange(len(keys.index))
+        values: dict[str, Any] = {
+            "file": pa.array([_storable(file.name)] * len(rows), pa.string()),
+            "row": pa.array(part.row),
+            "given_label": pa.array([self._labels[k] for k in part.given], pa.string()),
+            "predicted_label": part.added[0],
+            "probability": part.added[1],
+            "prob_given": pa.array(part.predictions.probabilities[rows, part.given]),
+            "label_quality": pa.array(keys.quality),
+            "is_label_issue": pa.array(keys.is_issue),
+            "n_tokens": part.added[-3],
+            "truncated": part.added[-2],
+            "text": _cast(named_column(part, file, file.columns.text), pa.large_string()),
+        }
+        if self.id_name is not None:
+            kind = self.schema.field(self.id_name).type
+            ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
+            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(len(rows), kind)
+        others = self._others[place]
+        for name, field in self.others.items():
+            values[name] = (
+                _cast(columns[others[name]], field.type)
+                if name in others
+                else pa.nulls(len(rows), field.type)
+            )
+        return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
+
+
+def _storable(name: str) -> str:
+    """A file name with escapes for what is not UTF-8 in it."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def free_name(name: str) -> str:
+    """An input column's name in the report, out of the way of the report's own names."""
+    return f"input_{name}" if name in {own for own, _ in _OWN} else name
+
+
+def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    """The type of a column, or of a field within one; of a field of JSON, which is text here, text."""
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type if pa.types.is_struct(kind) else pa.large_string()
+    return kind
+
+
+def _others(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
+    """Name in the report → place of every column that is neither text nor id; a name that occurs twice is numbered."""
+    taken = [
+        schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
+    ]
+    places: dict[str, int] = {}
+    for place, name in enumerate(schema.names):
+        if place not in taken:
+            free, count = free_name(name), 2
+            while free in places or free == id_name:
+                free, count = f"{free_name(name)}_{count}", count + 1
+            places[free] = place
+    return places
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if array.type == kind:
+        return array
+    if without_dictionaries(array.type) == kind:
+        return array.cast(kind)
+    return pa.array([None if value is None else as_text(value) for value in plain_values(array)], kind)
+
+
+def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
+    """``mismatches.parquet``: exact values, every input column."""
+    write_row_groups(table.batches(keys), table.schema, out)
+    restore_annotations(out, table.nodes())
+
+
+def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
+    """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, the other input columns left out."""
+    names = table.own_names
+    dialect = Dialect()
+    out.write(encode_fields([_cell(name) for name in names], dialect) + b"\n")
+    for batch in table.batches(keys):
+        columns = [[_cell(value) for value in plain_values(batch.column(name))] for name in names]
+        out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))
+
+
+def _cell(value: Any) -> str:
+    text = as_text(value).replace("\0", _SEEN_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
+    return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
+
+
+def for_spreadsheet(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would take for a formula (OWASP, "CSV Injection").
+
+    >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1")
+    ("'=1+1", '1+1')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -1,0 +1,153 @@
+"""The runs below a folder as nights, read from what they left.
+
+A night has the date that it is *for*: that of its folder (a whole name that is a date, see :mod:`batchscore.runs.dates`), else
+what ``--date`` said, else the local day on which the run finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from batchscore.errors import DataError, ModelError, NoInputError, NothingToDoError, StorageError
+from batchscore.evaluation import is_of_quality
+from batchscore.reports.nights import Night, Nights, State, Value, nights_of
+from batchscore.runs.dates import date_of_path
+from batchscore.runs.refusals import NOTE, Refusal, read_refusal
+from batchscore.system.storage import MANIFEST, STAGING
+
+_RUN_SIGNS = {MANIFEST, STAGING, NOTE, "run.json", "metrics.json", "rejects.jsonl"}
+_REFUSED = {
+    NoInputError.exit_code: (State.NO_INPUT, ""),
+    NothingToDoError.exit_code: (State.SKIPPED, ""),
+    DataError.exit_code: (State.REFUSED, "bad data: "),
+    ModelError.exit_code: (State.REFUSED, "the model or the settings: "),
+    StorageError.exit_code: (State.REFUSED, "the disk: "),
+}
+"""What the note of a refusal makes of a night, and how its reason begins."""
+
+
+def read_nights(
+    folder: Path, until: datetime.date | None = None, today: datetime.date | None = None
+) -> Nights:
+    """Every run below ``folder`` by date, with the days up to ``until`` that have none.
+
+    ``until`` is ``today`` if it is not given, or tomorrow if a run has that date already (it may have run where the day
+    begins earlier).
+    """
+    today = today or datetime.datetime.now().astimezone().date()
+    return nights_of((_read_run(path, folder) for path in run_folders(folder)), until, today)
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Folders below ``folder`` that hold a run, finished or not; links are not followed, nor runs looked into."""
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        if is_run(here) or _RUN_SIGNS & set(files):
+            yield here
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a run, finished or not."""
+    return any((folder / name).exists() for name in _RUN_SIGNS)
+
+
+def _read_run(path: Path, folder: Path) -> Night:
+    name = path.relative_to(folder)
+    try:
+        if (refusal := read_refusal(path)) is not None:
+            return _refused(name, refusal)
+        if not (path / MANIFEST).exists():
+            return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem="it has not finished")
+        facts, metrics = (json.loads((path / file).read_bytes()) for file in ("run.json", "metrics.json"))
+        return _night(name, facts, metrics)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"it cannot be read ({error!r})"
+        return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem=problem)
+
+
+def _date(path: Path, name: PurePath) -> datetime.date:
+    """What a run is for that cannot be read: as its folder says, or its ``run.json``, else the day it last changed."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return date_of_path(name) or _told_date(json.loads((path / "run.json").read_bytes()))
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone().date()
+
+
+def _told_date(facts: Mapping[str, Any]) -> datetime.date:
+    """What ``run.json`` says that the run is for: ``date``, else the local day of ``finished``."""
+    return datetime.datetime.fromisoformat(facts.get("date") or facts["finished"]).date()
+
+
+def _refused(name: PurePath, refusal: Refusal) -> Night:
+    date = date_of_path(name) or datetime.date.fromisoformat(refusal.date)
+    state, why = _REFUSED.get(refusal.exit_code, (State.REFUSED, ""))
+    return Night(date, state, name.as_posix(), refusal.at, problem=why + refusal.reason.rstrip("."))
+
+
+def _night(name: PurePath, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Night:
+    gates = metrics.get("gates") or []
+    failed = tuple(gate["metric"] for gate in gates if not gate["passed"])
+    counts = {key: int(value) for key, value in metrics["counts"].items()}
+    is_gated = any(is_of_quality(gate["metric"]) for gate in gates)
+    return Night(
+        date=date_of_path(name) or _told_date(facts),
+        state=_state(counts, is_gated=is_gated, has_failed=bool(failed)),
+        path=name.as_posix(),
+        finished=str(facts["finished"]),
+        values=dict(_values(facts, metrics)),
+        limits={gate["metric"]: float(gate["limit"]) for gate in gates},
+        counts=counts,
+        failed_gates=failed,
+    )
+
+
+def _state(counts: Mapping[str, int], *, is_gated: bool, has_failed: bool) -> State:
+    if counts.get("failed"):
+        return State.ROWS
+    if has_failed:
+        return State.GATE
+    if not counts["scored"]:
+        return State.EMPTY
+    return State.USUAL if is_gated else State.UNGATED
+
+
+def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    """The metrics of one run that are followed, those that it has."""
+    quality, counts = metrics.get("quality") or {}, metrics["counts"]
+    for name, estimate in (
+        ("accuracy", quality.get("accuracy")),
+        ("expected_accuracy", metrics.get("expected_accuracy")),
+        ("macro_f1", quality.get("macro_f1")),
+    ):
+        if estimate:
+            yield name, Value(*(float(estimate[key]) for key in ("value", "low", "high")))
+    if wrong := _wrong_labels(metrics.get("label_issues") or {}):
+        yield "wrong_labels", wrong
+    read = counts["read"]
+    seconds = facts.get("seconds") or (facts.get("work") or {}).get("seconds")
+    plain = {
+        "ece": (metrics.get("calibration") or {}).get("ece"),
+        "log_loss": quality.get("log_loss"),
+        "unknown_label": counts["unknown_label"] / read if read and counts.get("unknown_label") else None,
+        "drift": (metrics.get("drift") or {}).get("value"),
+        "rows": counts["scored"],
+        "not_scored": 1 - counts["scored"] / read if read else None,
+        "rows_per_second": counts["scored"] / seconds if seconds else None,
+    }
+    yield from ((name, Value(float(value))) for name, value in plain.items() if value is not None)
+
+
+def _wrong_labels(issues: Mapping[str, Any]) -> Value | None:
+    """The share of given labels that are wrong, where the run could tell."""
+    claim, labelled = issues.get("claim") or {}, issues.get("labelled")
+    wrong = claim.get("wrong_labels")
+    if not wrong or not labelled:
+        return None
+    return Value(*(float(wrong[key]) / labelled for key in ("value", "low", "high")))

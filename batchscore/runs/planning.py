@@ -1,0 +1,265 @@
+"""Everything that can be known about the inputs is known before the first row is scored.
+
+One pass over each file, far faster than scoring it, finds its parts, its rejects and its label values. So a file with
+too many bad rows, without a text column or with labels that the model does not know costs seconds, not the night; and
+the plan, kept in the run's staging folder, is what a resumed run goes on with.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from batchscore.errors import DataError, printable
+from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
+from batchscore.formats.digests import digest_of
+from batchscore.formats.inputs import FoundFile
+from batchscore.formats.registry import FORMATS, Source, describe, header_advice, read
+from batchscore.formats.source import source_of
+from batchscore.formats.staged import added_names
+from batchscore.formats.writers import refuse_unwritable, refuse_unwritable_names
+from batchscore.model.labels import GivenLabels, LabelNames, LabelValues
+from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings, ScoreSettings
+    from batchscore.model.bundle import Bundle
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do: its files, their parts, and how rows are counted."""
+
+    files: tuple[InputFile, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files, rejects included."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def rejects(self) -> int:
+        """Rows that cannot be read."""
+        return sum(file.rejects for file in self.files)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any file has a label column that the model's labels are held against."""
+        return any(file.columns.label for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "files": [dataclasses.asdict(file) for file in self.files],
+            "parts": [list(_flat(p)) for p in self.parts],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_json`."""
+        parts = (
+            Part(number, file, Position(row, offset, line), rows, digest)
+            for number, file, row, offset, line, rows, digest in value["parts"]
+        )
+        return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
+
+
+def _flat(part: Part) -> tuple[int | str, ...]:
+    return part.number, part.file, *part.start, part.rows, part.digest
+
+
+def _file_from_json(value: Mapping[str, Any]) -> InputFile:
+    layout = value["layout"]
+    columns = tuple(Column(*column) for column in layout["columns"])
+    return InputFile(
+        **{
+            **value,
+            "layout": Layout(columns, layout["details"]),
+            "columns": ColumnChoice(**value["columns"]),
+        }
+    )
+
+
+def make_plan(
+    found: Sequence[FoundFile], bundle: Bundle, settings: ScoreSettings, rejects: IO[bytes]
+) -> Plan:
+    """Read every file once; unreadable rows are written to ``rejects`` as JSON Lines.
+
+    Raises:
+        DataError: a damaged file, a schema that cannot be scored, a name that is taken, or labels of which the model
+            knows none.
+    """
+    use_labels = uses_labels(bundle, settings)
+    looks = [_look(file, settings.read, use_labels) for file in found]
+    columns_added = added_names(bundle.labels, settings.prefix)
+    added, texts = set(columns_added), [*bundle.labels, *columns_added]
+    for file, (layout, _) in zip(found, looks, strict=True):
+        if not FORMATS[file.source.format].rows_have_own_names:
+            _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
+        _refuse_taken(file.source, {column.name for column in layout.columns} & added)
+        refuse_unwritable_names(file.source, layout, texts, settings.output_format)
+    names = LabelNames(bundle.labels, settings.label_map)
+    surveys: list[_Survey] = []
+    parts: list[Part] = []
+    left = settings.limit
+    for file, (layout, columns) in zip(found, looks, strict=True):
+        survey = _Survey(file, layout, columns, names)
+        for rows in survey.read(settings.read, left):
+            _refuse_taken(file.source, rows.names & added)
+            refuse_unwritable(file.source, rows, settings.output_format)
+            parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
+            rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+        file.assert_unchanged()  # so what was planned is what was hashed
+        surveys.append(survey)
+        _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
+        left = None if left is None else left - survey.rows
+    from_0 = {survey.columns.label for survey in surveys if survey.values.counts_from_0}
+    files = [survey.result(counts_from_0=survey.columns.label in from_0) for survey in surveys]
+    return Plan(tuple(files), tuple(parts))
+
+
+def uses_labels(bundle: Bundle, settings: ScoreSettings) -> bool:
+    """Whether given labels are looked at: not those for ``LABEL_0``, of which nobody can tell what it means."""
+    return not bundle.has_generic_labels or bool(settings.label_map)
+
+
+def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]) -> list[GivenLabels]:
+    """How the label values of each file of a plan are read."""
+    names = LabelNames(labels, label_map)
+    return [GivenLabels(names, file.label_reading, file.class_names) for file in plan.files]
+
+
+def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
+    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other.
+
+    Raises:
+        DataError: they are not those that were planned.
+    """
+    stream: Iterator[Rows] | None = None
+    following: tuple[int, int] | None = None
+    for part in wanted:
+        file = plan.files[part.file]
+        if stream is None or following != (part.file, part.number):
+            stream = read(source_of(file), file.layout, file.columns, settings, part.start)
+        rows = next(stream, None)
+        rows = rows.head(part.rows) if rows else None
+        if rows is None or digest_of(rows) != part.digest:
+            raise DataError(
+                f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
+                "name, rename it when it is whole, and run the same command again."
+            )
+        following = (part.file, part.number + 1)
+        yield part, rows
+
+
+class _Survey:
+    """The first pass over one file."""
+
+    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, names: LabelNames) -> None:
+        self._file, self._layout, self.columns = file, layout, columns
+        self.rows = self._rejects = 0
+        self.values = LabelValues(names, layout.details.get("class_names", {}).get(columns.label, ()))
+        self._known = {column.name for column in layout.columns}
+        self._more: list[str] = []
+        """Fields that only later rows have."""
+        self._has_label_column = columns.label is not None or has_label_column(layout)
+
+    def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
+        """Yield the file's parts, ``limit`` rows at the most, and count what is in them."""
+        for whole in read(self._file.source, self._layout, self.columns, settings):
+            if limit is not None and self.rows >= limit:
+                return
+            rows = whole if limit is None else whole.head(limit - self.rows)
+            self.rows += rows.rows_in
+            self._rejects += len(rows.rejects)
+            self._note_names(rows.names, settings)
+            self.values.update(rows.labels or ())
+            yield rows
+
+    def _note_names(self, names: set[str], settings: ReadSettings) -> None:
+        """Take in the fields that this part of a JSON Lines file brings with it."""
+        path = self._file.source.path
+        if names and not self.columns.text:
+            raise DataError(
+                f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
+            )
+        self._more += sorted(names - self._known)
+        self._known |= names
+        if len(self._known) > settings.max_columns:
+            raise DataError(
+                f"{printable(path)}: its rows have more than {settings.max_columns} fields of different names. Raise "
+                "--max-columns if they are meant."
+            )
+
+    @property
+    def layout(self) -> Layout:
+        """The layout with the fields that only later rows have."""
+        more = (Column(name, "other") for name in self._more)
+        return dataclasses.replace(self._layout, columns=(*self._layout.columns, *more))
+
+    def result(self, *, counts_from_0: bool) -> InputFile:
+        """What the plan keeps of the file.
+
+        Raises:
+            DataError: nobody can tell what the values in its label column mean.
+        """
+        source = self._file.source
+        meaning = self.values.meaning(counts_from_0=counts_from_0)
+        if meaning is None:
+            raise DataError(f"{printable(source.path)}: {self.values.problem(self.columns.label or '')}")
+        return InputFile(
+            path=str(source.path),
+            name=self._file.name,
+            format=source.format,
+            compression=source.compression,
+            size=self._file.identity.size,
+            sha256=self._file.sha256,
+            layout=self.layout,
+            columns=self.columns,
+            rows=self.rows,
+            rejects=self._rejects,
+            labelled=meaning.labelled,
+            unknown_labels=meaning.unknown,
+            label_values=meaning.values,
+            label_reading=meaning.reading,
+            has_label_column=self._has_label_column,
+        )
+
+
+def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[Layout, ColumnChoice]:
+    layout = describe(file.source, settings)
+    if not layout.columns:  # an empty file has no columns to choose from
+        return layout, ColumnChoice(text=settings.text_column or "")
+    advice = header_advice(file.source, layout, settings)
+    return layout, choose_columns(layout, settings, file.source.path, use_labels, advice)
+
+
+def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:
+    for name in wanted if layout.columns else ():
+        refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
+
+
+def _refuse_taken(source: Source, taken: set[str]) -> None:
+    if taken:
+        raise DataError(
+            f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
+            "prefix before the added names, for example --prefix batchscore_"
+        )
+
+
+def _reject_line(name: str, reject: Reject) -> bytes:
+    value = {
+        "file": name,
+        "row": reject.row,
+        "line": reject.line,
+        "byte_offset": reject.offset,
+        "reason": reject.reason,
+        "column": reject.column,
+        "raw": base64.b64encode(reject.raw).decode(),
+    }
+    return json.dumps(value, ensure_ascii=True).encode() + b"\n"

@@ -1,0 +1,555 @@
+"""One call of ``score``: from settings to a finished run folder.
+
+Everything that can be refused is refused before the first row is scored. What is scored is staged part by part, so
+that a killed run goes on where it was; the final files are built and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchscore import __version__
+from batchscore.config import ScoreSettings, fingerprint
+from batchscore.errors import (
+    BatchscoreError,
+    DataError,
+    GateFailedError,
+    NoInputError,
+    NothingToDoError,
+    OutputError,
+    UsageError,
+    printable,
+)
+from batchscore.evaluation import Gate, parse_gates
+from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.staged import stage_part
+from batchscore.model.bundle import Bundle
+from batchscore.model.loading import Models, needs_torch
+from batchscore.model.scoring import Model
+from batchscore.model.tuning import is_repaid, tuned_budget
+from batchscore.records import Part, Predictions, Rows
+from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
+from batchscore.runs.choices import choices_of, doubts_of
+from batchscore.runs.dates import date_of_run
+from batchscore.runs.engines import ENGINES, refuse_unusable
+from batchscore.runs.finishing import REJECTS, Finish, Staging, prediction_names
+from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts, uses_labels
+from batchscore.runs.refusals import NOTE, refusals_noted
+from batchscore.system.allocator import give_back_freed_memory
+from batchscore.system.importing import imports_ahead
+from batchscore.system.storage import (
+    MANIFEST,
+    STAGING,
+    Journal,
+    atomic_write,
+    failing,
+    locked,
+    make_folder,
+    names_in_manifest,
+    note_holder,
+    publish,
+    read_checked,
+    refuse_long_names,
+    remove_file,
+    remove_tree,
+    sha256_of,
+    sync_folder,
+    write_checked,
+)
+from batchscore.system.terminal import NOTICE
+
+if TYPE_CHECKING:
+    from batchscore.system.terminal import ProgressFactory
+
+_LOG = logging.getLogger(__name__)
+STAGING_FORMAT = 5
+_BEFORE_SCORING = frozenset({REJECTS, NOTE})
+"""What a run that was refused may have left in its folder."""
+_AT_THE_END = ("jinja2", "vl_convert")
+_LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
+"""What finishing a run imports, and what it imports where rows have labels."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunResult:
+    """What one call of ``score`` did; ``outcome()`` raises where that is less than what was asked for."""
+
+    output: Path
+    status: str
+    """``scored``, ``done`` (it had been finished before) or ``planned`` (``--dry-run``)."""
+    rows: int
+    rejects: int
+    metrics: Mapping[str, Any]
+    seconds: float
+    plan: Plan | None = None
+
+    def outcome(self) -> None:
+        """Raise :class:`GateFailedError` or :class:`DataError` if the run, though written, is not what was asked for."""
+        failed = self.metrics.get("counts", {}).get("failed", 0)
+        if failed:
+            raise DataError(
+                f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
+                f"{printable(self.output)}/metrics.json (failed_rows). Score again with --force."
+            )
+        missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
+        if missed:
+            raise GateFailedError(
+                f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(self.output)}."
+            )
+
+
+def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
+    """Score files into a run folder, going on where an earlier call of the same was stopped.
+
+    ``models`` is where the model comes from; a caller with many runs gives one that keeps it.
+
+    Raises:
+        BatchscoreError: of the kind that its exit code tells (DESIGN, "Exit codes").
+    """
+    started = time.monotonic()
+    models = models or Models()
+    refuse_unusable(settings.engine)
+    night = _night(settings)
+    if date_of_run(settings.output) is not None:  # then --date says nothing new
+        settings = dataclasses.replace(settings, date=None)
+    with failing(settings.output):
+        if settings.dry_run:
+            return _planned(_open(settings, models), settings, started)
+        with (
+            locked(settings.output),  # the lock first: who comes second is told at once
+            refusals_noted(settings.output, night, _BEFORE_SCORING),
+            failing(settings.output),
+            imports_ahead() as want,
+        ):
+            opened = _open(settings, models, want)
+            return _Run(opened, settings, models, progress, started, want).go()
+
+
+def _night(settings: ScoreSettings) -> datetime.date | None:
+    """The date that the run is for, as far as it is known before the run has finished.
+
+    Raises:
+        UsageError: the folder says another one than ``--date``.
+    """
+    found = date_of_run(settings.output)
+    if settings.date is not None and found not in (None, settings.date):
+        raise UsageError(
+            f"--date {settings.date} but --output {printable(settings.output)} is the folder of {found}. Leave --date "
+            "out, or name another --output."
+        )
+    return settings.date or found
+
+
+class _Opened(NamedTuple):
+    """What a run is made of, every byte of it hashed."""
+
+    found: list[FoundFile]
+    bundle: Bundle
+    baseline: Baseline | None
+
+
+def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = lambda *_: None) -> _Opened:
+    try:
+        found = find_files(settings.inputs, settings.read.format, settings.output)
+    except NoInputError as error:
+        raise NothingToDoError(str(error)) if settings.skip_empty else error from None
+    is_open = (
+        settings.force or not (settings.output / MANIFEST).exists()
+    )  # else there is likely nothing to score
+    if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
+        want("torch")
+    bundle = models.open(settings.model, settings.revision)
+    _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)
+    baseline = _open_baseline(settings, bundle)
+    for warning in bundle.warnings:
+        _LOG.warning("%s", warning)
+    return _Opened(found, bundle, baseline)
+
+
+def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
+    if settings.baseline is None and any(gate.metric == "drift" for gate in gates):
+        raise UsageError("A gate on drift needs an earlier run to compare with: add --baseline RUN_DIR.")
+
+
+def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
+    if settings.baseline is None:
+        return None
+    if settings.baseline.resolve() == settings.output.resolve():
+        raise UsageError("--baseline is the --output itself; name the folder of an earlier run.")
+    return open_baseline(settings.baseline, bundle.labels)
+
+
+def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
+    with tempfile.TemporaryFile() as rejects:
+        plan = make_plan(opened.found, opened.bundle, settings, rejects)
+    _say_doubts(plan, opened.bundle, settings)
+    seconds = time.monotonic() - started
+    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+
+
+def _say_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    for line in choices_of(plan):
+        _LOG.log(NOTICE, "%s", line)
+    _say_doubts(plan, bundle, settings)
+
+
+def _say_doubts(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    for line in doubts_of(plan, uses_labels=uses_labels(bundle, settings)):
+        _LOG.warning("%s", line)
+
+
+def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
+    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries."""
+    inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
+    libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
+    versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
+    return fingerprint(
+        {
+            "format": STAGING_FORMAT,
+            "inputs": inputs,
+            "bundle": bundle.fingerprint,
+            "options": options,
+            "versions": versions,
+        }
+    )
+
+
+class _Run:
+    """One run that holds the lock of its folder."""
+
+    def __init__(
+        self,
+        opened: _Opened,
+        settings: ScoreSettings,
+        models: Models,
+        progress: ProgressFactory,
+        started: float,
+        want: Callable[..., None],
+    ) -> None:
+        self._want = want
+        self._found, self._bundle, self._baseline = opened
+        self._settings, self._models = settings, models
+        self._progress, self._started = progress, started
+        self._output = settings.output
+        # Of the baseline counts what it holds, not where it lies.
+        compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
+        self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
+        staged = run_fingerprint(self._found, self._bundle, settings.part_options())
+        self._staging = Staging(settings.output / STAGING / staged[:32])
+        self._begun = _now()
+        self._spent = _Spent()
+
+    def go(self) -> RunResult:
+        """Do what is left to do."""
+        if (done := self._finished_before()) is not None:
+            return done
+        if self._baseline is not None:
+            self._baseline.verify()
+        self._clear_the_way()
+        try:
+            self._refuse_long_names()
+            plan = self._plan()
+            _say_choices(plan, self._bundle, self._settings)
+            give_back_freed_memory()  # what reading every file took
+            if not plan.rows and self._settings.skip_empty:
+                raise NothingToDoError("The input holds no row.")
+            self._refuse_rejects(plan)
+            compute = self._score(plan)
+        except BaseException:
+            self._drop_unscored()
+            raise
+        for file in self._found:
+            file.assert_unchanged()
+        finish = Finish(self._staging, plan, self._bundle, self._settings, self._baseline)
+        metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
+        remove_tree(self._output / STAGING)
+        sync_folder(self._output)
+        return self._result("scored", plan.rows, plan.rejects, metrics, plan)
+
+    def _result(
+        self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
+    ) -> RunResult:
+        seconds = time.monotonic() - self._started
+        return RunResult(self._output, status, rows, rejects, metrics, seconds, plan)
+
+    def _finished_before(self) -> RunResult | None:
+        """The result of this very run, if it stands finished in the folder."""
+        if not (self._output / MANIFEST).exists() or self._settings.force:
+            return None
+        try:
+            facts = json.loads((self._output / "run.json").read_bytes())
+            metrics = json.loads((self._output / "metrics.json").read_bytes())
+            is_this = facts["fingerprint"] == self._fingerprint
+            counts = metrics["counts"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            is_this = False
+        if not is_this:
+            raise OutputError(
+                f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
+                "another --output, or add --force to replace it."
+            )
+        remove_tree(self._output / STAGING)
+        return self._result("done", counts["read"], counts["rejects"], metrics)
+
+    def _clear_the_way(self) -> None:
+        """Refuse a folder that holds something else; under ``--force`` drop it."""
+        staging = self._output / STAGING
+        manifest = self._output / MANIFEST
+        present = {path.name for path in self._output.iterdir()} - {STAGING} - _BEFORE_SCORING
+        if present and not manifest.exists() and not staging.exists():
+            raise OutputError(
+                f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
+                "--output."
+            )
+        make_folder(staging)
+        if staging.is_symlink():
+            raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
+        begun = [folder for folder in staging.iterdir() if folder.is_dir()]
+        if not self._settings.force and any(
+            Staging(folder).holds_parts for folder in begun if folder != self._staging.folder
+        ):
+            raise OutputError(
+                f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
+                "Name another --output, or add --force to drop what it has scored."
+            )
+        replaced = names_in_manifest(self._output) | self._staging.replaced()
+        replaced |= {name for name in _BEFORE_SCORING if (self._output / name).exists()}
+        if replaced:  # before anything goes: a kill from here on forgets nothing
+            self._staging.note_replaced(replaced)
+        remove_file(self._output, NOTE)  # what refused an earlier call did not refuse this one
+        for folder in begun:
+            if folder != self._staging.folder:  # a --force that was stopped goes on like any other run
+                remove_tree(folder)
+        make_folder(self._staging.parts)
+        note_holder(self._output)
+
+    def _drop_unscored(self) -> None:
+        """Leave no staging folder behind where nothing was scored, unless it says what an earlier run left here."""
+        with contextlib.suppress(
+            BatchscoreError, OSError
+        ):  # the error that brought us here is the one to tell
+            is_mixed = not (self._output / MANIFEST).exists() and self._staging.replaced() - _BEFORE_SCORING
+            if not self._staging.holds_parts and not is_mixed:
+                remove_tree(self._output / STAGING)
+
+    def _refuse_long_names(self) -> None:
+        names = prediction_names([file.name for file in self._found], self._settings.output_format)
+        final = self._staging.final.relative_to(self._staging.folder)
+        refuse_long_names(self._staging.folder, [str(final / "predictions" / name) for name in names])
+
+    def _plan(self) -> Plan:
+        """The plan that an earlier start left, if it and its rejects are as they were written, or a new one."""
+        path, rejects = self._staging.folder / "plan.json", self._staging.rejects
+        saved = read_checked(path)
+        if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
+            return Plan.from_json(saved["plan"])
+        with atomic_write(rejects) as out:
+            plan = make_plan(self._found, self._bundle, self._settings, out)
+        write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
+        return plan
+
+    def _refuse_rejects(self, plan: Plan) -> None:
+        allowed = self._settings.max_rejects
+        if allowed.allows(plan.rejects, plan.rows):
+            return
+        with self._staging.rejects.open("rb") as file:
+            first = json.loads(file.readline())
+        where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
+        if (self._output / MANIFEST).exists():  # a finished run, which stays as it is
+            listed = "Name another --output to have all of them listed"
+        else:
+            self._publish_rejects()
+            listed = f"All are in {printable(self._output)}/{REJECTS}"
+        raise DataError(
+            f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
+            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. "
+            f"{_advice(first)}Mend them, or allow them with --max-rejects."
+        )
+
+    def _publish_rejects(self) -> None:
+        copy = self._staging.folder / "refused.jsonl"
+        with self._staging.rejects.open("rb") as rejects, atomic_write(copy) as out:
+            shutil.copyfileobj(rejects, out)
+        publish(copy, self._output / REJECTS)
+
+    def _score(self, plan: Plan) -> dict[str, Any]:
+        """Score the parts that are not staged yet; returns what they were computed with."""
+        journal = Journal(self._staging.folder / "journal.jsonl")
+        try:
+            compute, done = self._resume(journal)
+            self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
+            todo = [part for part in plan.parts if part.number not in done]
+            if not todo:
+                return compute
+            self._want(*_AT_THE_END, *[_LABEL_ISSUES] * plan.has_labels)
+            bar = self._progress(plan.rows)
+            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
+            long_text = self._settings.long_text or self._bundle.long_text
+            model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
+            if not journal.entries:
+                compute = self._tuned(plan, model, compute)
+                journal.append({"compute": compute})
+            model = dataclasses.replace(model, max_batch_tokens=compute["max_batch_tokens"])
+            try:
+                self._run_parts(plan, todo, model, journal, bar.add)
+            finally:
+                bar.close()
+            return compute
+        finally:
+            journal.close()
+
+    def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run that begins computes with: its own first rows may tell the best token budget."""
+        wanted = self._settings.compute.max_batch_tokens
+        if wanted is not None or not is_repaid(model, plan.rows):
+            return dict(compute)
+        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
+        budget = tuned_budget(model, rows.texts)
+        _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
+        return {**compute, "max_batch_tokens": budget}
+
+    def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
+        """What an earlier start computed with, and the numbers of the parts that it left whole."""
+        compute: dict[str, Any] = {}
+        done: set[int] = set()
+        for entry in journal.entries:
+            if "compute" in entry:
+                compute = entry["compute"]
+            elif self._is_whole(entry):
+                done.add(entry["part"])
+        return compute, done
+
+    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
+        path = self._staging.part(entry["part"])
+        return path.exists() and sha256_of(path) == entry["sha256"]
+
+    def _run_parts(
+        self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
+    ) -> None:
+        given = given_labels(plan, self._bundle.labels, self._settings.label_map)
+        self._spent.start(model.workers)
+
+        def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
+            path = self._staging.part(part.number)
+            indices = given[part.file].indices(rows.labels, len(rows.texts))
+            stage_part(path, rows, predictions, indices, self._bundle.labels)
+            work = self._spent.add(predictions.work)
+            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
+            note(part.rows)
+            give_back_freed_memory()
+
+        ENGINES[self._settings.engine](read_parts(plan, todo, self._settings.read), model, sink)
+
+    def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
+        """``run.json``: everything about the run but its results."""
+        seconds = time.monotonic() - self._started + self._spent.earlier
+        return {
+            "fingerprint": self._fingerprint,
+            "version": __version__,
+            "date": night.isoformat() if (night := _night(self._settings)) else None,
+            "started": self._begun.isoformat(timespec="seconds"),
+            "finished": _now().isoformat(timespec="seconds"),
+            "files": [
+                {
+                    "path": file.path,
+                    "name": file.name,
+                    "format": file.format,
+                    "compression": file.compression,
+                    "size": file.size,
+                    "sha256": file.sha256,
+                    "rows": file.rows,
+                    "rejects": file.rejects,
+                    "columns": dataclasses.asdict(file.columns),
+                    "dialect": file.layout.details.get("dialect"),
+                    "label_values": dict(file.label_values),
+                    "unknown_labels": dict(file.unknown_labels),
+                }
+                for file in plan.files
+            ],
+            "model": {
+                "path": str(self._bundle.path),
+                "fingerprint": self._bundle.fingerprint,
+                "labels": list(self._bundle.labels),
+                "max_length": self._bundle.max_length,
+                "temperature": self._bundle.temperature,
+            },
+            "compute": {"device": "auto", "precision": "auto", **compute},
+            "baseline": earlier_run(self._baseline) if self._baseline else None,
+            "options": self._settings.result_options(),
+            "python": platform.python_version(),
+            "seconds": round(seconds, 3),
+            "work": self._spent.summary(counts["scored"], seconds),
+            "counts": counts,
+        }
+
+
+def _advice(reject: Mapping[str, Any]) -> str:
+    """What option a reject of a CSV file may be asking for."""
+    if "quote" not in reject["reason"]:
+        return ""
+    if b'\\"' in base64.b64decode(reject["raw"]):
+        return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
+    return "If quotes mean nothing in this file: --quotechar ''. "
+
+
+def _now() -> datetime.datetime:
+    """Local time with its offset, whose date is the night's where nothing else tells one."""
+    return datetime.datetime.now().astimezone()
+
+
+class _Spent:
+    """What scoring took, over all starts of a run: the journal keeps what earlier ones did."""
+
+    def __init__(self) -> None:
+        self._total: collections.Counter[str] = collections.Counter()
+        self.earlier = 0.0
+        """Seconds that earlier starts spent on parts that count."""
+        self.workers: int | None = None
+        """How many computed at a time in this start; None where everything was scored before."""
+        self._last = time.monotonic()
+
+    def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Count the parts that earlier starts left whole."""
+        for entry in entries:
+            self._total.update(entry["work"])
+            self.earlier += entry["work"].get("seconds", 0.0)
+
+    def start(self, workers: int) -> None:
+        """The first part begins."""
+        self.workers = workers
+        self._last = time.monotonic()
+
+    def add(self, work: Mapping[str, float]) -> dict[str, float]:
+        """Count a part; returns ``work`` with the ``seconds`` since the part before it."""
+        now = time.monotonic()
+        work = {**work, "seconds": now - self._last}
+        self._last = now
+        self._total.update(work)
+        return work
+
+    def summary(self, scored: int, seconds: float) -> dict[str, Any]:
+        """Sums, and rates: rows of the whole run (``seconds``), tokens of the scoring alone; None where undefined."""
+        total = self._total
+        return {
+            "scoring_seconds": round(total["seconds"], 3),
+            "forward_seconds": round(total["forward_seconds"], 3),
+            "workers": self.workers,
+            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
+            "rows_per_second": scored / seconds if seconds else None,
+            "tokens_per_second": total["tokens"] / total["seconds"] if total["seconds"] else None,
+            "padding_share": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else None,
+        }

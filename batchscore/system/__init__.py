@@ -1,0 +1,1 @@
+"""The machine underneath: durable files, the terminal, memory, cores."""
