@@ -12,7 +12,6 @@ from typing import Any
 
 from batchscore.errors import UsageError
 
-FORMATS = ("csv", "parquet", "jsonl", "json")
 LONG_TEXT = ("head", "head-tail", "windows")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")

@@ -14,8 +14,9 @@ import numpy as np
 
 from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.formats.inputs import find_files, output_names
+from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part, stage_part
-from batchscore.formats.writers import SUFFIXES, Output, write_predictions
+from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
 from batchscore.records import Predictions, Rows, Status
 from batchscore.runs import mismatches
@@ -119,7 +120,7 @@ def _written(
 ) -> dict[str, Path]:
     kind = settings.output_format
     names = [file.name for file in plan.files]
-    finals = names if kind == "same" else output_names(names, SUFFIXES[kind])
+    finals = names if kind == "same" else output_names(names, suffix_of(kind))
     outputs = {}
     for index, (name, final) in enumerate(zip(names, finals, strict=True)):
         parts = [part for each, part in zip(plan.parts, staged, strict=True) if each.file == index]

@@ -21,7 +21,7 @@ from test_scoring import FakeBackend
 
 from batchscore.config import Allowance, ReadSettings, ScoreSettings
 from batchscore.errors import DataError, InterruptedRunError, NoInputError, OutputError
-from batchscore.formats.writers import write_predictions
+from batchscore.formats.writing import write_predictions
 from batchscore.model import loading, scoring
 from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import open_bundle

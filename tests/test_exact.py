@@ -26,9 +26,9 @@ from test_readers import read_all
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
-from batchscore.formats import footer, writers
+from batchscore.formats import footer, parquet
 from batchscore.formats.footer import Element, mend_schema, read_schema
-from batchscore.formats.registry import describe, identify
+from batchscore.formats.reading import describe, identify
 from batchscore.formats.staged import added_names
 from batchscore.runs import mismatches
 
@@ -485,5 +485,5 @@ def test_memory_of_a_row_group_stays_within_bounds_beside_small_dictionaries() -
     schema = pa.schema([("d", pa.dictionary(pa.int8(), pa.string()))])
     batches = [pa.record_batch([encoded(["a"] * 20_000, pa.int8())], schema=schema)] * 5
     out = io.BytesIO()
-    writers.write_row_groups(batches, schema, out)
+    parquet.write_row_groups(batches, schema, out)
     assert pq.ParquetFile(out).num_row_groups == 3

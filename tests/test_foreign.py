@@ -22,8 +22,8 @@ from pyarrow import feather
 
 from batchscore.errors import BatchscoreError, DataError
 from batchscore.formats.foreign import recognised
+from batchscore.formats.identification import identify
 from batchscore.formats.inputs import find_files
-from batchscore.formats.registry import identify
 
 
 def _bytes(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -44,7 +44,7 @@ def _tar(out: io.BytesIO) -> None:
 
 
 def _feather(out: io.BytesIO) -> None:
-    feather.write_feather(pa.table({"text": ["a"]}), out)
+    feather.write_feather(pa.table({"text": ["a"]}), out, version=1)
 
 
 def _numpy(out: io.BytesIO) -> None:
@@ -67,7 +67,7 @@ FOREIGN = {
     "ZIP": (_bytes(lambda out: zipfile.ZipFile(out, "w").writestr("a.csv", "text\na\n")), "a ZIP archive"),
     "tar": (_bytes(_tar), "a tar archive"),
     "PDF": (b"%PDF-1.7\n", "a PDF"),
-    "feather": (_bytes(_feather), "an Arrow file"),
+    "feather": (_bytes(_feather), "a Feather file of version 1"),
     "NumPy": (_bytes(_numpy), "a NumPy array"),
     "pickle": (b"\x80\x04\x95\x05\x00", "a pickle"),
     "xz": (b"\xfd7zXZ\x00\x00", "compressed by xz"),

@@ -59,7 +59,7 @@ MUTATIONS = {
         "test_foreign.py::test_it_is_recognised_within_a_compressed_file_too",
     ),
     "the name is believed, whatever the bytes say": Mutation(
-        "formats/source.py",
+        "formats/identification.py",
         'if found not in {"", wanted}:',
         "if False:",
         "test_foreign.py::test_a_format_that_is_not_what_the_name_says_is_refused",
@@ -167,9 +167,9 @@ MUTATIONS = {
         "test_exact.py::test_times_that_no_unit_holds_are_refused_with_their_column",
     ),
     "types that Arrow has no word for are forgotten": Mutation(
-        "formats/writers.py",
-        "        restore_annotations(out, nodes_of(source_of(output.file)))",
-        "        pass",
+        "formats/parquet.py",
+        "            restore_annotations(out, nodes)",
+        "            pass",
         "test_exact.py::test_parquet_keeps_types_that_arrow_has_no_word_for",
     ),
     "two orders of a dictionary become one": Mutation(

@@ -22,7 +22,7 @@ from flow import flow
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, UsageError
 from batchscore.formats.column_choice import choose_columns
-from batchscore.formats.registry import describe, identify, read
+from batchscore.formats.reading import describe, identify, read
 from batchscore.records import Position, Rows
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

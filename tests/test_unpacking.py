@@ -19,7 +19,7 @@ import pytest
 import zstandard
 
 from batchscore.errors import DataError
-from batchscore.formats.registry import identify
+from batchscore.formats.identification import identify
 from batchscore.formats.source import open_bytes, reading
 
 PIECES = [b"id,text\n1,Good film\n", b"2,Bad film\n", b"3,Fine film\n"]

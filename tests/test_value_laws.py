@@ -327,7 +327,7 @@ WORDS = {
 
 def test_values_are_written_as_people_write_them() -> None:
     from batchscore.formats.arrow_values import plain_values
-    from batchscore.formats.writers import as_text
+    from batchscore.formats.text_values import as_text
 
     found = {name: [as_text(value) for value in plain_values(array)] for name, (array, _) in WORDS.items()}
     assert found == {name: texts for name, (_, texts) in WORDS.items()}

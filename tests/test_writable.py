@@ -22,7 +22,7 @@ from batchscore import cli
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
 from batchscore.formats.column_choice import choose_columns
-from batchscore.formats.registry import describe, identify, read
+from batchscore.formats.reading import describe, identify, read
 
 COLUMNS = {
     "plain": pa.array(["fine", "a\0b"]),

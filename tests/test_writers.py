@@ -16,7 +16,9 @@ import pytest
 from flow import flow
 
 from batchscore.config import ReadSettings
-from batchscore.formats.writers import as_text, distinct, json_cells, packed
+from batchscore.formats.jsonl import json_cells
+from batchscore.formats.text_values import as_text, distinct
+from batchscore.formats.writing import packed
 
 ADDED = [
     "predicted_label",

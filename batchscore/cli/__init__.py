@@ -33,7 +33,6 @@ from batchscore.cli.options import (
 )
 from batchscore.config import (
     COMPILE,
-    FORMATS,
     LONG_TEXT,
     PRECISIONS,
     Allowance,
@@ -42,6 +41,7 @@ from batchscore.config import (
     ScoreSettings,
 )
 from batchscore.errors import BatchscoreError, ModelError, UsageError, printable
+from batchscore.formats.registry import NAMES
 from batchscore.model.labels import parse_label_map
 from batchscore.runs.choices import choice_of
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
@@ -165,11 +165,11 @@ _SCORING_OPTIONS = (
         help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
         "Repeatable.",
     ),
-    option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
+    option("--format", "input_format", type=click.Choice(NAMES), help="Of the inputs.  [default: found]"),
     reading_options,
     option(
         "--output-format",
-        type=click.Choice(("same", *FORMATS)),
+        type=click.Choice(("same", *NAMES)),
         default="same",
         show_default=True,
         help="Of the predictions.",

@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
+from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.cutting import Item, cut
+from batchscore.formats.format import NUL, Output, RecordFormat, Texts, added_texts, is_own
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
+from batchscore.formats.registry import format_of
 from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.formats.staged import added_names
+from batchscore.formats.text_values import as_text
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
+    from batchscore.formats.staged import StagedPart
+    from batchscore.records import InputFile
 
 UNDIVIDED = "none"
 """The delimiter of a file whose lines are not divided: each is a text."""
@@ -258,3 +266,117 @@ def _repeats(names: list[str], text_at: int, source: Source) -> Callable[[delimi
         return False
 
     return is_repeated
+
+
+# ------------------------------------------------------------------------------------------------------- the format
+
+_MADE = delimited.Dialect()
+"""The dialect of CSV that is made from another format: UTF-8 with commas."""
+_ANY_RATIO = 2**40
+_ANY_ROW = delimited.Limits(max_row_bytes=2**40, max_columns=2**31)
+"""What a run has just written may be as large as it likes."""
+
+
+class Csv(RecordFormat):
+    """CSV and its kin: tabs, semicolons, escapes, whatever divides the cells."""
+
+    name = "csv"
+    holds_nul = False
+
+    def begins(self, head: bytes) -> bool:
+        """No bytes tell it."""
+        return False
+
+    def describe(self, source: Source, settings: ReadSettings) -> Layout:
+        """See :func:`describe`."""
+        return describe(source, settings)
+
+    def read(
+        self, source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+    ) -> Iterator[Rows]:
+        """See :func:`read`."""
+        return read(source, layout, columns, settings, start)
+
+    def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
+        """See :func:`header_advice`."""
+        return header_advice(source, layout, settings)
+
+    def settings_like(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """The dialect."""
+        return {key: details.get(key) for key in ("delimiter", "quotechar", "escapechar", "encoding")}
+
+    def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:
+        """Each cell as it is."""
+        dialect = dialect_of(layout)
+        return (delimited.parse_record(record, dialect) for record in records)
+
+    def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
+        """Each cell as it is."""
+        columns: Texts = {name: [None] * len(records) for name in names}
+        places = {column.name: place for place, column in enumerate(layout.columns) if column.name in columns}
+        for row, cells in enumerate(self.cells(records, layout)):
+            for name, place in places.items():
+                columns[name][row] = cells[place]
+        return columns
+
+    def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
+        """Refuse a NUL in a name, and a label that the encoding of a CSV input has no characters for."""
+        is_csv = format_of(source.format) is self
+        for name in (*([] if is_csv else [column.name for column in layout.columns]), *added):
+            if "\0" in name:
+                raise DataError(
+                    f"{printable(source.path)}: the name {printable(name)} has {NUL}, which CSV cannot hold. Choose "
+                    "--output-format parquet."
+                )
+        try:
+            delimited.encode_fields([*added, "0.5", "true"], dialect_of(layout) if is_csv else _MADE)
+        except DataError as error:
+            raise DataError(f"{printable(source.path)}: {error}") from error
+
+    def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+        """From CSV the records' own bytes, from another format UTF-8 with commas, null as an empty cell."""
+        names = added_names(output.labels, output.prefix)
+        dialect = dialect_of(output.file.layout) if is_own(self, output.file) else _MADE
+        if header := self._header(output.file):
+            out.write(delimited.append_fields(header, names, dialect))
+        else:
+            out.write(delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect))
+        for part in parts:
+            extra = zip(*added_texts(part), strict=True)
+            for record, fields in zip(self._records(part, output.file), extra, strict=True):
+                out.write(delimited.append_fields(record, fields, dialect))
+
+    def _header(self, file: InputFile) -> bytes:
+        if is_own(self, file):
+            return bytes.fromhex(file.layout.details["header"])
+        columns = [column.name for column in file.layout.columns]
+        return delimited.encode_fields(columns, _MADE) if columns else b""
+
+    def _records(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
+        if is_own(self, file):
+            yield from part.inputs[0].to_pylist()
+            return
+        columns = format_of(file.format).columns(part, file)
+        for values in zip(*map(plain_values, columns), strict=True):
+            yield delimited.encode_fields([as_text(value) for value in values], _MADE)
+
+    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+        """Records behind the header."""
+        dialect = dialect_of(output.file.layout) if is_own(self, output.file) else _MADE
+        with open_bytes(Source(path, self.name, compression), _ANY_RATIO) as stream:
+            header = delimited.read_header(stream, dialect, _ANY_ROW)  # type: ignore[arg-type]
+            if header is None:
+                return 0
+            start = delimited.next_position(header, dialect)
+            blocks = delimited.read_records(
+                stream,  # type: ignore[arg-type]
+                dialect,
+                len(header.fields),
+                _ANY_ROW,
+                offset=start.offset,
+                line=start.line,
+            )
+            return sum(isinstance(record, delimited.Record) for block in blocks for record in block)
+
+
+FORMAT = Csv()

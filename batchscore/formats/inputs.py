@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.formats.foreign import table_folder
-from batchscore.formats.registry import Source, format_of_name, identify, plain_name
-from batchscore.formats.source import is_lone_object, reading
+from batchscore.formats.identification import identify, is_note
+from batchscore.formats.registry import format_of_name, plain_name, suffixes
+from batchscore.formats.source import Source, reading
 from batchscore.system.storage import sha256_of
 
 _LOG = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ def _expand(argument: str) -> list[Path]:
         found = sorted(_scorable_below(path))
         if not found:
             raise NoInputError(
-                f"The folder {printable(path)} holds no .csv, .tsv, .parquet, .jsonl or .json file (compressed or not)."
+                f"The folder {printable(path)} holds no file to score; these end in {', '.join(suffixes())}, and may be "
+                "compressed."
             )
         return found
     if path.exists():
@@ -158,10 +160,10 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_beside_a_table(path: Path) -> bool:
-    """Whether a file is JSON about the others (``dataset_info.json``), and no table itself."""
-    is_beside = format_of_name(path.name) == "json" and is_lone_object(path)
+    """Whether a file is about the others, and no table itself."""
+    is_beside = is_note(path)
     if is_beside:
-        _LOG.info("%s: one JSON object, no table; left out", path)
+        _LOG.info("%s: about the tables beside it, no table; left out", path)
     return is_beside
 
 

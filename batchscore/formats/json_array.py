@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from batchscore.config import ReadSettings
 from batchscore.errors import DataError, printable
-from batchscore.formats import jsonl as jsonl_file
+from batchscore.formats import jsonl
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.source import Source, go_to, open_bytes
 from batchscore.records import ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
-    from batchscore.config import ReadSettings
+    from batchscore.formats.format import Output
+    from batchscore.formats.staged import StagedPart
 
 _BLOCK = 256 * 1024
 _KEPT_BYTES = 64 * 1024
@@ -42,11 +45,11 @@ class _Element(NamedTuple):
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
     """Find the columns among the first objects; rows may still have fields of their own."""
-    jsonl_file.refuse_encoding(source, settings)
+    jsonl.refuse_encoding(source, settings)
     with open_bytes(source, settings.max_expansion) as stream:
         elements = _elements(stream, source, settings, Position())
         heads = itertools.takewhile(lambda each: each.offset < _BLOCK, elements)
-        return jsonl_file.layout_of(each.raw for each in heads if each.size <= settings.max_row_bytes)
+        return jsonl.layout_of(each.raw for each in heads if each.size <= settings.max_row_bytes)
 
 
 def read(
@@ -69,15 +72,10 @@ def _items(
 ) -> Iterator[Item | Reject]:
     for each in _elements(stream, source, settings, start):
         if each.size > settings.max_row_bytes:
-            reason = jsonl_file.too_long(each.size, settings.max_row_bytes)
+            reason = jsonl.too_long(each.size, settings.max_row_bytes)
             yield Reject(0, each.line, each.offset, reason, None, each.raw)
         else:
-            yield jsonl_file.item(each.raw, each.line, each.offset, layout, columns)
-
-
-def count_elements(stream: IO[bytes], source: Source, settings: ReadSettings) -> int:
-    """How many elements an array has, read to its end."""
-    return sum(1 for _ in _elements(stream, source, settings, Position()))
+            yield jsonl.item(each.raw, each.line, each.offset, layout, columns)
 
 
 def _elements(
@@ -244,3 +242,45 @@ class _Scan:
     def _need_more(self) -> None:
         if not self._more():
             raise EOFError("its array is not closed")
+
+
+class JsonArray(jsonl.JsonFormat):
+    """An array of objects."""
+
+    name = "json"
+
+    def begins(self, head: bytes) -> bool:
+        """An array that is empty or begins with an object."""
+        text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+        return text.startswith(b"[") and text[1:].lstrip(b" \t\r\n").startswith((b"{", b"]"))
+
+    def is_note(self, head: bytes) -> bool:
+        """One object spread over lines."""
+        return jsonl.is_spread(head)
+
+    def describe(self, source: Source, settings: ReadSettings) -> Layout:
+        """See :func:`describe`."""
+        return describe(source, settings)
+
+    def read(
+        self, source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+    ) -> Iterator[Rows]:
+        """See :func:`read`."""
+        return read(source, layout, columns, settings, start)
+
+    def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+        """An array, an object a line."""
+        before = b"[\n"
+        for body, _ in jsonl.scored_objects(parts, output):
+            out.write(before + body)
+            before = b",\n"
+        out.write((b"[" if before == b"[\n" else b"\n") + b"]\n")
+
+    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+        """Elements of the array."""
+        source = Source(path, self.name, compression)
+        with open_bytes(source, 2**40) as stream:
+            return sum(1 for _ in _elements(stream, source, ReadSettings(max_row_bytes=2**40), Position()))
+
+
+FORMAT = JsonArray()

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.cutting import Item, cut
+from batchscore.formats.format import NUL, Format, Output, RecordFormat, Texts, Unheld, added_texts, is_own
 from batchscore.formats.paths import MOST_LEVELS, nested_details, path_of, value_at
+from batchscore.formats.registry import format_of
 from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.formats.staged import added_names
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
+    from batchscore.formats.staged import StagedPart
+    from batchscore.records import InputFile
 
 _BOM = b"\xef\xbb\xbf"
 _HEAD_RECORDS = 1000
@@ -209,3 +219,163 @@ def _is_scalar(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# ------------------------------------------------------------------------------------------------ the cells of a record
+
+_JSON = json.JSONDecoder()
+_JSON_SPACE = re.compile(r"[ \t\r\n]*+")
+
+
+def json_cells(record: bytes) -> dict[str, str | None]:
+    """The fields of a JSON object: strings as they are, every other value as the text it is in the record.
+
+    So is a string that UTF-8 cannot hold (half of a surrogate pair). Of two fields with one name, the last counts.
+
+    >>> json_cells(b'{"id": 1.10, "a": [1,  2], "text": "fine", "b": null}')
+    {'id': '1.10', 'a': '[1,  2]', 'text': 'fine', 'b': None}
+    """
+    text = record.decode()
+    cells: dict[str, str | None] = {}
+    at = _behind_space(text, _behind_space(text, 0) + 1)
+    while text[at] != "}":
+        name, at = _JSON.raw_decode(text, at)
+        at = _behind_space(text, _behind_space(text, at) + 1)  # behind the colon
+        value, end = _JSON.raw_decode(text, at)
+        cells[name] = value if value is None or _is_plain(value) else text[at:end]
+        at = _behind_space(text, end)
+        at = _behind_space(text, at + 1) if text[at] == "," else at
+    return cells
+
+
+def _behind_space(text: str, at: int) -> int:
+    match = _JSON_SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) and (value.isascii() or not re.search("[\ud800-\udfff]", value))
+
+
+def _cell_at(cells: Mapping[str, str | None], path: Sequence[str]) -> str | None:
+    """The cell at the end of a path, where each but the last is the text of a JSON object."""
+    for name in path[:-1]:
+        inside = cells.get(name)
+        cells = json_cells(inside.encode()) if inside is not None and inside.startswith("{") else {}
+    return cells.get(path[-1])
+
+
+# ------------------------------------------------------------------------------------------------------- the format
+
+_SPACE = b" \t\r\n"
+_LINE_END = re.compile(rb"[ \t]*[\r\n][ \t\r\n]*")
+"""In JSON it stands between values alone."""
+_ANY_RATIO = 2**40
+"""What a run has just written may unfold as far as it likes."""
+
+
+class JsonFormat(RecordFormat):
+    """Objects of JSON: one a line, or in an array."""
+
+    family = "json"
+    rows_have_own_names = True
+
+    def refuse_head(self, source: Source, head: bytes) -> None:
+        """Refuse one object that is spread over lines."""
+        if is_spread(head):
+            raise DataError(
+                f"{printable(source.path)}: a JSON object that is spread over several lines. What is read is an object a "
+                "line, or an array of objects: jq -c . makes the one of it, jq -s . the other."
+            )
+
+    def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:
+        """Strings as they are, every other value as its JSON text to the letter, null and absent as null."""
+        names = [column.name for column in layout.columns]
+        return ([cells.get(name) for name in names] for cells in map(json_cells, records))
+
+    def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
+        """A string as it is, any other value as its JSON text."""
+        paths = {name: path_of(layout, name) for name in names}
+        rows = [json_cells(record) for record in records]
+        return {name: [_cell_at(cells, path) for cells in rows] for name, path in paths.items()}
+
+    def json_objects(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
+        """Each record's own bytes."""
+        yield from part.inputs[0].to_pylist()
+
+    def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
+        """A NUL, which is an escape in JSON."""
+        for row, record in enumerate(() if target.holds_nul else rows.raw or ()):
+            if b"\\u0000" in record:
+                for name, cell in json_cells(record).items():
+                    if "\0" in name or "\0" in (cell or ""):
+                        return Unheld(row, name, NUL)
+        return None
+
+    @abc.abstractmethod
+    def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+        """From JSON the objects' own bytes, from CSV each cell as a string, from columns plain values."""
+
+
+class JsonLines(JsonFormat):
+    """An object a line."""
+
+    name = "jsonl"
+
+    def begins(self, head: bytes) -> bool:
+        """An object."""
+        return bool(re.match(rb"\{\s*[\"}]", head.removeprefix(_BOM).lstrip(_SPACE)))
+
+    def describe(self, source: Source, settings: ReadSettings) -> Layout:
+        """See :func:`describe`."""
+        return describe(source, settings)
+
+    def read(
+        self, source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+    ) -> Iterator[Rows]:
+        """See :func:`read`."""
+        return read(source, layout, columns, settings, start)
+
+    def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+        """An object a line, with the line ends that it had."""
+        if output.file.layout.details.get("bom") == len(_BOM):
+            out.write(_BOM)
+        own = is_own(self, output.file)
+        for body, end in scored_objects(parts, output):
+            out.write(body + (end or b"\n") if own else _LINE_END.sub(b" ", body) + b"\n")
+
+    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+        """Lines that are not blank."""
+        with open_bytes(Source(path, self.name, compression), _ANY_RATIO) as stream:
+            return sum(not line.isspace() for line in stream)
+
+
+FORMAT = JsonLines()
+
+
+def is_spread(head: bytes) -> bool:
+    """Whether JSON that begins so has an object that is spread over lines, without an array around it."""
+    text = head.removeprefix(_BOM).lstrip(_SPACE)
+    first, feed, _ = text.partition(b"\n")
+    return bool(feed) and text.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b","))
+
+
+def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
+    """Each row as an object with the added fields, and the white space that stood behind it."""
+    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
+    fmt = format_of(output.file.format)
+    for part in parts:
+        added = zip(*_added_json(part), strict=True)
+        for record, values in zip(fmt.json_objects(part, output.file), added, strict=True):
+            body = record.rstrip()
+            extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
+            comma = b"" if body[:-1].rstrip() == b"{" else b", "
+            yield body[:-1] + comma + extra.encode() + b"}", record[len(body) :]
+
+
+def _added_json(part: StagedPart) -> list[list[str]]:
+    columns = []
+    for array, texts in zip(part.added, added_texts(part), strict=True):
+        quoted = pa.types.is_string(array.type)
+        columns.append([("null" if not text else json.dumps(text) if quoted else text) for text in texts])
+    return columns

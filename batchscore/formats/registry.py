@@ -1,87 +1,67 @@
-"""Files in, rows out: a format is one ``describe``, one ``read`` and one entry in ``FORMATS``.
+"""Which formats there are: an entry a format, with the module that knows everything else about it.
 
-``describe`` looks at the head of a file and returns its :class:`~batchscore.records.Layout`; ``read`` yields the file
-as :class:`~batchscore.records.Rows`, one a part, from any part's start. Both are deterministic, so the plan that the
-first pass over a file makes holds for every later one.
-
-Rows of text formats keep the exact bytes of their record; rows of Parquet keep every column as an Arrow array.
+Nothing heavy is imported before a format is asked for by :func:`format_of`, so the command line can name all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
-
-from batchscore.formats import csv as csv_file
-from batchscore.formats import json_array as json_file
-from batchscore.formats import jsonl as jsonl_file
-from batchscore.formats import parquet as parquet_file
-from batchscore.formats.source import Source, format_of_name, identify, plain_name, reading
-from batchscore.records import ColumnChoice, Layout, Position, Rows
+import functools
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
-    from batchscore.config import ReadSettings
+    from batchscore.formats.format import Format
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "Source",
-    "describe",
-    "format_of_name",
-    "header_advice",
-    "identify",
-    "plain_name",
-    "read",
-]
+_COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 
 
-class Format(NamedTuple):
-    """The two functions that make a format."""
+class Entry(NamedTuple):
+    """A format as it is named; its module has the rest in ``FORMAT``."""
 
-    describe: Callable[[Source, ReadSettings], Layout]
-    read: Callable[[Source, Layout, ColumnChoice, ReadSettings, Position], Iterator[Rows]]
-    rows_have_own_names: bool = False
-    """Whether later rows may have fields that the head did not have."""
+    title: str
+    """As a noun phrase: a file *is* this."""
+    suffixes: tuple[str, ...]
+    """Of files; the first is that of predictions."""
+    module: str
 
 
-FORMATS = {
-    "csv": Format(csv_file.describe, csv_file.read),
-    "jsonl": Format(jsonl_file.describe, jsonl_file.read, rows_have_own_names=True),
-    "json": Format(json_file.describe, json_file.read, rows_have_own_names=True),
-    "parquet": Format(parquet_file.describe, parquet_file.read),
+ENTRIES = {
+    "csv": Entry("CSV", (".csv", ".tsv", ".tab", ".psv"), "csv"),
+    "parquet": Entry("Parquet", (".parquet", ".pq"), "parquet"),
+    "jsonl": Entry("JSON Lines", (".jsonl", ".ndjson"), "jsonl"),
+    "json": Entry("a JSON array", (".json",), "json_array"),
+    "arrow": Entry("Arrow IPC", (".arrow", ".feather", ".ipc"), "arrow"),
 }
+NAMES = tuple(ENTRIES)
+"""As ``--format`` and ``--output-format`` have them."""
+DEFAULT = "csv"
+"""Of a file whose name and first bytes say nothing."""
 
 
-def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Columns and reading details of a file, from its head.
-
-    Raises:
-        DataError: the file is damaged or is not what its format says.
-        StorageError: it cannot be read.
-    """
-    with reading(source):
-        return FORMATS[source.format].describe(source, settings)
+@functools.cache
+def format_of(name: str) -> Format:
+    """The format of this name."""
+    module = importlib.import_module(f"batchscore.formats.{ENTRIES[name].module}")
+    return cast("Format", module.FORMAT)
 
 
-def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> Callable[[], str]:
-    """What tells, where no text was found among the columns, what else may be wrong with the file."""
-    if source.format != "csv":
-        return str
-    return lambda: csv_file.header_advice(source, layout, settings)
+def suffix_of(name: str) -> str:
+    """The suffix of predictions in this format."""
+    return ENTRIES[name].suffixes[0]
 
 
-def read(
-    source: Source,
-    layout: Layout,
-    columns: ColumnChoice,
-    settings: ReadSettings,
-    start: Position | None = None,
-) -> Iterator[Rows]:
-    """Yield the rows of a file, one :class:`Rows` a part, from the part that starts at ``start``.
+def suffixes() -> list[str]:
+    """The suffixes by which files in a folder are known."""
+    return [suffix for entry in ENTRIES.values() for suffix in entry.suffixes]
 
-    Raises:
-        DataError: the file is damaged, with the place as far as it is known.
-        StorageError: it cannot be read.
-    """
-    with reading(source):
-        yield from FORMATS[source.format].read(source, layout, columns, settings, start or Position())
+
+def plain_name(name: str) -> str:
+    """A file name without the suffix of its compression: ``a.csv.gz`` is ``a.csv``."""
+    return next((name[: -len(end)] for end in _COMPRESSION_SUFFIXES if name.lower().endswith(end)), name)
+
+
+def format_of_name(name: str) -> str | None:
+    """The format that a file name tells, or ``None``."""
+    suffix = Path(plain_name(name)).suffix.lower()
+    return next((kind for kind, entry in ENTRIES.items() if suffix in entry.suffixes), None)

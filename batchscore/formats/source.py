@@ -13,37 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable, storage_error
-from batchscore.formats import foreign
 from batchscore.formats.unpacking import Unpacked
 
 if TYPE_CHECKING:
     from batchscore.records import InputFile
 
 HEAD_BYTES = 256 * 1024
-_LOOK_BYTES = 16 * 1024
 _FREE_BYTES = 64 * 2**20
 """A small compressed file may unfold to this much whatever its ratio."""
-
-_MAGIC = {
-    "gzip": re.compile(rb"\x1f\x8b\x08"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one to be skipped (pzstd)
-    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a header of CSV may begin with BZh
-}
-_COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
-_FORMAT_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".psv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-}
-_JSON = frozenset({"json", "jsonl"})
-_SPACE = b" \t\r\n"
-_WORDS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON Lines", "json": "a JSON array"}
 
 
 class Source(NamedTuple):
@@ -57,97 +34,6 @@ class Source(NamedTuple):
 def source_of(file: InputFile) -> Source:
     """What a planned file is read from."""
     return Source(Path(file.path), file.format, file.compression)
-
-
-def plain_name(name: str) -> str:
-    """A file name without the suffix of its compression: ``a.csv.gz`` is ``a.csv``."""
-    return next((name[: -len(end)] for end in _COMPRESSION_SUFFIXES if name.lower().endswith(end)), name)
-
-
-def format_of_name(name: str) -> str | None:
-    """The format that a file name tells, or ``None``."""
-    return _FORMAT_SUFFIXES.get(Path(plain_name(name)).suffix.lower())
-
-
-def identify(path: Path, given_format: str | None = None) -> Source:
-    """Find format and compression of a file from its first bytes and its name; ``given_format`` wins.
-
-    Of JSON its first bytes tell whether it is an array of objects or an object a line, whatever the name says.
-
-    Raises:
-        DataError: it is something else than its name, or the format given, says.
-        StorageError: it cannot be read.
-    """
-    source = Source(path, given_format or format_of_name(path.name) or "", "")
-    with reading(source), path.open("rb") as file:
-        magic = file.read(_LOOK_BYTES)
-    compression = next((kind for kind, start in _MAGIC.items() if start.match(magic)), "")
-    _refuse_foreign(path, magic)
-    if not compression and plain_name(path.name) != path.name:
-        raise DataError(
-            f"{printable(path)} is not compressed as its name says, or damaged. Rename it, or get a whole copy of it."
-        )
-    source = source._replace(compression=compression)
-    head = magic
-    if compression:
-        with reading(source), open_bytes(source) as stream:
-            head = stream.read(_LOOK_BYTES)
-        _refuse_foreign(path, head)
-    source = source._replace(format=_format_of(source, head, is_given=given_format is not None))
-    if source.format == "parquet" and compression:
-        raise DataError(f"{printable(path)} is a Parquet file inside {compression}; unpack it first.")
-    return source
-
-
-def is_lone_object(path: Path) -> bool:
-    """Whether a file holds one JSON object spread over lines, as what is said about the tables beside it does."""
-    try:
-        with path.open("rb") as file:
-            return _is_spread(file.read(_LOOK_BYTES))
-    except OSError:
-        return False
-
-
-def _refuse_foreign(path: Path, head: bytes) -> None:
-    if kind := foreign.recognised(head[: foreign.HEAD_BYTES]):
-        raise DataError(f"{printable(path)} is {kind.what}. {kind.advice}")
-
-
-def _format_of(source: Source, head: bytes, *, is_given: bool) -> str:
-    """The format of a file that begins with ``head``, which must not be another than the name or the option says."""
-    found = _format_of_bytes(head)
-    wanted = source.format or found or "csv"
-    if wanted in _JSON and found in _JSON:
-        if _is_spread(head):
-            raise DataError(
-                f"{printable(source.path)}: a JSON object that is spread over several lines. What is read is an object a "
-                "line, or an array of objects: jq -c . makes the one of it, jq -s . the other."
-            )
-        return found
-    if found not in {"", wanted}:
-        said = f"--format {wanted}" if is_given else f"its name says {_WORDS[wanted]}"
-        advice = f"--format {found}" if is_given else f"Rename it, or say --format {found}"
-        raise DataError(f"{printable(source.path)} is {_WORDS[found]}, but {said}. {advice}.")
-    if wanted == "parquet" and not found and head:
-        raise DataError(f"{printable(source.path)} is no Parquet file: it does not begin like one.")
-    return wanted
-
-
-def _format_of_bytes(head: bytes) -> str:
-    """The format that the first bytes tell; empty where they may be anything."""
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
-    if text.startswith(b"["):
-        return "json" if text[1:].lstrip(_SPACE).startswith((b"{", b"]")) else ""
-    return "jsonl" if re.match(rb"\{\s*[\"}]", text) else ""
-
-
-def _is_spread(head: bytes) -> bool:
-    """Whether JSON that begins so has an object that is spread over lines, without an array around it."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
-    first, feed, _ = text.partition(b"\n")
-    return bool(feed) and text.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b","))
 
 
 @contextlib.contextmanager

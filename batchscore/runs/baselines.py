@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
-from batchscore.formats.columns import Texts, texts_of, texts_of_arrays, texts_of_records
-from batchscore.formats.exact import open_exact
+from batchscore.formats.columns import Texts, texts_of
 from batchscore.formats.inputs import output_names
-from batchscore.formats.registry import Source, describe, read
-from batchscore.formats.source import reading
+from batchscore.formats.reading import describe, texts_of_file
+from batchscore.formats.registry import format_of, suffix_of
+from batchscore.formats.source import Source
 from batchscore.formats.staged import StagedPart
-from batchscore.formats.writers import SUFFIXES
 from batchscore.model.labels import is_missing, label_key
 from batchscore.records import ColumnChoice, InputFile, Layout, Part
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
@@ -147,7 +145,7 @@ class Baseline:
         wanted = [self.prediction, *(name for name in names if name != self.prediction)]
         index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
         rejected = _Rejected(self.path, file)
-        for texts in _texts(file, wanted):
+        for texts in texts_of_file(file.source, _settings(file), wanted):
             try:
                 predicted = [index[label] for label in texts[self.prediction]]
             except KeyError as error:
@@ -192,7 +190,7 @@ def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
 def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
     kind = facts["options"]["output_format"]
     names = [file["name"] for file in facts["files"]]
-    outputs = names if kind == "same" else output_names(names, SUFFIXES[kind])
+    outputs = names if kind == "same" else output_names(names, suffix_of(kind))
     return tuple(
         EarlierFile(
             name=file["name"],
@@ -202,7 +200,7 @@ def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
             input_sha256=file["sha256"],
             rejects=file["rejects"],
             columns=ColumnChoice(**file["columns"]),
-            dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
+            dialect=file.get("dialect") or {},
             meanings=_meanings(file.get("label_values") or {}),
         )
         for file, output in zip(facts["files"], outputs, strict=True)
@@ -237,25 +235,7 @@ def _described(file: EarlierFile) -> Layout:
 
 
 def _settings(file: EarlierFile) -> ReadSettings:
-    given = {key: file.dialect.get(key) for key in ("delimiter", "quotechar", "escapechar", "encoding")}
-    return ReadSettings(**(given if file.format == "csv" else {}), **_ANY_SIZE)  # type: ignore[arg-type]
-
-
-def _texts(file: EarlierFile, names: Sequence[str]) -> Iterator[Texts]:
-    if file.format == "parquet":
-        with reading(file.source), open_exact(file.source) as opened:
-            for batch in map(opened.exact, opened.file.iter_batches(_BATCH_ROWS, columns=list(names))):
-                places = {name: batch.schema.get_field_index(name) for name in names}
-                arrays: dict[str, pa.Array] = {n: batch.column(at) for n, at in places.items() if at >= 0}
-                yield texts_of_arrays(arrays, names, batch.num_rows)
-        return
-    layout = _described(file)
-    for rows in read(file.source, layout, ColumnChoice(text=names[0]), _settings(file)):
-        if rows.rejects:
-            raise DataError(
-                f"{printable(file.path)}: {rows.rejects[0].reason}. Score that run again with --force."
-            )
-        yield texts_of_records(rows.raw or [], file.format, layout, names)
+    return ReadSettings(**format_of(file.format).settings_like(file.dialect), **_ANY_SIZE)  # type: ignore[arg-type]
 
 
 class _Rejected:

@@ -30,9 +30,9 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.columns import texts_of
 from batchscore.formats.inputs import output_names
-from batchscore.formats.recount import count_lines, count_rows
+from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part
-from batchscore.formats.writers import SUFFIXES, Output, write_predictions
+from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
@@ -120,7 +120,7 @@ class Staging:
 
 def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
     """The names of the prediction files, below ``predictions/``, of inputs with these names."""
-    return list(names) if output_format == "same" else output_names(names, SUFFIXES[output_format])
+    return list(names) if output_format == "same" else output_names(names, suffix_of(output_format))
 
 
 class Finish:
@@ -242,7 +242,7 @@ class Finish:
         listed = 0
         if self._plan.rejects:
             with (self._staging.final / REJECTS).open("rb") as rejects:
-                listed = count_lines(rejects)
+                listed = sum(not line.isspace() for line in rejects)
         if listed != self._plan.rejects:
             raise RuntimeError(f"{self._plan.rejects} rows were rejected, but {listed} are listed.")
 

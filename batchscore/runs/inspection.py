@@ -10,7 +10,7 @@ from typing import Any
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.formats.inputs import identity_of
-from batchscore.formats.registry import describe, identify
+from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import FACTS, open_bundle
 from batchscore.system.storage import MANIFEST, damaged_files, read_manifest
 

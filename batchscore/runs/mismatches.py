@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.formats.arrow_values import plain_values, take_rows, without_dictionaries
-from batchscore.formats.columns import named_column
+from batchscore.formats.columns import input_columns, input_schema, named_column
 from batchscore.formats.delimited import Dialect, encode_fields
-from batchscore.formats.exact import Nodes, nodes_of, restore_annotations
+from batchscore.formats.exact import Nodes, restore_annotations
+from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.paths import path_of
-from batchscore.formats.source import source_of
+from batchscore.formats.registry import format_of
 from batchscore.formats.staged import StagedPart
-from batchscore.formats.writers import as_text, input_columns, input_schema, write_row_groups
+from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class MismatchTable:
         """For each column its nodes in the first Parquet file that has it in this type, or none."""
         found: dict[str, Nodes] = {}
         for file, schema, others in zip(self._files, self._schemas, self._others, strict=True):
-            given = nodes_of(source_of(file)) if file.format == "parquet" else []
+            given = format_of(file.format).annotations(file)
             places = dict(others)
             if self.id_name is not None and file.columns.id in schema.names:
                 places[self.id_name] = schema.names.index(file.columns.id)

@@ -18,10 +18,11 @@ from batchscore.errors import DataError, printable
 from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.formats.digests import digest_of
 from batchscore.formats.inputs import FoundFile
-from batchscore.formats.registry import FORMATS, Source, describe, header_advice, read
-from batchscore.formats.source import source_of
+from batchscore.formats.reading import describe, header_advice, read
+from batchscore.formats.registry import format_of
+from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import added_names
-from batchscore.formats.writers import refuse_unwritable, refuse_unwritable_names
+from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.labels import GivenLabels, LabelNames, LabelValues
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
 
@@ -99,7 +100,7 @@ def make_plan(
     columns_added = added_names(bundle.labels, settings.prefix)
     added, texts = set(columns_added), [*bundle.labels, *columns_added]
     for file, (layout, _) in zip(found, looks, strict=True):
-        if not FORMATS[file.source.format].rows_have_own_names:
+        if not format_of(file.source.format).rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
         refuse_unwritable_names(file.source, layout, texts, settings.output_format)

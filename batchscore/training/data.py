@@ -24,9 +24,9 @@ from batchscore import samples
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.formats.column_choice import choose_columns
-from batchscore.formats.columns import texts_of_arrays, texts_of_records
 from batchscore.formats.inputs import FoundFile, find_files
-from batchscore.formats.registry import describe, format_of_name, header_advice, read
+from batchscore.formats.reading import describe, header_advice, read
+from batchscore.formats.registry import format_of, format_of_name
 from batchscore.model.labels import is_missing, label_key, named_key
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
@@ -240,10 +240,7 @@ def _named(value: Any, names: tuple[str, ...]) -> Any:
 def _groups(rows: Rows, file: FoundFile, layout: Layout, name: str) -> list[str | None]:
     """The group of each row, as text."""
     _assert_column(name, layout, file.source.path)
-    if rows.table is not None:
-        place = [column.name for column in layout.columns].index(name)
-        return texts_of_arrays({name: rows.table.column(place)}, [name], rows.table.num_rows)[name]
-    return texts_of_records(rows.raw or [], file.source.format, layout, [name])[name]
+    return format_of(file.source.format).texts_of_rows(rows, layout, [name])[name]
 
 
 def _assert_column(name: str, layout: Layout, where: object) -> None:

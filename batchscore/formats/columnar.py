@@ -1,0 +1,261 @@
+"""What formats of columns share: kinds of columns, rows cut into parts, texts that cannot be one.
+
+A row is kept as its values in every column, in the types that the file has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_values import (
+    first_not_utf8,
+    first_with_nul,
+    joining,
+    plain_values,
+    take_rows,
+    unfolded_bytes,
+)
+from batchscore.formats.format import NOT_UTF8, NUL, Format, Texts, Unheld
+from batchscore.formats.paths import MOST_LEVELS, array_at, field_of, nested_details, path_of
+from batchscore.formats.text_values import as_text
+from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
+from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+    from batchscore.formats.source import Source
+    from batchscore.formats.staged import StagedPart
+    from batchscore.records import InputFile
+
+_KEPT_BYTES = 64 * 1024
+"""Of a text that cannot be scored, this much is kept in the reject."""
+
+
+class ColumnFormat(Format):
+    """A format whose rows are kept as Arrow arrays, a column each."""
+
+    has_magic = True
+    can_be_compressed = False
+    holds_any_bytes = True
+
+    def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
+        """As they were."""
+        return part.inputs
+
+    def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
+        """A string as it is, any other value as predictions in CSV show it; a field within a struct by its dotted name."""
+        places = {column.name: place for place, column in enumerate(file.layout.columns)}
+        paths = {name: path_of(file.layout, name) for name in names}
+        found = {
+            n: field_of(part.inputs[places[path[0]]], path[1:])
+            for n, path in paths.items()
+            if path[0] in places
+        }
+        return texts_of_arrays(found, names, part.batch.num_rows)
+
+    def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
+        """The same of rows that were just read."""
+        table = rows.table
+        found = {}
+        for name in names if table is not None else ():
+            if (array := array_at(table, path_of(layout, name))) is not None:
+                found[name] = array
+        return texts_of_arrays(found, names, len(rows.texts))
+
+    def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
+        """A string that is not UTF-8, or one with a NUL."""
+        table = rows.table
+        if target.holds_any_bytes or table is None:
+            return None
+        for name, column in zip(table.schema.names, table.columns, strict=True):
+            if (row := first_not_utf8(column)) is not None:
+                return Unheld(row, name, NOT_UTF8)
+            if not target.holds_nul and (row := first_with_nul(column)) is not None:
+                return Unheld(row, name, NUL)
+        return None
+
+
+def texts_of_arrays(arrays: Mapping[str, pa.Array], names: Sequence[str], rows: int) -> Texts:
+    """Arrow arrays as text: a string as it is, any other value as predictions in CSV show it."""
+    return {
+        name: [None if value is None else as_text(value) for value in plain_values(arrays[name])]
+        if name in arrays
+        else [None] * rows
+        for name in names
+    }
+
+
+def refuse_too_wide(source: Source, schema: pa.Schema, settings: ReadSettings) -> None:
+    """Raise :class:`~batchscore.errors.DataError` where there are more columns than allowed."""
+    if len(schema) > settings.max_columns:
+        raise DataError(
+            f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
+        )
+
+
+def layout_of(schema: pa.Schema, details: Mapping[str, Any]) -> Layout:
+    """The columns of a schema, with the fields of structs within them, the names of labels, and more ``details``."""
+    columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
+    nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
+    return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **details})
+
+
+_KINDS: tuple[tuple[str, Callable[[pa.DataType], bool]], ...] = (
+    ("string", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind)),
+    ("string", pa.types.is_string_view),
+    ("integer", pa.types.is_integer),
+    ("number", lambda kind: pa.types.is_floating(kind) or pa.types.is_decimal(kind)),
+    ("boolean", pa.types.is_boolean),
+    ("null", pa.types.is_null),
+    ("time", pa.types.is_temporal),
+    ("binary", lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind)),
+    ("binary", lambda kind: pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind)),
+    ("object", lambda kind: pa.types.is_struct(kind) or pa.types.is_map(kind)),
+    ("list", pa.types.is_nested),
+)
+
+
+def _kind(kind: pa.DataType) -> str:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _kind(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    return next((name for name, holds in _KINDS if holds(kind)), "other")
+
+
+def _nested(path: tuple[str, ...], kind: pa.DataType) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and kind of each field of the structs within a column."""
+    if pa.types.is_struct(kind) and len(path) < MOST_LEVELS:
+        for field in kind:
+            yield (*path, field.name), _kind(field.type)
+            yield from _nested((*path, field.name), field.type)
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The names that ``datasets`` gives the numbers of a label column (``ClassLabel``), from the schema's metadata."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        found = dict(_label_names("", features))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return {"class_names": found} if found else {}
+
+
+def _label_names(prefix: str, features: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for name, feature in features.items():
+        if not isinstance(feature, Mapping):
+            continue
+        if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
+            yield prefix + name, [str(each) for each in feature["names"]]
+        elif "_type" not in feature:  # the fields of a struct
+            yield from _label_names(f"{prefix}{name}.", feature)
+
+
+def cut(
+    batches: Iterable[pa.RecordBatch],
+    source: Source,
+    layout: Layout,
+    columns: ColumnChoice,
+    settings: ReadSettings,
+    row: int,
+) -> Iterator[Rows]:
+    """Small batches from row ``row`` on as parts; a text that is not UTF-8, or is too long, is a reject."""
+    text_at = path_of(layout, columns.text)
+    label_at = path_of(layout, columns.label) if columns.label is not None else None
+    for table in _parts(_within_bounds(batches, source, settings), settings):
+        yield _rows(table, row, (text_at, label_at), settings.max_row_bytes)
+        row += table.num_rows
+
+
+def _within_bounds(
+    batches: Iterable[pa.RecordBatch], source: Source, settings: ReadSettings
+) -> Iterator[pa.RecordBatch]:
+    left = allowed_bytes(source, settings.max_expansion)
+    for batch in batches:
+        left -= unfolded_bytes(batch)
+        if left < 0:
+            raise unfolds_beyond(source, settings.max_expansion)
+        yield batch
+
+
+def _parts(batches: Iterable[pa.RecordBatch], settings: ReadSettings) -> Iterator[pa.RecordBatch]:
+    """Cut the stream of small batches into parts by rows, bytes and what dictionaries hold."""
+    pending: list[pa.RecordBatch] = []
+    rows = size = 0
+    can_be_joined = None
+    for batch in batches:
+        can_be_joined = can_be_joined or joining(batch.schema)
+        while batch.num_rows:
+            room = settings.part_rows - rows
+            is_full = room == 0 or size + unfolded_bytes(batch) > settings.part_bytes
+            if pending and (is_full or not can_be_joined([*pending, batch])):
+                yield _joined(pending)
+                pending, rows, size, room = [], 0, 0, settings.part_rows
+            piece = batch.slice(0, room)
+            batch = batch.slice(room)  # noqa: PLW2901 - what is left of it
+            pending.append(piece)
+            rows += piece.num_rows
+            size += unfolded_bytes(piece)
+    if pending:
+        yield _joined(pending)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.concat_batches(batches) if len(batches) > 1 else batches[0]
+
+
+def _rows(
+    table: pa.RecordBatch, row: int, places: tuple[Sequence[str], Sequence[str] | None], max_bytes: int
+) -> Rows:
+    """A part of whole rows, ``places`` being those of the text and the label; a text that cannot be one is a reject."""
+    text_at, label_at = places
+    texts: list[str | bytes | None] = [None] * table.num_rows
+    rejects: list[Reject] = []
+    column = array_at(table, text_at)
+    if column is not None:
+        texts, name = _texts(column), ".".join(text_at)
+        for index, text in enumerate(texts):
+            if reason := _problem(text, max_bytes):
+                raw = text.encode() if isinstance(text, str) else text or b""
+                rejects.append(Reject(row + index, None, None, reason, name, raw[:_KEPT_BYTES]))
+    positions = list(range(row, row + table.num_rows))
+    if rejects:
+        bad = {reject.row for reject in rejects}
+        kept = [index for index, place in enumerate(positions) if place not in bad]
+        table, texts, positions = take_rows(table, kept), [texts[k] for k in kept], [row + k for k in kept]
+    given = array_at(table, label_at) if label_at is not None else None
+    labels = plain_values(given) if given is not None else None
+    return Rows(Position(row), positions, texts, labels, rejects, table=table)  # type: ignore[arg-type]
+
+
+def _problem(text: str | bytes | None, max_bytes: int) -> str:
+    """Why a text cannot be scored; empty where it can."""
+    if isinstance(text, bytes):
+        return "the text is not UTF-8"
+    if text is None or 4 * len(text) <= max_bytes or (size := len(text.encode())) <= max_bytes:
+        return ""
+    return f"{size} bytes of text; the longest row allowed has {max_bytes} (--max-row-bytes)"
+
+
+def _texts(column: pa.Array) -> list[str | bytes | None]:
+    """The texts of a column; one that is not UTF-8 as its bytes."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [_text(scalar) for scalar in column]
+
+
+def _text(scalar: pa.Scalar) -> str | bytes | None:
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
+    try:
+        return scalar.as_py()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes()  # type: ignore[no-any-return]

@@ -1,0 +1,230 @@
+"""What a format is: how a file of it is told, read and written, in one object.
+
+A row is kept as it was read: in formats of records (CSV, JSON) as the exact bytes of its record, in formats of columns
+(Parquet, Arrow) as its values in every column. A prediction file in the input's own format gives back just that; in
+another format a value is converted once, from :meth:`Format.columns` or :meth:`Format.json_objects`.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_values import plain_values
+from batchscore.formats.paths import field_of, path_of
+from batchscore.formats.registry import format_of
+from batchscore.formats.text_values import as_text, distinct, plain_json
+from batchscore.records import ColumnChoice, Position
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+    from batchscore.formats.exact import Nodes
+    from batchscore.formats.source import Source
+    from batchscore.formats.staged import StagedPart
+    from batchscore.records import InputFile, Layout, Rows
+
+Texts = dict[str, list[str | None]]
+"""By column, one text a row; None for null."""
+NUL = "a NUL character"
+NOT_UTF8 = "a string that is not UTF-8"
+
+
+class Output(NamedTuple):
+    """What a prediction file is made of."""
+
+    file: InputFile
+    labels: tuple[str, ...]
+    prefix: str
+
+
+class Unheld(NamedTuple):
+    """What an output format cannot hold: the place of the row in its part, the column, and what is in it."""
+
+    row: int
+    column: str
+    what: str
+
+
+class Format(abc.ABC):
+    """A format of files; the only instance of each subclass is its module's ``FORMAT``."""
+
+    name: str
+    """As in :data:`~batchscore.formats.registry.ENTRIES`."""
+    family = ""
+    """Of formats of one family, the first bytes tell which it is, whatever the name of the file says."""
+    has_magic = False
+    """Whether every file that is not empty begins with bytes that tell its format."""
+    can_be_compressed = True
+    """Whether a whole file may be compressed; else it has a compression of its own within."""
+    rows_have_own_names = False
+    """Whether later rows may have fields that the head did not have."""
+    holds_any_bytes = False
+    """Whether a string may have bytes that are not UTF-8."""
+    holds_nul = True
+    """Whether a string may have a NUL character."""
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    @abc.abstractmethod
+    def begins(self, head: bytes) -> bool:
+        """Whether a file that begins with ``head`` must be of this format."""
+
+    def refuse_head(self, source: Source, head: bytes) -> None:
+        """Raise :class:`~batchscore.errors.DataError` for a file of this kind that is not read, told by its first bytes."""
+
+    def is_note(self, head: bytes) -> bool:
+        """Whether a file that has the name of this format is about the tables beside it, told by its first bytes."""
+        return False
+
+    @abc.abstractmethod
+    def describe(self, source: Source, settings: ReadSettings) -> Layout:
+        """Columns and reading details of a file, from its head.
+
+        Raises:
+            DataError: the file is damaged or is not what its format says.
+        """
+
+    @abc.abstractmethod
+    def read(
+        self, source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
+    ) -> Iterator[Rows]:
+        """Yield the rows of a file, one :class:`~batchscore.records.Rows` a part, from the part that starts at ``start``.
+
+        The same file gives the same parts, from wherever reading starts.
+
+        Raises:
+            DataError: the file is damaged, with the place as far as it is known.
+        """
+
+    def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
+        """What else may be wrong with a file in which no text was found among the columns."""
+        return ""
+
+    def settings_like(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of :class:`~batchscore.config.ReadSettings` with which predictions are read back.
+
+        ``details`` is ``dialect`` of a file of ``run.json``.
+        """
+        return {}
+
+    # ------------------------------------------------------------------------------------------ rows as they were read
+
+    @abc.abstractmethod
+    def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
+        """The input's columns of a part as Arrow arrays."""
+
+    def column(self, part: StagedPart, file: InputFile, name: str) -> pa.Array:
+        """One column of a part, or a field within one, in the type that predictions in Parquet give it."""
+        path = path_of(file.layout, name)
+        place = [column.name for column in file.layout.columns].index(path[0])
+        return field_of(self.columns(part, file)[place], path[1:])
+
+    def schema(self, file: InputFile) -> pa.Schema:
+        """The Arrow schema of :meth:`columns`."""
+        names = distinct([column.name for column in file.layout.columns])
+        return pa.schema([pa.field(name, pa.large_string()) for name in names])
+
+    @abc.abstractmethod
+    def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
+        """The columns ``names`` of a part as text; one that the file lacks is all None."""
+
+    @abc.abstractmethod
+    def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
+        """The same of rows that were just read."""
+
+    @abc.abstractmethod
+    def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
+        """The columns ``names`` of a finished prediction file, some rows at a time.
+
+        Raises:
+            DataError: a row cannot be read.
+        """
+
+    def json_objects(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
+        """Each row as a JSON object."""
+        names = distinct([column.name for column in file.layout.columns])
+        for values in zip(*map(plain_values, self.columns(part, file)), strict=True):
+            yield json.dumps(
+                dict(zip(names, map(plain_json, values), strict=True)), ensure_ascii=False
+            ).encode()
+
+    def annotations(self, file: InputFile) -> list[Nodes]:
+        """What Arrow has no types for, as the nodes of each column in a Parquet schema."""
+        return []
+
+    def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
+        """The first value of some rows of this format that ``target`` cannot hold."""
+        return None
+
+    # ---------------------------------------------------------------------------------------------------- writing
+
+    def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
+        """Raise :class:`~batchscore.errors.DataError` for names of columns that a file of this format cannot hold."""
+
+    @abc.abstractmethod
+    def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
+        """Write a prediction file; ``out`` can be read, too, where it is not compressed."""
+
+    @abc.abstractmethod
+    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+        """Rows in a prediction file, told by reading it to its end as far as it can be damaged.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+
+class RecordFormat(Format):
+    """A format whose rows are kept as the exact bytes of their records."""
+
+    @abc.abstractmethod
+    def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:
+        """The cells of each record, in the order of the layout's columns, as text."""
+
+    @abc.abstractmethod
+    def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
+        """The columns ``names`` of some records."""
+
+    def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
+        """The cells as strings."""
+        rows = list(self.cells(part.inputs[0].to_pylist(), file.layout))
+        columns = zip(*rows, strict=True) if rows else [()] * len(file.layout.columns)
+        return [pa.array(column, pa.large_string()) for column in columns]
+
+    def column(self, part: StagedPart, file: InputFile, name: str) -> pa.Array:
+        """One column of a part as strings."""
+        return pa.array(self.texts(part, file, [name])[name], pa.large_string())
+
+    def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
+        """The columns ``names`` of a part; one that the file lacks is all None."""
+        return self.texts_of_records(part.inputs[0].to_pylist(), file.layout, names)
+
+    def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
+        """The same of rows that were just read."""
+        return self.texts_of_records(rows.raw or [], layout, names)
+
+    def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
+        """The columns ``names`` of a whole file, a part at a time."""
+        layout = self.describe(source, settings)
+        for rows in self.read(source, layout, ColumnChoice(text=names[0]), settings, Position()):
+            if rows.rejects:
+                raise DataError(
+                    f"{printable(source.path)}: {rows.rejects[0].reason}. Score that run again with --force."
+                )
+            yield self.texts_of_rows(rows, layout, names)
+
+
+def is_own(fmt: Format, file: InputFile) -> bool:
+    """Whether predictions in ``fmt`` are in the format of their input."""
+    return format_of(file.format) is fmt
+
+
+def added_texts(part: StagedPart) -> list[list[str]]:
+    """The added columns as text, column by column: null is empty, a float32 the shortest text that reads back equal."""
+    return [[as_text(value) for value in plain_values(array)] for array in part.added]

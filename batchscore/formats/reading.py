@@ -1,0 +1,66 @@
+"""Files in, rows out, whatever the format.
+
+``describe`` looks at the head of a file and returns its :class:`~batchscore.records.Layout`; ``read`` yields the file
+as :class:`~batchscore.records.Rows`, one a part, from any part's start. Both are deterministic, so the plan that the
+first pass over a file makes holds for every later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from batchscore.formats.identification import identify
+from batchscore.formats.registry import format_of
+from batchscore.formats.source import Source, reading
+from batchscore.records import ColumnChoice, Layout, Position, Rows
+
+if TYPE_CHECKING:
+    from batchscore.config import ReadSettings
+    from batchscore.formats.format import Texts
+
+__all__ = ["describe", "header_advice", "identify", "read", "texts_of_file"]
+
+
+def describe(source: Source, settings: ReadSettings) -> Layout:
+    """Columns and reading details of a file, from its head.
+
+    Raises:
+        DataError: the file is damaged or is not what its format says.
+        StorageError: it cannot be read.
+    """
+    with reading(source):
+        return format_of(source.format).describe(source, settings)
+
+
+def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> Callable[[], str]:
+    """What tells, where no text was found among the columns, what else may be wrong with the file."""
+    return lambda: format_of(source.format).header_advice(source, layout, settings)
+
+
+def read(
+    source: Source,
+    layout: Layout,
+    columns: ColumnChoice,
+    settings: ReadSettings,
+    start: Position | None = None,
+) -> Iterator[Rows]:
+    """Yield the rows of a file, one :class:`Rows` a part, from the part that starts at ``start``.
+
+    Raises:
+        DataError: the file is damaged, with the place as far as it is known.
+        StorageError: it cannot be read.
+    """
+    with reading(source):
+        yield from format_of(source.format).read(source, layout, columns, settings, start or Position())
+
+
+def texts_of_file(source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
+    """The columns ``names`` of a whole file as text, some rows at a time.
+
+    Raises:
+        DataError: the file is damaged, or a row of it cannot be read.
+        StorageError: it cannot be read.
+    """
+    with reading(source):
+        yield from format_of(source.format).texts_of_file(source, settings, names)

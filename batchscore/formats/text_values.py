@@ -1,0 +1,60 @@
+"""Values as text, as predictions in CSV and JSON show them."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def as_text(value: Any) -> str:
+    """A value as people write it.
+
+    ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all their digits and no exponent, JSON for what
+    is nested, nothing for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    plain = plain_json(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def plain_json(value: Any) -> Any:
+    """A value of Arrow as JSON holds it; what JSON has no word for becomes text (``"nan"`` and ``"inf"``, decimals)."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return f"{value:f}" if isinstance(value, decimal.Decimal) else str(value)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Column names of which no two are equal; a second ``x`` is ``x_2``, or the next number that is free.
+
+    >>> distinct(["x", "x", "x_2", ""])
+    ['x', 'x_3', 'x_2', '']
+    """
+    taken, found = set(names), dict.fromkeys(names, 0)
+    result: list[str] = []
+    for name in names:
+        found[name] += 1
+        count, free = found[name], name
+        while count > 1 and free in taken:
+            free, count = f"{name}_{count}", count + 1
+        taken.add(free)
+        result.append(free)
+    return result

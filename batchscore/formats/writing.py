@@ -1,0 +1,98 @@
+"""Staged parts in, prediction files out, whatever the format; and what a format cannot hold, before it is scored."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from batchscore.errors import DataError, printable
+from batchscore.formats.format import Format, Output
+from batchscore.formats.registry import ENTRIES, format_of
+from batchscore.formats.source import Source, reading
+from batchscore.formats.staged import StagedPart
+from batchscore.records import InputFile, Layout, Rows
+
+__all__ = [
+    "Output",
+    "count_rows",
+    "packed",
+    "refuse_unwritable",
+    "refuse_unwritable_names",
+    "write_predictions",
+]
+
+
+@contextlib.contextmanager
+def packed(out: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
+    """Compress what is written, with no name or time in it, so that the same rows give the same bytes."""
+    if not compression:
+        yield out
+    elif compression == "gzip":
+        with gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0, compresslevel=6) as stream:
+            yield stream  # type: ignore[misc]
+    elif compression == "bz2":
+        with bz2.BZ2File(out, "wb") as stream:
+            yield stream
+    else:
+        with zstandard.ZstdCompressor().stream_writer(out, closefd=False) as stream:
+            yield stream
+
+
+def write_predictions(
+    parts: Iterable[StagedPart], output: Output, output_format: str, out: IO[bytes]
+) -> None:
+    """Write one prediction file; ``output_format`` ``same`` keeps format and compression of the input."""
+    with packed(out, _compression(output.file, output_format)) as stream:
+        _target(output.file.format, output_format).write(parts, output, stream)
+
+
+def count_rows(path: Path, output: Output, output_format: str) -> int:
+    """Rows in a finished prediction file, told by the reader and not by its writer.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    target, compression = (
+        _target(output.file.format, output_format),
+        _compression(output.file, output_format),
+    )
+    with reading(Source(path, target.name, compression)):
+        return target.count_rows(path, compression, output)
+
+
+def _target(input_format: str, output_format: str) -> Format:
+    return format_of(input_format if output_format == "same" else output_format)
+
+
+def _compression(file: InputFile, output_format: str) -> str:
+    return file.compression if output_format == "same" else ""
+
+
+def refuse_unwritable_names(source: Source, layout: Layout, added: Sequence[str], output_format: str) -> None:
+    """Refuse names of columns and labels that predictions cannot hold, while that costs nothing.
+
+    Raises:
+        DataError: the output format cannot hold one.
+    """
+    _target(source.format, output_format).refuse_names(source, layout, added)
+
+
+def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:
+    """Refuse values that predictions cannot hold as they are, when they are read and not after the night.
+
+    Raises:
+        DataError: with the row and the column of the first.
+    """
+    fmt, target = format_of(source.format), _target(source.format, output_format)
+    found = fmt.first_unheld(rows, target) if target is not fmt else None
+    if found is not None:
+        raise DataError(
+            f"{printable(source.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
+            f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet."
+        )
