@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
-from batchscore.evaluation.gates import METRICS, is_of_quality
+from batchscore.evaluation.gates import is_of_quality
+from batchscore.evaluation.metrics import Section, named
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
 from batchscore.reports.claims import model_or_labels
@@ -32,7 +33,6 @@ _FEW = 0.1
 _RELABELLED = 0.01
 """Share of rows with another label than in the earlier run from which the same rows are not the same any more."""
 _NAMED_VALUES = 5
-NOT_SHARES = ("log_loss", "brier", "drift")
 _DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
 DISTRIBUTIONS = {
     "predicted_labels": "predicted labels",
@@ -163,10 +163,21 @@ def _difference(before: Metrics, after: Metrics) -> Estimate | None:
     return proportion_difference(right, n, right_now, m)
 
 
+def gate_name(metric: str) -> str:
+    """What a gate is called on a page; the label in ``recall_<LABEL>`` stays as it is."""
+    known = named(metric)
+    return shown(metric if known is None or known.section is Section.LABELS else metric.replace("_", " "))
+
+
+def is_share(metric: str) -> bool:
+    """Whether the value of a gate is written as a percentage; so is that of a metric which another version wrote."""
+    known = named(metric)
+    return known is None or known.is_share
+
+
 def gate_value(metric: str, value: float | None) -> str:
     """The value or limit of a gate as it is usually said."""
-    is_share = not metric.startswith(NOT_SHARES)
-    text = percent(value, 2) if is_share else number(value)
+    text = percent(value, 2) if is_share(metric) else number(value)
     return text.replace(".00%", "%")
 
 
@@ -175,11 +186,11 @@ def gate_sentence(gate: Mapping[str, Any]) -> str:
     metric, value, margin = gate["metric"], gate["value"], gate["margin"]
     if value is None or margin is None:
         return shown(gate["reason"], 300)
-    is_share = not metric.startswith(NOT_SHARES)
-    size = points(margin) if is_share else number(abs(margin))
+    size = points(margin) if is_share(metric) else number(abs(margin))
     is_under = (gate["direction"] == "at least") != gate["passed"]
-    name = metric.replace("_", " ") if metric in METRICS else shown(metric)
-    return f"{name} is {gate_value(metric, value)}, {size} {'under' if is_under else 'over'} its limit of {gate_value(metric, gate['limit'])}"
+    side = "under" if is_under else "over"
+    limit = gate_value(metric, gate["limit"])
+    return f"{gate_name(metric)} is {gate_value(metric, value)}, {size} {side} its limit of {limit}"
 
 
 def _gate_line(metrics: Metrics) -> str:
