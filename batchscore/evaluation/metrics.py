@@ -191,6 +191,11 @@ METRICS: tuple[Metric, ...] = (
         gauge="macro_f1", gauge_help="macro_f1 of the last run on its labelled rows.",
     ),
     Metric(
+        "matthews", "Matthews' correlation", Unit.NUMBER, Better.MORE, _stored("quality", "matthews"), Section.QUALITY,
+        span=(-1.0, 1.0), is_gated=True, is_followed=True, least_step=0.01,
+        gauge="matthews", gauge_help="Matthews' correlation coefficient of the last run on its labelled rows.",
+    ),
+    Metric(
         "roc_auc", "ROC-AUC", Unit.SHARE, Better.MORE, _stored("quality", "roc_auc"), Section.QUALITY, is_gated=True
     ),
     Metric(
