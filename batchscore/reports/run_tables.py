@@ -18,8 +18,9 @@ from batchscore.reports.formats import (
     shown,
     signed,
 )
+from batchscore.reports.gates import gate_name, gate_value, is_share
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import DISTRIBUTIONS, Metrics, confusions_of, gate_name, gate_value, is_share
+from batchscore.reports.verdict import DISTRIBUTIONS, Metrics, confusions_of
 
 _MOST_LABELS = 50
 _MATRIX_LABELS = 12

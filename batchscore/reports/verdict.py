@@ -15,11 +15,11 @@ from typing import Any
 
 from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
 from batchscore.evaluation.gates import is_of_quality
-from batchscore.evaluation.metrics import Section, named
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
 from batchscore.reports.claims import model_or_labels
-from batchscore.reports.formats import interval, number, percent, points, rows, shown
+from batchscore.reports.formats import interval, percent, points, rows, shown
+from batchscore.reports.gates import gate_sentence
 
 Metrics = Mapping[str, Any]
 _LEAST_MATCHED = 0.5
@@ -161,36 +161,6 @@ def _difference(before: Metrics, after: Metrics) -> Estimate | None:
     """How far accuracy moved between different rows, from their counts."""
     (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
     return proportion_difference(right, n, right_now, m)
-
-
-def gate_name(metric: str) -> str:
-    """What a gate is called on a page; the label in ``recall_<LABEL>`` stays as it is."""
-    known = named(metric)
-    return shown(metric if known is None or known.section is Section.LABELS else metric.replace("_", " "))
-
-
-def is_share(metric: str) -> bool:
-    """Whether the value of a gate is written as a percentage; so is that of a metric which another version wrote."""
-    known = named(metric)
-    return known is None or known.is_share
-
-
-def gate_value(metric: str, value: float | None) -> str:
-    """The value or limit of a gate as it is usually said."""
-    text = percent(value, 2) if is_share(metric) else number(value)
-    return text.replace(".00%", "%")
-
-
-def gate_sentence(gate: Mapping[str, Any]) -> str:
-    """What became of one gate: ``accuracy is 83.10%, 1.9 points under its limit of 85%``."""
-    metric, value, margin = gate["metric"], gate["value"], gate["margin"]
-    if value is None or margin is None:
-        return shown(gate["reason"], 300)
-    size = points(margin) if is_share(metric) else number(abs(margin))
-    is_under = (gate["direction"] == "at least") != gate["passed"]
-    side = "under" if is_under else "over"
-    limit = gate_value(metric, gate["limit"])
-    return f"{gate_name(metric)} is {gate_value(metric, value)}, {size} {side} its limit of {limit}"
 
 
 def _gate_line(metrics: Metrics) -> str:
