@@ -48,6 +48,7 @@ def oracle(run: Scored) -> dict[str, float]:
     found = {
         "accuracy": sk.accuracy_score(given, predicted),
         "macro_f1": sk.f1_score(given, predicted, average="macro"),
+        "matthews": sk.matthews_corrcoef(given, predicted),
         "log_loss": loss,
         "brier_sum": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
         "brier_score_loss": float(
@@ -66,7 +67,7 @@ def oracle(run: Scored) -> dict[str, float]:
 def told(run: Scored, evaluation: Evaluation) -> dict[str, tuple[float, float]]:
     """What we say, each with its stated error bound."""
     quality = evaluation.metrics()["quality"]
-    found = {name: (quality[name]["value"], 0.0) for name in ("accuracy", "macro_f1")}
+    found = {name: (quality[name]["value"], 0.0) for name in ("accuracy", "macro_f1", "matthews")}
     found |= {name: (quality[name], 0.0) for name in ("log_loss", "brier_score_loss", "brier_sum")}
     for label in run.labels:
         row = quality["per_label"][label]

@@ -95,10 +95,9 @@ def held_against(
 ) -> dict[str, Any]:
     """Add drift against ``baseline`` and what the gates say."""
     drift = measure_drift(Distributions.from_metrics(baseline), Distributions.from_metrics(found))
-    results = evaluate_gates(
-        [parse_gate(gate, found["labels"]) for gate in gates], flat_metrics(found, drift.value)
-    )
-    return found | {"drift": drift.to_json(), "gates": [result.to_json() for result in results]}
+    found = found | {"drift": drift.to_json()}
+    results = evaluate_gates([parse_gate(gate, found["labels"]) for gate in gates], flat_metrics(found))
+    return found | {"gates": [result.to_json() for result in results]}
 
 
 def comparison(before: Rows, after: Rows, labels: Sequence[str] = LABELS) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchscore.errors import OutputError, missing_extra, printable
+from batchscore.evaluation.metrics import METRICS
 from batchscore.system.storage import write_bytes
 
 Values = dict[tuple[tuple[str, str], ...], float]
@@ -67,13 +68,9 @@ def _samples(exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> Iter
     if counts := metrics.get("counts"):
         rows: Values = {(("state", name),): float(count) for name, count in counts.items()}
         yield Sample("rows", "Rows of the last run by what they are.", rows)
-    quality = metrics.get("quality") or {}
-    for name in ("accuracy", "macro_f1"):
-        if value := quality.get(name):
-            yield Sample(name, f"{name} of the last run on its labelled rows.", {(): value["value"]})
-    ece = (metrics.get("calibration") or {}).get("ece")
-    if ece is not None:
-        yield Sample("calibration_error", "Expected calibration error of the last run.", {(): ece})
+    for metric in METRICS:
+        if metric.gauge and (found := metric.read(metrics, {})):
+            yield Sample(metric.gauge, metric.gauge_help, {(): found.value})
     if gates := metrics.get("gates"):
         passed: Values = {(("metric", gate["metric"]),): float(gate["passed"]) for gate in gates}
         yield Sample("gate_passed", "1 where a quality gate of the last run passed.", passed)

@@ -14,6 +14,7 @@ from batchscore.evaluation.gates import (
     evaluate_gates,
     flat_metrics,
     is_of_quality,
+    needs_baseline,
     parse_gate,
     parse_gates,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "is_of_quality",
     "label_quality",
     "measure_drift",
+    "needs_baseline",
     "parse_gate",
     "parse_gates",
     "softmax",

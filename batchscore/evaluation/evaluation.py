@@ -107,8 +107,8 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """Everything as JSON values: plain numbers, None where undefined, never NaN; keys always in this order.
 
-        ``labels``; ``counts`` (:class:`RowCounts`); ``quality``, None without evaluated rows: ``accuracy`` and
-        ``macro_f1`` {value, low, high}, ``log_loss``, ``brier_score_loss``, ``brier_sum``, ``roc_auc`` and
+        ``labels``; ``counts`` (:class:`RowCounts`); ``quality``, None without evaluated rows: ``accuracy``, ``macro_f1``
+        and ``matthews`` {value, low, high}, ``log_loss``, ``brier_score_loss``, ``brier_sum``, ``roc_auc`` and
         ``average_precision`` {value, error_bound} (mean over labels, each against the rest), ``per_label`` {label:
         {precision, recall, f1, support, roc_auc, average_precision}}, ``confusion_matrix`` {labels, counts: given x
         predicted}, ``precision_recall`` {label: {recall, precision}} of the four labels of most rows; ``calibration``

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.errors import UsageError, printable
-from batchscore.evaluation.tally import ratio
+from batchscore.evaluation.metrics import GATED, LABEL_METRICS, Better, Metric, named, of_labels
 
 
 class Direction(enum.Enum):
@@ -25,22 +25,12 @@ class Direction(enum.Enum):
         """The option that makes such a gate."""
         return "--fail-under" if self is Direction.AT_LEAST else "--fail-over"
 
+    @classmethod
+    def of(cls, metric: Metric) -> Direction:
+        """The good side of a metric."""
+        return cls.AT_LEAST if metric.better is Better.MORE else cls.AT_MOST
 
-_AT_LEAST = ("accuracy", "macro_f1", "roc_auc", "average_precision", "expected_accuracy")
-_SHARES_OF_ROWS = (
-    "null_text",
-    "empty_text",
-    "failed",
-    "rejects",
-    "truncated",
-    "unlabelled",
-    "unknown_label",
-)
-_AT_MOST_SHARES = ("ece", *_SHARES_OF_ROWS)
-_AT_MOST_NUMBERS = ("log_loss", "brier", "drift")
-"""Not shares: their limit may be over 1."""
-_PER_LABEL = ("precision", "recall", "f1")
-METRICS = (*_AT_LEAST, *_AT_MOST_SHARES, *_AT_MOST_NUMBERS)
+
 _NEEDS_BASELINE = "no earlier run with scored rows was compared; give one with --baseline"
 _NEEDS_LABELS = "no row has both a known label and a prediction"
 _NEEDS_ROWS = "no row was scored"
@@ -85,7 +75,14 @@ class GateResult:
 
 def is_of_quality(metric: str) -> bool:
     """Whether a gate on ``metric`` judges predictions; others judge the rows that came, or how these changed."""
-    return metric not in _SHARES_OF_ROWS and metric != "drift"
+    known = named(metric)
+    return known is None or known.is_of_quality
+
+
+def needs_baseline(metric: str) -> bool:
+    """Whether ``metric`` says how rows changed, and so has no value without an earlier run."""
+    known = named(metric)
+    return known is not None and known.needs_baseline
 
 
 def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direction | None = None) -> Gate:
@@ -98,18 +95,18 @@ def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direct
     >>> parse_gate("null_text=1%")
     Gate(metric='null_text', limit=0.01, direction=<Direction.AT_MOST: 'at most'>)
     """
-    metric, equals, limit = text.rpartition("=")
+    name, equals, limit = text.rpartition("=")
     if not equals:
         raise UsageError(f"the gate {printable(text)!r} is not METRIC=X, such as accuracy=0.85")
-    metric = metric.strip()
-    is_per_label = _check_metric(metric, labels)
-    value = _parse_limit(text, limit.strip(), is_share=metric not in _AT_MOST_NUMBERS)
-    is_at_least = is_per_label or metric in _AT_LEAST
-    good = Direction.AT_LEAST if is_at_least else Direction.AT_MOST
+    metric = _gated(name.strip(), labels)
+    value = _parse_limit(text, limit.strip(), metric)
+    good = Direction.of(metric)
     if direction not in (None, good):
-        better = "more" if is_at_least else "less"
-        raise UsageError(f"of {printable(metric)} {better} is better; write {good.option} {printable(text)}")
-    return Gate(metric, value, good)
+        better = "more" if good is Direction.AT_LEAST else "less"
+        raise UsageError(
+            f"of {printable(metric.name)} {better} is better; write {good.option} {printable(text)}"
+        )
+    return Gate(metric.name, value, good)
 
 
 def parse_gates(under: Iterable[str], over: Iterable[str], labels: Sequence[str] | None = None) -> list[Gate]:
@@ -118,29 +115,14 @@ def parse_gates(under: Iterable[str], over: Iterable[str], labels: Sequence[str]
     return [parse_gate(text, labels, side) for texts, side in sides for text in texts]
 
 
-def flat_metrics(metrics: Mapping[str, Any], drift: float | None = None) -> dict[str, float | None]:
-    """The metrics that gates know, by flat name, from ``Evaluation.metrics()`` and ``DriftReport.value``.
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics that gates know, by name, from what ``metrics.json`` holds; None where one could not be computed.
 
     ``null_text``, ``empty_text``, ``failed``, ``rejects``, ``truncated``, ``unlabelled`` and ``unknown_label`` are
     shares of the rows read.
     """
-    counts, quality, expected = (
-        metrics["counts"],
-        metrics["quality"] or {},
-        metrics["expected_accuracy"] or {},
-    )
-    flat: dict[str, float | None] = {
-        name: (quality.get(name) or {}).get("value")
-        for name in ("accuracy", "macro_f1", "roc_auc", "average_precision")
-    }
-    flat["expected_accuracy"] = expected.get("value")
-    flat["ece"] = (metrics["calibration"] or {}).get("ece")
-    flat.update({name: ratio(counts[name], counts["read"]) for name in _SHARES_OF_ROWS})
-    flat.update(log_loss=quality.get("log_loss"), brier=quality.get("brier_score_loss"), drift=drift)
-    per_label = quality.get("per_label") or {}
-    for label in metrics["labels"]:
-        flat.update({f"{name}_{label}": per_label.get(label, {}).get(name) for name in _PER_LABEL})
-    return flat
+    values = {each.name: each.read(metrics, {}) for each in (*GATED, *of_labels(metrics["labels"]))}
+    return {name: None if value is None else value.value for name, value in values.items()}
 
 
 def evaluate_gates(gates: Iterable[Gate], flat: Mapping[str, float | None]) -> list[GateResult]:
@@ -163,26 +145,22 @@ def _evaluate(gate: Gate, flat: Mapping[str, float | None]) -> GateResult:
 
 
 def _why(metric: str, flat: Mapping[str, float | None]) -> str:
-    if metric == "drift":
+    if needs_baseline(metric):
         return _NEEDS_BASELINE
     if flat.get("expected_accuracy") is None:
         return _NEEDS_ROWS
     return _NEEDS_LABELS if flat.get("accuracy") is None else _UNDEFINED
 
 
-def _check_metric(metric: str, labels: Sequence[str] | None) -> bool:
-    """Whether the metric is one of a label; raises for one that does not exist."""
-    if metric in METRICS:
-        return False
-    if labels is None:
-        name, _, label = metric.partition("_")
-        if name in _PER_LABEL and label:
-            return True
-        raise _unknown(metric, [*METRICS, *(f"{name}_<LABEL>" for name in _PER_LABEL)])
-    known = [f"{name}_{label}" for name in _PER_LABEL for label in labels]
-    if metric in known:
-        return True
-    raise _unknown(metric, [*METRICS, *known])
+def _gated(name: str, labels: Sequence[str] | None) -> Metric:
+    """The metric that a gate names; raises for one that no gate takes."""
+    of_any = [*GATED, *of_labels(labels or ())]
+    found = named(name) if labels is None else next((each for each in of_any if each.name == name), None)
+    if found is not None and found.is_gated:
+        return found
+    known = [each.name for each in of_any]
+    of_no_label = [f"{kind}_<LABEL>" for kind in LABEL_METRICS] if labels is None else []
+    raise _unknown(name, [*known, *of_no_label])
 
 
 def _unknown(metric: str, known: Sequence[str]) -> UsageError:
@@ -191,7 +169,7 @@ def _unknown(metric: str, known: Sequence[str]) -> UsageError:
     return UsageError(f"no metric is named {printable(metric)!r}.{hint} Known: {printable(', '.join(known))}")
 
 
-def _parse_limit(text: str, limit: str, is_share: bool) -> float:
+def _parse_limit(text: str, limit: str, metric: Metric) -> float:
     percent = limit.endswith("%")
     try:
         number = decimal.Decimal(limit.removesuffix("%"))
@@ -200,9 +178,11 @@ def _parse_limit(text: str, limit: str, is_share: bool) -> float:
             f"the limit of the gate {printable(text)!r} is not a number or a percentage"
         ) from error
     value = float(number / 100 if percent else number)
-    if not 0 <= value < math.inf:
-        raise UsageError(f"the limit of the gate {printable(text)!r} must be 0 or more, and finite")
-    if is_share and value > 1:
+    least, most = metric.limits
+    if not least <= value < math.inf:
+        raise UsageError(f"the limit of the gate {printable(text)!r} must be {least:g} or more, and finite")
+    if value > most:
         hint = "" if percent else f"; did you mean {printable(limit)}%?"
-        raise UsageError(f"the limit of the gate {printable(text)!r} is a share, at most 1{hint}")
+        what = "is a share, at most 1" if metric.is_share else f"must be at most {most:g}"
+        raise UsageError(f"the limit of the gate {printable(text)!r} {what}{hint}")
     return value

@@ -58,17 +58,18 @@ class Quality(Tally):
         return wilson(int(np.trace(self.confusion)), self.rows)
 
     def summary(self) -> dict[str, Any]:
-        """``accuracy``, ``macro_f1``, ``log_loss``, ``brier_score_loss``, ``brier_sum``; needs at least one evaluated row.
+        """``accuracy``, ``macro_f1``, ``matthews``, ``log_loss``, ``brier_score_loss``, ``brier_sum``; needs evaluated rows.
 
         ``brier_sum`` is the mean over rows of the squared errors summed over all labels (0 to 2; Brier 1950).
         ``brier_score_loss`` is what scikit-learn calls so: for two labels the mean squared error of the second one's
         probability (0 to 1, half of the sum), for more the sum.
         """
         rows, is_binary = self.rows, len(self.confusion) == 2
-        accuracy, f1 = self.accuracy, macro_f1(self.confusion)
+        accuracy, f1, correlation = self.accuracy, macro_f1(self.confusion), matthews(self.confusion)
         return {
             "accuracy": accuracy.to_json() if accuracy else None,
             "macro_f1": f1.to_json() if f1 else None,
+            "matthews": correlation.to_json() if correlation else None,
             "log_loss": exact_mean(self.log_loss[0], rows),
             "brier_score_loss": exact_mean(
                 self.squared_error[1] if is_binary else sum(self.squared_error), rows
@@ -113,3 +114,37 @@ def macro_f1(confusion: Counts) -> Estimate | None:
     variance = max(0.0, float((p * slopes**2).sum() - (p * slopes).sum() ** 2) / rows)
     value, spread = float(f1.sum() / seen.sum()), Z95 * math.sqrt(variance)
     return Estimate(value, max(0.0, value - spread), min(1.0, value + spread))
+
+
+def matthews(confusion: Counts) -> Estimate | None:
+    """Matthews' correlation coefficient of given and predicted labels, -1 to 1; None without rows.
+
+    For any number of labels (Gorodkin 2004, Computational Biology and Chemistry 28:367-374), as
+    ``sklearn.metrics.matthews_corrcoef`` has it: with the proportions p, their rows r and columns c, it is N / sqrt(A B),
+    N = sum p_ii - sum r_i c_i, A = 1 - sum r_i^2, B = 1 - sum c_i^2. Where only one label was given, or only one
+    predicted, it is undefined: 0 then, and the interval is all of -1 to 1.
+
+    Interval: delta method as for :func:`macro_f1` (for two labels: Itaya, Tamura, Hayashi and Yamamoto 2024, arXiv
+    2405.12622). The slope in p_ij is ([i = j] - c_i - r_j) / sqrt(A B) + value * (r_i / A + c_j / B).
+
+    >>> matthews(np.array([[2, 1], [1, 2]])).value
+    0.3333333333333333
+    """
+    rows = int(confusion.sum())
+    if rows == 0:
+        return None
+    given, predicted = confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
+    agreement = rows * int(np.trace(confusion)) - sum(g * p for g, p in zip(given, predicted, strict=True))
+    spread_given, spread_predicted = (rows**2 - sum(n * n for n in counts) for counts in (given, predicted))
+    if not spread_given or not spread_predicted:
+        return Estimate(0.0, -1.0, 1.0)
+    scale = math.sqrt(spread_given * spread_predicted)
+    value = max(-1.0, min(1.0, agreement / scale))
+    p, r, c = confusion / rows, np.array(given) / rows, np.array(predicted) / rows
+    slopes = (np.eye(len(p)) - c[:, None] - r[None, :]) * (rows**2 / scale)
+    slopes += value * rows**2 * (r[:, None] / spread_given + c[None, :] / spread_predicted)
+    slopes -= (
+        p * slopes
+    ).sum()  # a difference of two squares would be off by 1e-8 where every prediction is right
+    spread = Z95 * math.sqrt(float((p * slopes**2).sum()) / rows)
+    return Estimate(value, max(-1.0, value - spread), min(1.0, value + spread))

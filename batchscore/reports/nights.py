@@ -15,6 +15,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from batchscore.evaluation.metrics import FOLLOWED, Better, Metric, Value
+
 BEFORE = 28
 """Finished nights that one is compared with: the four weeks before."""
 LONG_GAP = 100
@@ -57,42 +59,6 @@ class State(enum.Enum):
     def is_bad(self) -> bool:
         """Whether a person should look at it."""
         return self not in {State.SKIPPED, State.UNGATED, State.USUAL}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Value:
-    """A metric of one night, with its 95 % interval where it has one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric that is followed: its name, how it is said, and which way is worse (-1 down, 1 up, 0 neither)."""
-
-    name: str
-    words: str
-    worse: int
-    is_share: bool = True
-    least_step: float = 0.005
-    """A change smaller than this is never out of the ordinary."""
-
-
-METRICS = (
-    Metric("accuracy", "accuracy", -1),
-    Metric("expected_accuracy", "expected accuracy (estimate)", -1),
-    Metric("macro_f1", "macro F1", -1),
-    Metric("ece", "calibration error", 1),
-    Metric("log_loss", "log loss", 1, is_share=False, least_step=0.01),
-    Metric("wrong_labels", "wrong labels (estimate)", 1),
-    Metric("unknown_label", "rows with an unknown label", 1),
-    Metric("drift", "drift (PSI)", 1, is_share=False, least_step=0.1),
-    Metric("rows", "rows scored", 0, is_share=False),
-    Metric("not_scored", "rows not scored", 1),
-    Metric("rows_per_second", "rows a second", 0, is_share=False),
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -253,11 +219,11 @@ def _days_after(day: datetime.date, until: datetime.date) -> Iterator[Night]:
 def _judged(nights: Sequence[Night]) -> list[Night]:
     """In order of their dates, each finished night held against those before it."""
     judged: list[Night] = []
-    before: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
+    before: dict[str, list[float]] = {metric.name: [] for metric in FOLLOWED}
     for night in sorted(nights, key=_place):
         unusual = tuple(
             m.name
-            for m in METRICS
+            for m in FOLLOWED
             if m.name in night.values and _is_unusual(m, night.values[m.name], before[m.name])
         )
         is_compared = any(len(before[name]) >= _LEAST_BEFORE for name in night.values)
@@ -274,12 +240,13 @@ def _is_unusual(metric: Metric, value: Value, before: Sequence[float]) -> bool:
     The spread of the nights before is 1.4826 times their median absolute deviation (a normal distribution's standard
     deviation, not moved by a bad week among them); the night's own interval, where it has one, must leave the median out.
     """
-    if len(before) < _LEAST_BEFORE or not metric.worse:
+    if len(before) < _LEAST_BEFORE or metric.better is Better.NEITHER:
         return False
     usual = statistics.median(before)
     spread = 1.4826 * statistics.median(abs(each - usual) for each in before)
     is_apart = value.low is None or value.high is None or not value.low <= usual <= value.high
-    return is_apart and metric.worse * (value.value - usual) > max(_SPREADS * spread, metric.least_step)
+    loss = metric.better * (usual - value.value)
+    return is_apart and loss > max(_SPREADS * spread, metric.least_step)
 
 
 def stretches(nights: Sequence[Night]) -> list[Stretch]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from batchscore.evaluation.gates import METRICS
+from batchscore.evaluation.metrics import LABEL_METRICS, Metric, Section, Value, at, in_section
 from batchscore.reports.formats import (
     UNKNOWN,
     duration,
@@ -18,8 +18,9 @@ from batchscore.reports.formats import (
     shown,
     signed,
 )
+from batchscore.reports.gates import gate_name, gate_value, is_share
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import DISTRIBUTIONS, NOT_SHARES, Metrics, confusions_of, gate_value
+from batchscore.reports.verdict import DISTRIBUTIONS, Metrics, confusions_of
 
 _MOST_LABELS = 50
 _MATRIX_LABELS = 12
@@ -29,82 +30,56 @@ _MOST_FAILURES = 20
 _MOST_FILES = 100
 _SHORT = 40
 """Characters of a label at the head of a column."""
-_COUNTS = {
-    "read": "read",
-    "scored": "scored",
-    "null_text": "null text",
-    "empty_text": "empty text",
-    "truncated": "truncated",
-    "duplicate": "duplicate",
-    "rejects": "rejected",
-    "failed": "failed",
-    "unlabelled": "unlabelled",
-    "unknown_label": "unknown label",
-}
 _COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
-
-
-def _at(metrics: Metrics | None, *path: str) -> Any:
-    """The value at ``path``, None where any step is missing."""
-    value: Any = metrics
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, str, bool]]:
     """Of each kind of row: name, number, the earlier run's number, and whether there are any."""
-    before = [number(_at(baseline, "counts", name)) if baseline else "" for name in _COUNTS]
+    kinds = {"read": "read", "scored": "scored"}
+    kinds |= {metric.name: metric.heading_on_page(metrics) for metric in in_section(Section.ROWS)}
     return [
-        (words, number(metrics["counts"].get(name, 0)), earlier, bool(metrics["counts"].get(name)))
-        for (name, words), earlier in zip(_COUNTS.items(), before, strict=True)
+        (
+            words,
+            number(metrics["counts"].get(name, 0)),
+            number(at(baseline, "counts", name)) if baseline else "",
+            bool(metrics["counts"].get(name)),
+        )
+        for name, words in kinds.items()
     ]
 
 
 def quality(metrics: Metrics, baseline: Metrics | None) -> Table:
     """The metrics with the earlier run's beside them, and their intervals."""
-    lines = [line for name in _METRICS if (line := _metric_line(name, metrics, baseline))]
+    lines = [line for each in in_section(Section.QUALITY) if (line := _metric_line(each, metrics, baseline))]
     head = ["metric", "this run", *(["earlier run", "change"] if baseline else []), "95 % interval"]
     return Table(head, lines)
 
 
-_METRICS: dict[str, tuple[str, tuple[str, ...], int]] = {
-    "accuracy": ("accuracy", ("quality", "accuracy"), 1),
-    "expected accuracy": ("expected accuracy (estimate)", ("expected_accuracy",), 1),
-    "macro_f1": ("macro F1", ("quality", "macro_f1"), 1),
-    "roc_auc": ("ROC-AUC", ("quality", "roc_auc"), 1),
-    "average_precision": ("average precision", ("quality", "average_precision"), 1),
-    "ece": ("calibration error (15 bins)", ("calibration", "ece"), -1),
-    "ece_before": ("the same before temperature scaling", ("calibration", "before", "ece"), -1),
-    "log_loss": ("log loss", ("quality", "log_loss"), -1),
-    "brier": ("Brier score", ("quality", "brier_score_loss"), -1),
-}
-"""Name on the page, place in the metrics, and 1 where more is better."""
-
-
-def _metric_line(name: str, metrics: Metrics, baseline: Metrics | None) -> list[str | Cell] | None:
-    words, path, direction = _METRICS[name]
-    here, before = _at(metrics, *path), _at(baseline, *path)
-    if here is None or (name == "ece_before" and _at(metrics, "calibration", "temperature") == 1):
+def _metric_line(metric: Metric, metrics: Metrics, baseline: Metrics | None) -> list[str | Cell] | None:
+    here, words = metric.read(metrics, {}), metric.heading_on_page(metrics)
+    if here is None or not words:
         return None
-    value, earlier = (m.get("value") if isinstance(m, Mapping) else m for m in (here, before))
-    is_share = not name.startswith(NOT_SHARES)
-    write: Callable[[float | None], str] = percent if is_share else number
-    bounds = here if isinstance(here, dict) and "low" in here else None
-    if name == "brier":
-        words += " (0 to 1)" if len(metrics["labels"]) == 2 else " (sum over labels, 0 to 2)"
-    line: list[str | Cell] = [words, write(value)]
+    write: Callable[[float | None], str] = percent if metric.is_share else number
+    line: list[str | Cell] = [words, write(here.value)]
     if baseline:
-        change = None if value is None or earlier is None else value - earlier
-        is_worse = change is not None and change * direction < 0
-        is_clear = (
-            bounds is not None and earlier is not None and not bounds["low"] <= earlier <= bounds["high"]
-        )
+        earlier = metric.read(baseline, {})
+        change = None if earlier is None else here.value - earlier.value
         line += [
-            write(earlier),
-            Cell(signed(change, is_share=is_share), "look" if is_worse and is_clear else ""),
+            write(None if earlier is None else earlier.value),
+            Cell(
+                signed(change, is_share=metric.is_share),
+                "look" if earlier is not None and _is_clearly_worse(metric, here, earlier) else "",
+            ),
         ]
-    return [*line, interval(bounds)]
+    is_known = here.low is not None and here.high is not None
+    return [*line, f"{write(here.low)} to {write(here.high)}" if is_known else ""]
+
+
+def _is_clearly_worse(metric: Metric, here: Value, earlier: Value) -> bool:
+    """Whether the metric got worse, and its interval leaves out what it was."""
+    if here.low is None or here.high is None or here.low <= earlier.value <= here.high:
+        return False
+    return (here.value - earlier.value) * metric.better < 0
 
 
 def gates(metrics: Metrics) -> Table:
@@ -112,14 +87,10 @@ def gates(metrics: Metrics) -> Table:
     lines: list[list[str | Cell]] = []
     for gate in sorted(metrics.get("gates") or [], key=lambda gate: bool(gate["passed"])):
         metric, passed = gate["metric"], gate["passed"]
-        margin = (
-            None
-            if gate["margin"] is None
-            else signed(gate["margin"], is_share=not metric.startswith(NOT_SHARES))
-        )
+        margin = None if gate["margin"] is None else signed(gate["margin"], is_share=is_share(metric))
         lines.append(
             [
-                shown(metric.replace("_", " ") if metric in METRICS else metric),
+                gate_name(metric),
                 Cell("passed" if passed else "FAILED", "good" if passed else "bad"),
                 margin or UNKNOWN,
                 gate_value(metric, gate["value"]),
@@ -132,7 +103,7 @@ def gates(metrics: Metrics) -> Table:
 def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
     """How many rows got each label, most frequent first: what can be said of labels where none were given."""
     now = metrics["histograms"]["predicted_labels"]
-    before = _at(baseline, "histograms", "predicted_labels") or {}
+    before = at(baseline, "histograms", "predicted_labels") or {}
     names = sorted(now, key=lambda name: -now[name])
     lines = [
         [
@@ -157,16 +128,16 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     lines: list[list[str | Cell]] = []
     for name in names[:_MOST_LABELS]:
         row = every[name]
-        earlier = [percent(_at(baseline, "quality", "per_label", name, "f1"))] if baseline else []
+        earlier = [percent(at(baseline, "quality", "per_label", name, "f1"))] if baseline else []
         lines.append(
             [
                 shown(name),
-                *(percent(row[key]) for key in ("precision", "recall", "f1")),
+                *(percent(row[key]) for key in LABEL_METRICS),
                 *earlier,
                 number(row["support"]),
             ]
         )
-    head = ["label", "precision", "recall", "F1", *(["F1 before"] if baseline else []), "rows"]
+    head = ["label", *LABEL_METRICS.values(), *(["F1 before"] if baseline else []), "rows"]
     return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
 
 
@@ -207,7 +178,7 @@ def coverage(metrics: Metrics) -> Table:
             number(row["rows"]),
             percent(row["share"]),
             percent(row.get("expected_accuracy")),
-            *([percent(_at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
+            *([percent(at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
         ]
         for row in metrics["coverage"]
     ]
@@ -223,7 +194,7 @@ def coverage(metrics: Metrics) -> Table:
 
 def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
     """One table a column: flagged slices first, then the largest."""
-    changes = {(each["column"], each["value"]): each for each in _at(metrics, "comparison", "slices") or []}
+    changes = {(each["column"], each["value"]): each for each in at(metrics, "comparison", "slices") or []}
     for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
         entries = [{**entry, "change": changes.get((column, entry["value"]))} for entry in group]
         if len(entries) > 1:

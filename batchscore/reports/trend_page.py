@@ -9,17 +9,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from batchscore.evaluation.metrics import FOLLOWED, Better, Metric
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, number, percent, rows, shown
-from batchscore.reports.nights import (
-    METRICS,
-    Metric,
-    Night,
-    Nights,
-    State,
-    Stretch,
-    stretches,
-)
+from batchscore.reports.nights import Night, Nights, State, Stretch, stretches
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
@@ -242,15 +235,15 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
     """The first metric that got out of the ordinary, at its worst and as usual; else what became of the nights."""
     inside = [night for night in nights if stretch.first <= night.date <= stretch.last]
     usual = [night for night in nights if not night.state.is_bad]
-    for metric in METRICS:
+    for metric in FOLLOWED:
         values = [
             n.values[metric.name].value
             for n in inside
             if metric.name in (*n.unusual, *n.failed_gates) and metric.name in n.values
         ]
         habit = [n.values[metric.name].value for n in usual if metric.name in n.values]
-        if values and metric.worse:
-            worst = max(values) if metric.worse > 0 else min(values)
+        if values and metric.better is not Better.NEITHER:
+            worst = min(values) if metric.better is Better.MORE else max(values)
             tail = f", usually {_say(metric, statistics.median(habit))}" if habit else ""
             if not any(
                 metric.name in n.unusual for n in inside
@@ -264,7 +257,8 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
 def _say(metric: Metric, value: float | None) -> str:
     if metric.is_share:
         return percent(value)
-    return number(round(value) if metric.worse == 0 and value is not None else value)
+    is_count = metric.better is Better.NEITHER
+    return number(round(value) if is_count and value is not None else value)
 
 
 def _tally(nights: Nights) -> str:
@@ -273,7 +267,7 @@ def _tally(nights: Nights) -> str:
 
 
 def _metric(name: str) -> Metric:
-    return next(metric for metric in METRICS if metric.name == name)
+    return next(metric for metric in FOLLOWED if metric.name == name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -341,7 +335,7 @@ def _day(night: Night, column: int, links: Mapping[str, str]) -> Day:
 
 def _figures(nights: Sequence[Night]) -> Iterator[Figure]:
     """A chart of each metric that at least one night has."""
-    for metric in METRICS:
+    for metric in FOLLOWED:
         followed = [night for night in nights if metric.name in night.values]
         if metric.name == "expected_accuracy" and any("accuracy" in night.values for night in nights):
             continue  # drawn beside the truth
@@ -373,7 +367,7 @@ def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) 
     params = {
         "first": _noon(nights[0].date) - _HALF_DAY,
         "last": _noon(nights[-1].date) + _HALF_DAY,
-        "from_zero": int(metric.worse >= 0),
+        "from_zero": int(metric.better is not Better.MORE),
     }
     title = metric.words[0].upper() + metric.words[1:]
     svg = draw("trend_share" if metric.is_share else "trend_number", title, caption, data, params)
@@ -421,7 +415,7 @@ def _noon(date: datetime.date) -> int:
     return (date - datetime.date(1970, 1, 1)).days * 2 * _HALF_DAY + _HALF_DAY
 
 
-_COLUMNS = ("accuracy", "expected_accuracy", "ece", "drift", "rows", "rows_per_second")
+_COLUMNS = tuple(metric for metric in FOLLOWED if metric.is_column)
 
 
 def _lines(
@@ -434,12 +428,12 @@ def _lines(
             Cell(_WORDS[night.state], _LEVELS.get(night.state, Level.BAD).value),
             Cell(_reason(night)),
             {
-                name: Cell(
-                    _say(_metric(name), night.values[name].value),
-                    "bad" if name in (*night.unusual, *night.failed_gates) else "",
+                metric.name: Cell(
+                    _say(metric, night.values[metric.name].value),
+                    "bad" if metric.name in (*night.unusual, *night.failed_gates) else "",
                 )
-                for name in _COLUMNS
-                if name in night.values
+                for metric in _COLUMNS
+                if metric.name in night.values
             },
         )
         for night in nights
@@ -455,16 +449,16 @@ def _reason(night: Night) -> str:
 def _table(lines: Sequence[tuple[Cell, Cell, Cell, dict[str, Cell]]]) -> Table:
     """The latest night first, a thousand at the most; columns that no night has are left out."""
     surplus, lines = len(lines) - _MOST_LINES, lines[-_MOST_LINES:]
-    names = [name for name in _COLUMNS if any(name in numbers for *_, numbers in lines)]
+    columns = [metric for metric in _COLUMNS if any(metric.name in numbers for *_, numbers in lines)]
     has_reasons = any(reason.text for _, _, reason, _ in lines)
     return Table(
-        ["night", "", *(["what"] if has_reasons else []), *(_metric(name).words for name in names)],
+        ["night", "", *(["what"] if has_reasons else []), *(metric.words for metric in columns)],
         [
             [
                 date,
                 state,
                 *([reason] if has_reasons else []),
-                *(numbers.get(name, Cell("")) for name in names),
+                *(numbers.get(metric.name, Cell("")) for metric in columns),
             ]
             for date, state, reason, numbers in reversed(lines)
         ],

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
-from batchscore.evaluation.gates import METRICS, is_of_quality
+from batchscore.evaluation.gates import is_of_quality
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
 from batchscore.reports.claims import model_or_labels
-from batchscore.reports.formats import interval, number, percent, points, rows, shown
+from batchscore.reports.formats import interval, percent, points, rows, shown
+from batchscore.reports.gates import gate_sentence
 
 Metrics = Mapping[str, Any]
 _LEAST_MATCHED = 0.5
@@ -32,7 +33,6 @@ _FEW = 0.1
 _RELABELLED = 0.01
 """Share of rows with another label than in the earlier run from which the same rows are not the same any more."""
 _NAMED_VALUES = 5
-NOT_SHARES = ("log_loss", "brier", "drift")
 _DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
 DISTRIBUTIONS = {
     "predicted_labels": "predicted labels",
@@ -161,25 +161,6 @@ def _difference(before: Metrics, after: Metrics) -> Estimate | None:
     """How far accuracy moved between different rows, from their counts."""
     (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
     return proportion_difference(right, n, right_now, m)
-
-
-def gate_value(metric: str, value: float | None) -> str:
-    """The value or limit of a gate as it is usually said."""
-    is_share = not metric.startswith(NOT_SHARES)
-    text = percent(value, 2) if is_share else number(value)
-    return text.replace(".00%", "%")
-
-
-def gate_sentence(gate: Mapping[str, Any]) -> str:
-    """What became of one gate: ``accuracy is 83.10%, 1.9 points under its limit of 85%``."""
-    metric, value, margin = gate["metric"], gate["value"], gate["margin"]
-    if value is None or margin is None:
-        return shown(gate["reason"], 300)
-    is_share = not metric.startswith(NOT_SHARES)
-    size = points(margin) if is_share else number(abs(margin))
-    is_under = (gate["direction"] == "at least") != gate["passed"]
-    name = metric.replace("_", " ") if metric in METRICS else shown(metric)
-    return f"{name} is {gate_value(metric, value)}, {size} {'under' if is_under else 'over'} its limit of {gate_value(metric, gate['limit'])}"
 
 
 def _gate_line(metrics: Metrics) -> str:

@@ -248,12 +248,11 @@ class Finish:
 
     def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """Add drift against the baseline, and what the gates say."""
-        drift = None
         if self._baseline is not None:
             report = measure_drift(self._baseline.distributions, Distributions.from_metrics(metrics))
-            metrics["drift"], drift = report.to_json(), report.value
+            metrics["drift"] = report.to_json()
         gates = parse_gates(self._settings.fail_under, self._settings.fail_over, self._bundle.labels)
-        results = evaluate_gates(gates, flat_metrics(metrics, drift))
+        results = evaluate_gates(gates, flat_metrics(metrics))
         return {**metrics, "gates": [result.to_json() for result in results]}
 
     def _calibration_error(self) -> float | None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from batchscore.errors import DataError, ModelError, NoInputError, NothingToDoError, StorageError
 from batchscore.evaluation import is_of_quality
-from batchscore.reports.nights import Night, Nights, State, Value, nights_of
+from batchscore.evaluation.metrics import FOLLOWED, Value
+from batchscore.reports.nights import Night, Nights, State, nights_of
 from batchscore.runs.dates import date_of_path
 from batchscore.runs.refusals import NOTE, Refusal, read_refusal
 from batchscore.system.storage import MANIFEST, STAGING
@@ -120,34 +121,7 @@ def _state(counts: Mapping[str, int], *, is_gated: bool, has_failed: bool) -> St
 
 def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     """The metrics of one run that are followed, those that it has."""
-    quality, counts = metrics.get("quality") or {}, metrics["counts"]
-    for name, estimate in (
-        ("accuracy", quality.get("accuracy")),
-        ("expected_accuracy", metrics.get("expected_accuracy")),
-        ("macro_f1", quality.get("macro_f1")),
-    ):
-        if estimate:
-            yield name, Value(*(float(estimate[key]) for key in ("value", "low", "high")))
-    if wrong := _wrong_labels(metrics.get("label_issues") or {}):
-        yield "wrong_labels", wrong
-    read = counts["read"]
-    seconds = facts.get("seconds") or (facts.get("work") or {}).get("seconds")
-    plain = {
-        "ece": (metrics.get("calibration") or {}).get("ece"),
-        "log_loss": quality.get("log_loss"),
-        "unknown_label": counts["unknown_label"] / read if read and counts.get("unknown_label") else None,
-        "drift": (metrics.get("drift") or {}).get("value"),
-        "rows": counts["scored"],
-        "not_scored": 1 - counts["scored"] / read if read else None,
-        "rows_per_second": counts["scored"] / seconds if seconds else None,
-    }
-    yield from ((name, Value(float(value))) for name, value in plain.items() if value is not None)
-
-
-def _wrong_labels(issues: Mapping[str, Any]) -> Value | None:
-    """The share of given labels that are wrong, where the run could tell."""
-    claim, labelled = issues.get("claim") or {}, issues.get("labelled")
-    wrong = claim.get("wrong_labels")
-    if not wrong or not labelled:
-        return None
-    return Value(*(float(wrong[key]) / labelled for key in ("value", "low", "high")))
+    for metric in FOLLOWED:
+        value = metric.read(metrics, facts)
+        if value is not None and (value.value or not metric.skips_zero):
+            yield metric.name, value

@@ -34,7 +34,7 @@ from batchscore.errors import (
     UsageError,
     printable,
 )
-from batchscore.evaluation import Gate, parse_gates
+from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
@@ -181,8 +181,11 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
 
 
 def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
-    if settings.baseline is None and any(gate.metric == "drift" for gate in gates):
-        raise UsageError("A gate on drift needs an earlier run to compare with: add --baseline RUN_DIR.")
+    compared = [gate.metric for gate in gates if needs_baseline(gate.metric)]
+    if settings.baseline is None and compared:
+        raise UsageError(
+            f"A gate on {compared[0]} needs an earlier run to compare with: add --baseline RUN_DIR."
+        )
 
 
 def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:

@@ -8,7 +8,8 @@ from evaluation_samples import evaluate, literal
 
 from batchscore.errors import UsageError
 from batchscore.evaluation import Evaluation, evaluate_gates, flat_metrics, parse_gate, parse_gates
-from batchscore.evaluation.gates import METRICS, Direction
+from batchscore.evaluation.gates import Direction
+from batchscore.evaluation.metrics import GATED
 
 LABELS = ["NEG", "POS"]
 
@@ -49,7 +50,7 @@ def test_a_label_may_hold_an_equals_sign() -> None:
     ("text", "message"),
     [
         ("accuracy", "not METRIC=X"),
-        ("acuracy=0.9", "Did you mean 'accuracy'.*Known: accuracy, macro_f1"),
+        ("acuracy=0.9", "Did you mean 'accuracy'.*Known: accuracy, expected_accuracy"),
         ("recall_NEGATIVE=0.9", "Did you mean 'recall_NEG'"),
         ("zzz=1", "Known: accuracy"),
         ("accuracy=high", "not a number or a percentage"),
@@ -81,9 +82,9 @@ def metrics_by_hand() -> dict[str, Any]:
 
 
 def test_every_metric_has_a_value() -> None:
-    flat = flat_metrics(metrics_by_hand(), drift=0.125)
+    flat = flat_metrics(metrics_by_hand() | {"drift": {"value": 0.125}})
     assert set(flat) == {
-        *METRICS,
+        *(metric.name for metric in GATED),
         *(f"{name}_{label}" for name in ("precision", "recall", "f1") for label in LABELS),
     }
     assert None not in flat.values()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ from evaluation_samples import evaluate, literal, random_sample
 from scipy import stats  # type: ignore[import-untyped]
 from sklearn import metrics as sk
 
-from batchscore.evaluation.quality import macro_f1
-from batchscore.evaluation.significance import wilson
+from batchscore.evaluation.quality import macro_f1, matthews
+from batchscore.evaluation.significance import Estimate, wilson
 
+Metric = Callable[[Any], Estimate | None]
+Figure = Callable[[Any], float]
 SAMPLES = pytest.mark.parametrize(
     ("n_labels", "seed"), [(2, 1), (3, 2), (20, 3)], ids=["2 labels", "3 labels", "20 labels"]
 )
@@ -108,36 +111,91 @@ def test_the_wilson_interval_is_that_of_scipy(right: int, rows: int) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def f1_of(p: np.ndarray[Any, Any]) -> float:
+    return float(np.mean(2 * np.diag(p) / (p.sum(axis=0) + p.sum(axis=1))))
+
+
+def correlation_of(p: np.ndarray[Any, Any]) -> float:
+    """As the correlation of one-hot vectors of given and predicted labels."""
+    given, predicted = p.sum(axis=1), p.sum(axis=0)
+    covariance = np.trace(p) / p.sum() - given @ predicted / p.sum() ** 2
+    spreads = (1 - (margin / p.sum()) @ (margin / p.sum()) for margin in (given, predicted))
+    return float(covariance / np.sqrt(np.prod(list(spreads))))
+
+
+FROM_CONFUSION = pytest.mark.parametrize(
+    ("metric", "of"),
+    [(macro_f1, f1_of), (matthews, correlation_of)],
+    ids=["macro F1", "Matthews"],
+)
+
+
+@FROM_CONFUSION
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
-def test_the_slopes_of_macro_f1_are_those_of_finite_differences(n_labels: int) -> None:
+def test_the_slopes_are_those_of_finite_differences(metric: Metric, of: Figure, n_labels: int) -> None:
     confusion = np.random.default_rng(n_labels).integers(5, 60, (n_labels, n_labels)) + 100 * np.eye(
         n_labels, dtype=np.int64
     )
     rows = confusion.sum()
-
-    def value(p: np.ndarray[Any, Any]) -> float:
-        return float(np.mean(2 * np.diag(p) / (p.sum(axis=0) + p.sum(axis=1))))
-
     p, step = confusion / rows, 1e-6
     slopes = np.zeros_like(p)
     for cell in np.ndindex(*p.shape):
         up, down = p.copy(), p.copy()
         up[cell] += step
         down[cell] -= step
-        slopes[cell] = (value(up) - value(down)) / (2 * step)
+        slopes[cell] = (of(up) - of(down)) / (2 * step)
     variance = ((p * slopes**2).sum() - (p * slopes).sum() ** 2) / rows
-    found = macro_f1(confusion)
+    found = metric(confusion)
     assert found is not None
+    assert found.value == pytest.approx(of(p), abs=1e-12)
     assert found.high - found.value == pytest.approx(1.959963984540054 * np.sqrt(variance), rel=1e-6)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
 
 
-def test_the_interval_of_macro_f1_holds_the_truth_about_95_times_in_100() -> None:
+@FROM_CONFUSION
+def test_the_interval_holds_the_truth_about_95_times_in_100(metric: Metric, of: Figure) -> None:
     truth = np.array([[0.4, 0.06], [0.1, 0.44]])
-    target = np.mean(2 * np.diag(truth) / (truth.sum(axis=0) + truth.sum(axis=1)))
     draws = np.random.default_rng(0).multinomial(400, truth.ravel(), size=1000).reshape(-1, 2, 2)
-    intervals = [macro_f1(draw) for draw in draws]
-    covered = sum(i is not None and i.low <= target <= i.high for i in intervals)
+    intervals = [metric(draw) for draw in draws]
+    covered = sum(i is not None and i.low <= of(truth) <= i.high for i in intervals)
     assert 930 <= covered <= 970
+
+
+@SAMPLES
+def test_matthews_is_that_of_scikit_learn(n_labels: int, seed: int) -> None:
+    quality, (given, predicted, _) = quality_of(n_labels, seed)
+    assert quality["matthews"]["value"] == pytest.approx(sk.matthews_corrcoef(given, predicted), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize(
+    ("confusion", "value", "low", "high"),
+    [
+        ([[5, 0, 0], [0, 3, 0], [0, 0, 1]], 1.0, 1.0, 1.0),
+        ([[0, 7], [4, 0]], -1.0, -1.0, -1.0),
+        ([[5, 2], [0, 0]], 0.0, -1.0, 1.0),
+        ([[5, 0], [2, 0]], 0.0, -1.0, 1.0),
+        ([[5, 0], [0, 0]], 0.0, -1.0, 1.0),
+    ],
+    ids=["all right", "all wrong", "one label given", "one label predicted", "one label"],
+)
+def test_matthews_at_its_ends_and_where_it_is_undefined(
+    confusion: list[list[int]], value: float, low: float, high: float
+) -> None:
+    found = matthews(np.array(confusion))
+    assert found == pytest.approx((value, low, high), abs=1e-12)
+    given, predicted = (
+        np.repeat(index.ravel(), np.ravel(confusion)) for index in np.indices((len(confusion),) * 2)
+    )
+    assert sk.matthews_corrcoef(given, predicted) == pytest.approx(value)
+
+
+def test_matthews_of_more_rows_than_int64_can_square_stays_within_one() -> None:
+    found = matthews(np.array([[3_000_000_001, 0], [0, 7_000_000_003]]))
+    assert found is not None
+    assert found == pytest.approx((1.0, 1.0, 1.0), abs=1e-12)
+    assert found.high == 1.0
+    assert matthews(np.zeros((2, 2), dtype=np.int64)) is None
 
 
 def test_a_label_that_never_occurs_has_no_figures_and_is_left_out_of_the_mean() -> None:
