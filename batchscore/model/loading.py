@@ -111,7 +111,7 @@ def load_model(
     budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
     budget = budget or DEFAULT_BATCH_TOKENS.get(device.partition(":")[0], DEFAULT_BATCH_TOKENS["cpu"])
     precisions = _candidates(device, bundle) if precision == "auto" else [precision]
-    candidates = [(_way(name, each, wanted.compile), each) for each in precisions]
+    candidates = [(_kind(name, each, is_compiled=wanted.is_compiled), each) for each in precisions]
     if (
         name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
     ):  # in case our own code is what disagrees
@@ -170,15 +170,10 @@ def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]
     return model, check
 
 
-def _way(name: str, precision: str, compile_: str) -> str:
-    """The backend for a precision.
-
-    ``auto`` compiles nothing: packed products (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for 2,048
-    tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512) where compiled code took 150, 208 and 280,
-    after half a minute of compiling. On a GPU nobody has measured it.
-    """
+def _kind(name: str, precision: str, *, is_compiled: bool) -> str:
+    """The backend for a precision: where it may be compiled and is to be, the compiled one."""
     can_be = precision in PLAIN_PRECISIONS and name in ("auto", "torch")
-    return "compiled" if compile_ == "on" and can_be else name
+    return "compiled" if is_compiled and can_be else name
 
 
 def needs_torch(backend: str, precision: str) -> bool:

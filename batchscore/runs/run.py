@@ -213,7 +213,11 @@ def _say_doubts(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
 
 
 def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
-    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries."""
+    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries.
+
+    Where the options leave it to the bundle what becomes of long texts, it is the bundle's word that counts.
+    """
+    options = {**options, "long_text": options["long_text"] or bundle.long_text}
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
     libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
     versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
@@ -245,7 +249,7 @@ class _Run:
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = settings.output
-        # Of the baseline counts what it holds, not where it lies.
+        # The bytes of the baseline count, not its path.
         compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
         self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
