@@ -64,12 +64,22 @@ _NO_LIMIT = 10**9
 """Tokens; tokenizers have 1e30 for "no limit"."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Canaries:
     """Texts with the float32 probabilities ``[n, C]`` that the trained model gave them."""
 
     texts: tuple[str, ...]
     probabilities: NDArray[np.float32]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether texts and probabilities are the same, so that bundles can be compared."""
+        return (
+            isinstance(other, Canaries)
+            and self.texts == other.texts
+            and np.array_equal(self.probabilities, other.probabilities)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

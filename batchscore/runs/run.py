@@ -38,7 +38,7 @@ from batchscore.evaluation import Gate, parse_gates
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
-from batchscore.model.loading import Models, needs_torch
+from batchscore.model.loading import Models, ModelSettings, needs_torch
 from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_repaid, tuned_budget
 from batchscore.records import Part, Predictions, Rows
@@ -402,12 +402,12 @@ class _Run:
             self._want(*_AT_THE_END, *[_LABEL_ISSUES] * plan.has_labels)
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
-            long_text = self._settings.long_text or self._bundle.long_text
-            model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
+            wanted = ModelSettings.of(self._settings, self._bundle)
+            model, compute = self._models.load(self._bundle, wanted, compute)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
-            model = dataclasses.replace(model, max_batch_tokens=compute["max_batch_tokens"])
+            model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
             try:
                 self._run_parts(plan, todo, model, journal, bar.add)
             finally:
