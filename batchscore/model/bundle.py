@@ -20,6 +20,7 @@ import numpy as np
 
 from batchscore.config import LONG_TEXT, fingerprint
 from batchscore.errors import ModelError, printable
+from batchscore.model.backends.architectures import architecture_of
 from batchscore.system.storage import sha256_of, to_json, write_bytes
 
 if TYPE_CHECKING:
@@ -45,19 +46,6 @@ _POSITIONS = (
     "context_length",
 )
 """What configurations call the number of positions."""
-_OFFSET_POSITIONS = {
-    "camembert",
-    "data2vec-text",
-    "esm",
-    "ibert",
-    "layoutlmv3",
-    "lilt",
-    "longformer",
-    "luke",
-    "markuplm",
-    "mpnet",
-    "xmod",
-}
 _UNKNOWN_LONGEST = 512
 """Tokens, where neither the configuration nor the tokenizer tells."""
 _NO_LIMIT = 10**9
@@ -315,9 +303,7 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
     text = config.get("text_config")
     config = {**text, **config} if isinstance(text, dict) else config
     limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
-    # RoBERTa and its kin number positions from pad_token_id + 1 on.
-    kind = str(config.get("model_type"))
-    if "roberta" in kind or kind in _OFFSET_POSITIONS:
+    if architecture_of(config.get("model_type")).has_offset_positions:
         limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
     if path.exists() and (longest := _count(_json_file(folder, path.name), "model_max_length", path)):

@@ -6,7 +6,7 @@ no probability by more than the tolerance. A folder without canaries keeps float
 held against its probes.
 
 What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.model.probing`); our own
-code for BERT and DistilBERT is held against the canaries of its bundle, which come from there.
+encoder is held against the canaries of its bundle, which come from there.
 """
 
 from __future__ import annotations

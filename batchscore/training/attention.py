@@ -18,8 +18,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.backends.packed import has_small_scores, tiles, weighted_sums, with_one
-from batchscore.training.mean_pooling import MODEL_TYPES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +114,7 @@ def _by_products(mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor)
 def attention_by_products(model: Any) -> Iterator[None]:
     """Have a model use it inside the block, if it is of an architecture whose tokens all look at all others."""
     before = model.config._attn_implementation
-    if before != "sdpa" or model.config.model_type not in MODEL_TYPES:
+    if before != "sdpa" or architecture_of(model.config.model_type).layers is None:
         yield
         return
     AttentionInterface.register(NAME, _attention)
