@@ -143,7 +143,6 @@ class Tokenizer:
             input_ids=sequences,
             weight=np.array([max(len(ids) - special, 1) for ids in sequences], dtype=np.float64),
             n_tokens=n_tokens,
-            truncated=n_tokens > self.max_length,
         )
 
     def _pieces(self, ids: NDArray[np.int32], long_text: str) -> list[NDArray[np.int32]]:
@@ -168,7 +167,7 @@ class _Loaded(NamedTuple):
     padding_side: str = "right"
     truncation_side: str = "right"
     has_token_types: bool = False
-    """Whether the model gets them; where all are 0 it may as well not."""
+    """Whether the model gets token types; without them it takes all for 0."""
     pad_type: int = 0
 
 

@@ -1,9 +1,9 @@
-"""Classifiers of the BERT family straight from their weights, without transformers: those of which an architecture file tells.
+"""Classifiers straight from their weights, without transformers, of the architectures that have a ``Classifier`` entry.
 
 Two reasons. Importing transformers' model code takes three times as long as importing torch, which nightly runs over
-small files would mostly wait for. And a classifier looks at the first token alone: in the last layer only that token's
-query, and its way through the feed-forward part, are computed here, and keys and values of the other tokens not at all
-(:meth:`Encoder.last_first_token`). Of N layers that saves one, and the result is the same up to the order of additions.
+small files would mostly wait for. And a classifier looks at the first token, ``[CLS]``, alone: the last layer computes
+attention and the feed-forward part for that token only, and no keys and values of the others
+(:meth:`Encoder.last_layer_cls`). That saves one of N layers, and the result is the same up to the order of additions.
 
 Only what is certain is taken: a model of another architecture, with another option in its ``config.json`` or with a
 tensor more or less than expected is left to transformers.
@@ -146,10 +146,10 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
-        return self.classified(self.first_token(input_ids, attention_mask))
+        return self.classified(self.cls_states(input_ids, attention_mask))
 
-    def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
+    def cls_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The state of ``[CLS]`` after the last layer, ``[b, H]``: the input of the head."""
         states = self.embedded(input_ids)
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         layer: Any
@@ -157,15 +157,15 @@ class Encoder(nn.Module):
             query, key, value = split_heads(layer["query_key_value"](states), 3, self.heads)
             attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             states = self._rest(layer, states, attended.transpose(1, 2).flatten(2))
-        return self.last_first_token(states, attention_mask)
+        return self.last_layer_cls(states, attention_mask)
 
     def embedded(self, input_ids: Tensor) -> Tensor:
         """What goes into the first layer: ``[b, L, H]``."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         return self._norm.norm(states, self.eps)
 
-    def last_first_token(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The last layer for the first token alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
+    def last_layer_cls(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The last layer for ``[CLS]`` alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
         A head weighs token *j* by ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share and
         softmax drops; and the mean of the values is the value of the mean. So one vector a head goes through the
@@ -185,7 +185,7 @@ class Encoder(nn.Module):
         return self._rest(layer, first, attended)
 
     def classified(self, first: Tensor) -> Tensor:
-        """Logits ``[b, C]`` of first-token states ``[b, H]``."""
+        """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""
         logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
         return logits
 
