@@ -191,7 +191,6 @@ class Encodings:
     input_ids: list[NDArray[np.int32]]
     weight: NDArray[np.float64]
     n_tokens: NDArray[np.int32]
-    truncated: NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

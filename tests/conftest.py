@@ -74,11 +74,16 @@ def seal_bundle(folder: Path) -> Path:
     """Turn a plain folder into a bundle whose canaries are sample reviews."""
     from batchscore.model.backends import open_backend
     from batchscore.model.bundle import open_bundle, seal
-    from batchscore.model.scoring import Model, compute, conclude, prepare
+    from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
     from batchscore.model.tokenization import Tokenizer
 
     bundle = open_bundle(str(folder))
-    model = Model(bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 4096, "head")
+    model = Model(
+        bundle,
+        Tokenizer(bundle),
+        open_backend("torch", bundle, "cpu", "fp32"),
+        InferenceSettings(4096, "head"),
+    )
     texts = [row["text"] for row in samples.rows() if row["text"]][:32]
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities

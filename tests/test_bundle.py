@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from batchscore.config import ComputeSettings
 from batchscore.errors import BatchscoreError, DataError, ModelError, NoInputError
 from batchscore.model.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
-from batchscore.model.loading import load_model
+from batchscore.model.loading import ModelSettings, load_model
 from batchscore.runs.inspection import inspect, verify
 from batchscore.system.storage import to_json
 
@@ -242,7 +242,11 @@ def test_swapped_answers_are_caught_by_the_canaries(bundle: Path) -> None:
     canaries = json.loads((bundle / FACTS).read_bytes())["canaries"]
     reseal(bundle, canaries={**canaries, "probabilities": [row[::-1] for row in canaries["probabilities"]]})
     with pytest.raises(ModelError, match=r"does not answer as it did.*changed their label"):
-        load_model(open_bundle(str(bundle)), ComputeSettings(device="cpu", precision="fp32"), "head", {})
+        load_model(
+            open_bundle(str(bundle)),
+            ModelSettings(ComputeSettings(device="cpu", precision="fp32"), "head"),
+            {},
+        )
 
 
 def test_other_weights_in_a_manifest_made_again_are_caught_by_the_canaries(
@@ -251,7 +255,11 @@ def test_other_weights_in_a_manifest_made_again_are_caught_by_the_canaries(
     shutil.copy(make_model(seed=7) / "model.safetensors", bundle / "model.safetensors")
     reseal(bundle)
     with pytest.raises(ModelError, match="does not answer as it did") as caught:
-        load_model(open_bundle(str(bundle)), ComputeSettings(device="cpu", precision="fp32"), "head", {})
+        load_model(
+            open_bundle(str(bundle)),
+            ModelSettings(ComputeSettings(device="cpu", precision="fp32"), "head"),
+            {},
+        )
     assert caught.value.exit_code == 78
 
 
@@ -336,7 +344,11 @@ def test_a_plain_folder_that_cannot_be_loaded_is_a_model_error(
 ) -> None:
     damage(plain)
     with pytest.raises(ModelError) as caught:
-        load_model(open_bundle(str(plain)), ComputeSettings(device="cpu", precision="fp32"), "head", {})
+        load_model(
+            open_bundle(str(plain)),
+            ModelSettings(ComputeSettings(device="cpu", precision="fp32"), "head"),
+            {},
+        )
     assert str(plain) in str(caught.value)
 
 

@@ -21,7 +21,7 @@ from batchscore.model import loading
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.compiled import CompiledEncoder
 from batchscore.model.bundle import open_bundle
-from batchscore.model.loading import load_model
+from batchscore.model.loading import ModelSettings, load_model
 from batchscore.runs.run import score
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler (g++)")
@@ -67,7 +67,8 @@ def test_a_compiled_model_answers_as_the_plain_one_whatever_the_shape_and_the_th
     ],
 )
 def test_only_what_is_asked_for_is_compiled(asked: str, name: str, precision: str, expected: str) -> None:
-    assert loading._way(name, precision, asked) == expected
+    is_compiled = ComputeSettings(compile=asked).is_compiled
+    assert loading._kind(name, precision, is_compiled=is_compiled) == expected
 
 
 def test_a_stopped_compiled_run_goes_on_to_the_same_bytes(
@@ -101,6 +102,6 @@ def test_where_nothing_can_be_compiled_on_is_an_error(
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     bundle = open_bundle(str(tiny_bundle))
     with pytest.raises(ModelError, match=r"no working C\+\+ compiler.*--compile off"):
-        load_model(bundle, dataclasses.replace(ComputeSettings(), compile="on"), "head", {})
+        load_model(bundle, ModelSettings(dataclasses.replace(ComputeSettings(), compile="on"), "head"), {})
     with pytest.raises(ModelError, match="only bundles of BERT"):
         open_backend("compiled", open_bundle(str(tiny_model)), "cpu", "fp32")

@@ -26,7 +26,7 @@ from batchscore.model import loading, scoring
 from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.loading import load_model
-from batchscore.model.scoring import Model
+from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
 from batchscore.runs import finishing
@@ -104,7 +104,7 @@ def patched(tiny_model: Path) -> Iterator[FakeBackend]:
     """A model that is loaded already and answers at once; a page without charts."""
     bundle = open_bundle(str(tiny_model))
     backend = FakeBackend()
-    model = Model(bundle, Tokenizer(bundle), backend, 256, "head")
+    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head"))
 
     def load(*_: Any) -> tuple[Model, dict[str, Any]]:
         return model, {"backend": "fake", "max_batch_tokens": 256}

@@ -30,7 +30,7 @@ from batchscore.errors import ModelError
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.encoders import load_encoder
 from batchscore.model.bundle import Canaries, open_bundle
-from batchscore.model.loading import load_model
+from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.importing import imports_ahead
 
@@ -150,10 +150,10 @@ def test_where_our_own_way_disagrees_transformers_is_taken(
         return torch.tensor([[3.0, -3.0]]).expand(len(ids), 2)
 
     monkeypatch.setattr("batchscore.model.backends.packed.pack", lambda *_: wrong)
-    _, compute = load_model(bundle, ComputeSettings(precision="fp32"), "head", {})
+    _, compute = load_model(bundle, ModelSettings(ComputeSettings(precision="fp32"), "head"), {})
     assert compute["backend"] == "transformers"
     with pytest.raises(ModelError, match="canaries"):
-        load_model(bundle, ComputeSettings(precision="fp32", backend="torch"), "head", {})
+        load_model(bundle, ModelSettings(ComputeSettings(precision="fp32", backend="torch"), "head"), {})
 
 
 def test_wrong_canaries_are_refused_by_both_ways(tiny_bundle: Path) -> None:
@@ -162,7 +162,7 @@ def test_wrong_canaries_are_refused_by_both_ways(tiny_bundle: Path) -> None:
     swapped: NDArray[np.float32] = bundle.canaries.probabilities[:, ::-1]
     wrong = dataclasses.replace(bundle, canaries=Canaries(bundle.canaries.texts, swapped))
     with pytest.raises(ModelError, match="does not answer as it did"):
-        load_model(wrong, ComputeSettings(precision="fp32"), "head", {})
+        load_model(wrong, ModelSettings(ComputeSettings(precision="fp32"), "head"), {})
 
 
 def test_a_bundle_is_scored_without_transformers(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from batchscore.evaluation import apply_temperature
 from batchscore.model import exporting, loading, probing, scoring
 from batchscore.model.backends import open_backend, packed
 from batchscore.model.bundle import open_bundle
-from batchscore.model.loading import load_model
-from batchscore.model.scoring import Computation, Model, prepare, score_part
+from batchscore.model.loading import ModelSettings, load_model
+from batchscore.model.scoring import Computation, InferenceSettings, Model, prepare, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs.run import score
 from batchscore.training import train
@@ -232,7 +232,7 @@ def alone(folder: Path, texts: Sequence[str] = TEXTS, max_length: int = LONGEST)
 
 def loaded(folder: Path, **wanted: Any) -> tuple[Model, dict[str, Any]]:
     settings = ComputeSettings(**{"precision": "fp32", "max_batch_tokens": 256, **wanted})
-    return load_model(open_bundle(str(folder)), settings, "head", {})
+    return load_model(open_bundle(str(folder)), ModelSettings(settings, "head"), {})
 
 
 def scored(model: Model, texts: Sequence[str] = TEXTS) -> NDArray[np.float32]:
@@ -255,7 +255,7 @@ def test_answers_are_those_of_plain_transformers(kind: str, make: Make) -> None:
 def test_where_padding_on_the_right_is_not_taken_it_would_be_wrong(kind: str, make: Make) -> None:
     bundle = open_bundle(str(make(kind)))
     backend = open_backend("transformers", bundle, "cpu", "fp32")
-    model = Model(bundle, Tokenizer(bundle), backend, 256, "head")
+    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head"))
     assert np.nanmax(np.abs(scored(model) - alone(bundle.path))) > 10 * probing.TOLERANCE
 
 
@@ -516,7 +516,7 @@ def test_no_probe_is_longer_than_its_limit(longest: int, make: Make, monkeypatch
 
     monkeypatch.setattr(type(backend), "logits", note)
     bundle = open_bundle(str(folder))
-    probing.prove(Model(bundle, Tokenizer(bundle), backend, 256, "head"))
+    probing.prove(Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head")))
     assert max(seen) == min(longest, scoring.LONGEST_PROBE)
 
 

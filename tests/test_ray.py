@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pandas as pd
 import pytest
 from conftest import run_score
 from test_workers import Stop, predictions_of
+from tokenizers import Tokenizer as SavedTokenizer
 
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError, UsageError
-from batchscore.model.backends import open_backend
+from batchscore.model.backends import BackendSpec, open_backend
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import Model, score_part
+from batchscore.model.scoring import InferenceSettings, Model, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs import engines
 from batchscore.runs.engines.ray import ScoringActor, _recipe
@@ -53,9 +56,9 @@ def test_ray_writes_the_same_bytes_also_when_it_was_stopped(
 def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bundle: Path) -> None:
     bundle = open_bundle(str(tiny_bundle))
     texts: list[str | None] = ["a wonderful film", None, "terrible", ""]
-    kind = ("torch", "cpu", "fp32")
-    found = ScoringActor(bundle, kind, 512, "head").score(texts)
-    model = Model(bundle, Tokenizer(bundle), open_backend(*kind[:1], bundle, *kind[1:]), 512, "head")
+    spec, inference = BackendSpec("torch", "cpu", "fp32"), InferenceSettings(512, "head")
+    found = ScoringActor(bundle, spec, inference).score(texts)
+    model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
     from test_scoring import rows_of
 
     expected = score_part(rows_of(texts), model)
@@ -63,15 +66,53 @@ def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bun
     assert found.status.tolist() == expected.status.tolist()
     other = dataclasses.replace(bundle, fingerprint="0" * 64)
     with pytest.raises(ModelError, match="not the same model"):
-        ScoringActor(other, kind, 512, "head").score(texts)
+        ScoringActor(other, spec, inference).score(texts)
 
 
-def test_an_actor_pads_as_this_process_does(tiny_model: Path) -> None:
-    bundle = open_bundle(str(tiny_model))
-    backend = open_backend("fresh", bundle, "cpu", "fp32")
-    model = Model(bundle, Tokenizer(bundle), backend, 512, "head", way="none")
-    actor = ScoringActor(*_recipe(model))
-    assert (actor._model.way, actor._model.backend.name) == ("none", "fresh")
+MAKERS: dict[type, Callable[[Any], Any]] = {
+    bool: lambda value: not value,
+    int: lambda value: value + 1,
+    float: lambda value: value / 2,
+    str: lambda value: f"{value}?",
+}
+
+
+def another(value: Any) -> Any:
+    """A value that a field does not have by default; a new type needs an entry in ``MAKERS``."""
+    if type(value) in MAKERS:
+        return MAKERS[type(value)](value)
+    return dataclasses.replace(value, **others(value))
+
+
+def others(settings: Any) -> dict[str, Any]:
+    """Another value for each field that may be left out."""
+    fields = (field for field in dataclasses.fields(settings) if field.default is not dataclasses.MISSING)
+    return {field.name: another(getattr(settings, field.name)) for field in fields}
+
+
+def told(value: Any) -> Any:
+    """What can be compared of a part of a model."""
+    if isinstance(value, Tokenizer):
+        return {name: told(each) for name, each in vars(value).items()}
+    if isinstance(value, tuple):
+        return tuple(map(told, value))
+    if isinstance(value, SavedTokenizer):
+        return value.to_str()
+    return BackendSpec.of(value) if hasattr(value, "logits") else value
+
+
+def test_an_actor_has_the_model_of_this_process_in_every_field_that_counts(tiny_bundle: Path) -> None:
+    """Also in one that is added later: what may be left out has another value than it would get by default."""
+    bundle = dataclasses.replace(open_bundle(str(tiny_bundle)), temperature=1.7, max_length=64)
+    inference = another(InferenceSettings(512, "windows"))
+    model = Model(bundle, Tokenizer(bundle), open_backend("fresh", bundle, "cpu", "fp32"), inference)
+    model = dataclasses.replace(model, **others(model))
+    travelled = pickle.loads(pickle.dumps(_recipe(model)))
+    found = ScoringActor(*travelled)._model
+    fields = [field.name for field in dataclasses.fields(Model) if field.compare]
+    assert {"bundle", "tokenizer", "backend", "inference"} <= {*fields}
+    for name in fields:
+        assert told(getattr(found, name)) == told(getattr(model, name)), name
 
 
 def test_without_ray_the_error_names_the_extra(

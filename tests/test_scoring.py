@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.model.backends import OutOfDeviceMemoryError
 from batchscore.model.bundle import Bundle, Canaries, open_bundle
-from batchscore.model.scoring import Model, check_canaries, score_part
+from batchscore.model.scoring import InferenceSettings, Model, check_canaries, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch, Position, Predictions, Rows, Status
 
@@ -54,7 +54,7 @@ def bundle(tiny_model: Path) -> Bundle:
 
 
 def model_of(bundle: Bundle, backend: Any, *, budget: int = 512, long_text: str = "head") -> Model:
-    return Model(bundle, Tokenizer(bundle), backend, budget, long_text)
+    return Model(bundle, Tokenizer(bundle), backend, InferenceSettings(budget, long_text))
 
 
 def rows_of(texts: list[str | None]) -> Rows:

@@ -19,7 +19,7 @@ from batchscore.cli import main
 from batchscore.cli.train import command
 from batchscore.errors import DataError, OutputError, StorageError, UsageError
 from batchscore.model.bundle import FACTS, open_bundle
-from batchscore.model.scoring import Model, compute, conclude, prepare
+from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.system.storage import sha256_of
@@ -582,7 +582,12 @@ def test_windows_of_a_long_text_merge_to_one_probability(settings: TrainSettings
     bundle = open_bundle(str(result.output))
     from batchscore.model.backends import open_backend
 
-    model = Model(bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 512, "windows")
+    model = Model(
+        bundle,
+        Tokenizer(bundle),
+        open_backend("torch", bundle, "cpu", "fp32"),
+        InferenceSettings(512, "windows"),
+    )
     texts = ["awful " * 40 + "great", "short"]
     prepared = prepare(texts, model)
     computed = compute(prepared, model)

@@ -28,7 +28,7 @@ from batchscore.errors import (
 )
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import Model, check_canaries, compute, conclude, prepare
+from batchscore.model.scoring import InferenceSettings, Model, check_canaries, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.storage import locked
 from batchscore.training import TrainResult, TrainSettings, train
@@ -115,7 +115,10 @@ def run(settings: TrainSettings, **changes: Any) -> TrainResult:
 def opened(folder: Path) -> Model:
     bundle = open_bundle(str(folder))
     return Model(
-        bundle, Tokenizer(bundle), open_backend("torch", bundle, "cpu", "fp32"), 2048, bundle.long_text
+        bundle,
+        Tokenizer(bundle),
+        open_backend("torch", bundle, "cpu", "fp32"),
+        InferenceSettings(2048, bundle.long_text),
     )
 
 
@@ -240,7 +243,7 @@ def test_what_happens_to_long_texts_is_chosen_in_the_bundle(settings: TrainSetti
     result = run(settings, max_length=16, long_text=long_text)
     model = opened(result.output)
     check = check_canaries(model)
-    assert model.long_text == long_text
+    assert model.inference.long_text == long_text
     assert check is not None
     assert check.largest_change < 1e-5
 

@@ -19,7 +19,8 @@ from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError
 from batchscore.model import loading, tuning
 from batchscore.model.bundle import Bundle, open_bundle
-from batchscore.model.scoring import Model
+from batchscore.model.loading import ModelSettings
+from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
 from batchscore.runs.run import score
@@ -98,9 +99,11 @@ def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
     opened = open_bundle(str(tiny_model))
     gpu = Gpu(1.0)
 
-    def load(_: Any, wanted: ComputeSettings, long_text: str, recorded: Any) -> tuple[Model, dict[str, Any]]:
-        budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens or 512
-        return Model(opened, Tokenizer(opened), gpu, budget, long_text), {"max_batch_tokens": budget}
+    def load(_: Any, wanted: ModelSettings, recorded: Any) -> tuple[Model, dict[str, Any]]:
+        budget = recorded.get("max_batch_tokens") or wanted.compute.max_batch_tokens or 512
+        return Model(opened, Tokenizer(opened), gpu, InferenceSettings(budget, wanted.long_text)), {
+            "max_batch_tokens": budget
+        }
 
     monkeypatch.setattr(loading, "load_model", load)
     monkeypatch.setattr(tuning, "REPAID_BY", 100)

@@ -18,7 +18,7 @@ from test_scoring import FakeBackend, bundle, model_of, rows_of, texts_of
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError
 from batchscore.model.bundle import Bundle
-from batchscore.model.scoring import Model, score_part
+from batchscore.model.scoring import InferenceSettings, Model, score_part
 from batchscore.records import MicroBatch, Part, Predictions, Rows, Status
 from batchscore.runs.engines import ENGINES, local
 from batchscore.runs.run import score
@@ -43,7 +43,7 @@ def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predic
 
 def with_workers(bundle: Bundle, backend: Any, workers: int, budget: int = 256) -> Model:
     model = model_of(bundle, backend, budget=budget)
-    return Model(model.bundle, model.tokenizer, model.backend, budget, "head", workers)
+    return Model(model.bundle, model.tokenizer, model.backend, InferenceSettings(budget, "head"), workers)
 
 
 def predictions_of(folder: Path) -> list[bytes]:

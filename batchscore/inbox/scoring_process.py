@@ -164,8 +164,10 @@ def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet:
 
 def _load(settings: ScoreSettings, models: Models) -> Outcome:
     """Load the model, before there is a file to score."""
+    from batchscore.model.loading import ModelSettings
+
     bundle = models.open(settings.model, settings.revision)
-    models.load(bundle, settings.compute, settings.long_text or bundle.long_text, {})
+    models.load(bundle, ModelSettings.of(settings, bundle), {})
     return Outcome(0, "loaded", "", "", {})
 
 

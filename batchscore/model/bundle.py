@@ -20,6 +20,7 @@ import numpy as np
 
 from batchscore.config import LONG_TEXT, fingerprint
 from batchscore.errors import ModelError, printable
+from batchscore.model.backends.architectures import architecture_of
 from batchscore.system.storage import sha256_of, to_json, write_bytes
 
 if TYPE_CHECKING:
@@ -45,31 +46,28 @@ _POSITIONS = (
     "context_length",
 )
 """What configurations call the number of positions."""
-_OFFSET_POSITIONS = {
-    "camembert",
-    "data2vec-text",
-    "esm",
-    "ibert",
-    "layoutlmv3",
-    "lilt",
-    "longformer",
-    "luke",
-    "markuplm",
-    "mpnet",
-    "xmod",
-}
 _UNKNOWN_LONGEST = 512
 """Tokens, where neither the configuration nor the tokenizer tells."""
 _NO_LIMIT = 10**9
 """Tokens; tokenizers have 1e30 for "no limit"."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Canaries:
     """Texts with the float32 probabilities ``[n, C]`` that the trained model gave them."""
 
     texts: tuple[str, ...]
     probabilities: NDArray[np.float32]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether texts and probabilities are the same, so that bundles can be compared."""
+        return (
+            isinstance(other, Canaries)
+            and self.texts == other.texts
+            and np.array_equal(self.probabilities, other.probabilities)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -305,9 +303,7 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
     text = config.get("text_config")
     config = {**text, **config} if isinstance(text, dict) else config
     limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
-    # RoBERTa and its kin number positions from pad_token_id + 1 on.
-    kind = str(config.get("model_type"))
-    if "roberta" in kind or kind in _OFFSET_POSITIONS:
+    if architecture_of(config.get("model_type")).has_offset_positions:
         limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
     if path.exists() and (longest := _count(_json_file(folder, path.name), "model_max_length", path)):

@@ -28,7 +28,7 @@ from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, parity_problems, seal
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import prove
-from batchscore.model.scoring import Model, compute, conclude, prepare
+from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.storage import atomic_write, make_folder, remove_file, sha256_of
 
@@ -118,7 +118,8 @@ def _texts(bundle: Bundle) -> tuple[list[str], list[str], str]:
 
 
 def _model(bundle: Bundle, backend: Any) -> Model:
-    return Model(bundle, Tokenizer(bundle), backend, DEFAULT_BATCH_TOKENS["cpu"], bundle.long_text)
+    inference = InferenceSettings(DEFAULT_BATCH_TOKENS["cpu"], bundle.long_text)
+    return Model(bundle, Tokenizer(bundle), backend, inference)
 
 
 def _probabilities(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -181,7 +182,7 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
 
 def _inputs(model: Model, texts: Sequence[str]) -> Iterator[dict[str, NDArray[np.int64]]]:
     """Each text alone, as the model gets it, so that padding has no part in the scales."""
-    sequences = model.tokenizer.encode(texts, model.long_text).input_ids
+    sequences = model.tokenizer.encode(texts, model.inference.long_text).input_ids
     for k in range(len(sequences)):
         batch = batching.assemble(sequences, np.array([k]), model.tokenizer.padding("single"))
         yield {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}

@@ -6,7 +6,7 @@ no probability by more than the tolerance. A folder without canaries keeps float
 held against its probes.
 
 What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.model.probing`); our own
-code for BERT and DistilBERT is held against the canaries of its bundle, which come from there.
+encoder is held against the canaries of its bundle, which come from there.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.probing import padded_safely
-from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, Model, check_canaries
+from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.cores import usable_cores
 
 if TYPE_CHECKING:
-    from batchscore.config import ComputeSettings
+    from batchscore.config import ComputeSettings, ScoreSettings
     from batchscore.model.bundle import Bundle
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +37,19 @@ DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 """Where nothing else is asked for, or measured (:mod:`batchscore.model.tuning`, which tells why a CPU's is fixed)."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What is asked of a model when it is loaded."""
+
+    compute: ComputeSettings
+    long_text: str
+
+    @classmethod
+    def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
+        """What a run asks of its model; of long texts the bundle has its say where the run has none."""
+        return cls(settings.compute, settings.long_text or bundle.long_text)
+
+
 class Models:
     """Where a run gets its model from: the disk."""
 
@@ -45,10 +58,10 @@ class Models:
         return open_bundle(path, revision)
 
     def load(
-        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+        self, bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
     ) -> tuple[Model, dict[str, Any]]:
         """The model, ready to compute; see :func:`load_model`."""
-        return load_model(bundle, wanted, long_text, recorded)
+        return load_model(bundle, wanted, recorded)
 
 
 class KeptModels(Models):
@@ -56,7 +69,7 @@ class KeptModels(Models):
 
     def __init__(self) -> None:
         self._opened: tuple[Any, Bundle] | None = None
-        self._loaded: tuple[Any, tuple[Model, dict[str, Any]]] | None = None
+        self._loaded: tuple[tuple[Bundle, ModelSettings], tuple[Model, dict[str, Any]]] | None = None
 
     def open(self, path: str, revision: str | None) -> Bundle:
         """The bundle; its files are hashed again only if size, time or inode of one differ."""
@@ -66,15 +79,15 @@ class KeptModels(Models):
         return self._opened[1]
 
     def load(
-        self, bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+        self, bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
     ) -> tuple[Model, dict[str, Any]]:
         """The model that is there, if it is the one that would be loaded."""
-        key = bundle.fingerprint, wanted, long_text
+        key = bundle, wanted
         if self._loaded is not None and self._loaded[0] == key:
             model, compute = self._loaded[1]
             if not recorded or recorded == compute:
                 return model, dict(compute)
-        loaded = super().load(bundle, wanted, long_text, recorded)
+        loaded = super().load(bundle, wanted, recorded)
         self._loaded = key, loaded
         _LOG.info("model loaded: %s", bundle.path)
         return loaded[0], dict(loaded[1])
@@ -87,7 +100,7 @@ def _identities(folder: Path) -> list[tuple[str, int, int, int]]:
 
 
 def load_model(
-    bundle: Bundle, wanted: ComputeSettings, long_text: str, recorded: Mapping[str, Any]
+    bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
 ) -> tuple[Model, dict[str, Any]]:
     """Load the model, hold it against its canaries, and tell what it computes with.
 
@@ -97,9 +110,9 @@ def load_model(
         ModelError: it cannot be loaded, or its canaries disagree.
         UsageError: no such device, backend or precision.
     """
-    tokenizer = Tokenizer(bundle)
-    name, precision = recorded.get("backend", wanted.backend), recorded.get("precision", wanted.precision)
-    device = recorded.get("device", wanted.device)
+    tokenizer, asked = Tokenizer(bundle), wanted.compute
+    name, precision = recorded.get("backend", asked.backend), recorded.get("precision", asked.precision)
+    device = recorded.get("device", asked.device)
     if needs_torch(name, precision):
         from batchscore.model.backends.torch_backend import resolve_device
 
@@ -108,10 +121,10 @@ def load_model(
         from batchscore.model.backends.openvino_backend import int8_bundle
 
         bundle, precision, device = int8_bundle(bundle), "int8", "cpu" if device == "auto" else device
-    budget = recorded.get("max_batch_tokens") or wanted.max_batch_tokens
+    budget = recorded.get("max_batch_tokens") or asked.max_batch_tokens
     budget = budget or DEFAULT_BATCH_TOKENS.get(device.partition(":")[0], DEFAULT_BATCH_TOKENS["cpu"])
     precisions = _candidates(device, bundle) if precision == "auto" else [precision]
-    candidates = [(_way(name, each, wanted.compile), each) for each in precisions]
+    candidates = [(_kind(name, each, is_compiled=asked.is_compiled), each) for each in precisions]
     if (
         name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
     ):  # in case our own code is what disagrees
@@ -119,17 +132,18 @@ def load_model(
 
     def open_model(candidate: tuple[str, str]) -> Model:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
-        workers = wanted.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
-        return Model(bundle, tokenizer, backend, int(budget), long_text, workers)
+        workers = asked.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
+        inference = InferenceSettings(int(budget), wanted.long_text)
+        return Model(bundle, tokenizer, backend, inference, workers)
 
     model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
     return model, {
         "backend": model.backend.name,
         "device": model.backend.device,
         "precision": model.backend.precision,
-        "padding": model.way,
+        "padding": model.inference.way,
         "max_batch_tokens": int(budget),
-        "long_text": long_text,
+        "long_text": wanted.long_text,
         "canaries": check._asdict() if check else None,
     }
 
@@ -161,7 +175,7 @@ def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]
         ModelError: it cannot score them, or they disagree.
     """
     if way is not None:
-        model = dataclasses.replace(model, way=way)
+        model = model.with_inference(way=way)
     elif model.backend.name == "transformers":
         model = padded_safely(model)
     check = check_canaries(model)
@@ -170,15 +184,10 @@ def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]
     return model, check
 
 
-def _way(name: str, precision: str, compile_: str) -> str:
-    """The backend for a precision.
-
-    ``auto`` compiles nothing: packed products (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for 2,048
-    tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512) where compiled code took 150, 208 and 280,
-    after half a minute of compiling. On a GPU nobody has measured it.
-    """
+def _kind(name: str, precision: str, *, is_compiled: bool) -> str:
+    """The backend for a precision: where it may be compiled and is to be, the compiled one."""
     can_be = precision in PLAIN_PRECISIONS and name in ("auto", "torch")
-    return "compiled" if compile_ == "on" and can_be else name
+    return "compiled" if is_compiled and can_be else name
 
 
 def needs_torch(backend: str, precision: str) -> bool:

@@ -114,14 +114,14 @@ def padded_safely(model: Model) -> Model:
     bundle, backend = model.bundle, model.backend
     if backend.precision == "fp32":
         proof = prove(model)
-        return dataclasses.replace(model, backend=proof.model.backend, way=proof.way)
+        return dataclasses.replace(model, backend=proof.model.backend).with_inference(way=proof.way)
     exact = open_backend("transformers", bundle, backend.device, "fp32")
     proof = prove(dataclasses.replace(model, backend=exact))
     if proof.is_fresh:
         backend = open_backend("fresh", bundle, backend.device, backend.precision)
     if bundle.canaries is None:
         _refuse_coarse(dataclasses.replace(proof.model, backend=backend))
-    return dataclasses.replace(model, backend=backend, way=proof.way)
+    return dataclasses.replace(model, backend=backend).with_inference(way=proof.way)
 
 
 def _refuse_coarse(model: Model) -> None:
@@ -149,7 +149,7 @@ def prove(model: Model) -> Proof:
     expected = np.stack([answer.logits for answer in answers])
     differences = []
     for way in _ways(tokenizer, is_stretched):
-        model = dataclasses.replace(model, way=way)
+        model = model.with_inference(way=way)
         difference = _difference(model, sequences, expected)
         _LOG.info(
             "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, way, *difference
@@ -265,7 +265,7 @@ def _difference(
             ]
             found = [(np.take(company, each.sequence), model.backend.logits(each)) for each in batches]
         except Exception as error:  # noqa: BLE001 - a way that a model does not bear may raise anything
-            _LOG.info("%s: padding %s: %s", model.bundle.path, model.way, printable(error)[:200])
+            _LOG.info("%s: padding %s: %s", model.bundle.path, model.inference.way, printable(error)[:200])
             return [_Difference(math.inf, math.inf)]
         return [_apart(logits, expected[rows], model.bundle.temperature) for rows, logits in found]
 

@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,24 +46,40 @@ CANARY_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class InferenceSettings:
+    """What the answer to a text depends on besides bundle and backend.
+
+    Whoever makes the same model elsewhere (an actor of Ray's) gets this object whole, so that a new field goes with it.
+    """
+
+    max_batch_tokens: int
+    """Padded tokens in a micro-batch."""
+    long_text: str
+    """What becomes of a text beyond the longest input: ``head``, ``head-tail`` or ``windows``."""
+    way: str = "right"
+    """Of padding, one of :data:`batchscore.model.batching.WAYS`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Model:
     """Everything that turns texts into probabilities."""
 
     bundle: Bundle
     tokenizer: Tokenizer
     backend: Backend
-    max_batch_tokens: int
-    long_text: str
-    workers: int = 1
-    """Micro-batches that are computed at a time."""
-    way: str = "right"
-    """Of padding, one of :data:`batchscore.model.batching.WAYS`."""
+    inference: InferenceSettings
+    workers: int = dataclasses.field(default=1, compare=False)
+    """Micro-batches that are computed at a time, which changes no answer."""
 
     @property
     def padding(self) -> batching.Padding:
         """How its sequences become micro-batches; what transformers computes is padded as far as probes have shown."""
-        padding = self.tokenizer.padding(self.way)
+        padding = self.tokenizer.padding(self.inference.way)
         return dataclasses.replace(padding, proven=LONGEST_PROBE) if self.backend.name in PLAIN else padding
+
+    def with_inference(self, **changes: Any) -> Model:
+        """The same model with other values of some :class:`InferenceSettings`."""
+        return dataclasses.replace(self, inference=dataclasses.replace(self.inference, **changes))
 
 
 class Prepared(NamedTuple):
@@ -98,7 +114,7 @@ def prepare(texts: Sequence[str | None], model: Model) -> Prepared:
     for index, text in enumerate(texts):
         if status[index] == Status.OK and text is not None:
             unique[index] = seen.setdefault(text, len(seen))
-    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.long_text))
+    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.inference.long_text))
 
 
 def _status_of(text: str | None) -> Status:
@@ -130,7 +146,7 @@ class Computation:
 
     def __init__(self, prepared: Prepared, model: Model, each: Each = map) -> None:
         self._sequences, self._model, self._each = prepared.encodings.input_ids, model, each
-        self._budget, self._halvings = model.max_batch_tokens, 0
+        self._budget, self._halvings = model.inference.max_batch_tokens, 0
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
@@ -271,7 +287,7 @@ def check_canaries(model: Model) -> CanaryCheck | None:
         ModelError: the model cannot score a text at all.
     """
     canaries = model.bundle.canaries
-    model = dataclasses.replace(model, long_text=model.bundle.long_text)
+    model = model.with_inference(long_text=model.bundle.long_text)
     texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
     prepared = prepare(texts, model)
     with (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchscore.errors import ModelError, printable
+from batchscore.model.backends.architectures import ARCHITECTURES
 from batchscore.model.batching import Padding, TokenTypes
 from batchscore.records import Encodings
 
@@ -27,7 +28,8 @@ WINDOW_OVERLAP = 0.25
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
 """Of several scripts; whatever a tokenizer was made for, it tells some of them apart."""
-_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
+_READ_ALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
+"""Classes of tokenizers that need no transformers."""
 
 
 class Tokenizer:
@@ -141,7 +143,6 @@ class Tokenizer:
             input_ids=sequences,
             weight=np.array([max(len(ids) - special, 1) for ids in sequences], dtype=np.float64),
             n_tokens=n_tokens,
-            truncated=n_tokens > self.max_length,
         )
 
     def _pieces(self, ids: NDArray[np.int32], long_text: str) -> list[NDArray[np.int32]]:
@@ -166,12 +167,12 @@ class _Loaded(NamedTuple):
     padding_side: str = "right"
     truncation_side: str = "right"
     has_token_types: bool = False
-    """Whether the model gets them; where all are 0 it may as well not."""
+    """Whether the model gets token types; without them it takes all for 0."""
     pad_type: int = 0
 
 
 def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
-    """A BERT tokenizer as its own library reads it; importing transformers takes seconds.
+    """A tokenizer as its own library reads it, where ``tokenizer.json`` holds everything; importing transformers takes seconds.
 
     Only for a bundle with canaries, which would show a difference, and without settings that ``tokenizer.json`` lacks.
     """
@@ -179,7 +180,7 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
     if bundle.canaries is None or not path.exists():
         return None
     config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
-    if config.get("tokenizer_class") not in _BERT_TOKENIZERS or not isinstance(config.get("pad_token"), str):
+    if config.get("tokenizer_class") not in _READ_ALONE or not isinstance(config.get("pad_token"), str):
         return None
     if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):
         return None

@@ -67,10 +67,10 @@ def tuned_budget(
             return _smallest_of_the_fastest(rates) if rates else LADDER[0]
         except Exception as error:  # noqa: BLE001 - a row that cannot be scored is met again, and alone, in its part
             _LOG.info("no token budget was looked for: %s", printable(error))
-            return model.max_batch_tokens
+            return model.inference.max_batch_tokens
         if budget // 4 in rates and max(rates.values()) < rates[budget // 4] * _AS_FAST:
             break  # two rungs brought nothing
-    return _smallest_of_the_fastest(rates) if len(rates) > 1 else model.max_batch_tokens
+    return _smallest_of_the_fastest(rates) if len(rates) > 1 else model.inference.max_batch_tokens
 
 
 def _smallest_of_the_fastest(rates: dict[int, float]) -> int:

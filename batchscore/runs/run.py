@@ -38,7 +38,7 @@ from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
-from batchscore.model.loading import Models, needs_torch
+from batchscore.model.loading import Models, ModelSettings, needs_torch
 from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_repaid, tuned_budget
 from batchscore.records import Part, Predictions, Rows
@@ -216,7 +216,11 @@ def _say_doubts(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
 
 
 def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
-    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries."""
+    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries.
+
+    Where the options leave it to the bundle what becomes of long texts, it is the bundle's word that counts.
+    """
+    options = {**options, "long_text": options["long_text"] or bundle.long_text}
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
     libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
     versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
@@ -248,7 +252,7 @@ class _Run:
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = settings.output
-        # Of the baseline counts what it holds, not where it lies.
+        # The bytes of the baseline count, not its path.
         compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
         self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
@@ -401,12 +405,12 @@ class _Run:
             self._want(*_AT_THE_END, *[_LABEL_ISSUES] * plan.has_labels)
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
-            long_text = self._settings.long_text or self._bundle.long_text
-            model, compute = self._models.load(self._bundle, self._settings.compute, long_text, compute)
+            wanted = ModelSettings.of(self._settings, self._bundle)
+            model, compute = self._models.load(self._bundle, wanted, compute)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
-            model = dataclasses.replace(model, max_batch_tokens=compute["max_batch_tokens"])
+            model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
             try:
                 self._run_parts(plan, todo, model, journal, bar.add)
             finally:

@@ -18,8 +18,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from batchscore.model.backends.packed import has_small_scores, tiles, weighted_sums, with_one
-from batchscore.training.mean_pooling import MODEL_TYPES
+from batchscore.model.backends.architectures import architecture_of
+from batchscore.model.backends.packed import append_ones, has_small_scores, tiles, weighted_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class _Attended(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         width = query.shape[-1]
         queries, keys = (each.flatten(0, 1).contiguous() for each in (query, key))
-        values = with_one(value, mask)
+        values = append_ones(value, mask)
         with torch.autocast("cpu", enabled=False):
             sums = weighted_sums(queries, keys, values)
         attended = sums[..., :width] / sums[..., width:]
@@ -114,7 +114,7 @@ def _by_products(mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor)
 def attention_by_products(model: Any) -> Iterator[None]:
     """Have a model use it inside the block, if it is of an architecture whose tokens all look at all others."""
     before = model.config._attn_implementation
-    if before != "sdpa" or model.config.model_type not in MODEL_TYPES:
+    if before != "sdpa" or architecture_of(model.config.model_type).layers is None:
         yield
         return
     AttentionInterface.register(NAME, _attention)

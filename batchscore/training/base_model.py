@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import ModelError, UsageError, missing_extra, printable
+from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle import Bundle, open_bundle
-from batchscore.training.mean_pooling import MODEL_TYPES, append_mean_layer
+from batchscore.training.mean_pooling import append_mean_layer
 from batchscore.training.settings import RECIPES
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _may_pool_mean(base: Bundle) -> bool:
     config = json.loads((base.path / "config.json").read_bytes())
     kinds = config.get("architectures") or ()
     is_encoder = not any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
-    return is_encoder and config.get("model_type") in MODEL_TYPES
+    return is_encoder and architecture_of(config.get("model_type")).layers is not None
 
 
 def _pooling_before(base: Bundle) -> str | None:

@@ -21,6 +21,7 @@ from batchscore.model.scoring import (
     CANARY_TOLERANCE,
     Computation,
     Computed,
+    InferenceSettings,
     Model,
     Prepared,
     canary_check,
@@ -134,7 +135,7 @@ def _load(bundle: Bundle, device: str, precision: str) -> Model:
     backend = open_backend("torch", bundle, device, precision)
     budget = DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
     workers = usable_cores() if device == "cpu" else 1
-    model = Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, workers)
+    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(budget, bundle.long_text), workers)
     try:
         return padded_safely(model) if backend.name == "transformers" else model
     except ModelError:
@@ -225,7 +226,8 @@ def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
     """Their probabilities in float32 on the CPU, which every machine can repeat: each text by itself, and nothing padded."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]
-    model = Model(bundle, Tokenizer(bundle), backend, budget, bundle.long_text, way="single")
+    inference = InferenceSettings(budget, bundle.long_text, way="single")
+    model = Model(bundle, Tokenizer(bundle), backend, inference)
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities
     rows = [[float(p) for p in row] for row in probabilities]

@@ -108,7 +108,7 @@ def _forward(model: Any, device: str, precision: str) -> Forward:
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     model.to(device).eval()
     if encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype):
-        return (pack(encoder, dtype) if device == "cpu" else encoder).first_token
+        return (pack(encoder, dtype) if device == "cpu" else encoder).cls_states
     base = model.base_model
 
     def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -9,17 +9,13 @@ pooler, where there is one, passes on what it gets (through its tanh). No new co
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from batchscore.errors import UsageError
+from batchscore.model.backends.architectures import ARCHITECTURES
 
 _ABOVE_RESIDUAL = 1024.0
-MODEL_TYPES = frozenset(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"))
-"""Architectures of which this is known to hold."""
-_LAYERS = ("encoder.layer", "transformer.layer")
-"""Where BERT and its kin, and DistilBERT, keep their layers."""
-_VALUES = ("attention.self.value.weight", "attention.v_lin.weight")
-_OUTPUTS = ("attention.output.dense.weight", "attention.out_lin.weight")
 _NORMS = ("LayerNorm.weight", "layer_norm.weight")
 
 
@@ -32,19 +28,20 @@ def append_mean_layer(model: Any) -> None:
     import torch
 
     base = model.base_model
-    layers = _layers(base)
-    if layers is None:
+    found = _layers(base)
+    if found is None:
+        known = ", ".join(each.model_type for each in ARCHITECTURES.values() if each.layers)
         raise UsageError(
-            f"--pooling mean works for BERT, DistilBERT and their kin, not for {model.config.model_type}. Use "
-            "--pooling first."
+            f"--pooling mean works for encoders such as {known}, not for {model.config.model_type}. Use --pooling first."
         )
+    layers, modules = found
     layer = copy.deepcopy(layers[-1])
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
             parameter.zero_()
-            if name in _VALUES:
+            if name == f"{modules['value']}.weight":
                 torch.nn.init.eye_(parameter)
-            elif name in _OUTPUTS:
+            elif name == f"{modules['out']}.weight":
                 torch.nn.init.eye_(parameter).mul_(_ABOVE_RESIDUAL)
             elif name.endswith(_NORMS):
                 parameter.fill_(1.0)
@@ -56,15 +53,19 @@ def append_mean_layer(model: Any) -> None:
     model.config.num_hidden_layers = len(layers)
 
 
-def _layers(base: Any) -> Any:
-    """The list of encoder layers, if each is made as the layer that is to be added must be."""
-    for place in _LAYERS:
+def _layers(base: Any) -> tuple[Any, Mapping[str, str]] | None:
+    """The list of encoder layers and their modules, if each is made as the layer that is to be added must be."""
+    for known in filter(None, (each.layers for each in ARCHITECTURES.values())):
         try:
-            layers = base.get_submodule(place)
+            layers = base.get_submodule(known.path)
         except AttributeError:
             continue
-        names = [name for name, _ in layers[-1].named_parameters()]
-        kinds = [sum(name.endswith(kind) for name in names) for kind in (_VALUES, _OUTPUTS, _NORMS)]
-        if kinds == [1, 1, 2]:
-            return layers
+        if _takes_mean(layers[-1], known.modules):
+            return layers, known.modules
     return None
+
+
+def _takes_mean(layer: Any, modules: Mapping[str, str]) -> bool:
+    names = [name for name, _ in layer.named_parameters()]
+    weights = [sum(name.endswith(f"{modules[part]}.weight") for name in names) for part in ("value", "out")]
+    return weights == [1, 1] and sum(name.endswith(_NORMS) for name in names) == 2

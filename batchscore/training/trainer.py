@@ -257,7 +257,7 @@ def _suspects(job: _Job, train: Piece, site: Site, watch: Watch) -> dict[str, An
     with watch.over(len(train.labels), site) as watched:
         states = piece_states(job.base, job.data.labels, plan, train, watched)
     if states is None:
-        raise UsageError("--check-labels needs an encoder whose head looks at one token, as BERT's does.")
+        raise UsageError("--check-labels needs an encoder whose head looks at one token.")
     suspects = suspects_of(states, job.data.train, job.data.labels, plan.seed)
     if suspects is None:
         site.tell("check-labels: a label has one training row only, so that nothing can be cross-validated")

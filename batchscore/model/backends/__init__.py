@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.records import MicroBatch
 
-__all__ = ["BACKENDS", "PLAIN", "Backend", "OutOfDeviceMemoryError", "open_backend"]
+__all__ = ["BACKENDS", "PLAIN", "Backend", "BackendSpec", "OutOfDeviceMemoryError", "open_backend"]
 
 
 class OutOfDeviceMemoryError(Exception):
@@ -42,6 +43,24 @@ class Backend(Protocol):
 
     def release(self) -> None:
         """Give back what the device holds beyond the weights, after it ran out of memory."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """What a backend is opened again from, on whatever machine."""
+
+    name: str
+    device: str
+    precision: str
+
+    @classmethod
+    def of(cls, backend: Backend) -> BackendSpec:
+        """That of a loaded one."""
+        return cls(**{field.name: getattr(backend, field.name) for field in dataclasses.fields(cls)})
+
+    def open(self, bundle: Bundle) -> Backend:
+        """Load the bundle's model; errors as :func:`open_backend`."""
+        return open_backend(self.name, bundle, self.device, self.precision)
 
 
 def _torch(bundle: Bundle, device: str, precision: str) -> Backend:

@@ -1,9 +1,9 @@
-"""BERT and DistilBERT classifiers straight from their weights, without transformers.
+"""Classifiers straight from their weights, without transformers, of the architectures that have a ``Classifier`` entry.
 
 Two reasons. Importing transformers' model code takes three times as long as importing torch, which nightly runs over
-small files would mostly wait for. And a classifier looks at the first token alone: in the last layer only that token's
-query, and its way through the feed-forward part, are computed here, and keys and values of the other tokens not at all
-(:meth:`Encoder.last_first_token`). Of N layers that saves one, and the result is the same up to the order of additions.
+small files would mostly wait for. And a classifier looks at the first token, ``[CLS]``, alone: the last layer computes
+attention and the feed-forward part for that token only, and no keys and values of the others
+(:meth:`Encoder.last_layer_cls`). That saves one of N layers, and the result is the same up to the order of additions.
 
 Only what is certain is taken: a model of another architecture, with another option in its ``config.json`` or with a
 tensor more or less than expected is left to transformers.
@@ -11,142 +11,90 @@ tensor more or less than expected is left to transformers.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from batchscore.model.backends.architectures import Classifier, Layers, architecture_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "relu": functional.relu}
+_ACTIVATIONS_OF_HEADS: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "tanh": torch.tanh}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Names:
-    """Where an architecture keeps what, in ``config.json`` and among its tensors."""
+class _Kind(NamedTuple):
+    """An architecture that is computed here."""
 
-    prefix: str
-    layers: str
-    heads: str
-    n_layers: str
-    activation: str
-    layer: Mapping[str, str]
-    pooler: str
-    head_activation: Callable[[Tensor], Tensor]
-    required: Mapping[str, Any]
-    """Options that must have this value, or be absent."""
-    has_token_types: bool = False
-
-
-_BERT = _Names(
-    prefix="bert.",
-    layers="bert.encoder.layer",
-    heads="num_attention_heads",
-    n_layers="num_hidden_layers",
-    activation="hidden_act",
-    layer={
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "out": "attention.output.dense",
-        "out_norm": "attention.output.LayerNorm",
-        "up": "intermediate.dense",
-        "down": "output.dense",
-        "down_norm": "output.LayerNorm",
-    },
-    pooler="bert.pooler.dense",
-    head_activation=torch.tanh,
-    required={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
-    has_token_types=True,
-)
-_DISTILBERT = _Names(
-    prefix="distilbert.",
-    layers="distilbert.transformer.layer",
-    heads="n_heads",
-    n_layers="n_layers",
-    activation="activation",
-    layer={
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "out": "attention.out_lin",
-        "out_norm": "sa_layer_norm",
-        "up": "ffn.lin1",
-        "down": "ffn.lin2",
-        "down_norm": "output_layer_norm",
-    },
-    pooler="pre_classifier",
-    head_activation=functional.relu,
-    required={},
-)
-_ARCHITECTURES = {
-    "BertForSequenceClassification": ("bert", _BERT),
-    "DistilBertForSequenceClassification": ("distilbert", _DISTILBERT),
-}
+    names: Classifier
+    layers: Layers
 
 
 def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Encoder | None:
     """The classifier of a folder, its weights in ``dtype`` on ``device``; None where it is not certainly of a known kind."""
     config = json.loads((folder / "config.json").read_bytes())
-    names = _names_of(config)
-    if names is None or not (folder / WEIGHTS).exists():
+    kind = _kind_of(config)
+    if kind is None or not (folder / WEIGHTS).exists():
         return None
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         keys = set(file.keys())
-        if keys - {f"{names.prefix}embeddings.position_ids"} != _expected(names, config[names.n_layers]):
+        if keys - {f"{kind.names.prefix}embeddings.position_ids"} != _expected(kind, config):
             return None
         weights = {key: file.get_tensor(key).to(device, dtype) for key in keys if "position_ids" not in key}
-    return Encoder(weights, names, config)
+    return Encoder(weights, kind, config)
 
 
 def encoder_of(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype
 ) -> Encoder | None:
     """The same from the tensors and the configuration of a loaded model, which keeps its own."""
-    names = _names_of(config)
-    if names is None:
+    kind = _kind_of(config)
+    if kind is None:
         return None
     kept = {key: value.detach().to(dtype) for key, value in weights.items() if "position_ids" not in key}
-    return Encoder(kept, names, config) if set(kept) == _expected(names, config[names.n_layers]) else None
+    return Encoder(kept, kind, config) if set(kept) == _expected(kind, config) else None
 
 
-def _names_of(config: Mapping[str, Any]) -> _Names | None:
-    architectures = config.get("architectures")
-    if (
-        not isinstance(architectures, list)
-        or len(architectures) != 1
-        or architectures[0] not in _ARCHITECTURES
-    ):
+def _kind_of(config: Mapping[str, Any]) -> _Kind | None:
+    architecture = architecture_of(config.get("model_type"))
+    names, layers = architecture.classifier, architecture.layers
+    if names is None or layers is None:
         return None
-    kind, names = _ARCHITECTURES[architectures[0]]
     is_known = (
-        config.get("model_type") == kind
+        config.get("architectures") == [names.class_name]
         and config.get(names.activation) in _ACTIVATIONS
         and isinstance(config.get(names.heads), int)
         and isinstance(config.get(names.n_layers), int)
         and config[names.n_layers] >= 1
         and all(config.get(key, value) == value for key, value in names.required.items())
     )
-    return names if is_known else None
+    return _Kind(names, layers) if is_known else None
 
 
-def _expected(names: _Names, n_layers: int) -> set[str]:
+def _layer_names(kind: _Kind, number: int) -> dict[str, str]:
+    """The modules of a layer, as tensors are named by."""
+    path = f"{kind.names.prefix}{kind.layers.path}.{number}"
+    return {part: f"{path}.{name}" for part, name in kind.layers.modules.items()}
+
+
+def _expected(kind: _Kind, config: Mapping[str, Any]) -> set[str]:
     """The tensors that a model of this kind has."""
+    names = kind.names
     tables = ["word_embeddings", "position_embeddings", *["token_type_embeddings"] * names.has_token_types]
-    modules = [f"{names.layers}.{layer}.{part}" for layer in range(n_layers) for part in names.layer.values()]
+    modules = [name for layer in range(config[names.n_layers]) for name in _layer_names(kind, layer).values()]
     modules += [f"{names.prefix}embeddings.LayerNorm", names.pooler, "classifier"]
     return {f"{names.prefix}embeddings.{table}.weight" for table in tables} | {
-        f"{module}.{kind}" for module in modules for kind in ("weight", "bias")
+        f"{module}.{part}" for module in modules for part in ("weight", "bias")
     }
 
 
@@ -172,8 +120,9 @@ def _fixed(weight: Tensor) -> nn.Parameter:
 class Encoder(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; without a mask nothing is padded."""
 
-    def __init__(self, weights: Mapping[str, Tensor], names: _Names, config: Mapping[str, Any]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], kind: _Kind, config: Mapping[str, Any]) -> None:
         super().__init__()
+        names = kind.names
         embeddings = f"{names.prefix}embeddings."
         self._words = _fixed(weights[f"{embeddings}word_embeddings.weight"])
         positions = weights[f"{embeddings}position_embeddings.weight"]
@@ -182,8 +131,8 @@ class Encoder(nn.Module):
         self._positions = _fixed(positions)
         self._norm = _affine(weights, f"{embeddings}LayerNorm")
         layers = [
-            {part: _affine(weights, f"{names.layers}.{k}.{name}") for part, name in names.layer.items()}
-            for k in range(config[names.n_layers])
+            {part: _affine(weights, name) for part, name in _layer_names(kind, number).items()}
+            for number in range(config[names.n_layers])
         ]
         for layer in layers[:-1]:
             layer["query_key_value"] = _joined(*(layer.pop(part) for part in ("query", "key", "value")))
@@ -193,14 +142,14 @@ class Encoder(nn.Module):
         self.heads, self.eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
         self.activation: str = config[names.activation]
         """Of the feed-forward part: ``gelu`` or ``relu``."""
-        self._head_activation = names.head_activation
+        self._head_activation = _ACTIVATIONS_OF_HEADS[names.head_activation]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]``, in the dtype of the weights."""
-        return self.classified(self.first_token(input_ids, attention_mask))
+        return self.classified(self.cls_states(input_ids, attention_mask))
 
-    def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The first token's state ``[b, H]`` after the last layer, which is what the head sees."""
+    def cls_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The state of ``[CLS]`` after the last layer, ``[b, H]``: the input of the head."""
         states = self.embedded(input_ids)
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         layer: Any
@@ -208,15 +157,15 @@ class Encoder(nn.Module):
             query, key, value = split_heads(layer["query_key_value"](states), 3, self.heads)
             attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             states = self._rest(layer, states, attended.transpose(1, 2).flatten(2))
-        return self.last_first_token(states, attention_mask)
+        return self.last_layer_cls(states, attention_mask)
 
     def embedded(self, input_ids: Tensor) -> Tensor:
         """What goes into the first layer: ``[b, L, H]``."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         return self._norm.norm(states, self.eps)
 
-    def last_first_token(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The last layer for the first token alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
+    def last_layer_cls(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The last layer for ``[CLS]`` alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
         A head weighs token *j* by ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share and
         softmax drops; and the mean of the values is the value of the mean. So one vector a head goes through the
@@ -236,7 +185,7 @@ class Encoder(nn.Module):
         return self._rest(layer, first, attended)
 
     def classified(self, first: Tensor) -> Tensor:
-        """Logits ``[b, C]`` of first-token states ``[b, H]``."""
+        """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""
         logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
         return logits
 

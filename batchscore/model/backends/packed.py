@@ -107,10 +107,10 @@ class PackedEncoder:
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Logits ``[b, C]`` float32."""
-        return self._encoder.classified(self.first_token(input_ids, attention_mask))
+        return self._encoder.classified(self.cls_states(input_ids, attention_mask))
 
-    def first_token(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The first token's state ``[b, H]`` float32 after the last layer."""
+    def cls_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The state of ``[CLS]`` after the last layer, ``[b, H]`` float32."""
         states = self._encoder.embedded(input_ids).to(self._dtype)
         for layer in self._layers:
             joined = layer["query_key_value"](states)
@@ -118,7 +118,7 @@ class PackedEncoder:
             states = layer["out_norm"].norm(layer["out"].plus(attended, states), self._encoder.eps)
             wide = layer["up"](states, self._encoder.activation)
             states = layer["down_norm"].norm(layer["down"].plus(wide, states), self._encoder.eps)
-        return self._encoder.last_first_token(states.float(), attention_mask)
+        return self._encoder.last_layer_cls(states.float(), attention_mask)
 
     def _attended(self, joined: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Attention of ``[b, L, 3 H]``, the queries, keys and values: ``[b, L, H]``."""
@@ -158,7 +158,7 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tens
     """Attention of heads with small scores: ``[b, L, heads, d]``."""
     rows, heads, length, width = query.shape
     queries, keys = (each.reshape(rows * heads, length, width) for each in (query, key))
-    sums = weighted_sums(queries, keys, with_one(value, attention_mask))
+    sums = weighted_sums(queries, keys, append_ones(value, attention_mask))
     sums = sums.view(rows, heads, length, width + 1).transpose(1, 2)
     return sums[..., :width] / sums[..., width:]
 
@@ -169,7 +169,7 @@ def _by_torch(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor 
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
-def with_one(value: Tensor, attention_mask: Tensor | None) -> Tensor:
+def append_ones(value: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Values ``[b, heads, L, d]`` with a 1 behind each, all 0 where the mask ``[b, L]`` is: ``[b * heads, L, d + 1]``."""
     rows, heads, length, width = value.shape
     longer = value.new_ones(rows, heads, length, width + 1)
@@ -189,7 +189,7 @@ def tiles(n: int, length: int, element_size: int) -> list[slice]:
 
 
 def weighted_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Of each head ``exp(Q K' / sqrt(d)) V``, from ``[n, L, d]`` twice and ``[n, L, e]``: ``[n, L, e]``.
+    """``exp(Q K' / sqrt(d)) V`` of each head, from ``[n, L, d]`` twice and ``[n, L, e]``: ``[n, L, e]``.
 
     The weights are not divided by their sum: that is the last column, where the last element of each value is 1.
     """

@@ -14,6 +14,7 @@ import numpy as np
 
 from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import PLAIN, OutOfDeviceMemoryError
+from batchscore.model.backends.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
     import torch
@@ -121,10 +122,10 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
 class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
-    Of a bundle with canaries, which tell whether the answers are right, BERT and DistilBERT are computed by
-    :mod:`batchscore.model.backends.encoders`, on a CPU by :mod:`batchscore.model.backends.packed`; everything else, and everything if ``kind`` is
-    ``transformers`` or ``fresh`` (a new model for each micro-batch), by transformers. ``compiled`` is our own code through a
-    compiler.
+    A bundle uses our encoder (:mod:`batchscore.model.backends.encoders`, on a CPU :mod:`batchscore.model.backends.packed`) if we
+    have one for its architecture and its canaries can catch a wrong answer. All else uses transformers, and so does
+    everything where ``kind`` is ``transformers`` or ``fresh`` (a new model for each micro-batch). ``compiled`` is our
+    encoder through a compiler.
     """
 
     def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
@@ -209,9 +210,9 @@ def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> F
 
 def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
     if encoder is None:
+        known = " and ".join(each.classifier.title for each in ARCHITECTURES.values() if each.classifier)
         raise ModelError(
-            f"{printable(bundle.path)} cannot be compiled: only bundles of BERT and DistilBERT classifiers can. Use "
-            "--compile off."
+            f"{printable(bundle.path)} cannot be compiled: only bundles of {known} classifiers can. Use --compile off."
         )
     from batchscore.model.backends.compiled import CompiledEncoder
 

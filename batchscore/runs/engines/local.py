@@ -27,7 +27,7 @@ from batchscore.records import Part, Predictions, Rows
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Parts that wait before, on and behind the device at the most."""
+"""Parts at most in each queue: tokenised, computing, and to be staged."""
 
 
 def run(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import ModelError, StorageError, printable
-from batchscore.model.backends import open_backend
+from batchscore.model.backends import BackendSpec
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import Model, score_part
+from batchscore.model.scoring import InferenceSettings, Model, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Part, Position, Predictions, Rows
 
@@ -106,24 +106,15 @@ def _connected(workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _recipe(model: Model) -> tuple[Any, ...]:
+def _recipe(model: Model) -> tuple[Bundle, BackendSpec, InferenceSettings]:
     """What an actor makes the same model of."""
-    backend = model.backend
-    return (
-        model.bundle,
-        (backend.name, backend.device, backend.precision),
-        model.max_batch_tokens,
-        model.long_text,
-        model.way,
-    )
+    return model.bundle, BackendSpec.of(model.backend), model.inference
 
 
 class ScoringActor:
     """A model in a process of Ray's."""
 
-    def __init__(
-        self, bundle: Bundle, kind: tuple[str, str, str], budget: int, long_text: str, way: str = "right"
-    ) -> None:
+    def __init__(self, bundle: Bundle, spec: BackendSpec, inference: InferenceSettings) -> None:
         try:
             is_same = open_bundle(str(Path(bundle.path).absolute())).fingerprint == bundle.fingerprint
         except ModelError:
@@ -132,9 +123,7 @@ class ScoringActor:
             "" if is_same else f"{printable(bundle.path)} is not the same model on a machine of Ray's"
         )
         if is_same:
-            name, device, precision = kind
-            backend = open_backend(name, bundle, device, precision)
-            self._model = Model(bundle, Tokenizer(bundle), backend, budget, long_text, way=way)
+            self._model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
 
     def score(self, texts: Sequence[str | None]) -> Predictions:
         """The predictions of a part's texts.

@@ -1,0 +1,77 @@
+"""A process that scores many files keeps its model, and only as long as nothing that was asked for differs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flow import fake_bundle
+from test_config import FIELDS, OTHER_VALUES
+
+from batchscore.config import ComputeSettings
+from batchscore.model import loading
+from batchscore.model.bundle import Bundle, Canaries
+from batchscore.model.loading import KeptModels, ModelSettings
+
+COMPUTE = [path.partition(".")[2] for path in FIELDS if path.startswith("compute.")]
+ASKED = ModelSettings(ComputeSettings(), "head")
+
+
+@pytest.fixture(autouse=True)
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was loaded, in the place of real models."""
+    found: list[Any] = []
+
+    def load(*asked: Any) -> tuple[Any, dict[str, Any]]:
+        found.append(asked)
+        return len(found), {"backend": "fake"}
+
+    monkeypatch.setattr(loading, "load_model", load)
+    return found
+
+
+def bundle_with(**changes: Any) -> Bundle:
+    canaries = Canaries(("a film", "a book"), np.array([[0.25, 0.75], [0.5, 0.5]], np.float32))
+    return dataclasses.replace(fake_bundle(), canaries=canaries, **changes)
+
+
+def is_kept(bundle: Bundle, wanted: ModelSettings) -> bool:
+    models = KeptModels()
+    first, _ = models.load(bundle_with(), ASKED, {})
+    second, _ = models.load(bundle, wanted, {})
+    return first is second
+
+
+def test_the_same_model_is_kept() -> None:
+    assert is_kept(bundle_with(), ModelSettings(ComputeSettings(), "head"))
+
+
+@pytest.mark.parametrize("name", COMPUTE)
+def test_every_setting_of_computing_asks_for_another_model(name: str) -> None:
+    compute = dataclasses.replace(ASKED.compute, **{name: OTHER_VALUES[f"compute.{name}"]})
+    assert not is_kept(bundle_with(), dataclasses.replace(ASKED, compute=compute))
+
+
+def test_another_way_with_long_texts_asks_for_another_model() -> None:
+    assert not is_kept(bundle_with(), dataclasses.replace(ASKED, long_text="windows"))
+
+
+OTHER_BUNDLES: dict[str, Any] = {
+    "path": Path("elsewhere"),
+    "labels": ("bad", "good"),
+    "max_length": 64,
+    "temperature": 2.0,
+    "long_text": "windows",
+    "canaries": Canaries(("a film", "a book"), np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)),
+    "facts": {"labels": ["bad", "good"]},
+    "fingerprint": "1" * 64,
+    "warnings": ("no canaries",),
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Bundle)])
+def test_a_bundle_that_differs_in_anything_asks_for_another_model(name: str) -> None:
+    assert not is_kept(dataclasses.replace(bundle_with(), **{name: OTHER_BUNDLES[name]}), ASKED)
