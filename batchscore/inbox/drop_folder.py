@@ -46,8 +46,8 @@ from batchscore.errors import (
 from batchscore.formats.registry import format_of_name
 from batchscore.inbox.attempts import MOST_DEATHS, Attempts
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.runs.folder import STAGING, staged_parts
 from batchscore.system.storage import (
-    STAGING,
     locked,
     make_folder,
     remove_tree,
@@ -428,7 +428,7 @@ def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
 
 def _tried(path: Path, job: Job, call: _Call) -> Outcome:
     """Score a file, under a mark that outlives us; once more if its process died: it may have been somebody else's signal."""
-    parts = sum(1 for folder in job.folders for _ in Path(folder).glob(f"{STAGING}/*/parts/*.arrow"))
+    parts = sum(1 for folder in job.folders for _ in staged_parts(Path(folder)))
     deaths = call.attempts.deaths(job.sha256, parts)
     if deaths >= MOST_DEATHS:
         outcome = Outcome(1, "failed", _DEADLY.format(deaths), "", {})
@@ -464,9 +464,8 @@ def _waiting(message: str, exit_code: int = 0) -> Outcome:
 
 def _forget(folder: Path) -> None:
     """Remove what a process that died left of a run that had scored nothing."""
-    staging = folder / STAGING
-    if not any(staging.glob("*/parts/*.arrow")):
-        remove_tree(staging)
+    if not any(staged_parts(folder)):
+        remove_tree(folder / STAGING)
         with contextlib.suppress(OSError):
             folder.rmdir()
 

@@ -25,15 +25,25 @@ from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of, texts_of_arrays, texts_of_records
 from batchscore.formats.exact import open_exact
-from batchscore.formats.inputs import output_names
 from batchscore.formats.registry import Source, describe, read
 from batchscore.formats.source import reading
 from batchscore.formats.staged import StagedPart
-from batchscore.formats.writers import SUFFIXES
 from batchscore.model.labels import is_missing, label_key
 from batchscore.records import ColumnChoice, InputFile, Layout, Part
+from batchscore.runs.folder import (
+    DAMAGE,
+    FACTS,
+    METRICS,
+    PREDICTIONS,
+    REJECTS,
+    TIMED,
+    RunFolder,
+    is_finished,
+    prediction_names,
+    read_run,
+)
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
-from batchscore.system.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
+from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,9 +64,6 @@ NOT_KNOWN = -2
 """The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
 _NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
 """How a run writes down a number whose name the file itself gives."""
-_REJECTS = "rejects.jsonl"
-_TIMED = {"run.json", "report.html"}
-"""Files that differ each time a run is made."""
 _BATCH_ROWS = 4096
 _ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
 """What a run has written may be as large as it likes."""
@@ -118,7 +125,7 @@ class Baseline:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything in it but times: the same results are the same baseline."""
-        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in _TIMED)
+        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in TIMED)
         return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
 
     @property
@@ -133,7 +140,7 @@ class Baseline:
             DataError: a file is missing or not as it was written.
         """
         for name, digest in self.hashes.items():
-            if name.startswith("predictions/") or name in {"run.json", "metrics.json", _REJECTS}:
+            if name.startswith(f"{PREDICTIONS}/") or name in {FACTS, METRICS, REJECTS}:
                 _check(self.path, name, digest)
         for file in self.files:
             columns = {column.name for column in _described(file).columns}
@@ -165,38 +172,37 @@ def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
         DataError: it is damaged, or another version's.
         ModelError: its model has other labels.
     """
-    if not (folder / MANIFEST).is_file():
+    if not is_finished(folder):
         raise NoInputError(
             f"--baseline {printable(folder)} is no finished run. Name the folder of one, or leave it out."
         )
     hashes = read_manifest(folder)
     try:
-        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
-        its_labels, prefix = tuple(facts["model"]["labels"]), facts["options"]["prefix"]
-        files = _files(folder, facts)
-        Distributions.from_metrics(metrics)
+        run = read_run(folder)
+        its_labels, prefix = tuple(run.model["labels"]), run.options["prefix"]
+        files = _files(run)
+        Distributions.from_metrics(run.metrics)
     except DataError as error:
         raise _damaged(folder, str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise _damaged(
-            folder, f"its run.json and metrics.json cannot be read: {printable(repr(error))}"
+            folder, f"its {FACTS} and {METRICS} cannot be read: {printable(repr(error))}"
         ) from error
     if set(its_labels) != set(labels):
         raise ModelError(
             f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
             f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
         )
-    return Baseline(folder, facts, metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
+    return Baseline(folder, run.facts, run.metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
 
 
-def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
-    kind = facts["options"]["output_format"]
-    names = [file["name"] for file in facts["files"]]
-    outputs = names if kind == "same" else output_names(names, SUFFIXES[kind])
+def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
+    kind = run.options["output_format"]
+    outputs = prediction_names([file["name"] for file in run.files], kind)
     return tuple(
         EarlierFile(
             name=file["name"],
-            path=folder / "predictions" / output,
+            path=run.path / PREDICTIONS / output,
             format=file["format"] if kind == "same" else kind,
             compression=file["compression"] if kind == "same" else "",
             input_sha256=file["sha256"],
@@ -205,7 +211,7 @@ def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
             dialect=(file.get("dialect") or {}) if file["format"] == "csv" else {},
             meanings=_meanings(file.get("label_values") or {}),
         )
-        for file, output in zip(facts["files"], outputs, strict=True)
+        for file, output in zip(run.files, outputs, strict=True)
     )
 
 
@@ -262,7 +268,7 @@ class _Rejected:
     """Where the predictions of a file stood in its input: one after the other, but for the rejects between them."""
 
     def __init__(self, folder: Path, file: EarlierFile) -> None:
-        self._rejects = _reject_rows(folder / _REJECTS, file.name) if file.rejects else iter(())
+        self._rejects = _reject_rows(folder / REJECTS, file.name) if file.rejects else iter(())
         self._reject = next(self._rejects, None)
         self._next = 0
 
