@@ -40,6 +40,7 @@ from batchscore.errors import (
     OutputError,
     StorageError,
     UsageError,
+    missing_extra,
     printable,
     storage_error,
 )
@@ -175,8 +176,8 @@ def watch(
     """
     try:
         import watchfiles
-    except ImportError:
-        raise UsageError("--watch needs the extra watch: pip install 'batchscore[watch]'") from None
+    except ImportError as error:
+        raise missing_extra("--watch", "watch") from error
     pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
     with _held(settings) as process:
         scoring = process(logs)
