@@ -536,7 +536,7 @@ def test_force_replaces_a_bundle(settings: TrainSettings) -> None:
     assert sorted(path.name for path in settings.output.parent.iterdir()) == ["data.parquet", "out"]
 
 
-@pytest.mark.parametrize("step", ["fit_pieces", "examine", "seal", "put_in_place"])
+@pytest.mark.parametrize("step", ["fit_rows", "examine", "seal", "put_in_place"])
 @pytest.mark.parametrize("error", [RuntimeError])
 def test_a_training_that_fails_midway_leaves_nothing(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]

@@ -73,7 +73,7 @@ _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
 _FLOAT_MARK = "\0"
 
 
-class Piece(NamedTuple):
+class EarlierRows(NamedTuple):
     """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 without one), columns."""
 
     row: NDArray[np.int64]
@@ -149,7 +149,7 @@ class Baseline:
                     self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
                 )
 
-    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[Piece]:
+    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
         """The predictions of one file in order, a few thousand rows at a time, with the input columns ``names``."""
         wanted = [self.prediction, *(name for name in names if name != self.prediction)]
         index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
@@ -161,7 +161,7 @@ class Baseline:
                 raise _damaged(
                     self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
                 ) from None
-            yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
+            yield EarlierRows(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
 
 
 def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
@@ -326,7 +326,7 @@ def _label_of(file: EarlierFile) -> list[str]:
     return [file.columns.label] if file.columns.label is not None else []
 
 
-def _given(piece: Piece, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+def _given(piece: EarlierRows, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
     """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
     if file.columns.label is None:
         return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
@@ -398,8 +398,8 @@ class _ByRow:
         self._baseline, self._files = baseline, files
         self._earlier = {file.name: file for file in baseline.files}
         self._current = -1
-        self._pieces: Iterator[Piece] = iter(())
-        self._held: Piece | None = None
+        self._pieces: Iterator[EarlierRows] = iter(())
+        self._held: EarlierRows | None = None
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
@@ -424,7 +424,7 @@ class _ByRow:
             given[here] = _given(piece, earlier, self._baseline.labels)[there]
         return Earlier(found, given)
 
-    def _up_to(self, last: int) -> Iterator[Piece]:
+    def _up_to(self, last: int) -> Iterator[EarlierRows]:
         """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""
         while True:
             if self._held is None:
