@@ -27,10 +27,11 @@ from batchscore.system.terminal import boundary
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import width_of
-from batchscore.training.data import Split, TrainingData, load_data
+from batchscore.training.data import load_data
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import best_of, is_exhausted
 from batchscore.training.sampling import epoch_order, grouped_by_length
+from batchscore.training.splits import Split, TrainingData
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import class_weights
 

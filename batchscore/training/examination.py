@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.training.context import Progress, TrainingContext
-    from batchscore.training.data import Split
+    from batchscore.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 MIN_TO_CALIBRATE = 200

@@ -33,7 +33,7 @@ from batchscore.training.base_model import (
 )
 from batchscore.training.card import card
 from batchscore.training.context import Progress, Tell, TrainingContext, Unwatched
-from batchscore.training.data import TrainingData, load_data, stratified
+from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
     Example,
@@ -44,6 +44,7 @@ from batchscore.training.examination import (
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import Fitted
+from batchscore.training.splits import TrainingData
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
