@@ -85,11 +85,9 @@ class InterruptedRunError(BaseException):
         self.exit_code = 128 + signal_number
 
 
-def missing_extra(feature: str, extra: str) -> UsageError:
-    """Name the optional dependency that ``feature`` needs and the command that installs it."""
-    return UsageError(
-        f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'"
-    )
+def missing_extra(feature: str, extra: str, kind: type[BatchscoreError] = UsageError) -> BatchscoreError:
+    """Name the optional dependency that ``feature`` needs and the command that installs it, in an error of this ``kind``."""
+    return kind(f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'")
 
 
 def printable(text: object) -> str:

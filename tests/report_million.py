@@ -32,7 +32,8 @@ from batchscore.formats.inputs import find_files
 from batchscore.formats.staged import stage_part
 from batchscore.records import Predictions
 from batchscore.runs.baselines import open_baseline
-from batchscore.runs.finishing import Finish, Staging
+from batchscore.runs.finishing import Finish
+from batchscore.runs.folder import Staging
 from batchscore.runs.planning import given_labels, make_plan, read_parts
 
 CHUNK = 50_000

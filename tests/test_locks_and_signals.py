@@ -203,6 +203,21 @@ def test_a_library_that_carries_on_after_any_exception_does_not_swallow_a_signal
     assert issubclass(InterruptedRunError, BaseException)
 
 
+def test_a_signal_that_a_library_makes_its_own_exception_of_is_still_that_signal() -> None:
+    def library() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except InterruptedRunError:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(SystemExit) as caught, terminal.boundary():
+        library()
+    assert caught.value.code == 143
+    with pytest.raises(KeyboardInterrupt), terminal.boundary():  # the next command has heard none
+        raise KeyboardInterrupt
+
+
 def test_a_signal_before_a_command_begins_ends_as_it_does_within(monkeypatch: pytest.MonkeyPatch) -> None:
     from batchscore.cli import main
 

@@ -20,9 +20,10 @@ from batchscore.errors import BatchscoreError, BusyError, NoInputError, NothingT
 from batchscore.inbox.housekeeping import old_runs, remove_run
 from batchscore.reports.nights import LONG_GAP, Night, State
 from batchscore.runs.dates import date_of_path, date_of_run
+from batchscore.runs.folder import NOTE
 from batchscore.runs.inspection import verify
 from batchscore.runs.nights import read_nights
-from batchscore.runs.refusals import NOTE, read_refusal
+from batchscore.runs.refusals import read_refusal
 from batchscore.runs.trend import Trend, write_trend
 from batchscore.system.storage import locked
 

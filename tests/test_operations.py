@@ -40,6 +40,13 @@ def test_a_log_for_machines_is_an_object_a_line(capsys: pytest.CaptureFixture[st
     assert {first["run_id"], second["run_id"]} == {"abc"}
 
 
+def test_people_read_lines_again_after_machines_have_read(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs(Logs(0, "json", "abc"))
+    set_up_logs(PLAIN)
+    say("5 of 9 rows", event="progress", done=5)
+    assert capsys.readouterr().err == "5 of 9 rows\n"
+
+
 def test_an_error_is_an_event_with_its_exit_code() -> None:
     result = CliRunner().invoke(main, ["verify", "/nowhere/at/all", "--log-format", "json"])
     event = json.loads(result.stderr)

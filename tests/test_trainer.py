@@ -27,12 +27,13 @@ from batchscore.system.terminal import boundary
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import width_of
-from batchscore.training.data import Split, TrainingData, load_data
+from batchscore.training.data import load_data
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import best_of, is_exhausted
-from batchscore.training.pieces import class_weights
 from batchscore.training.sampling import epoch_order, grouped_by_length
+from batchscore.training.splits import Split, TrainingData
 from batchscore.training.suspects import suspects_of
+from batchscore.training.tokenized_rows import class_weights
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,9 +103,9 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    from batchscore.training.context import TrainingContext, Unwatched
     from batchscore.training.features import fed_by_states, states_of, takes_states
     from batchscore.training.mean_pooling import append_mean_layer
-    from batchscore.training.site import Site, Unwatched
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     small = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32} if kind == "distilbert" else sizes
@@ -119,7 +120,7 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
     sequences = [random.integers(5, 99, size=n).astype(np.int32) for n in (7, 3, 12)]
     assert takes_states(model, sequences)
     states = states_of(
-        model, sequences, "x", Site(tmp_path, "cpu", "fp32", Unwatched(), lambda _: None), "fp32"
+        model, sequences, "x", TrainingContext(tmp_path, "cpu", "fp32", Unwatched(), lambda _: None), "fp32"
     )
     with torch.inference_mode():
         whole = [model(input_ids=torch.tensor(np.int64(ids))[None]).logits[0] for ids in sequences]
@@ -162,7 +163,7 @@ def test_the_loop_over_states_trains_as_hugging_face_does_it(
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (steady / "config.json").write_text(json.dumps(config))
     ours = run(settings, base_model=str(steady))
-    monkeypatch.setattr("batchscore.training.pieces.takes_states", lambda *_: False)
+    monkeypatch.setattr("batchscore.training.tokenized_rows.takes_states", lambda *_: False)
     theirs = run(settings, base_model=str(steady), output=tmp_path / "theirs")
     weights = [load_file(each.output / "model.safetensors")["classifier.weight"] for each in (ours, theirs)]
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)

@@ -34,9 +34,10 @@ from batchscore.system.storage import locked
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of
-from batchscore.training.data import Split, load_data
+from batchscore.training.data import load_data
 from batchscore.training.examination import canary_rows, rows_that_chose, rows_to_watch
 from batchscore.training.labels import label_table
+from batchscore.training.splits import Split
 
 FILES = {
     "README.md",
@@ -539,7 +540,7 @@ def test_force_replaces_a_bundle(settings: TrainSettings) -> None:
     assert sorted(path.name for path in settings.output.parent.iterdir()) == ["data.parquet", "out"]
 
 
-@pytest.mark.parametrize("step", ["fit_pieces", "examine", "seal", "put_in_place"])
+@pytest.mark.parametrize("step", ["fit_rows", "examine", "seal", "put_in_place"])
 @pytest.mark.parametrize("error", [RuntimeError])
 def test_a_training_that_fails_midway_leaves_nothing(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]

@@ -47,7 +47,7 @@ from batchscore.runs.choices import choice_of
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
-    from batchscore.inbox.drop_folder import InboxResult, Taken
+    from batchscore.inbox.drop_folder import FileOutcome, InboxResult
     from batchscore.runs.run import RunResult
 
 __all__ = ["main", "train_main"]
@@ -599,11 +599,11 @@ def inbox(
             _print_json(**summary)
 
 
-def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[Taken], None]:
+def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[FileOutcome], None]:
     """What tells of each file of a drop folder: a line for people, or an event for machines."""
     from batchscore.inbox.drop_folder import line
 
-    def note(taken: Taken) -> None:
+    def note(taken: FileOutcome) -> None:
         if logs.format == "json":
             facts = {
                 name: value for name, value in taken._asdict().items() if name not in {"name", "message"}

@@ -40,14 +40,15 @@ from batchscore.errors import (
     OutputError,
     StorageError,
     UsageError,
+    missing_extra,
     printable,
     storage_error,
 )
 from batchscore.formats.registry import format_of_name
 from batchscore.inbox.attempts import MOST_DEATHS, Attempts
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.runs.folder import STAGING, staged_parts
 from batchscore.system.storage import (
-    STAGING,
     locked,
     make_folder,
     remove_tree,
@@ -74,7 +75,7 @@ _NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that a name may not have: control characters, bytes that are no text, separators of lines."""
 
 
-class Taken(NamedTuple):
+class FileOutcome(NamedTuple):
     """What became of one file of the inbox."""
 
     name: str
@@ -91,7 +92,7 @@ class Taken(NamedTuple):
 class InboxResult:
     """What one call did."""
 
-    files: tuple[Taken, ...]
+    files: tuple[FileOutcome, ...]
     seconds: float
     error: BatchscoreError | None = None
     """What met every file alike (the model, the device) and ended the call before its time."""
@@ -143,7 +144,7 @@ class InboxResult:
             raise GateFailedError(f"{printable(missed[0].name)}: {missed[0].message}")
 
 
-def empty(settings: InboxSettings, tell: Callable[[Taken], None], logs: Logs = PLAIN) -> InboxResult:
+def empty(settings: InboxSettings, tell: Callable[[FileOutcome], None], logs: Logs = PLAIN) -> InboxResult:
     """Score whatever is new and whole, once; what went wrong after that began is in the result.
 
     ``tell`` gets each file as soon as it is clear what became of it; ``logs`` is how the process that scores tells the rest.
@@ -164,7 +165,7 @@ def empty(settings: InboxSettings, tell: Callable[[Taken], None], logs: Logs = P
 
 def watch(
     settings: InboxSettings,
-    tell: Callable[[Taken], None],
+    tell: Callable[[FileOutcome], None],
     logs: Logs = PLAIN,
     conclude: Callable[[InboxResult], None] = lambda _: None,
 ) -> None:
@@ -175,8 +176,8 @@ def watch(
     """
     try:
         import watchfiles
-    except ImportError:
-        raise UsageError("--watch needs the extra watch: pip install 'batchscore[watch]'") from None
+    except ImportError as error:
+        raise missing_extra("--watch", "watch") from error
     pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
     with _held(settings) as process:
         scoring = process(logs)
@@ -235,9 +236,11 @@ class _Call(NamedTuple):
     attempts: Attempts
 
 
-def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[Taken], None]) -> InboxResult:
+def _once(
+    settings: InboxSettings, process: ScoringProcess, tell: Callable[[FileOutcome], None]
+) -> InboxResult:
     started = time.monotonic()
-    taken: list[Taken] = []
+    outcomes: list[FileOutcome] = []
     ended_by: BatchscoreError | None = None
     found = contents(settings)
     call = _Call(settings, process, _Runs(settings.output), Attempts(settings.inbox))
@@ -245,12 +248,12 @@ def _once(settings: InboxSettings, process: ScoringProcess, tell: Callable[[Take
         for path in sorted(found.whole, key=lambda path: call.attempts.deaths_of_name(path.name)):
             each = _take(path, call)
             tell(each)
-            taken.append(each)
+            outcomes.append(each)
     except BatchscoreError as error:
         ended_by = error
     finally:
         call.attempts.close()
-    return InboxResult(tuple(taken), time.monotonic() - started, ended_by, tuple(found.settling))
+    return InboxResult(tuple(outcomes), time.monotonic() - started, ended_by, tuple(found.settling))
 
 
 def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
@@ -262,14 +265,14 @@ def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
     return f"{which} left for a later call: not unchanged for {settings.settle:g} s yet, or open for writing (--settle)"
 
 
-def line(taken: Taken) -> str:
+def line(outcome: FileOutcome) -> str:
     """What became of a file, for people."""
-    name = printable(taken.name)
-    if taken.status in {"scored", "done"}:
-        again = "scored before" if taken.status == "done" else f"{taken.rows} rows"
-        gate = f"; {taken.message}" if taken.message else ""
-        return f"{name}: {again}, {printable(taken.folder)}{gate}"
-    return f"{name}: {taken.status}: {taken.message}"
+    name = printable(outcome.name)
+    if outcome.status in {"scored", "done"}:
+        again = "scored before" if outcome.status == "done" else f"{outcome.rows} rows"
+        gate = f"; {outcome.message}" if outcome.message else ""
+        return f"{name}: {again}, {printable(outcome.folder)}{gate}"
+    return f"{name}: {outcome.status}: {outcome.message}"
 
 
 # ------------------------------------------------------------------------------------------------- what is whole
@@ -379,7 +382,7 @@ def _identity(path: Path) -> tuple[int, ...]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns
 
 
-def _take(path: Path, call: _Call) -> Taken:
+def _take(path: Path, call: _Call) -> FileOutcome:
     """Score one file and move it; a file with something in its way stays.
 
     Raises:
@@ -391,14 +394,14 @@ def _take(path: Path, call: _Call) -> Taken:
         raise ModelError(outcome.message)
     try:
         if outcome.status == "waiting":
-            return Taken(path.name, "waiting", outcome.exit_code, 0, "", outcome.message)
+            return FileOutcome(path.name, "waiting", outcome.exit_code, 0, "", outcome.message)
         if outcome.status == "failed":
             return _set_aside(path, settings, outcome, digest)
         _move(path, settings.inbox / DONE, digest)
     except BatchscoreError as error:
-        return Taken(path.name, "waiting", error.exit_code, 0, outcome.folder, str(error))
+        return FileOutcome(path.name, "waiting", error.exit_code, 0, outcome.folder, str(error))
     rows = outcome.counts.get("read", 0)
-    return Taken(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
+    return FileOutcome(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
 
 
 def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
@@ -428,7 +431,7 @@ def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
 
 def _tried(path: Path, job: Job, call: _Call) -> Outcome:
     """Score a file, under a mark that outlives us; once more if its process died: it may have been somebody else's signal."""
-    parts = sum(1 for folder in job.folders for _ in Path(folder).glob(f"{STAGING}/*/parts/*.arrow"))
+    parts = sum(1 for folder in job.folders for _ in staged_parts(Path(folder)))
     deaths = call.attempts.deaths(job.sha256, parts)
     if deaths >= MOST_DEATHS:
         outcome = Outcome(1, "failed", _DEADLY.format(deaths), "", {})
@@ -464,14 +467,13 @@ def _waiting(message: str, exit_code: int = 0) -> Outcome:
 
 def _forget(folder: Path) -> None:
     """Remove what a process that died left of a run that had scored nothing."""
-    staging = folder / STAGING
-    if not any(staging.glob("*/parts/*.arrow")):
-        remove_tree(staging)
+    if not any(staged_parts(folder)):
+        remove_tree(folder / STAGING)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
-def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> Taken:
+def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> FileOutcome:
     """Write what was wrong for a person, then move the file: a kill in between does it once more."""
     folder = settings.inbox / FAILED
     _make_own(folder)
@@ -485,7 +487,7 @@ def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: st
     note = _cut(target.name, 255 - len(_ERROR)) + _ERROR
     write_bytes(folder / note, text.encode("utf-8", "surrogateescape"))
     _rename(path, target)
-    return Taken(path.name, "failed", code, 0, "", outcome.message.partition("\n")[0])
+    return FileOutcome(path.name, "failed", code, 0, "", outcome.message.partition("\n")[0])
 
 
 def _move(path: Path, folder: Path, digest: str) -> None:

@@ -15,11 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchscore.errors import BatchscoreError
-from batchscore.runs.finishing import REJECTS
-from batchscore.runs.refusals import NOTE, read_refusal
-from batchscore.system.storage import (
+from batchscore.runs.folder import (
+    ALWAYS_WRITTEN,
+    BEFORE_SCORING,
+    DAMAGE,
+    FACTS,
     MANIFEST,
+    NOTE,
     STAGING,
+    is_finished,
+    read_facts,
+)
+from batchscore.runs.refusals import read_refusal
+from batchscore.system.storage import (
     damage,
     locked,
     read_manifest,
@@ -33,8 +41,6 @@ _REJECT = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
 """What a line of the rejects has."""
 _SCHEDULED = re.compile(r"\d{4}-\d\d-\d\d(/.+-[0-9a-f]{16}(-\d+)?)?")
 """``<date>``, or as ``inbox`` has it ``<date>/<name>-<content hash>``: how the path of such a run ends."""
-_LEFT = (NOTE, REJECTS)
-"""What a run that was refused leaves in its folder."""
 
 
 def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
@@ -45,7 +51,7 @@ def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
 
 def _runs(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
-        if MANIFEST in files or STAGING in folders or (files and set(files) <= set(_LEFT)):
+        if MANIFEST in files or STAGING in folders or (files and set(files) <= BEFORE_SCORING):
             yield Path(root)
         if MANIFEST in files:
             folders.clear()
@@ -55,24 +61,24 @@ def _runs(folder: Path) -> Iterator[Path]:
 def _ended(path: Path) -> datetime.datetime | None:
     """When the run finished, or was last touched; None for a folder that is no run of ours."""
     try:
-        return _finished(path) if (path / MANIFEST).exists() else _last_touched(path)
-    except (OSError, ValueError, KeyError, TypeError, BatchscoreError):
+        return _finished(path) if is_finished(path) else _last_touched(path)
+    except (*DAMAGE, BatchscoreError):
         return None
 
 
 def _finished(path: Path) -> datetime.datetime | None:
     names = read_manifest(path)
-    if not {"run.json", "metrics.json", "report.html"} <= set(names):
+    if not set(names) >= ALWAYS_WRITTEN:
         return None
-    if not (path / "run.json").exists():  # a removal that was killed
+    if not (path / FACTS).exists():  # a removal that was killed
         return datetime.datetime.fromtimestamp((path / MANIFEST).stat().st_mtime, datetime.UTC)
-    finished = datetime.datetime.fromisoformat(json.loads((path / "run.json").read_bytes())["finished"])
+    finished = datetime.datetime.fromisoformat(read_facts(path)["finished"])
     return finished if finished.tzinfo is not None else None
 
 
 def _last_touched(path: Path) -> datetime.datetime | None:
     """Of a run that has not finished: the newest time of anything of ours in it."""
-    ours = [path / name for name in (STAGING, *_LEFT) if _is_ours(path / name)]
+    ours = [path / name for name in (STAGING, *BEFORE_SCORING) if _is_ours(path / name)]
     found = [each for one in ours for each in (one, *one.rglob("*"))]
     newest = max((each.lstat().st_mtime for each in found), default=None)
     return datetime.datetime.fromtimestamp(newest, datetime.UTC) if newest is not None else None
@@ -107,7 +113,7 @@ def remove_run(path: Path, below: Path) -> list[str]:
         OSError: a file cannot be removed.
     """
     with locked(path):
-        if (path / MANIFEST).exists():
+        if is_finished(path):
             changed = _remove_listed(path, read_manifest(path))
             remove_file(path, MANIFEST)
         else:
@@ -121,7 +127,7 @@ def remove_run(path: Path, below: Path) -> list[str]:
 def _remove_listed(path: Path, hashes: dict[str, str]) -> list[str]:
     """Remove the files of these names that have these hashes; returns the names of the others that are there."""
     changed = []
-    for name in sorted(hashes, key=lambda name: name == "run.json"):
+    for name in sorted(hashes, key=lambda name: name == FACTS):
         if not os.path.lexists(path / name):
             continue
         if damage(path / name, hashes[name]):
@@ -137,7 +143,7 @@ def _remove_unfinished(path: Path) -> list[str]:
     if _is_ours(staging):
         for manifest in staging.glob(f"*/final/{MANIFEST}"):
             changed += _remove_listed(path, read_manifest(manifest.parent))
-    for name in _LEFT:
+    for name in BEFORE_SCORING:
         if name not in changed and (path / name).exists() and _is_ours(path / name):
             remove_file(path, name)
     if _is_ours(staging):

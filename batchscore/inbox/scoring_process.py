@@ -203,19 +203,19 @@ def _judged(result: RunResult) -> Outcome:
 
 def _same(folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
     """A finished run of this content, under whatever name, by this model with these options."""
+    from batchscore.runs.folder import DAMAGE, is_finished, read_run
     from batchscore.runs.run import RunResult
 
-    if not (folder / "_SUCCESS").exists():
+    if not is_finished(folder):
         return None
     try:
-        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
+        run = read_run(folder)
         is_same = (
-            [file["sha256"] for file in facts["files"]] == [sha256]
-            and facts["model"]["fingerprint"] == bundle_fingerprint
-            and facts["options"] == json.loads(json.dumps(settings.result_options()))
+            [file["sha256"] for file in run.files] == [sha256]
+            and run.model["fingerprint"] == bundle_fingerprint
+            and run.options == json.loads(json.dumps(settings.result_options()))
         )
-        counts = metrics["counts"]
-        done = RunResult(folder, "done", counts["read"], counts["rejects"], metrics, 0.0)
-    except (OSError, ValueError, KeyError, TypeError):
+        done = RunResult(folder, "done", run.counts["read"], run.counts["rejects"], run.metrics, 0.0)
+    except DAMAGE:
         return None
     return done if is_same else None

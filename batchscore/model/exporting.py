@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore import samples
-from batchscore.errors import ModelError, printable
+from batchscore.errors import ModelError, missing_extra, printable
 from batchscore.model import batching
 from batchscore.model.backends.openvino_backend import OpenVinoBackend, import_openvino
 from batchscore.model.backends.torch_backend import TorchBackend
@@ -140,9 +140,7 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
     try:
         import nncf
     except ImportError as error:
-        raise ModelError(
-            "export needs the package nncf. Install it with: pip install 'batchscore[openvino]'"
-        ) from error
+        raise missing_extra("export", "openvino", ModelError) from error
     import torch
 
     from batchscore.model.backends.encoders import load_encoder

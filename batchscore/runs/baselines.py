@@ -23,15 +23,26 @@ from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of
-from batchscore.formats.inputs import output_names
 from batchscore.formats.reading import describe, texts_of_file
-from batchscore.formats.registry import format_of, suffix_of
+from batchscore.formats.registry import format_of
 from batchscore.formats.source import Source
 from batchscore.formats.staged import StagedPart
 from batchscore.model.labels import is_missing, label_key
 from batchscore.records import ColumnChoice, InputFile, Layout, Part
+from batchscore.runs.folder import (
+    DAMAGE,
+    FACTS,
+    METRICS,
+    PREDICTIONS,
+    REJECTS,
+    TIMED,
+    RunFolder,
+    is_finished,
+    prediction_names,
+    read_run,
+)
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
-from batchscore.system.storage import MANIFEST, make_folder, read_manifest, remove_tree, sha256_of
+from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,9 +63,6 @@ NOT_KNOWN = -2
 """The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
 _NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
 """How a run writes down a number whose name the file itself gives."""
-_REJECTS = "rejects.jsonl"
-_TIMED = {"run.json", "report.html"}
-"""Files that differ each time a run is made."""
 _BATCH_ROWS = 4096
 _ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
 """What a run has written may be as large as it likes."""
@@ -64,7 +72,7 @@ _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
 _FLOAT_MARK = "\0"
 
 
-class Piece(NamedTuple):
+class EarlierRows(NamedTuple):
     """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 without one), columns."""
 
     row: NDArray[np.int64]
@@ -116,7 +124,7 @@ class Baseline:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything in it but times: the same results are the same baseline."""
-        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in _TIMED)
+        lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in TIMED)
         return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
 
     @property
@@ -131,7 +139,7 @@ class Baseline:
             DataError: a file is missing or not as it was written.
         """
         for name, digest in self.hashes.items():
-            if name.startswith("predictions/") or name in {"run.json", "metrics.json", _REJECTS}:
+            if name.startswith(f"{PREDICTIONS}/") or name in {FACTS, METRICS, REJECTS}:
                 _check(self.path, name, digest)
         for file in self.files:
             columns = {column.name for column in _described(file).columns}
@@ -140,7 +148,7 @@ class Baseline:
                     self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
                 )
 
-    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[Piece]:
+    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
         """The predictions of one file in order, a few thousand rows at a time, with the input columns ``names``."""
         wanted = [self.prediction, *(name for name in names if name != self.prediction)]
         index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
@@ -152,7 +160,7 @@ class Baseline:
                 raise _damaged(
                     self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
                 ) from None
-            yield Piece(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
+            yield EarlierRows(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
 
 
 def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
@@ -163,38 +171,37 @@ def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
         DataError: it is damaged, or another version's.
         ModelError: its model has other labels.
     """
-    if not (folder / MANIFEST).is_file():
+    if not is_finished(folder):
         raise NoInputError(
             f"--baseline {printable(folder)} is no finished run. Name the folder of one, or leave it out."
         )
     hashes = read_manifest(folder)
     try:
-        facts, metrics = (json.loads((folder / name).read_bytes()) for name in ("run.json", "metrics.json"))
-        its_labels, prefix = tuple(facts["model"]["labels"]), facts["options"]["prefix"]
-        files = _files(folder, facts)
-        Distributions.from_metrics(metrics)
+        run = read_run(folder)
+        its_labels, prefix = tuple(run.model["labels"]), run.options["prefix"]
+        files = _files(run)
+        Distributions.from_metrics(run.metrics)
     except DataError as error:
         raise _damaged(folder, str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise _damaged(
-            folder, f"its run.json and metrics.json cannot be read: {printable(repr(error))}"
+            folder, f"its {FACTS} and {METRICS} cannot be read: {printable(repr(error))}"
         ) from error
     if set(its_labels) != set(labels):
         raise ModelError(
             f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
             f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
         )
-    return Baseline(folder, facts, metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
+    return Baseline(folder, run.facts, run.metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
 
 
-def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
-    kind = facts["options"]["output_format"]
-    names = [file["name"] for file in facts["files"]]
-    outputs = names if kind == "same" else output_names(names, suffix_of(kind))
+def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
+    kind = run.options["output_format"]
+    outputs = prediction_names([file["name"] for file in run.files], kind)
     return tuple(
         EarlierFile(
             name=file["name"],
-            path=folder / "predictions" / output,
+            path=run.path / PREDICTIONS / output,
             format=file["format"] if kind == "same" else kind,
             compression=file["compression"] if kind == "same" else "",
             input_sha256=file["sha256"],
@@ -203,7 +210,7 @@ def _files(folder: Path, facts: Mapping[str, Any]) -> tuple[EarlierFile, ...]:
             dialect=file.get("dialect") or {},
             meanings=_meanings(file.get("label_values") or {}),
         )
-        for file, output in zip(facts["files"], outputs, strict=True)
+        for file, output in zip(run.files, outputs, strict=True)
     )
 
 
@@ -242,7 +249,7 @@ class _Rejected:
     """Where the predictions of a file stood in its input: one after the other, but for the rejects between them."""
 
     def __init__(self, folder: Path, file: EarlierFile) -> None:
-        self._rejects = _reject_rows(folder / _REJECTS, file.name) if file.rejects else iter(())
+        self._rejects = _reject_rows(folder / REJECTS, file.name) if file.rejects else iter(())
         self._reject = next(self._rejects, None)
         self._next = 0
 
@@ -300,7 +307,7 @@ def _label_of(file: EarlierFile) -> list[str]:
     return [file.columns.label] if file.columns.label is not None else []
 
 
-def _given(piece: Piece, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+def _given(piece: EarlierRows, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
     """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
     if file.columns.label is None:
         return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
@@ -372,8 +379,8 @@ class _ByRow:
         self._baseline, self._files = baseline, files
         self._earlier = {file.name: file for file in baseline.files}
         self._current = -1
-        self._pieces: Iterator[Piece] = iter(())
-        self._held: Piece | None = None
+        self._pieces: Iterator[EarlierRows] = iter(())
+        self._held: EarlierRows | None = None
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
@@ -398,7 +405,7 @@ class _ByRow:
             given[here] = _given(piece, earlier, self._baseline.labels)[there]
         return Earlier(found, given)
 
-    def _up_to(self, last: int) -> Iterator[Piece]:
+    def _up_to(self, last: int) -> Iterator[EarlierRows]:
         """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""
         while True:
             if self._held is None:

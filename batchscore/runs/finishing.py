@@ -8,14 +8,12 @@ has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from batchscore.errors import OutputError, printable
 from batchscore.evaluation import (
     Comparison,
     Distributions,
@@ -29,29 +27,36 @@ from batchscore.evaluation import (
     parse_gates,
 )
 from batchscore.formats.columns import texts_of
-from batchscore.formats.inputs import output_names
-from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
-from batchscore.system.storage import (
+from batchscore.runs.folder import (
+    FACTS,
     MANIFEST,
+    METRICS,
+    MISMATCHES,
+    MISMATCHES_CSV,
+    PAGE,
+    PREDICTIONS,
+    REJECTS,
+    Staging,
+    prediction_names,
+)
+from batchscore.system.storage import (
     atomic_write,
     files_below,
     make_folder,
     manifest,
     publish,
-    read_checked,
     remove_file,
     remove_tree,
     sha256_of,
     sync_folder,
     to_json,
     write_bytes,
-    write_checked,
 )
 
 if TYPE_CHECKING:
@@ -60,67 +65,9 @@ if TYPE_CHECKING:
     from batchscore.runs.planning import Plan
 
 _LOG = logging.getLogger(__name__)
-REJECTS = "rejects.jsonl"
-_REPLACED = "replaced.json"
 _LISTED_FAILURES = 1000
 _WORST = 50
 """Mismatches that the page shows."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Staging:
-    """The staging folder of one run: its plan, its parts, and the final files while they are built."""
-
-    folder: Path
-
-    @property
-    def parts(self) -> Path:
-        """Where parts are staged."""
-        return self.folder / "parts"
-
-    @property
-    def holds_parts(self) -> bool:
-        """Whether anything was scored that would be lost with this folder."""
-        return any(self.parts.glob("*.arrow"))
-
-    @property
-    def final(self) -> Path:
-        """Where the final files are built."""
-        return self.folder / "final"
-
-    @property
-    def rejects(self) -> Path:
-        """The rejects that planning found."""
-        return self.folder / REJECTS
-
-    def replaced(self) -> set[str]:
-        """Files in the run folder that are an earlier run's, or an earlier start's of this one.
-
-        The list lies beside the staging folders of all runs, so that it outlives each of them.
-
-        Raises:
-            OutputError: it is damaged, so that nobody can tell what is to go.
-        """
-        path = self.folder.with_name(_REPLACED)
-        names = read_checked(path)
-        if names is None and path.exists():
-            raise OutputError(
-                f"{printable(path)} is damaged. Remove the run folder, or name another --output."
-            )
-        return set(names or ())
-
-    def note_replaced(self, names: Iterable[str]) -> None:
-        """Remember the files that are to go unless this run writes them anew."""
-        write_checked(self.folder.with_name(_REPLACED), sorted(names))
-
-    def part(self, number: int) -> Path:
-        """The file of a staged part."""
-        return self.parts / f"{number:08d}.arrow"
-
-
-def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
-    """The names of the prediction files, below ``predictions/``, of inputs with these names."""
-    return list(names) if output_format == "same" else output_names(names, suffix_of(output_format))
 
 
 class Finish:
@@ -143,7 +90,7 @@ class Finish:
         ``tell_facts`` makes ``run.json`` from the counts of rows when all else is built, so that it knows how long that took.
         """
         remove_tree(self._staging.final)
-        make_folder(self._staging.final / "predictions")
+        make_folder(self._staging.final / PREDICTIONS)
         metrics = self._judged(self._metrics())
         self._predictions()
         worst: list[dict[str, Any]] = []
@@ -153,18 +100,18 @@ class Finish:
             )
             keys, issues = self._suspects()
             metrics["label_issues"] = {**issues, "claim": self._claim(metrics)}
-            self._build("mismatches.parquet", lambda out: mismatches.write_parquet(table, keys, out))
-            self._build("mismatches.csv", lambda out: mismatches.write_csv(table, keys, out))
+            self._build(MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
+            self._build(MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _WORST)
             metrics["mismatches"] = len(keys)
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
-        write_bytes(self._staging.final / "metrics.json", to_json(metrics))
+        write_bytes(self._staging.final / METRICS, to_json(metrics))
         facts = tell_facts(metrics["counts"])
-        write_bytes(self._staging.final / "run.json", to_json(facts))
+        write_bytes(self._staging.final / FACTS, to_json(facts))
         before = self._baseline.metrics if self._baseline else None
         page = render_run(facts, metrics, worst, before, with_text=self._settings.with_text)
-        write_bytes(self._staging.final / "report.html", page.encode())
+        write_bytes(self._staging.final / PAGE, page.encode())
         self._assert_conserved()
         self._put_in_place()
         return metrics
@@ -192,7 +139,7 @@ class Finish:
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
             output = Output(file, self._bundle.labels, self._settings.prefix)
-            yield index, self._staging.final / "predictions" / name, output
+            yield index, self._staging.final / PREDICTIONS / name, output
 
     def _predictions(self) -> None:
         for index, path, output in self._outputs():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.formats.inputs import identity_of
 from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import FACTS, open_bundle
-from batchscore.system.storage import MANIFEST, damaged_files, read_manifest
+from batchscore.runs.folder import FACTS as RUN_FACTS
+from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -30,12 +30,7 @@ def verify(path: Path) -> dict[str, Any]:
         if not bundle.facts:
             raise ModelError(f"{printable(path)} has no {FACTS} that its files could be held against.")
         return {"kind": "bundle", "files": len(bundle.facts["files"]) + 1}
-    hashes = read_manifest(path)
-    if problems := damaged_files(path, hashes):
-        raise DataError(
-            f"{printable(path)} is not as it was written: {'; '.join(problems[:20])}. Score again with --force."
-        )
-    return {"kind": "run", "files": len(hashes) + 1}
+    return {"kind": "run", "files": len(check_run(path)) + 1}
 
 
 def inspect(path: str) -> dict[str, Any]:
@@ -45,7 +40,7 @@ def inspect(path: str) -> dict[str, Any]:
         BatchscoreError: it is none of them, or cannot be read.
     """
     folder = Path(path)
-    if (folder / MANIFEST).exists() or (folder / "run.json").exists():
+    if is_finished(folder) or (folder / RUN_FACTS).exists():
         return _run(folder)
     if folder.is_dir():
         return _bundle(path)
@@ -110,28 +105,24 @@ def _odd(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
 
 def _run(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / "run.json").read_bytes())
-        metrics = json.loads((folder / "metrics.json").read_bytes())
-        return _run_facts(folder, facts, metrics)
+        return _run_facts(read_run(folder))
     except (OSError, ValueError) as error:
         raise DataError(f"{printable(folder)}: {printable(error)}. Score again with --force.") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{printable(folder)} is damaged. Score again with --force.") from error
 
 
-def _run_facts(folder: Path, facts: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    quality = metrics["quality"] or {}
+def _run_facts(run: RunFolder) -> dict[str, Any]:
+    quality = run.metrics["quality"] or {}
     return {
         "kind": "run",
-        "finished": facts["finished"] if (folder / MANIFEST).exists() else None,
-        "files": [
-            {key: file[key] for key in ("path", "format", "rows", "rejects")} for file in facts["files"]
-        ],
-        "model": facts["model"]["path"],
-        "compute": facts["compute"],
-        "counts": metrics["counts"],
+        "finished": run.finished if is_finished(run.path) else None,
+        "files": [{key: file[key] for key in ("path", "format", "rows", "rejects")} for file in run.files],
+        "model": run.model["path"],
+        "compute": run.facts["compute"],
+        "counts": run.counts,
         "accuracy": quality.get("accuracy"),
-        "mismatches": metrics.get("mismatches"),
+        "mismatches": run.metrics.get("mismatches"),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -19,10 +18,18 @@ from batchscore.evaluation import is_of_quality
 from batchscore.evaluation.metrics import FOLLOWED, Value
 from batchscore.reports.nights import Night, Nights, State, nights_of
 from batchscore.runs.dates import date_of_path
-from batchscore.runs.refusals import NOTE, Refusal, read_refusal
-from batchscore.system.storage import MANIFEST, STAGING
+from batchscore.runs.folder import (
+    DAMAGE,
+    RUN_NAMES,
+    RunFolder,
+    RunState,
+    is_finished,
+    read_facts,
+    read_run,
+    state_of,
+)
+from batchscore.runs.refusals import Refusal, read_refusal
 
-_RUN_SIGNS = {MANIFEST, STAGING, NOTE, "run.json", "metrics.json", "rejects.jsonl"}
 _REFUSED = {
     NoInputError.exit_code: (State.NO_INPUT, ""),
     NothingToDoError.exit_code: (State.SKIPPED, ""),
@@ -49,7 +56,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
     """Folders below ``folder`` that hold a run, finished or not; links are not followed, nor runs looked into."""
     for root, folders, files in os.walk(folder):
         here = Path(root)
-        if is_run(here) or _RUN_SIGNS & set(files):
+        if is_run(here) or RUN_NAMES & set(files):
             yield here
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -57,7 +64,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` holds a run, finished or not."""
-    return any((folder / name).exists() for name in _RUN_SIGNS)
+    return state_of(folder) is not RunState.NO_RUN
 
 
 def _read_run(path: Path, folder: Path) -> Night:
@@ -65,19 +72,18 @@ def _read_run(path: Path, folder: Path) -> Night:
     try:
         if (refusal := read_refusal(path)) is not None:
             return _refused(name, refusal)
-        if not (path / MANIFEST).exists():
+        if not is_finished(path):
             return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem="it has not finished")
-        facts, metrics = (json.loads((path / file).read_bytes()) for file in ("run.json", "metrics.json"))
-        return _night(name, facts, metrics)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _night(name, read_run(path))
+    except DAMAGE as error:
         problem = f"it cannot be read ({error!r})"
         return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem=problem)
 
 
 def _date(path: Path, name: PurePath) -> datetime.date:
     """What a run is for that cannot be read: as its folder says, or its ``run.json``, else the day it last changed."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        return date_of_path(name) or _told_date(json.loads((path / "run.json").read_bytes()))
+    with contextlib.suppress(*DAMAGE):
+        return date_of_path(name) or _told_date(read_facts(path))
     return datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone().date()
 
 
@@ -92,17 +98,17 @@ def _refused(name: PurePath, refusal: Refusal) -> Night:
     return Night(date, state, name.as_posix(), refusal.at, problem=why + refusal.reason.rstrip("."))
 
 
-def _night(name: PurePath, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Night:
-    gates = metrics.get("gates") or []
+def _night(name: PurePath, run: RunFolder) -> Night:
+    gates = run.metrics.get("gates") or []
     failed = tuple(gate["metric"] for gate in gates if not gate["passed"])
-    counts = {key: int(value) for key, value in metrics["counts"].items()}
+    counts = {key: int(value) for key, value in run.counts.items()}
     is_gated = any(is_of_quality(gate["metric"]) for gate in gates)
     return Night(
-        date=date_of_path(name) or _told_date(facts),
+        date=date_of_path(name) or _told_date(run.facts),
         state=_state(counts, is_gated=is_gated, has_failed=bool(failed)),
         path=name.as_posix(),
-        finished=str(facts["finished"]),
-        values=dict(_values(facts, metrics)),
+        finished=run.finished,
+        values=dict(_values(run.facts, run.metrics)),
         limits={gate["metric"]: float(gate["limit"]) for gate in gates},
         counts=counts,
         failed_gates=failed,

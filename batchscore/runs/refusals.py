@@ -22,9 +22,9 @@ from batchscore.errors import (
     NothingToDoError,
     StorageError,
 )
-from batchscore.system.storage import MANIFEST, STAGING, to_json, write_bytes
+from batchscore.runs.folder import NOTE, RunState, foreign_names, state_of
+from batchscore.system.storage import to_json, write_bytes
 
-NOTE = "refused.json"
 _NOTED = (DataError, NoInputError, StorageError, ModelError, NothingToDoError)
 """Not wrong usage (2), a folder of somebody else (73) or one that is held (75)."""
 _LONGEST = 2000
@@ -45,23 +45,23 @@ class Refusal:
 
 
 @contextlib.contextmanager
-def refusals_noted(output: Path, date: datetime.date | None, ours: frozenset[str]) -> Iterator[None]:
+def refusals_noted(output: Path, date: datetime.date | None) -> Iterator[None]:
     """Leave a note in the run folder ``output`` if the block ends with a refusal; the caller holds the folder's lock.
 
-    ``date``: of the night; without one nothing is noted. ``ours``: names that an unfinished run of ours may have there
-    besides its staging folder. In a folder that holds anything else, or a finished run, nothing is written.
+    ``date``: of the night; without one nothing is noted. In a folder that holds a finished run, or anything that no
+    unfinished run leaves there, nothing is written.
     """
     try:
         yield
     except _NOTED as error:
         if date is not None:
             with contextlib.suppress(BatchscoreError, OSError):  # the refusal is what is to be told
-                _note(output, error, date, ours)
+                _note(output, error, date)
         raise
 
 
-def _note(output: Path, error: BatchscoreError, date: datetime.date, ours: frozenset[str]) -> None:
-    if {path.name for path in output.iterdir()} - {STAGING, NOTE} - ours:
+def _note(output: Path, error: BatchscoreError, date: datetime.date) -> None:
+    if foreign_names(output):
         return
     at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     refusal = Refusal(error.exit_code, str(error)[:_LONGEST], at, date.isoformat())
@@ -74,12 +74,10 @@ def read_refusal(folder: Path) -> Refusal | None:
     Raises:
         ValueError: it is not as we write it.
     """
-    if (folder / MANIFEST).exists():
+    if state_of(folder) is not RunState.REFUSED:
         return None
     try:
         noted = Refusal(**json.loads((folder / NOTE).read_bytes()))
-    except FileNotFoundError:
-        return None
     except TypeError as error:
         raise ValueError(f"{NOTE} is not as it was written") from error
     if not isinstance(noted.exit_code, int) or not all(map(_is_text, (noted.reason, noted.at, noted.date))):

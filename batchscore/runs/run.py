@@ -46,14 +46,25 @@ from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
 from batchscore.runs.choices import choices_of, doubts_of
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
-from batchscore.runs.finishing import REJECTS, Finish, Staging, prediction_names
+from batchscore.runs.finishing import Finish
+from batchscore.runs.folder import (
+    BEFORE_SCORING,
+    METRICS,
+    NOTE,
+    PREDICTIONS,
+    REJECTS,
+    STAGING,
+    Staging,
+    foreign_names,
+    is_finished,
+    prediction_names,
+    read_run,
+)
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts, uses_labels
-from batchscore.runs.refusals import NOTE, refusals_noted
+from batchscore.runs.refusals import refusals_noted
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.importing import imports_ahead
 from batchscore.system.storage import (
-    MANIFEST,
-    STAGING,
     Journal,
     atomic_write,
     failing,
@@ -77,8 +88,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 5
-_BEFORE_SCORING = frozenset({REJECTS, NOTE})
-"""What a run that was refused may have left in its folder."""
 _AT_THE_END = ("jinja2", "vl_convert")
 _LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
 """What finishing a run imports, and what it imports where rows have labels."""
@@ -103,7 +112,7 @@ class RunResult:
         if failed:
             raise DataError(
                 f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
-                f"{printable(self.output)}/metrics.json (failed_rows). Score again with --force."
+                f"{printable(self.output)}/{METRICS} (failed_rows). Score again with --force."
             )
         missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
         if missed:
@@ -131,7 +140,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             return _planned(_open(settings, models), settings, started)
         with (
             locked(settings.output),  # the lock first: who comes second is told at once
-            refusals_noted(settings.output, night, _BEFORE_SCORING),
+            refusals_noted(settings.output, night),
             failing(settings.output),
             imports_ahead() as want,
         ):
@@ -167,9 +176,7 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
         found = find_files(settings.inputs, settings.read.format, settings.output)
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
-    is_open = (
-        settings.force or not (settings.output / MANIFEST).exists()
-    )  # else there is likely nothing to score
+    is_open = settings.force or not is_finished(settings.output)  # else there is likely nothing to score
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
@@ -295,13 +302,12 @@ class _Run:
 
     def _finished_before(self) -> RunResult | None:
         """The result of this very run, if it stands finished in the folder."""
-        if not (self._output / MANIFEST).exists() or self._settings.force:
+        if not is_finished(self._output) or self._settings.force:
             return None
         try:
-            facts = json.loads((self._output / "run.json").read_bytes())
-            metrics = json.loads((self._output / "metrics.json").read_bytes())
-            is_this = facts["fingerprint"] == self._fingerprint
-            counts = metrics["counts"]
+            run = read_run(self._output)
+            is_this = run.fingerprint == self._fingerprint
+            counts = run.counts
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             is_this = False
         if not is_this:
@@ -310,16 +316,15 @@ class _Run:
                 "another --output, or add --force to replace it."
             )
         remove_tree(self._output / STAGING)
-        return self._result("done", counts["read"], counts["rejects"], metrics)
+        return self._result("done", counts["read"], counts["rejects"], run.metrics)
 
     def _clear_the_way(self) -> None:
         """Refuse a folder that holds something else; under ``--force`` drop it."""
         staging = self._output / STAGING
-        manifest = self._output / MANIFEST
-        present = {path.name for path in self._output.iterdir()} - {STAGING} - _BEFORE_SCORING
-        if present and not manifest.exists() and not staging.exists():
+        foreign = foreign_names(self._output)
+        if foreign and not is_finished(self._output) and not staging.exists():
             raise OutputError(
-                f"{printable(self._output)} holds something that is no run ({printable(min(present))}). Name another "
+                f"{printable(self._output)} holds something that is no run ({printable(min(foreign))}). Name another "
                 "--output."
             )
         make_folder(staging)
@@ -334,7 +339,7 @@ class _Run:
                 "Name another --output, or add --force to drop what it has scored."
             )
         replaced = names_in_manifest(self._output) | self._staging.replaced()
-        replaced |= {name for name in _BEFORE_SCORING if (self._output / name).exists()}
+        replaced |= {name for name in BEFORE_SCORING if (self._output / name).exists()}
         if replaced:  # before anything goes: a kill from here on forgets nothing
             self._staging.note_replaced(replaced)
         remove_file(self._output, NOTE)  # what refused an earlier call did not refuse this one
@@ -349,14 +354,14 @@ class _Run:
         with contextlib.suppress(
             BatchscoreError, OSError
         ):  # the error that brought us here is the one to tell
-            is_mixed = not (self._output / MANIFEST).exists() and self._staging.replaced() - _BEFORE_SCORING
+            is_mixed = not is_finished(self._output) and self._staging.replaced() - BEFORE_SCORING
             if not self._staging.holds_parts and not is_mixed:
                 remove_tree(self._output / STAGING)
 
     def _refuse_long_names(self) -> None:
         names = prediction_names([file.name for file in self._found], self._settings.output_format)
         final = self._staging.final.relative_to(self._staging.folder)
-        refuse_long_names(self._staging.folder, [str(final / "predictions" / name) for name in names])
+        refuse_long_names(self._staging.folder, [str(final / PREDICTIONS / name) for name in names])
 
     def _plan(self) -> Plan:
         """The plan that an earlier start left, if it and its rejects are as they were written, or a new one."""
@@ -376,7 +381,7 @@ class _Run:
         with self._staging.rejects.open("rb") as file:
             first = json.loads(file.readline())
         where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
-        if (self._output / MANIFEST).exists():  # a finished run, which stays as it is
+        if is_finished(self._output):  # a finished run, which stays as it is
             listed = "Name another --output to have all of them listed"
         else:
             self._publish_rejects()

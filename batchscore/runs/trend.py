@@ -12,6 +12,7 @@ from pathlib import Path
 from batchscore.errors import NoInputError, OutputError, UsageError, printable
 from batchscore.reports import judge, render_trend, trend_json
 from batchscore.reports.nights import Night, State
+from batchscore.runs.folder import PAGE
 from batchscore.runs.nights import is_run, read_nights
 from batchscore.system.storage import make_folder, to_json, write_bytes
 
@@ -71,7 +72,7 @@ def _links(nights: Sequence[Night], folder: Path, start: Path) -> dict[str, str]
     """The address of each finished night's page, relative to the folder ``start`` and quoted."""
     base = os.path.relpath(folder.resolve(), start.resolve())
     return {
-        night.path: urllib.parse.quote(os.fsencode(os.path.normpath(f"{base}/{night.path}/report.html")))
+        night.path: urllib.parse.quote(os.fsencode(os.path.normpath(f"{base}/{night.path}/{PAGE}")))
         for night in nights
         if night.values
     }

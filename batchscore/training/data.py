@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
-import json
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +29,10 @@ from batchscore.model.labels import is_missing, label_key, named_key
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, label_table
+from batchscore.training.splits import Split, TrainingData
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from numpy.typing import NDArray
 
     from batchscore.training.settings import TrainSettings
 
@@ -60,63 +58,6 @@ class _Given:
     def place(self, row: int) -> str:
         """Where a row was found."""
         return self.places[row] if self.places else str(row)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Split:
-    """Usable rows: ``labels[k]`` is the index of the label of ``texts[k]``."""
-
-    texts: list[str]
-    labels: list[int]
-    places: list[str] = dataclasses.field(default_factory=list)
-    """Where each row was found, ``reviews.csv:17`` (0-based)."""
-    groups: list[str | None] = dataclasses.field(default_factory=list)
-    """The value of the group column, if one was asked for."""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Split:
-        """The rows at these positions, in this order."""
-        return Split(
-            [self.texts[row] for row in rows],
-            [self.labels[row] for row in rows],
-            [self.places[row] for row in rows] if self.places else [],
-            [self.groups[row] for row in rows] if self.groups else [],
-        )
-
-    def fingerprint(self, names: Sequence[str]) -> str:
-        """SHA-256 (hex) of texts and label names in their order, whatever file they came from."""
-        digest = hashlib.sha256()
-        for text, label in zip(self.texts, self.labels, strict=True):
-            digest.update(json.dumps([text, names[label]]).encode() + b"\n")
-        return digest.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TrainingData:
-    """The two splits, shuffled and limited."""
-
-    labels: tuple[str, ...]
-    train: Split
-    evaluation: Split
-    source: str
-    """Where the evaluation rows come from, in words."""
-    left_out: Mapping[str, Mapping[str, int]]
-    """For each split, how many rows were left out and why."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the bundle keeps of the data, as JSON values."""
-        splits = {"train": self.train, "evaluation": self.evaluation}
-        return {
-            name: {
-                "rows": len(split),
-                "sha256": split.fingerprint(self.labels),
-                "labels": {label: split.labels.count(index) for index, label in enumerate(self.labels)},
-                "left_out": dict(self.left_out[name]),
-            }
-            for name, split in splits.items()
-        } | {"evaluation_from": self.source}
 
 
 def load_data(settings: TrainSettings) -> TrainingData:

@@ -36,8 +36,8 @@ from batchscore.system.cores import usable_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.training.data import Split
-    from batchscore.training.site import Progress, Site
+    from batchscore.training.context import Progress, TrainingContext
+    from batchscore.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 MIN_TO_CALIBRATE = 200
@@ -86,7 +86,7 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
     return dataclasses.replace(open_bundle(str(folder)), max_length=base.max_length, long_text=base.long_text)
 
 
-def examine(bundle: Bundle, split: Split, chosen: int, site: Site) -> Examination:
+def examine(bundle: Bundle, split: Split, chosen: int, context: TrainingContext) -> Examination:
     """Score the evaluation rows, fit the temperature on those that did not choose the epoch, measure, pick canaries.
 
     The first ``chosen`` rows have chosen it. The canaries' probabilities are those of transformers for each text by itself;
@@ -96,19 +96,21 @@ def examine(bundle: Bundle, split: Split, chosen: int, site: Site) -> Examinatio
         ModelError: a row cannot be scored.
     """
     ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
-    examination, agrees = _examined(_load(ours, site.device, site.precision), bundle, split, chosen, site)
+    examination, agrees = _examined(
+        _load(ours, context.device, context.precision), bundle, split, chosen, context
+    )
     if not agrees:
         _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
-        model = _load(bundle, site.device, site.precision)
-        examination, _ = _examined(model, bundle, split, chosen, site)
+        model = _load(bundle, context.device, context.precision)
+        examination, _ = _examined(model, bundle, split, chosen, context)
     return examination
 
 
 def _examined(
-    model: Model, bundle: Bundle, split: Split, chosen: int, site: Site
+    model: Model, bundle: Bundle, split: Split, chosen: int, context: TrainingContext
 ) -> tuple[Examination, bool]:
     """What ``model`` says of the rows, and whether it agrees with ``bundle`` on the canaries."""
-    parts = _scored(model, split, site.progress)
+    parts = _scored(model, split, context.progress)
     bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, chosen))
     model = dataclasses.replace(
         model, bundle=dataclasses.replace(model.bundle, temperature=bundle.temperature)

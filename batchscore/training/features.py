@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from batchscore.training.site import Site
+    from batchscore.training.context import TrainingContext
 
     Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -41,20 +41,20 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def states_of(
-    model: Any, sequences: Sequence[NDArray[np.int32]], name: str, site: Site, precision: str
+    model: Any, sequences: Sequence[NDArray[np.int32]], name: str, context: TrainingContext, precision: str
 ) -> NDArray[np.float32]:
     """First-token states ``[n, H]`` float32 of token ids, in their order; those kept under ``name`` are read back."""
-    forward = _forward(model, site.device, precision)
-    folder = site.folder / "states" / f"{name}-{precision}"
+    forward = _forward(model, context.device, precision)
+    folder = context.folder / "states" / f"{name}-{precision}"
     make_folder(folder)
     parts = []
     for start in range(0, len(sequences), _PART_ROWS):
         part = sequences[start : start + _PART_ROWS]
         path = folder / f"{start:09d}.npy"
         if not path.exists():
-            _keep(path, _computed(part, forward, model, site))
+            _keep(path, _computed(part, forward, model, context))
         else:
-            site.progress.add(len(part), counted=False)
+            context.progress.add(len(part), counted=False)
         parts.append(np.load(path, allow_pickle=False))
     return np.concatenate(parts)
 
@@ -70,18 +70,18 @@ def _keep(path: Path, states: NDArray[np.float32]) -> None:
 
 
 def _computed(
-    sequences: Sequence[NDArray[np.int32]], forward: Forward, model: Any, site: Site
+    sequences: Sequence[NDArray[np.int32]], forward: Forward, model: Any, context: TrainingContext
 ) -> NDArray[np.float32]:
     import torch
 
-    budget = DEFAULT_BATCH_TOKENS[site.device.partition(":")[0]]
+    budget = DEFAULT_BATCH_TOKENS[context.device.partition(":")[0]]
     padding = batching.Padding(max(len(ids) for ids in sequences), model.config.pad_token_id or 0)
 
     def encoded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         batch = batching.assemble(sequences, rows, padding)
         with torch.inference_mode():
-            ids = torch.from_numpy(batch.input_ids).to(site.device)
-            mask = torch.from_numpy(batch.attention_mask).to(site.device)
+            ids = torch.from_numpy(batch.input_ids).to(context.device)
+            mask = torch.from_numpy(batch.attention_mask).to(context.device)
             found: NDArray[np.float32] = forward(ids, mask).float().cpu().numpy()
         return found
 
@@ -89,11 +89,11 @@ def _computed(
     batches = batching.plan_sequences(sequences, budget, padding)
     with (
         one_thread() as begin,
-        ThreadPoolExecutor(usable_cores() if site.device == "cpu" else 1, "encode", begin) as workers,
+        ThreadPoolExecutor(usable_cores() if context.device == "cpu" else 1, "encode", begin) as workers,
     ):
         for rows, found in zip(batches, workers.map(encoded, batches), strict=True):
             states[rows] = found
-            site.progress.add(len(rows))
+            context.progress.add(len(rows))
     return states
 
 

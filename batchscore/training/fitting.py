@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
+    from batchscore.training.context import TrainingContext
     from batchscore.training.settings import Hyperparameters
-    from batchscore.training.site import Site
 
 _LENGTH_MULTIPLE = 32
 """Tokens; few shapes make a CPU faster (see ``batching``)."""
@@ -63,22 +63,22 @@ def fit(
     splits: tuple[Dataset, Dataset],
     plan: Hyperparameters,
     weights: Sequence[float] | None,
-    site: Site,
+    context: TrainingContext,
 ) -> Fitted:
     """Train on the first split; after each epoch measure on the second, and keep the best epoch.
 
-    ``weights`` are those of the labels in the loss. Goes on from the newest checkpoint in ``site.folder``.
+    ``weights`` are those of the labels in the loss. Goes on from the newest checkpoint in ``context.folder``.
     """
-    folder = site.folder / CHECKPOINTS
+    folder = context.folder / CHECKPOINTS
     remove_tree(folder / UNFINISHED)
     make_folder(folder)
-    precision = site.precision if plan.is_whole else "fp32"
-    trainer = _trainer(model, tokenizer, splits, plan, weights, site, precision)
+    precision = context.precision if plan.is_whole else "fp32"
+    trainer = _trainer(model, tokenizer, splits, plan, weights, context, precision)
     newest = newest_in(folder)
     if newest is not None:
         trainer.losses = losses_of(newest)
     if newest is None or not is_over(newest, plan):
-        with warnings.catch_warnings(), _fast_attention(model, site.device, precision):
+        with warnings.catch_warnings(), _fast_attention(model, context.device, precision):
             warnings.simplefilter("ignore")
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         newest = newest_in(folder)
@@ -102,7 +102,7 @@ def _trainer(
     splits: tuple[Dataset, Dataset],
     plan: Hyperparameters,
     weights: Sequence[float] | None,
-    site: Site,
+    context: TrainingContext,
     precision: str,
 ) -> Any:
     from transformers import DataCollatorWithPadding
@@ -118,7 +118,7 @@ def _trainer(
         plan,
         weights,
         model=model,
-        args=_arguments(site.folder / CHECKPOINTS / UNFINISHED, plan, site.device, precision),
+        args=_arguments(context.folder / CHECKPOINTS / UNFINISHED, plan, context.device, precision),
         train_dataset=train,
         eval_dataset=evaluation.select(np.argsort(-np.array(evaluation["length"]), kind="stable")),
         processing_class=tokenizer,
@@ -126,7 +126,7 @@ def _trainer(
             tokenizer, padding="longest", pad_to_multiple_of=_LENGTH_MULTIPLE if is_multiple else None
         ),
         compute_metrics=_accuracy,
-        callbacks=[_callback(site, rows=len(train), plan=plan)],
+        callbacks=[_callback(context, rows=len(train), plan=plan)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -163,7 +163,7 @@ def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(axis=-1) == prediction.label_ids).mean())}
 
 
-def _callback(site: Site, *, rows: int, plan: Hyperparameters) -> Any:
+def _callback(context: TrainingContext, *, rows: int, plan: Hyperparameters) -> Any:
     """What ``Trainer`` calls as it goes: rows to the bar, one line an epoch, a checkpoint when it is time for one."""
     from transformers import TrainerCallback
 
@@ -174,19 +174,19 @@ def _callback(site: Site, *, rows: int, plan: Hyperparameters) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             self.saved = time.monotonic()
             self.done = self._rows(state)
-            site.progress.add(self.done, counted=False)
+            context.progress.add(self.done, counted=False)
 
         def _rows(self, state: Any) -> int:
             return min(round((state.epoch or 0.0) * rows), round(plan.epochs * rows))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             now = self._rows(state)
-            site.progress.add(now - self.done)
+            context.progress.add(now - self.done)
             self.done = now
             ends_here = (
                 math.isclose(state.epoch % 1.0, 0.0, abs_tol=1e-9) or state.global_step >= state.max_steps
             )
-            waited = max(site.save_seconds, self.cost / checkpoints.SAVE_SHARE)
+            waited = max(context.save_seconds, self.cost / checkpoints.SAVE_SHARE)
             self.saving = time.monotonic()
             if not ends_here and self.saving - self.saved >= waited:
                 control.should_save = True
@@ -197,7 +197,7 @@ def _callback(site: Site, *, rows: int, plan: Hyperparameters) -> Any:
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             curve = curve_of(state.log_history, {})
-            site.tell(told(curve[-1], plan.epochs))
+            context.tell(told(curve[-1], plan.epochs))
             self.saving = time.monotonic()
             if is_exhausted(curve, plan.early_stopping):
                 control.should_training_stop = True

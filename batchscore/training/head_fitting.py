@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from batchscore.training.context import TrainingContext
     from batchscore.training.settings import Hyperparameters
-    from batchscore.training.site import Site
 
     Logits = Callable[[torch.Tensor], torch.Tensor]
 
@@ -61,25 +61,25 @@ def fit_head(
     rows: tuple[StoredRows, StoredRows],
     plan: Hyperparameters,
     weights: Sequence[float] | None,
-    site: Site,
+    context: TrainingContext,
 ) -> Fitted:
     """Train what of ``model`` is not frozen on the first rows; measure on the second after each epoch; keep the best.
 
-    ``weights`` are those of the labels in the loss. Goes on from the checkpoint in ``site.folder`` if there is one.
+    ``weights`` are those of the labels in the loss. Goes on from the checkpoint in ``context.folder`` if there is one.
     """
     with fed_by_states(model) as logits:
         loop = _Loop(model, logits, rows, plan, weights)
-        stand = loop.restore(site.folder / CHECKPOINT)
+        stand = loop.restore(context.folder / CHECKPOINT)
         saved = time.monotonic()
         while stand.step < loop.last_step and not is_exhausted(stand.curve, plan.early_stopping):
             loop.step(stand)
             if stand.step % loop.epoch_steps == 0 or stand.step == loop.last_step:
                 loop.end_epoch(stand)
-                site.tell(told(stand.curve[-1], plan.epochs))
-            if time.monotonic() - saved >= site.save_seconds:
-                loop.save(stand, site.folder / CHECKPOINT)
+                context.tell(told(stand.curve[-1], plan.epochs))
+            if time.monotonic() - saved >= context.save_seconds:
+                loop.save(stand, context.folder / CHECKPOINT)
                 saved = time.monotonic()
-        loop.save(stand, site.folder / CHECKPOINT)
+        loop.save(stand, context.folder / CHECKPOINT)
         loop.take_best()
     best = stand.curve[best_of(stand.curve)]["epoch"]
     return Fitted(model, tuple(stand.curve), best, "fp32")

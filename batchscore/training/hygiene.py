@@ -17,7 +17,7 @@ from batchscore.errors import printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.training.data import Split, TrainingData
+    from batchscore.training.splits import Split, TrainingData
 
 _LISTED = 20
 _RARE = 10

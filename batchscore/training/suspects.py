@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchscore.training.data import Split
+    from batchscore.training.splits import Split
 
 _FOLDS = 5
 _LISTED = 200

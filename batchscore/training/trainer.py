@@ -32,7 +32,8 @@ from batchscore.training.base_model import (
     width_of,
 )
 from batchscore.training.card import card
-from batchscore.training.data import TrainingData, load_data, stratified
+from batchscore.training.context import Progress, Tell, TrainingContext, Unwatched
+from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
     Example,
@@ -43,9 +44,9 @@ from batchscore.training.examination import (
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import Fitted
-from batchscore.training.pieces import Piece, fit_pieces, piece_states
-from batchscore.training.site import Progress, Site, Tell, Unwatched
+from batchscore.training.splits import TrainingData
 from batchscore.training.suspects import suspects_of
+from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
 from batchscore.training.workplace import begin, put_in_place, workplace, writing
 
@@ -103,11 +104,11 @@ def train(
         job = _job(settings)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
         watch = Watch(progress, tell)
-        site = Site(work, resolve_device("auto"), precision, Unwatched(), tell, SAVE_SECONDS)
+        context = TrainingContext(work, resolve_device("auto"), precision, Unwatched(), tell, SAVE_SECONDS)
         if is_resumed:
             tell(f"going on from what was left in {printable(work)}")
         with writing(work):
-            trained = _trained(job, site, watch)
+            trained = _trained(job, context, watch)
         facts = _facts(job, trained)
         facts["training"]["seconds"] = round(time.monotonic() - started, 1)
         folder = work / _BUNDLE
@@ -134,11 +135,11 @@ class Watch(NamedTuple):
     tell: Tell
 
     @contextlib.contextmanager
-    def over(self, rows: int, site: Site) -> Iterator[Site]:
-        """The site with a bar of its own."""
+    def over(self, rows: int, context: TrainingContext) -> Iterator[TrainingContext]:
+        """The context with a bar of its own."""
         bar = self.progress(rows)
         try:
-            yield dataclasses.replace(site, progress=bar)
+            yield dataclasses.replace(context, progress=bar)
         finally:
             bar.close()
 
@@ -217,8 +218,8 @@ def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
     )
 
 
-def _trained(job: _Job, site: Site, watch: Watch) -> _Trained:
-    """Look at the data, search if asked to, fit, save to ``site.folder / _BUNDLE`` and examine what was saved."""
+def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
+    """Look at the data, search if asked to, fit, save to ``context.folder / _BUNDLE`` and examine what was saved."""
     data, plan = job.data, job.plan
     splits = {"train": data.train, "evaluation": data.evaluation}
     ids = Tokenizer(job.base)
@@ -227,54 +228,60 @@ def _trained(job: _Job, site: Site, watch: Watch) -> _Trained:
     )  # a text is trained on by its head
     encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
     hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
-    _tell_data(data, hygiene, site.tell)
-    pieces = {name: Piece(name, each.input_ids, splits[name].labels) for name, each in encodings.items()}
-    suspects = _suspects(job, pieces["train"], site, watch) if job.settings.check_labels else None
-    trials = _trials(job, pieces["train"], site, watch) if job.settings.tune else ()
+    _tell_data(data, hygiene, context.tell)
+    tokenized = {
+        name: TokenizedRows(name, each.input_ids, splits[name].labels) for name, each in encodings.items()
+    }
+    suspects = _suspects(job, tokenized["train"], context, watch) if job.settings.check_labels else None
+    trials = _trials(job, tokenized["train"], context, watch) if job.settings.tune else ()
     if trials:
         best = best_trial(trials)
         plan = dataclasses.replace(
             plan, pooling=best.pooling, learning_rate=best.learning_rate, epochs=best.epochs
         )
-    _tell_plan(plan, job.base, site.tell)
-    pieces["evaluation"] = pieces["evaluation"].head(rows_to_watch(len(data.evaluation)))
-    rows = len(data.train) + len(pieces["evaluation"].labels)
+    _tell_plan(plan, job.base, context.tell)
+    tokenized["evaluation"] = tokenized["evaluation"].head(rows_to_watch(len(data.evaluation)))
+    rows = len(data.train) + len(tokenized["evaluation"].labels)
     rows = round(plan.epochs * len(data.train)) if plan.is_whole else rows
-    with watch.over(rows + len(data.evaluation), site) as watched:
-        fitted = fit_pieces(job.base, data.labels, plan, (pieces["train"], pieces["evaluation"]), watched)
-        remove_tree(site.folder / _BUNDLE)
-        save_classifier(fitted.model, load_tokenizer(job.base), job.base, site.folder / _BUNDLE)
+    with watch.over(rows + len(data.evaluation), context) as watched:
+        fitted = fit_rows(job.base, data.labels, plan, (tokenized["train"], tokenized["evaluation"]), watched)
+        remove_tree(context.folder / _BUNDLE)
+        save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
         chosen = rows_that_chose(len(data.evaluation), plan.chooses)
-        saved = open_saved(site.folder / _BUNDLE, job.base)
+        saved = open_saved(context.folder / _BUNDLE, job.base)
         examination = examine(saved, data.evaluation, chosen, watched)
     return _Trained(plan, fitted, examination, hygiene, suspects, tuple(trials))
 
 
-def _suspects(job: _Job, train: Piece, site: Site, watch: Watch) -> dict[str, Any] | None:
+def _suspects(
+    job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch
+) -> dict[str, Any] | None:
     """Labels worth checking among the training rows; tells them."""
     pooling = pooling_of_states(job.base, job.settings)
     plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
-    with watch.over(len(train.labels), site) as watched:
-        states = piece_states(job.base, job.data.labels, plan, train, watched)
+    with watch.over(len(train.labels), context) as watched:
+        states = row_states(job.base, job.data.labels, plan, train, watched)
     if states is None:
         raise UsageError("--check-labels needs an encoder whose head looks at one token.")
     suspects = suspects_of(states, job.data.train, job.data.labels, plan.seed)
     if suspects is None:
-        site.tell("check-labels: a label has one training row only, so that nothing can be cross-validated")
+        context.tell(
+            "check-labels: a label has one training row only, so that nothing can be cross-validated"
+        )
         return None
-    site.tell(
+    context.tell(
         f"check-labels: {suspects['flagged']} of {suspects['labelled']} training labels are worth checking (cross-validated "
         f"accuracy {suspects['accuracy']:.4f} on the frozen base); all training rows are used all the same"
     )
     for row in suspects["rows"][:_TOLD_SUSPECTS]:
-        site.tell(
+        context.tell(
             f"check-labels: {printable(row['at'])}: given {printable(row['given'])}, looks like "
             f"{printable(row['predicted'])}"
         )
     return suspects
 
 
-def _trials(job: _Job, train: Piece, site: Site, watch: Watch) -> list[Trial]:
+def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch) -> list[Trial]:
     """Search for settings on a part of the training rows."""
     most = MOST_ROWS[job.plan.recipe]
     if len(train.labels) > most:
@@ -284,24 +291,26 @@ def _trials(job: _Job, train: Piece, site: Site, watch: Watch) -> list[Trial]:
     kept = sorted(set(range(len(train.labels))) - set(held_out))
     if not held_out:
         raise DataError("--tune needs two training rows or more of a label.")
-    folder = site.folder / "tune"
+    folder = context.folder / "tune"
     make_folder(folder)
 
     def attempt(number: int, plan: Hyperparameters) -> dict[str, float]:
-        quiet = dataclasses.replace(site, tell=lambda _: None)
+        quiet = dataclasses.replace(context, tell=lambda _: None)
         with watch.over(len(train.labels), quiet) as watched:
             own = folder / str(number)
             make_folder(own)
             halves = train.taken_at(kept), train.taken_at(held_out)
-            fitted = fit_pieces(job.base, job.data.labels, plan, halves, watched, own)
+            fitted = fit_rows(job.base, job.data.labels, plan, halves, watched, own)
             remove_tree(own)
             return fitted.curve[-1]
 
     plans = candidates(job.plan, job.settings, poolings_to_try(job.base, job.settings))
-    site.tell(f"tune: {len(plans)} settings on {len(kept)} training rows, judged on {len(held_out)} others")
-    trials = search(plans, attempt, folder, site.tell)
+    context.tell(
+        f"tune: {len(plans)} settings on {len(kept)} training rows, judged on {len(held_out)} others"
+    )
+    trials = search(plans, attempt, folder, context.tell)
     best = best_trial(trials)
-    site.tell(
+    context.tell(
         f"tune: best is pooling {best.pooling}, learning rate {best.learning_rate:g}, {best.epochs:g} epochs"
     )
     return trials

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from batchscore.system.storage import read_checked, write_checked
 
 if TYPE_CHECKING:
+    from batchscore.training.context import Tell
     from batchscore.training.settings import Hyperparameters, TrainSettings
-    from batchscore.training.site import Tell
 
 HELD_OUT_SHARE = 0.2
 MOST_ROWS = {"head": 5000, "full": 1000}

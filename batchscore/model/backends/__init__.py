@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from batchscore.errors import UsageError
+from batchscore.model.backends.backend import PLAIN, Backend, OutOfDeviceMemoryError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from batchscore.model.bundle import Bundle
-    from batchscore.records import MicroBatch
 
 __all__ = ["BACKENDS", "PLAIN", "Backend", "BackendSpec", "OutOfDeviceMemoryError", "open_backend"]
-
-
-class OutOfDeviceMemoryError(Exception):
-    """A micro-batch did not fit the device; fewer rows may."""
-
-
-class Backend(Protocol):
-    """A loaded model on a device, at a precision."""
-
-    name: str
-    """What it is called in ``BACKENDS``."""
-    device: str
-    precision: str
-
-    def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
-        """Logits ``[b, C]`` float32 of one micro-batch.
-
-        Raises:
-            OutOfDeviceMemoryError: it does not fit.
-        """
-
-    def one_core_each(self) -> AbstractContextManager[Callable[[], None]]:
-        """While it is entered, each thread that calls ``logits`` computes on one core; gives what such a thread calls first."""
-
-    def release(self) -> None:
-        """Give back what the device holds beyond the weights, after it ran out of memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,8 +63,6 @@ def _openvino(bundle: Bundle, device: str, precision: str) -> Backend:
     return OpenVinoBackend(bundle, device, precision)
 
 
-PLAIN = ("transformers", "fresh")
-"""Those by which transformers computes."""
 BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
     "torch": _torch,
     "transformers": _transformers,

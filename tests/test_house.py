@@ -1,0 +1,115 @@
+"""How the package is built: no circle of imports, no long module, and each fact spelled in one place."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import batchscore
+
+ROOT = Path(batchscore.__file__).parent
+MOST_LINES = 450
+LONG = {
+    "cli/__init__.py",
+    "formats/delimited/records.py",
+    "inbox/drop_folder.py",
+    "model/bundle.py",
+    "reports/run_tables.py",
+    "reports/trend_page.py",
+    "reports/verdict.py",
+    "runs/run.py",
+}
+"""Modules that may be longer."""
+SPELLED_ONCE = {
+    "_SUCCESS": "system/storage.py",
+    "rejects.jsonl": "runs/folder.py",
+    "pip install 'batchscore[": "errors.py",
+}
+"""Texts that stand in the code of one module alone; docstrings may speak of them."""
+
+MODULES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports_of(modules: Mapping[str, str]) -> dict[str, set[str]]:
+    """The modules that each module imports, wherever it does: within functions and for type checkers too."""
+    names = {name_of(path): ast.parse(source) for path, source in modules.items()}
+    return {name: {found for found in imported(tree) if found in names} for name, tree in names.items()}
+
+
+def name_of(path: str) -> str:
+    """``runs/run.py`` is ``batchscore.runs.run``."""
+    return ".".join(("batchscore", *Path(path).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULE_NAMES = {name_of(path) for path in MODULES}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Names of modules in imports: of ``from a import b`` that is ``a.b`` where this is a module of ours, else ``a``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULE_NAMES else str(node.module)
+
+
+def circle_in(modules: Mapping[str, str]) -> list[str]:
+    """Modules that import each other in a circle; empty without one."""
+    try:
+        graphlib.TopologicalSorter(imports_of(modules)).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    assert circle_in(MODULES) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from batchscore.runs.run import score",
+        "from batchscore.runs import run",
+        "import batchscore.runs.run",
+        "def later():\n    from batchscore.runs.run import score",
+        "if TYPE_CHECKING:\n    from batchscore.runs.run import score",
+    ],
+)
+def test_a_circle_is_seen_however_it_is_imported(back: str) -> None:
+    modules = {"runs/run.py": "from batchscore.runs.planning import Plan", "runs/planning.py": back}
+    assert set(circle_in(modules)) == {"batchscore.runs.run", "batchscore.runs.planning"}
+
+
+def test_modules_are_short_but_for_those_that_are_named() -> None:
+    lines = {path: len(source.splitlines()) for path, source in MODULES.items()}
+    assert {path: n for path, n in lines.items() if n > MOST_LINES and path not in LONG} == {}
+
+
+def texts_in(source: str) -> set[str]:
+    """Texts in the code, parts of f-strings too, but no docstrings."""
+    tree = ast.parse(source)
+    told = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told
+    }
+
+
+@pytest.mark.parametrize(("text", "home"), SPELLED_ONCE.items())
+def test_a_fact_is_spelled_in_one_module(text: str, home: str) -> None:
+    assert [path for path, source in MODULES.items() if any(text in each for each in texts_in(source))] == [
+        home
+    ]
