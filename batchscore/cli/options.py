@@ -1,19 +1,17 @@
-"""What the commands share: options that say how a file is read, path options, and errors that machines can read too."""
+"""Options that several commands share, the types of their values, and the settings made of them."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from batchscore.config import ReadSettings
+from batchscore.cli.settings_file import load_config
+from batchscore.config import COMPILE, FORMATS, LONG_TEXT, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
-from batchscore.system.terminal import boundary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 UNDIVIDED = "none"
@@ -86,26 +84,15 @@ class Device(click.ParamType[str]):
         return str(value)
 
 
-class TellsMachines(click.Command):
-    """A command whose errors of usage are JSON too, under ``--json``; a signal before it begins ends as it does within."""
+class Day(click.DateTime):
+    """A day as ``YYYY-MM-DD``, as a :class:`datetime.date`."""
 
-    def main(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Run the command and exit with its code."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        with boundary("--json" in arguments):
-            try:
-                code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
-            except click.ClickException as error:
-                error.show()
-                if "--json" in arguments:
-                    summary = {
-                        "status": "error",
-                        "exit_code": error.exit_code,
-                        "error": error.format_message(),
-                    }
-                    click.echo(json.dumps(summary, ensure_ascii=False))
-                sys.exit(error.exit_code)
-            sys.exit(code if isinstance(code, int) else 0)
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Drop the time of day."""
+        return super().convert(value, param, ctx).date()
 
 
 class MapsLabels(click.Command):
@@ -200,3 +187,149 @@ def _column_names(text: str | None) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise UsageError("--column-names needs names divided by commas, all different.")
     return names
+
+
+_SCORING_OPTIONS = (
+    option(
+        "--model",
+        required=True,
+        type=LocalName(),
+        metavar="PATH",
+        help="A bundle, a local Hugging Face folder, or a hub id.",
+    ),
+    option("--revision", metavar="COMMIT", help="The full commit of a hub id."),
+    option(
+        "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+    ),
+    option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]"),
+    option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]"),
+    option(
+        "--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them."
+    ),
+    option(
+        "--label-map",
+        multiple=True,
+        metavar="GIVEN=LABEL",
+        help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
+        "Repeatable.",
+    ),
+    option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
+    reading_options,
+    option(
+        "--output-format",
+        type=click.Choice(("same", *FORMATS)),
+        default="same",
+        show_default=True,
+        help="Of the predictions.",
+    ),
+    option(
+        "--device",
+        type=Device(),
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to compute.",
+    ),
+    option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        show_default=True,
+        help="How to compute.",
+    ),
+    option(
+        "--backend", default="auto", show_default=True, metavar="auto|torch|openvino", help="What computes."
+    ),
+    option(
+        "--max-batch-tokens",
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="Padded tokens in a micro-batch.",
+    ),
+    option(
+        "--long-text",
+        type=click.Choice(LONG_TEXT),
+        help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
+    ),
+    option(
+        "--max-rejects",
+        default="0",
+        show_default=True,
+        metavar="N|P%",
+        help="How many unreadable rows the run may have.",
+    ),
+    option(
+        "--max-row-bytes",
+        type=click.IntRange(1),
+        default=32 * 2**20,
+        show_default=True,
+        help="A longer row is a reject.",
+    ),
+    option(
+        "--max-columns",
+        type=click.IntRange(1),
+        default=10_000,
+        show_default=True,
+        help="A wider file is refused.",
+    ),
+    option(
+        "--max-expansion",
+        type=click.IntRange(1),
+        default=200,
+        show_default=True,
+        help="Decompressed bytes for each byte on disk.",
+    ),
+    option(
+        "--fail-under",
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate, e.g. accuracy=0.85. Repeatable.",
+    ),
+    option(
+        "--fail-over",
+        multiple=True,
+        metavar="METRIC=X",
+        help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
+    ),
+    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with an earlier run."),
+    option(
+        "--slice-column",
+        multiple=True,
+        metavar="NAME",
+        help="Break accuracy down by this column. Repeatable.",
+    ),
+    option("--no-text", is_flag=True, help="Leave texts out of report.html."),
+    option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
+    option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many micro-batches are computed at a time.  [default: one for each core]",
+    ),
+    option(
+        "--compile",
+        "compile_",
+        type=click.Choice(COMPILE),
+        default="auto",
+        show_default=True,
+        help="Compile the model first, which takes half a minute; auto does not.",
+    ),
+    option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
+    click.option(
+        "--config",
+        type=LocalPath(),
+        callback=load_config,
+        is_eager=True,
+        expose_value=False,
+        metavar="FILE.toml",
+        help="Defaults for any option; a flag wins over the environment (BATCHSCORE_...), that over the file.",
+    ),
+)
+
+
+def scoring_options(command: Command) -> Command:
+    """Everything that says how a file is scored."""
+    for each in reversed(_SCORING_OPTIONS):
+        command = each(command)
+    return command

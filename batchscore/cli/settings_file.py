@@ -1,0 +1,71 @@
+"""``--config``, the settings file, and ``--show-config``, which tells where each value comes from."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchscore.errors import ModelError, printable
+
+
+def load_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Make the values of a TOML file the defaults of the options; an unknown key is an error."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
+    options = {
+        long.strip("-").replace("-", "_"): p
+        for p in context.command.params
+        for long in p.opts
+        if p.name and (long.startswith("--") or isinstance(p, click.Argument))
+    }
+    context.default_map = {
+        options[key].name or key: [value] if _is_single(options[key], value) else value
+        for key, value in _checked(values, set(options), path).items()
+    }
+
+
+def _is_single(parameter: click.Parameter, value: object) -> bool:
+    """Whether one value was given where a list is wanted."""
+    return isinstance(value, str) and getattr(parameter, "multiple", False)
+
+
+def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, Any]:
+    import difflib
+
+    options = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" Did you mean {close[0].replace('_', '-')}?" if close else ""
+            raise ModelError(f"--config {printable(path)}: there is no option {printable(key)}.{hint}")
+    return {key: value if isinstance(value, list | bool) else str(value) for key, value in options.items()}
+
+
+def config_lines(
+    context: click.Context, params: list[click.Parameter], given: Mapping[str, Any]
+) -> Iterator[str]:
+    """``name = value  (source)`` for each option, in the notation of a settings file where there is one."""
+    words = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "file", "DEFAULT": "default"}
+    for param in params:
+        if not isinstance(param, click.Option) or param.name in {
+            "config",
+            "help",
+            "show_config",
+            "dry_run",
+            "force",
+        }:
+            continue
+        value, source = param.consume_value(context, given)
+        name = next(opt for opt in param.opts if opt.startswith("--")).strip("-")
+        is_set = value not in {None, ()} if isinstance(value, Hashable) else bool(value)
+        text = json.dumps(value, default=str) if is_set and "UNSET" not in repr(value) else "(not set)"
+        yield f"{name} = {text}  ({words.get(source.name, source.name.lower())})"
