@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from batchscore.errors import ModelError, printable
+
+_ACTIONS = {"show_config", "dry_run", "force"}
+"""Options that say what this one call does; ``--show-config`` leaves them out, as it does ``--config`` and ``--help``."""
+_SOURCES = {
+    ParameterSource.COMMANDLINE: "flag",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "file",
+    ParameterSource.DEFAULT: "default",
+}
 
 
 def load_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
@@ -53,19 +63,14 @@ def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, A
 def config_lines(
     context: click.Context, params: list[click.Parameter], given: Mapping[str, Any]
 ) -> Iterator[str]:
-    """``name = value  (source)`` for each option, in the notation of a settings file where there is one."""
-    words = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "file", "DEFAULT": "default"}
+    """``name = value  (source)`` for each option, in the notation of a settings file where there is one.
+
+    Values are shown as they were given, before they are converted: a wrong one is shown too, with its source.
+    """
     for param in params:
-        if not isinstance(param, click.Option) or param.name in {
-            "config",
-            "help",
-            "show_config",
-            "dry_run",
-            "force",
-        }:
+        if not isinstance(param, click.Option) or param.is_eager or param.name in _ACTIONS:
             continue
         value, source = param.consume_value(context, given)
         name = next(opt for opt in param.opts if opt.startswith("--")).strip("-")
-        is_set = value not in {None, ()} if isinstance(value, Hashable) else bool(value)
-        text = json.dumps(value, default=str) if is_set and "UNSET" not in repr(value) else "(not set)"
-        yield f"{name} = {text}  ({words.get(source.name, source.name.lower())})"
+        text = "(not set)" if param.value_is_missing(value) else json.dumps(value, default=str)
+        yield f"{name} = {text}  ({_SOURCES.get(source, source.name.lower())})"
