@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from batchscore import cli
 
+REFERENCE = (Path(cli.__file__).parent / "README.md").read_text(encoding="utf-8")
+
 
 def run(*arguments: object, **options: Any) -> Result:
     return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], **options)
@@ -49,15 +51,13 @@ def test_every_command_and_option_has_help(name: str, command: click.Command) ->
 
 
 @pytest.mark.parametrize("name", [name for name, _ in all_commands()])
-def test_the_readme_names_every_command(name: str) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert f"batchscore {name}" in readme
+def test_the_reference_names_every_command(name: str) -> None:
+    assert f"batchscore {name}" in REFERENCE
 
 
-def test_the_readme_names_every_option_of_score() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_reference_names_every_option_of_score() -> None:
     options = {o for p in cli.main.commands["score"].params for o in p.opts if o.startswith("--")}
-    assert {option for option in options if option not in readme} == set()
+    assert {option for option in options if option not in REFERENCE} == set()
 
 
 def test_success_talks_on_stdout_and_is_silent_when_quiet(
