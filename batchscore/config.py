@@ -111,8 +111,8 @@ class ScoreSettings:
     long_text: str | None = None
     """``None``: as the bundle says, else ``head``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
-    fail_under: tuple[str, ...] = ()
-    fail_over: tuple[str, ...] = ()
+    fail_below: tuple[str, ...] = ()
+    fail_above: tuple[str, ...] = ()
     baseline: Path | None = None
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
@@ -155,8 +155,8 @@ class ScoreSettings:
     def report_options(self) -> dict[str, Any]:
         """The options that only the metrics and the page depend on: a killed run may go on with others."""
         return {
-            "fail_under": list(self.fail_under),
-            "fail_over": list(self.fail_over),
+            "fail_under": list(self.fail_below),
+            "fail_over": list(self.fail_above),
             "baseline": str(self.baseline) if self.baseline else None,
             "with_text": self.with_text,
             **({"date": self.date.isoformat()} if self.date else {}),

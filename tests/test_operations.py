@@ -96,7 +96,11 @@ def test_show_config_tells_set_from_not_set(monkeypatch: pytest.MonkeyPatch) -> 
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0
     shown = dict(line.split(" = ", 1) for line in result.stdout.splitlines())
-    options = {opt for param in main.commands["score"].params for opt in param.opts if opt.startswith("--")}
+    options = {
+        next(opt for opt in p.opts if opt[:2] == "--")
+        for p in main.commands["score"].params
+        if p.opts[0][:1] == "-"
+    }
     assert {f"--{name}" for name in shown} == options - {"--config", "--show-config", "--dry-run", "--force"}
     assert shown["prefix"] == '""  (flag)'
     assert shown["label-map"] == '["0=NEG"]  (flag)'

@@ -274,7 +274,7 @@ def test_without_a_gate_or_an_earlier_run_nothing_is_green(share: float, n_label
     judged = verdict.judge(found)
     assert judged.headline.endswith("No gate says whether that is good enough.")
     told = judged.answers[1].answer
-    assert "--fail-under accuracy=X sets a gate" in told
+    assert "--fail-below accuracy=X sets a gate" in told
     assert "--baseline RUN_DIR compares" in told
 
 
@@ -312,7 +312,7 @@ def test_a_gate_that_passed_is_said_with_its_margin() -> None:
     judged = verdict.judge(held_against(found, found, ["accuracy=0.85"]))
     value = found["quality"]["accuracy"]["value"]
     assert f"Its gate passed: accuracy is {value:.2%}, 10.0 points over its limit of 85%." in judged.headline
-    assert "--fail-under" not in judged.answers[1].answer
+    assert "--fail-below" not in judged.answers[1].answer
 
 
 @pytest.mark.parametrize(

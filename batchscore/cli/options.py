@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,22 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
     """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    return click.option(
-        *names, envvar="BATCHSCORE_" + long.strip("-").replace("-", "_").upper(), show_envvar=False, **facts
-    )
+    variables = [
+        "BATCHSCORE_" + name.strip("-").replace("-", "_").upper() for name in names if name.startswith("--")
+    ]
+    return click.option(*names, envvar=variables, show_envvar=False, **facts)
+
+
+class SeveralNames(click.Option):
+    """A repeatable option with a new and an old name: what the environment gives under both adds up.
+
+    Click adds up the flags, and :func:`load_config` the keys of a settings file.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's own signature
+        """The values of all its variables with a space between them; ``None`` if none is set."""
+        values = [os.environ.get(name, "") for name in self.envvar or ()]
+        return " ".join(filter(None, values)) or None
 
 
 def refuse_address(text: str, what: str = "A path") -> None:
@@ -281,16 +294,22 @@ _SCORING_OPTIONS = (
         help="Decompressed bytes for each byte on disk.",
     ),
     option(
+        "--fail-below",
         "--fail-under",
+        "fail_below",
+        cls=SeveralNames,
         multiple=True,
         metavar="METRIC=X",
-        help="Quality gate, e.g. accuracy=0.85. Repeatable.",
+        help="Quality gate: exit with 3 if the metric is below X, e.g. accuracy=0.85. Repeatable.",
     ),
     option(
+        "--fail-above",
         "--fail-over",
+        "fail_above",
+        cls=SeveralNames,
         multiple=True,
         metavar="METRIC=X",
-        help="The same, e.g. ece=0.05 or null_text=1%. Repeatable.",
+        help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
     option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with an earlier run."),
     option(

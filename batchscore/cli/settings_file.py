@@ -37,15 +37,14 @@ def load_config(context: click.Context, _: click.Parameter, path: Path | None) -
         for long in p.opts
         if p.name and (long.startswith("--") or isinstance(p, click.Argument))
     }
-    context.default_map = {
-        options[key].name or key: [value] if _is_single(options[key], value) else value
-        for key, value in _checked(values, set(options), path).items()
-    }
-
-
-def _is_single(parameter: click.Parameter, value: object) -> bool:
-    """Whether one value was given where a list is wanted."""
-    return isinstance(value, str) and getattr(parameter, "multiple", False)
+    defaults: dict[str, Any] = {}
+    for key, value in _checked(values, set(options), path).items():
+        name = options[key].name or key
+        if options[key].multiple:  # one value or a list of them; an old and a new name add up
+            defaults[name] = defaults.get(name, []) + (value if isinstance(value, list) else [value])
+        else:
+            defaults[name] = value
+    context.default_map = defaults
 
 
 def _checked(values: dict[str, Any], known: set[str], path: Path) -> dict[str, Any]:
