@@ -162,7 +162,7 @@ def test_wrong_labels_are_counted_where_the_models_own_reliability_bears_it_out(
     assert answer.level is verdict.Level.LOOK
     assert answer.answer.startswith(f"Some labels are wrong: about {round(wrong['value'])} of 19,949 (")
     assert wrong["low"] < 200 < wrong["high"]  # a hundredth of the labels was turned
-    assert "going by its 4,987 held-out rows, " in answer.answer
+    assert "; from its 4,987 held-out rows one would expect " in answer.answer
     assert "Check the first rows" in answer.answer
 
 
