@@ -1,4 +1,4 @@
-"""``batchscore verify``, ``export`` and ``inspect``: what a run, a bundle or a file is, and whether it is sound."""
+"""``batchscore verify``, ``export`` and ``inspect``: check, convert or show a run, a bundle or a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from batchscore.system.terminal import boundary
 @json_summary
 @verbosity
 def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
-    """Check a run or a bundle against its own manifest."""
+    """Check that the files of a run or a bundle are as they were written."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.runs.inspection import verify as check
@@ -37,7 +37,7 @@ def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
 @json_summary
 @verbosity
 def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
-    """Add an int8 variant for OpenVINO to a bundle, with its parity figures."""
+    """Add an int8 model for OpenVINO to a bundle, and show how much its answers differ."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.model.exporting import export_int8

@@ -1,4 +1,4 @@
-"""``batchscore inbox``: score what lies in a drop folder, once or for as long as it runs."""
+"""``batchscore inbox``: score the files in a drop folder, once or as they come."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _LOG = logging.getLogger(__name__)
     required=True,
     metavar="DIR",
     type=LocalPath(),
-    help="Where each file gets its run folder: DIR/<date>/<name>-<content hash>.",
+    help="Folder for the run folders: each file gets DIR/<date>/<name>-<content hash>.",
 )
-@option("--require-done", is_flag=True, help="A file is whole only if NAME.done lies beside it.")
+@option("--require-done", is_flag=True, help="Take a file only when NAME.done lies beside it.")
 @option(
     "--settle",
     type=click.FloatRange(0),
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="Without such a mark: for how long it must have been unchanged.",
+    help="Without --require-done: take a file when it has not changed for this long.",
 )
-@option("--watch", is_flag=True, help="Keep running, and score what comes (extra: watch).")
-@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older.")
-@option("--skip-empty", is_flag=True, help="Exit with 99 where nothing is new.")
+@option("--watch", is_flag=True, help="Keep running and score files as they come (extra: watch).")
+@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs older than N days.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 if nothing is new.")
 @option(
     "--metrics-file",
     type=LocalPath(),
     metavar="FILE.prom",
-    help="Write the call's numbers for Prometheus (extra: metrics); under --watch after each round.",
+    help="Write metrics of this call for Prometheus (extra: metrics); with --watch after each round.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be scored and removed, and do neither.")
+@click.option("--dry-run", is_flag=True, help="Show what would be scored and removed, but do neither.")
 @scoring_options
 @json_summary
 @verbosity
@@ -72,7 +72,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Score whatever is new in a drop folder, each file as a run of its own; safe to call every few minutes.
+    """Score new files in a drop folder, each as its own run; safe to call every few minutes.
 
     A scored file moves to INBOX/done, one that cannot be scored to INBOX/failed with NAME.error.txt beside it.
     """
@@ -120,7 +120,7 @@ def command(
 
 
 def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[Taken], None]:
-    """What tells of each file of a drop folder: a line for people, or an event for machines."""
+    """A function that reports each file of a drop folder: as a line for people, or as a log event."""
     from batchscore.inbox.drop_folder import line
 
     def note(taken: Taken) -> None:

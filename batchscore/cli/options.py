@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 UNDIVIDED = "none"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
-"""How delimiters that no shell types are named."""
+"""Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -68,7 +68,7 @@ class LocalPath(click.Path):
 
 
 class LocalName(click.ParamType[str]):
-    """A path on this machine, or a name of something else, as text."""
+    """A path on this machine or some other name, as text."""
 
     name = "text"
 
@@ -138,47 +138,55 @@ _READING_OPTIONS = (
     option(
         "--delimiter",
         metavar="CHARS",
-        help="Of CSV: one character or several, tab, or none.  [default: found]",
+        help="CSV only: what separates fields: one or more characters, tab, or none.  [default: detected]",
     ),
-    option("--quotechar", metavar="CHAR", help="Of CSV; '' where quotes mean nothing.  [default: \"]"),
+    option(
+        "--quotechar",
+        metavar="CHAR",
+        help="CSV only: the quote character; '' if quotes have no meaning.  [default: \"]",
+    ),
     option(
         "--escapechar",
         metavar="CHAR",
-        help="Of CSV: a quote or a delimiter behind it is text.  [default: \\ where that is certain, else none]",
+        help="CSV only: makes the quote or delimiter after it plain text.  [default: \\ where that is certain, else none]",
     ),
-    option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
+    option(
+        "--encoding",
+        metavar="NAME",
+        help="CSV only: the encoding.  [default: detected; UTF-8 without a byte order mark]",
+    ),
     option(
         "--skip-lines",
         type=click.IntRange(0),
         default=0,
         metavar="N",
-        help="Lines before the header of a CSV file that are no part of the table.",
+        help="CSV only: skip N lines before the header.",
     ),
     option(
         "--header-lines",
         type=click.IntRange(1),
         default=1,
         metavar="N",
-        help="Lines of the header of a CSV file; the first names the columns.  [default: 1]",
+        help="CSV only: the header has N lines; the first names the columns.  [default: 1]",
     ),
-    option("--no-header", is_flag=True, help="A CSV file begins with a row."),
+    option("--no-header", is_flag=True, help="CSV only: there is no header; the first line is a row."),
     option(
         "--column-names",
         metavar="NAME,NAME",
-        help="Of a CSV file without a header.  [default: text, or column_1, column_2 and so on]",
+        help="CSV only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
     ),
 )
 
 
 def reading_options(command: Command) -> Command:
-    """How a CSV file is written."""
+    """Options that say how a CSV file is written."""
     for each in reversed(_READING_OPTIONS):
         command = each(command)
     return command
 
 
 def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
-    """What :func:`reading_options` gave, with more settings."""
+    """Settings from the values of :func:`reading_options`, with ``more`` fields of them."""
     delimiter = options["delimiter"]
     return ReadSettings(
         delimiter=_DELIMITERS.get(delimiter, delimiter),
@@ -210,15 +218,19 @@ _SCORING_OPTIONS = (
         metavar="PATH",
         help="A bundle, a local Hugging Face folder, or a hub id.",
     ),
-    option("--revision", metavar="COMMIT", help="The full commit of a hub id."),
+    option("--revision", metavar="COMMIT", help="The full commit hash, if the model is a hub id."),
     option(
-        "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+        "--text-column",
+        metavar="NAME",
+        help="The column with the texts.  [default: found by its name and type]",
     ),
-    option("--label-column", metavar="NAME", help="The column with given labels.  [default: found by name]"),
-    option("--id-column", metavar="NAME", help="The column with ids.  [default: found by name]"),
     option(
-        "--no-labels", is_flag=True, help="Leave given labels alone, even where a column looks like them."
+        "--label-column",
+        metavar="NAME",
+        help="The column with the given labels.  [default: found by its name]",
     ),
+    option("--id-column", metavar="NAME", help="The column with the ids.  [default: found by its name]"),
+    option("--no-labels", is_flag=True, help="Ignore given labels, even if a column looks like them."),
     option(
         "--label-map",
         multiple=True,
@@ -226,14 +238,19 @@ _SCORING_OPTIONS = (
         help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
         "Repeatable.",
     ),
-    option("--format", "input_format", type=click.Choice(FORMATS), help="Of the inputs.  [default: found]"),
+    option(
+        "--format",
+        "input_format",
+        type=click.Choice(FORMATS),
+        help="Format of the inputs.  [default: detected]",
+    ),
     reading_options,
     option(
         "--output-format",
         type=click.Choice(("same", *FORMATS)),
         default="same",
         show_default=True,
-        help="Of the predictions.",
+        help="Format of the predictions.",
     ),
     option(
         "--device",
@@ -241,57 +258,61 @@ _SCORING_OPTIONS = (
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda[:N]",
-        help="Where to compute.",
+        help="Device to compute on.",
     ),
     option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",
         show_default=True,
-        help="How to compute.",
+        help="Precision to compute in; auto takes the fastest whose answers agree.",
     ),
     option(
-        "--backend", default="auto", show_default=True, metavar="auto|torch|openvino", help="What computes."
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="auto|torch|openvino",
+        help="Library that computes.",
     ),
     option(
         "--max-batch-tokens",
         default="auto",
         show_default=True,
         metavar="auto|N",
-        help="Padded tokens in a micro-batch.",
+        help="Most padded tokens in a micro-batch.",
     ),
     option(
         "--long-text",
         type=click.Choice(LONG_TEXT),
-        help="What happens beyond the model's longest input.  [default: as the bundle says, else head]",
+        help="What to do with texts longer than the model takes.  [default: as the bundle says, else head]",
     ),
     option(
         "--max-rejects",
         default="0",
         show_default=True,
         metavar="N|P%",
-        help="How many unreadable rows the run may have.",
+        help="Stop if more rows than this cannot be read.",
     ),
     option(
         "--max-row-bytes",
         type=click.IntRange(1),
         default=32 * 2**20,
         show_default=True,
-        help="A longer row is a reject.",
+        help="Reject rows of more bytes.",
     ),
     option(
         "--max-columns",
         type=click.IntRange(1),
         default=10_000,
         show_default=True,
-        help="A wider file is refused.",
+        help="Refuse files with more columns.",
     ),
     option(
         "--max-expansion",
         type=click.IntRange(1),
         default=200,
         show_default=True,
-        help="Decompressed bytes for each byte on disk.",
+        help="Refuse compressed files that grow by more than this factor.",
     ),
     option(
         "--fail-below",
@@ -311,20 +332,26 @@ _SCORING_OPTIONS = (
         metavar="METRIC=X",
         help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
-    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with an earlier run."),
+    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
     option(
         "--slice-column",
         multiple=True,
         metavar="NAME",
-        help="Break accuracy down by this column. Repeatable.",
+        help="Also show accuracy for each value of this column. Repeatable.",
     ),
-    option("--no-text", is_flag=True, help="Leave texts out of report.html."),
-    option("--engine", default="local", show_default=True, metavar="local|ray", help="Where parts run."),
+    option("--no-text", is_flag=True, help="Leave the texts out of report.html."),
+    option(
+        "--engine",
+        default="local",
+        show_default=True,
+        metavar="local|ray",
+        help="What runs the parts: this process, or a Ray cluster.",
+    ),
     option(
         "--workers",
         type=click.IntRange(1),
         metavar="N",
-        help="How many micro-batches are computed at a time.  [default: one for each core]",
+        help="Micro-batches to compute at the same time.  [default: one per core]",
     ),
     option(
         "--compile",
@@ -332,9 +359,9 @@ _SCORING_OPTIONS = (
         type=click.Choice(COMPILE),
         default="auto",
         show_default=True,
-        help="Compile the model first, which takes half a minute; auto does not.",
+        help="Compile the model first, which takes half a minute; auto means off.",
     ),
-    option("--prefix", default="", metavar="STR", help="Put before the name of each added column."),
+    option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
     click.option(
         "--config",
         type=LocalPath(),
@@ -342,13 +369,13 @@ _SCORING_OPTIONS = (
         is_eager=True,
         expose_value=False,
         metavar="FILE.toml",
-        help="Defaults for any option; a flag wins over the environment (BATCHSCORE_...), that over the file.",
+        help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
     ),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """Everything that says how a file is scored."""
+    """Options that say how a file is scored."""
     for each in reversed(_SCORING_OPTIONS):
         command = each(command)
     return command

@@ -1,4 +1,4 @@
-"""What the commands share of what they print: logs, the JSON summary, the metrics file, errors that machines can read too."""
+"""Output that the commands share: logs, the JSON summary, errors as JSON, the metrics file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _LOG_FORMAT = "batchscore.log_format"
 json_summary = click.option(
-    "--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout."
+    "--json", "as_json", is_flag=True, help="Print a one-line JSON summary as the last line of stdout."
 )
 
 
 class TellsMachines(click.Command):
-    """A command whose errors of usage are JSON too, under ``--json``; a signal before it begins ends as it does within."""
+    """A command that prints usage errors as JSON too under ``--json``, and handles signals from its very start."""
 
     def main(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Run the command and exit with its code."""
@@ -52,10 +52,8 @@ class TellsMachines(click.Command):
 
 def verbosity(command: Command) -> Command:
     """The options ``-q``, ``-v`` and ``--log-format``."""
-    command = click.option(
-        "-v", "--verbose", count=True, help="More about what happens; twice for everything."
-    )(command)
-    command = click.option("-q", "--quiet", is_flag=True, help="Silent on success.")(command)
+    command = click.option("-v", "--verbose", count=True, help="Say more; -vv says everything.")(command)
+    command = click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")(command)
     return option(
         "--log-format",
         type=click.Choice(("text", "json")),
@@ -63,7 +61,7 @@ def verbosity(command: Command) -> Command:
         show_default=True,
         expose_value=False,
         callback=_note_log_format,
-        help="Of what goes to stderr: for people, or an object a line for machines.",
+        help="Format of the messages on stderr: text for people, or one JSON object per line.",
     )(command)
 
 
@@ -72,14 +70,14 @@ def _note_log_format(context: click.Context, _: click.Parameter, value: str) -> 
 
 
 def start_logs(*, quiet: bool, verbose: int) -> Logs:
-    """Logs as the running command was asked for them, under an id of this call."""
+    """Set up logs as the options of the running command say, with an id for this call."""
     logs = Logs(-1 if quiet else verbose, click.get_current_context().meta[_LOG_FORMAT], secrets.token_hex(6))
     set_up_logs(logs)
     return logs
 
 
 def raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> None:
-    """Raise what is to be raised of a result, with the summary that ``--json`` prints in the end."""
+    """Raise the error of a result, if it has one, with the summary that ``--json`` prints."""
     try:
         result.outcome()
     except BatchscoreError as error:
@@ -89,10 +87,10 @@ def raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> N
 
 @contextlib.contextmanager
 def measured(path: Path | None) -> Iterator[list[RunResult | InboxResult]]:
-    """Write the metrics file when the block has ended, however it did, of the result that was put into the list.
+    """Write the metrics file at the end of the block, also after an error, from the last result in the list.
 
     Raises:
-        OutputError: the file cannot be written, known before the block begins.
+        OutputError: the file cannot be written; checked before the block begins.
         UsageError: the extra ``metrics`` is not installed.
     """
     if path is not None:
@@ -113,7 +111,7 @@ def measured(path: Path | None) -> Iterator[list[RunResult | InboxResult]]:
 
 
 def write_metrics(path: Path, code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
-    """Write the metrics file; what writes it is imported only here."""
+    """Write the metrics file; the writer is imported only when it is needed."""
     from batchscore.cli.prometheus import write_metrics as write
 
     write(path, code, seconds, metrics)
@@ -151,5 +149,5 @@ def remove_old(
 
 
 def print_json(**summary: Any) -> None:
-    """The line that ``--json`` promises."""
+    """Print the line that ``--json`` asks for."""
     click.echo(json.dumps(summary, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""``batchscore report``: one page over the runs in a folder."""
+"""``batchscore report``: one page about all runs in a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from batchscore.system.terminal import boundary
     "--output",
     type=LocalPath(),
     metavar="PAGE",
-    help="The page to write, its numbers beside it as JSON.  [default: RUNS_DIR/report.html]",
+    help="The page to write; a JSON file with its numbers is written next to it.  [default: RUNS_DIR/report.html]",
 )
 @json_summary
 @verbosity
@@ -28,12 +28,14 @@ from batchscore.system.terminal import boundary
     "--until",
     type=Day(),
     metavar="YYYY-MM-DD",
-    help="Count days without a run up to this one, and leave out what is later.  [default: today]",
+    help="Last day of the report: missing nights count up to it, later runs are left out.  [default: today]",
 )
-@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs that are older, before.")
-@click.option("--dry-run", is_flag=True, help="Say what --keep-days would remove, and write nothing.")
+@option("--keep-days", type=click.IntRange(1), metavar="N", help="First remove runs older than N days.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what --keep-days would remove, but remove and write nothing."
+)
 def command(runs_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
-    """Write one page over the runs in a folder: trends, bad nights, missing nights."""
+    """Write one page about all runs in a folder: trends, bad nights, missing nights."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _ScoreCommand(MapsLabels):
-    """``score``, which under ``--show-config`` says what holds before anything is missed or refused."""
+    """``score``; ``--show-config`` prints the settings before any is checked or found missing."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--show-config" in args and "--" not in args:
@@ -52,19 +52,25 @@ class _ScoreCommand(MapsLabels):
     "--date",
     type=Day(),
     metavar="YYYY-MM-DD",
-    help="The night that the run is for.  [default: as the name of its folder says, else the day on which it ends]",
+    help="The night that the run is for.  [default: from the name of its folder, else the day on which it ends]",
 )
-@option("--limit", type=click.IntRange(0), metavar="N", help="The first N rows only.")
-@option("--skip-empty", is_flag=True, help="Exit with 99 where there is no file or no row to score.")
+@option("--limit", type=click.IntRange(0), metavar="N", help="Score only the first N rows.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 if there is no file or no row to score.")
 @option(
     "--metrics-file",
     type=LocalPath(),
     metavar="FILE.prom",
-    help="Write the run's numbers for Prometheus (extra: metrics).",
+    help="Write the run's metrics for Prometheus (extra: metrics).",
 )
-@click.option("--dry-run", is_flag=True, help="Read and plan, score nothing, write nothing.")
-@click.option("--force", is_flag=True, help="Score again although done; replace what the folder holds.")
-@click.option("--show-config", is_flag=True, help="Print each option, its value and where that comes from.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read the inputs and show the plan, but score and write nothing."
+)
+@click.option("--force", is_flag=True, help="Score again even if done, and replace what is in the folder.")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    help="Print each option with its value and where the value comes from, then exit.",
+)
 @json_summary
 @verbosity
 def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
@@ -87,13 +93,13 @@ def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None
 
 
 def _event(result: RunResult) -> dict[str, Any]:
-    """What a log for machines says of a run that ended."""
+    """Fields of the log event at the end of a run."""
     facts = {"output": str(result.output), "rows": result.rows, "rejects": result.rejects}
     return {"event": result.status, **facts, "seconds": round(result.seconds, 3)}
 
 
 def score_settings(**options: Any) -> ScoreSettings:
-    """One frozen settings object from what click parsed."""
+    """The settings object made of what click parsed."""
     read = read_settings(
         options,
         format=options["input_format"],
@@ -147,7 +153,7 @@ def _budget(text: str) -> int | None:
 
 
 def _summary(result: RunResult) -> dict[str, Any]:
-    """What ``--json`` prints of a run."""
+    """What ``--json`` prints about a run."""
     metrics = result.metrics
     gates: dict[str, bool] = {}
     for gate in metrics.get("gates", []):  # a metric may have several
@@ -167,7 +173,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
 
 
 def _lines(result: RunResult) -> list[str]:
-    """What a person wants to know of a run."""
+    """What is printed about a run for people."""
     counts, quality = result.metrics.get("counts", {}), result.metrics.get("quality") or {}
     if result.status == "planned" and result.plan is not None:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"

@@ -24,7 +24,7 @@ _SOURCES = {
 
 
 def load_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Make the values of a TOML file the defaults of the options; an unknown key is an error."""
+    """Use the values of a TOML file as defaults of the options; an unknown key is an error."""
     if path is None:
         return
     try:
