@@ -121,8 +121,8 @@ class ScoreSettings:
     long_text: str | None = None
     """``None``: as the bundle says, else ``head``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
-    fail_under: tuple[str, ...] = ()
-    fail_over: tuple[str, ...] = ()
+    fail_below: tuple[str, ...] = ()
+    fail_above: tuple[str, ...] = ()
     baseline: Path | None = None
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
@@ -164,8 +164,8 @@ HARMLESS: Mapping[str, str] = {
 }
 """Settings that change nothing in a run folder, each with the reason. Whatever is not listed counts for the fingerprint."""
 REPORT_ONLY: Mapping[str, str] = {
-    "fail_under": "gates are held against finished metrics",
-    "fail_over": "gates are held against finished metrics",
+    "fail_below": "gates are held against finished metrics",
+    "fail_above": "gates are held against finished metrics",
     "baseline": "it is compared with what is staged; for the fingerprint its bytes count in the place of its path",
     "with_text": "it is about the page",
     "date": "it is the night that the report is for",

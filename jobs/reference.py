@@ -1,4 +1,4 @@
-"""Write the command reference in README.md from the commands' own ``--help``; ``--check`` only compares."""
+"""Write the command reference in batchscore/cli/README.md from the commands' own ``--help``; ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from batchscore.cli import main
 from batchscore.cli.train import command as train_command
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "batchscore" / "cli" / "README.md"
 START, END = "<!-- made by: python jobs/reference.py -->\n", "<!-- end -->"
 
 
@@ -41,6 +41,6 @@ if __name__ == "__main__":
         sys.exit(
             0
             if new == old
-            else "README.md: the command reference is out of date; run: python jobs/reference.py"
+            else "batchscore/cli/README.md: the command reference is out of date; run: python jobs/reference.py"
         )
     README.write_text(new, encoding="utf-8")

@@ -95,7 +95,7 @@ expect "a night without rows" "skipped 1 skipped" "$(states 2026-11-02)"
 night 2026-11-03 || true
 expect "a night with bad data" "failed 1 upstream_failed" "$(states 2026-11-03)"
 expect "what the report says of it" "refused" "$(state_in_report 2026-11-03)"
-night 2026-11-04 "{\"options\": \"--fail-under accuracy=0.6\", \"runs\": \"$work/elsewhere\"}" || true
+night 2026-11-04 "{\"options\": \"--fail-below accuracy=0.6\", \"runs\": \"$work/elsewhere\"}" || true
 expect "a night that misses a gate" "success 1 failed" "$(states 2026-11-04)"
 
 # As when a worker is shut down: Airflow's own process gets the signal and hands it on. Tried again, it goes on.

@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from batchscore import cli
 
+REFERENCE = (Path(cli.__file__).parent / "README.md").read_text(encoding="utf-8")
+
 
 def run(*arguments: object, **options: Any) -> Result:
     return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], **options)
@@ -49,15 +51,13 @@ def test_every_command_and_option_has_help(name: str, command: click.Command) ->
 
 
 @pytest.mark.parametrize("name", [name for name, _ in all_commands()])
-def test_the_readme_names_every_command(name: str) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert f"batchscore {name}" in readme
+def test_the_reference_names_every_command(name: str) -> None:
+    assert f"batchscore {name}" in REFERENCE
 
 
-def test_the_readme_names_every_option_of_score() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_reference_names_every_option_of_score() -> None:
     options = {o for p in cli.main.commands["score"].params for o in p.opts if o.startswith("--")}
-    assert {option for option in options if option not in readme} == set()
+    assert {option for option in options if option not in REFERENCE} == set()
 
 
 def test_success_talks_on_stdout_and_is_silent_when_quiet(
@@ -99,7 +99,7 @@ def test_a_failed_gate_is_3_now_and_when_run_again(sample: Path, tiny_bundle: Pa
         tiny_bundle,
         "--output",
         tmp_path / "run",
-        "--fail-under",
+        "--fail-below",
         "accuracy=0.999",
     )
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_a_failed_gate_is_3_now_and_when_run_again(sample: Path, tiny_bundle: Pa
         (["--label-map", "pos"], 2, "GIVEN=LABEL"),
         (["--label-map", "pos=NICE"], 2, "NEGATIVE, POSITIVE"),
         (["--max-rejects", "some"], 2, "--max-rejects"),
-        (["--fail-under", "acuracy=0.9"], 2, "accuracy"),
+        (["--fail-below", "acuracy=0.9"], 2, "accuracy"),
         (["--device", "cuda:0"], 2, "--device"),
         (["--engine", "spark"], 2, "local"),
         (["--text-column", "txt"], 65, "Did you mean text"),
@@ -168,12 +168,69 @@ def test_the_config_may_name_one_gate_or_several(
     sample: Path, tiny_bundle: Path, tmp_path: Path, gates: str
 ) -> None:
     config = tmp_path / "score.toml"
-    config.write_text(f"fail-under = {gates}\nno-text = true\nformat = 'csv'\n")
+    config.write_text(f"fail-below = {gates}\nno-text = true\nformat = 'csv'\n")
     done = run(
         "score", sample, "--model", tiny_bundle, "--output", tmp_path / "run", "--config", config, "--json"
     )
     assert done.exit_code == 3, done.output
     assert json.loads(done.stdout.splitlines()[0])["gates"] == {"accuracy": False}
+
+
+GATES = ("--fail-below", "accuracy=0.999", "--fail-above", "ece=0.9")
+OLD_GATES = 'fail-under = "accuracy=0.999"\nfail_over = ["ece=0.9"]\n'
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "environment"),
+    [
+        (("--fail-under", "accuracy=0.999", "--fail-over", "ece=0.9"), "", {}),
+        ((), OLD_GATES, {}),
+        ((), "", {"BATCHSCORE_FAIL_UNDER": "accuracy=0.999", "BATCHSCORE_FAIL_OVER": "ece=0.9"}),
+        ((), "", {"BATCHSCORE_FAIL_BELOW": "accuracy=0.999", "BATCHSCORE_FAIL_ABOVE": "ece=0.9"}),
+    ],
+    ids=["flags", "file", "environment", "new names in the environment"],
+)
+def test_gates_under_their_old_names_give_the_same_bytes_and_code(
+    sample: Path, tiny_bundle: Path, tmp_path: Path, flags: list[str], file: str, environment: dict[str, str]
+) -> None:
+    config = tmp_path / "score.toml"
+    config.write_text(file)
+    new = run("score", sample, "--model", tiny_bundle, "--output", tmp_path / "new", *GATES)
+    base = ("score", sample, "--model", tiny_bundle, "--output", tmp_path / "old", "--config", config)
+    old = run(*base, *flags, env=environment)
+    assert new.exit_code == old.exit_code == 3, old.output
+    assert new.stderr == old.stderr.replace(str(tmp_path / "old"), str(tmp_path / "new"))
+    metrics = [(tmp_path / name / "metrics.json").read_bytes() for name in ("new", "old")]
+    assert metrics[0] == metrics[1]
+    assert len(json.loads(metrics[0])["gates"]) == 2
+    options = [json.loads((tmp_path / name / "run.json").read_bytes())["options"] for name in ("new", "old")]
+    assert options[0] == options[1]
+
+
+def test_old_and_new_names_of_gates_add_up(tmp_path: Path) -> None:
+    config = tmp_path / "score.toml"
+    config.write_text('fail-under = "recall_A=0.1"\nfail-below = ["recall_B=0.1"]\nfail_over = "ece=0.1"\n')
+    file = ("score", "--show-config", "--config", config)
+    environment = {"BATCHSCORE_FAIL_UNDER": "accuracy=0.1 macro_f1=0.2", "BATCHSCORE_FAIL_BELOW": "f1_A=0.3"}
+    flags = ("--fail-under", "accuracy=0.4", "--fail-below", "accuracy=0.5")
+    assert shown_gates(*file) == (
+        'fail-below = ["recall_A=0.1", "recall_B=0.1"]  (file)',
+        'fail-above = ["ece=0.1"]  (file)',
+    )
+    assert shown_gates(*file, env=environment) == (
+        'fail-below = ["f1_A=0.3", "accuracy=0.1", "macro_f1=0.2"]  (environment)',
+        'fail-above = ["ece=0.1"]  (file)',
+    )
+    assert shown_gates(*file, *flags, env=environment) == (
+        'fail-below = ["accuracy=0.4", "accuracy=0.5"]  (flag)',
+        'fail-above = ["ece=0.1"]  (file)',
+    )
+
+
+def shown_gates(*arguments: object, **options: Any) -> tuple[str, ...]:
+    """The lines of ``--show-config`` that are about gates."""
+    lines = run(*arguments, **options).stdout.splitlines()
+    return tuple(line for line in lines if line.startswith("fail-"))
 
 
 def test_an_unknown_key_of_the_config_is_an_error_with_a_suggestion(sample: Path, tmp_path: Path) -> None:

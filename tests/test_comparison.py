@@ -372,12 +372,12 @@ def test_a_killed_run_goes_on_under_other_gates_and_another_baseline(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Finish, "run", lambda *_: (_ for _ in ()).throw(OutputError("killed")))
-        assert command(*two[:-1], "--fail-under", "accuracy=0.1").exit_code == 73
+        assert command(*two[:-1], "--fail-below", "accuracy=0.1").exit_code == 73
     (part,) = (tmp_path / "b" / ".staging").glob("*/parts/*.arrow")
     staged = part.stat().st_mtime_ns
     with monkeypatch.context() as patch:
         patch.setattr(Finish, "run", lambda *_: (_ for _ in ()).throw(OutputError("killed")))
-        assert command(*two, tmp_path / "a", "--fail-over", "ece=0.9").exit_code == 73
+        assert command(*two, tmp_path / "a", "--fail-above", "ece=0.9").exit_code == 73
     assert part.stat().st_mtime_ns == staged
     assert command(*two, tmp_path / "a", "--no-text").exit_code == 0
     assert metrics(tmp_path / "b")["comparison"]["changed"] == 0
@@ -437,7 +437,7 @@ def test_a_gate_over_its_limit_is_exit_3_and_the_first_line_of_the_page(
     two: tuple[object, ...], tmp_path: Path
 ) -> None:
     failed = command(
-        *two, tmp_path / "a", "--fail-over", "ece=0.001", "--fail-over", "drift=0.2", "--no-text"
+        *two, tmp_path / "a", "--fail-above", "ece=0.001", "--fail-above", "drift=0.2", "--no-text"
     )
     assert (failed.exit_code, "ece is" in failed.stderr) == (3, True), failed.output
     ece = metrics(tmp_path / "b")["calibration"]["ece"]
@@ -452,9 +452,9 @@ def test_a_gate_over_its_limit_is_exit_3_and_the_first_line_of_the_page(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fail-over", "accuracy=0.9"], "--fail-under accuracy=0.9"),
-        (["--fail-under", "ece=0.05"], "--fail-over ece=0.05"),
-        (["--fail-over", "drift=0.2"], "--baseline"),
+        (["--fail-above", "accuracy=0.9"], "--fail-below accuracy=0.9"),
+        (["--fail-below", "ece=0.05"], "--fail-above ece=0.05"),
+        (["--fail-above", "drift=0.2"], "--baseline"),
     ],
 )
 def test_a_gate_on_the_wrong_side_is_wrong_usage(

@@ -71,7 +71,7 @@ def usage(world: World) -> subprocess.Popen[str]:
 
 
 def gate(world: World) -> subprocess.Popen[str]:
-    return world.score("--fail-under", "accuracy=0.6")
+    return world.score("--fail-below", "accuracy=0.6")
 
 
 def data(world: World) -> subprocess.Popen[str]:

@@ -233,7 +233,7 @@ def test_a_night_without_a_gate_is_not_green(tmp_path: Path) -> None:
     assert '<header class="plain">' in text
     assert 'class="night-ungated"' in text
     assert 'class="good"' not in text
-    assert "--fail-under accuracy=" in page.text
+    assert "--fail-below accuracy=" in page.text
 
 
 def test_a_gate_on_rows_is_none_on_quality(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_no_note_where_it_would_be_in_somebodys_way(
     with locked(held):
         refused(lambda: run_score(absent, tiny_bundle, held), BusyError)
     assert not any(held.iterdir())
-    drift = {"fail_over": ("drift=0.1",)}
+    drift = {"fail_above": ("drift=0.1",)}
     refused(lambda: run_score(reviews_csv, tiny_bundle, usage, **drift), UsageError)
     refused(lambda: run_score(absent, tiny_bundle, usage, dry_run=True), NoInputError)
     assert not usage.exists()

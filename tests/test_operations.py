@@ -97,6 +97,29 @@ def test_each_option_tells_where_it_comes_from(tmp_path: Path, monkeypatch: pyte
     assert "model = (not set)  (default)" in lines
 
 
+def test_show_config_tells_set_from_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHSCORE_LIMIT", "abc")  # wrong, and shown with where it comes from
+    arguments = ["score", "--show-config", "--prefix", "", "--label-map", "0=NEG", "--no-text"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
+    shown = dict(line.split(" = ", 1) for line in result.stdout.splitlines())
+    options = {
+        next(opt for opt in p.opts if opt[:2] == "--")
+        for p in main.commands["score"].params
+        if p.opts[0][:1] == "-"
+    }
+    assert {f"--{name}" for name in shown} == options - {"--config", "--show-config", "--dry-run", "--force"}
+    assert shown["prefix"] == '""  (flag)'
+    assert shown["label-map"] == '["0=NEG"]  (flag)'
+    assert shown["no-text"] == "true  (flag)"
+    assert shown["no-labels"] == "false  (default)"
+    assert shown["max-columns"] == "10000  (default)"
+    assert shown["limit"] == '"abc"  (environment)'
+    assert shown["slice-column"] == shown["text-column"] == "(not set)  (default)"
+    values = [text.rpartition("  (")[0] for text in shown.values()]
+    assert all(json.loads(value) is not None for value in values if value != "(not set)")
+
+
 def test_a_key_that_is_no_option_is_refused_with_the_nearest(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("max-reject = 5\n", encoding="utf-8")

@@ -24,6 +24,11 @@ def test_the_command_reference_is_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readme_points_to_the_command_reference() -> None:
+    (link,) = re.findall(r"^Every option: \[.*\]\((.*)\)$", README, re.M)
+    assert "### batchscore score" in (ROOT / link).read_text(encoding="utf-8")
+
+
 def test_the_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
     table = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for code in row.split(",")}
     classes: list[type[BatchscoreError]] = [BatchscoreError, *BatchscoreError.__subclasses__()]

@@ -162,7 +162,7 @@ def test_wrong_labels_are_counted_where_the_models_own_reliability_bears_it_out(
     assert answer.level is verdict.Level.LOOK
     assert answer.answer.startswith(f"Some labels are wrong: about {round(wrong['value'])} of 19,949 (")
     assert wrong["low"] < 200 < wrong["high"]  # a hundredth of the labels was turned
-    assert "going by its 4,987 held-out rows, " in answer.answer
+    assert "; from its 4,987 held-out rows one would expect " in answer.answer
     assert "Check the first rows" in answer.answer
 
 
@@ -274,7 +274,7 @@ def test_without_a_gate_or_an_earlier_run_nothing_is_green(share: float, n_label
     judged = verdict.judge(found)
     assert judged.headline.endswith("No gate says whether that is good enough.")
     told = judged.answers[1].answer
-    assert "--fail-under accuracy=X sets a gate" in told
+    assert "--fail-below accuracy=X sets a gate" in told
     assert "--baseline RUN_DIR compares" in told
 
 
@@ -312,7 +312,7 @@ def test_a_gate_that_passed_is_said_with_its_margin() -> None:
     judged = verdict.judge(held_against(found, found, ["accuracy=0.85"]))
     value = found["quality"]["accuracy"]["value"]
     assert f"Its gate passed: accuracy is {value:.2%}, 10.0 points over its limit of 85%." in judged.headline
-    assert "--fail-under" not in judged.answers[1].answer
+    assert "--fail-below" not in judged.answers[1].answer
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,47 @@
-"""What the commands share: options that say how a file is read, path options, and errors that machines can read too."""
+"""Options that several commands share, the types of their values, and the settings made of them."""
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from batchscore.config import ReadSettings
+from batchscore.cli.settings_file import load_config
+from batchscore.config import COMPILE, LONG_TEXT, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
-from batchscore.system.terminal import boundary
+from batchscore.formats.registry import NAMES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 UNDIVIDED = "none"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
-"""How delimiters that no shell types are named."""
+"""Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
     """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    return click.option(
-        *names, envvar="BATCHSCORE_" + long.strip("-").replace("-", "_").upper(), show_envvar=False, **facts
-    )
+    variables = [
+        "BATCHSCORE_" + name.strip("-").replace("-", "_").upper() for name in names if name.startswith("--")
+    ]
+    return click.option(*names, envvar=variables, show_envvar=False, **facts)
+
+
+class SeveralNames(click.Option):
+    """A repeatable option with a new and an old name: what the environment gives under both adds up.
+
+    Click adds up the flags, and :func:`load_config` the keys of a settings file.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's own signature
+        """The values of all its variables with a space between them; ``None`` if none is set."""
+        values = [os.environ.get(name, "") for name in self.envvar or ()]
+        return " ".join(filter(None, values)) or None
 
 
 def refuse_address(text: str, what: str = "A path") -> None:
@@ -57,7 +69,7 @@ class LocalPath(click.Path):
 
 
 class LocalName(click.ParamType[str]):
-    """A path on this machine, or a name of something else, as text."""
+    """A path on this machine or some other name, as text."""
 
     name = "text"
 
@@ -86,26 +98,15 @@ class Device(click.ParamType[str]):
         return str(value)
 
 
-class TellsMachines(click.Command):
-    """A command whose errors of usage are JSON too, under ``--json``; a signal before it begins ends as it does within."""
+class Day(click.DateTime):
+    """A day as ``YYYY-MM-DD``, as a :class:`datetime.date`."""
 
-    def main(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Run the command and exit with its code."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        with boundary("--json" in arguments):
-            try:
-                code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
-            except click.ClickException as error:
-                error.show()
-                if "--json" in arguments:
-                    summary = {
-                        "status": "error",
-                        "exit_code": error.exit_code,
-                        "error": error.format_message(),
-                    }
-                    click.echo(json.dumps(summary, ensure_ascii=False))
-                sys.exit(error.exit_code)
-            sys.exit(code if isinstance(code, int) else 0)
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Drop the time of day."""
+        return super().convert(value, param, ctx).date()
 
 
 class MapsLabels(click.Command):
@@ -138,47 +139,55 @@ _READING_OPTIONS = (
     option(
         "--delimiter",
         metavar="CHARS",
-        help="Of CSV: one character or several, tab, or none.  [default: found]",
+        help="CSV only: what separates fields: one or more characters, tab, or none.  [default: detected]",
     ),
-    option("--quotechar", metavar="CHAR", help="Of CSV; '' where quotes mean nothing.  [default: \"]"),
+    option(
+        "--quotechar",
+        metavar="CHAR",
+        help="CSV only: the quote character; '' if quotes have no meaning.  [default: \"]",
+    ),
     option(
         "--escapechar",
         metavar="CHAR",
-        help="Of CSV: a quote or a delimiter behind it is text.  [default: \\ where that is certain, else none]",
+        help="CSV only: makes the quote or delimiter after it plain text.  [default: \\ where that is certain, else none]",
     ),
-    option("--encoding", metavar="NAME", help="Of CSV.  [default: found; UTF-8 without a mark]"),
+    option(
+        "--encoding",
+        metavar="NAME",
+        help="CSV only: the encoding.  [default: detected; UTF-8 without a byte order mark]",
+    ),
     option(
         "--skip-lines",
         type=click.IntRange(0),
         default=0,
         metavar="N",
-        help="Lines before the header of a CSV file that are no part of the table.",
+        help="CSV only: skip N lines before the header.",
     ),
     option(
         "--header-lines",
         type=click.IntRange(1),
         default=1,
         metavar="N",
-        help="Lines of the header of a CSV file; the first names the columns.  [default: 1]",
+        help="CSV only: the header has N lines; the first names the columns.  [default: 1]",
     ),
-    option("--no-header", is_flag=True, help="A CSV file begins with a row."),
+    option("--no-header", is_flag=True, help="CSV only: there is no header; the first line is a row."),
     option(
         "--column-names",
         metavar="NAME,NAME",
-        help="Of a CSV file without a header.  [default: text, or column_1, column_2 and so on]",
+        help="CSV only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
     ),
 )
 
 
 def reading_options(command: Command) -> Command:
-    """How a CSV file is written."""
+    """Options that say how a CSV file is written."""
     for each in reversed(_READING_OPTIONS):
         command = each(command)
     return command
 
 
 def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
-    """What :func:`reading_options` gave, with more settings."""
+    """Settings from the values of :func:`reading_options`, with ``more`` fields of them."""
     delimiter = options["delimiter"]
     return ReadSettings(
         delimiter=_DELIMITERS.get(delimiter, delimiter),
@@ -200,3 +209,174 @@ def _column_names(text: str | None) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise UsageError("--column-names needs names divided by commas, all different.")
     return names
+
+
+_SCORING_OPTIONS = (
+    option(
+        "--model",
+        required=True,
+        type=LocalName(),
+        metavar="PATH",
+        help="A bundle, a local Hugging Face folder, or a hub id.",
+    ),
+    option("--revision", metavar="COMMIT", help="The full commit hash, if the model is a hub id."),
+    option(
+        "--text-column",
+        metavar="NAME",
+        help="The column with the texts.  [default: found by its name and type]",
+    ),
+    option(
+        "--label-column",
+        metavar="NAME",
+        help="The column with the given labels.  [default: found by its name]",
+    ),
+    option("--id-column", metavar="NAME", help="The column with the ids.  [default: found by its name]"),
+    option("--no-labels", is_flag=True, help="Ignore given labels, even if a column looks like them."),
+    option(
+        "--label-map",
+        multiple=True,
+        metavar="GIVEN=LABEL",
+        help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
+        "Repeatable.",
+    ),
+    option(
+        "--format",
+        "input_format",
+        type=click.Choice(NAMES),
+        help="Format of the inputs.  [default: detected]",
+    ),
+    reading_options,
+    option(
+        "--output-format",
+        type=click.Choice(("same", *NAMES)),
+        default="same",
+        show_default=True,
+        help="Format of the predictions.",
+    ),
+    option(
+        "--device",
+        type=Device(),
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Device to compute on.",
+    ),
+    option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        show_default=True,
+        help="Precision to compute in; auto takes the fastest whose answers agree.",
+    ),
+    option(
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="auto|torch|openvino",
+        help="Library that computes.",
+    ),
+    option(
+        "--max-batch-tokens",
+        default="auto",
+        show_default=True,
+        metavar="auto|N",
+        help="Most padded tokens in a micro-batch.",
+    ),
+    option(
+        "--long-text",
+        type=click.Choice(LONG_TEXT),
+        help="What to do with texts longer than the model takes.  [default: as the bundle says, else head]",
+    ),
+    option(
+        "--max-rejects",
+        default="0",
+        show_default=True,
+        metavar="N|P%",
+        help="Stop if more rows than this cannot be read.",
+    ),
+    option(
+        "--max-row-bytes",
+        type=click.IntRange(1),
+        default=32 * 2**20,
+        show_default=True,
+        help="Reject rows of more bytes.",
+    ),
+    option(
+        "--max-columns",
+        type=click.IntRange(1),
+        default=10_000,
+        show_default=True,
+        help="Refuse files with more columns.",
+    ),
+    option(
+        "--max-expansion",
+        type=click.IntRange(1),
+        default=200,
+        show_default=True,
+        help="Refuse compressed files that grow by more than this factor.",
+    ),
+    option(
+        "--fail-below",
+        "--fail-under",
+        "fail_below",
+        cls=SeveralNames,
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate: exit with 3 if the metric is below X, e.g. accuracy=0.85. Repeatable.",
+    ),
+    option(
+        "--fail-above",
+        "--fail-over",
+        "fail_above",
+        cls=SeveralNames,
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
+    ),
+    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
+    option(
+        "--slice-column",
+        multiple=True,
+        metavar="NAME",
+        help="Also show accuracy for each value of this column. Repeatable.",
+    ),
+    option("--no-text", is_flag=True, help="Leave the texts out of report.html."),
+    option(
+        "--engine",
+        default="local",
+        show_default=True,
+        metavar="local|ray",
+        help="What runs the parts: this process, or a Ray cluster.",
+    ),
+    option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Micro-batches to compute at the same time.  [default: one per core]",
+    ),
+    option(
+        "--compile",
+        "compile_",
+        type=click.Choice(COMPILE),
+        default="auto",
+        show_default=True,
+        help="Compile the model first, which takes half a minute; auto means off.",
+    ),
+    option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
+    click.option(
+        "--config",
+        type=LocalPath(),
+        callback=load_config,
+        is_eager=True,
+        expose_value=False,
+        metavar="FILE.toml",
+        help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
+    ),
+)
+
+
+def scoring_options(command: Command) -> Command:
+    """Options that say how a file is scored."""
+    for each in reversed(_SCORING_OPTIONS):
+        command = each(command)
+    return command

@@ -1,4 +1,4 @@
-"""A run's numbers, or those of a call of ``inbox``, for Prometheus, as a file that its node exporter's textfile collector picks up."""
+"""Metrics of a run or of a call of ``inbox``, as a file for the textfile collector of Prometheus' node exporter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Values = dict[tuple[tuple[str, str], ...], float]
 
 
 class Sample(NamedTuple):
-    """One gauge; ``labels`` tell its values apart."""
+    """One gauge with its values by their labels."""
 
     name: str
     help: str
@@ -25,10 +25,10 @@ class Sample(NamedTuple):
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Tell before a night what would fail after it.
+    """Check before the run that the metrics file can be written after it.
 
     Raises:
-        OutputError: there is no such folder, it cannot be written to, or the name is that of a folder.
+        OutputError: its folder does not exist or cannot be written to, or the path is a folder.
         UsageError: the extra ``metrics`` is not installed.
     """
     if importlib.util.find_spec("prometheus_client") is None:
@@ -40,9 +40,9 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def write_metrics(path: Path, exit_code: int, seconds: float, metrics: Mapping[str, Any]) -> None:
-    """Write ``path`` whole or not at all; ``metrics`` is what ``metrics.json`` holds, or nothing after an error.
+    """Write ``path`` atomically; ``metrics`` is the content of ``metrics.json``, or empty after an error.
 
-    A call of ``inbox`` gives ``files`` by what became of them, and ``counts`` of the rows in them.
+    For a call of ``inbox`` it holds ``files`` (how many by status) and ``counts`` (their rows).
 
     Raises:
         StorageError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""``batchscore-train``: parse, build one settings object, train, show what came back."""
+"""``batchscore-train``: the command, its settings and what it prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchscore import __version__
-from batchscore.cli.options import LocalName, LocalPath, TellsMachines, read_settings, reading_options
+from batchscore.cli.options import LocalName, LocalPath, read_settings, reading_options
+from batchscore.cli.output import TellsMachines
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
@@ -35,12 +36,14 @@ _LINE_SECONDS = 60.0
     help="A CSV, Parquet or JSON Lines file, a folder of them (train* and test* are the splits), `builtin` for the "
     "sample reviews, or a hub data set such as imdb.",
 )
-@click.option("--output", required=True, metavar="BUNDLE", type=LocalPath(), help="The bundle's folder.")
+@click.option(
+    "--output", required=True, metavar="BUNDLE", type=LocalPath(), help="The folder to write the bundle to."
+)
 @click.option(
     "--eval-data",
     type=LocalName(),
     metavar="DATA",
-    help="Rows to evaluate on.  [default: test* of DATA, else a fifth of it]",
+    help="Rows to evaluate on.  [default: test* in DATA, else a fifth of DATA]",
 )
 @click.option(
     "--base-model",
@@ -50,47 +53,53 @@ _LINE_SECONDS = 60.0
     metavar="MODEL",
     help="`builtin`, a local Hugging Face folder, or a hub id with --revision.",
 )
-@click.option("--revision", metavar="COMMIT", help="The full commit of a hub id.")
+@click.option("--revision", metavar="COMMIT", help="The full commit hash, if the base model is a hub id.")
 @click.option(
     "--recipe",
     type=click.Choice(("full", "head")),
     default="full",
     show_default=True,
-    help="Train all layers, or a new head on a frozen base.",
+    help="full trains all layers, head only a new head on the frozen base.",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Rows of each split, after shuffling.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True, help="Of everything random."
+    "--limit", type=click.IntRange(1), metavar="N", help="Use N rows of each split, taken after shuffling."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=42,
+    show_default=True,
+    help="Seed for everything random.",
 )
 @click.option(
     "--epochs",
     type=click.FloatRange(0, min_open=True),
-    help="Times through the rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
+    help="Passes over the training rows.  [default: full 3 to 10, more for fewer rows; head 1, with mean pooling 8 or 4]",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    help="[default: full 5e-5, of an encoder narrower than 512 1e-4; head 2e-3]",
+    help="Learning rate.  [default: full 5e-5, or 1e-4 for encoders narrower than 512; head 2e-3]",
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Rows in a batch.  [default: full 16, head 4]")
 @click.option(
     "--early-stopping",
     type=click.IntRange(1),
     metavar="PATIENCE",
-    help="Stop after so many epochs without a better accuracy.",
+    help="Stop after this many epochs without better accuracy.",
 )
 @click.option(
     "--class-weights",
     type=click.Choice(CLASS_WEIGHTS),
     default="none",
     show_default=True,
-    help="What a row counts in the loss: all alike, or rows of rare labels more.",
+    help="Weight of a row in the loss: all the same, or more for rare labels.",
 )
 @click.option(
     "--train-layers",
     type=click.IntRange(1),
     metavar="N",
-    help="Of full: the uppermost N layers and the head.  [default: all, and the embeddings]",
+    help="With --recipe full: train only the top N layers and the head.  [default: all layers and the embeddings]",
 )
 @click.option(
     "--gradient-accumulation",
@@ -98,74 +107,84 @@ _LINE_SECONDS = 60.0
     default=1,
     show_default=True,
     metavar="N",
-    help="Batches in a step, where a larger batch does not fit into memory.",
+    help="Batches per optimizer step, for when a larger batch does not fit into memory.",
 )
-@click.option("--gradient-checkpointing", is_flag=True, help="Of full: less memory for a third more time.")
+@click.option(
+    "--gradient-checkpointing", is_flag=True, help="With --recipe full: less memory, for a third more time."
+)
 @click.option(
     "--precision",
     type=click.Choice(TRAIN_PRECISIONS),
     default="auto",
     show_default=True,
-    help="How to compute; auto is bf16 where that is measured to be faster.",
+    help="Precision to compute in; auto takes bf16 if it is measured to be faster.",
 )
 @click.option(
     "--tune",
     is_flag=True,
-    help="First search for learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",
+    help="First search for the best learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",
 )
 @click.option(
     "--max-length",
     type=click.IntRange(8),
     default=512,
     show_default=True,
-    help="Tokens of a text at the most; never more than the model takes.",
+    help="Cut texts after this many tokens, or sooner if the model takes fewer.",
 )
 @click.option(
-    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by name and type]"
+    "--text-column", metavar="NAME", help="The column with the texts.  [default: found by its name and type]"
 )
-@click.option("--label-column", metavar="NAME", help="The column with the labels.  [default: found by name]")
+@click.option(
+    "--label-column", metavar="NAME", help="The column with the labels.  [default: found by its name]"
+)
 @click.option(
     "--label-name",
     "label_names",
     multiple=True,
     metavar="GIVEN=LABEL",
-    help="What a given value is called. Repeatable.  [default: 0/1 and neg/pos are NEGATIVE/POSITIVE, others keep "
-    "their own]",
+    help="Name for a given label. Repeatable.  [default: 0/1 and neg/pos are NEGATIVE/POSITIVE, others keep "
+    "their names]",
 )
 @reading_options
 @click.option(
     "--pooling",
     type=click.Choice(("first", "mean")),
-    help="What the head sees: the first token, or the mean of all.  [default: full mean where the encoder allows it, "
-    "head first]",
+    help="What the head sees: the first token, or the mean of all tokens.  [default: full mean if the encoder allows "
+    "it, head first]",
 )
 @click.option(
     "--long-text",
     type=click.Choice(LONG_TEXT),
     default="head",
     show_default=True,
-    help="What happens beyond the longest input; kept in the bundle.",
+    help="What to do with texts longer than the model takes; kept in the bundle.",
 )
 @click.option(
-    "--group-column", metavar="NAME", help="Rows with one value here are not cut apart (author, product)."
+    "--group-column",
+    metavar="NAME",
+    help="Keep rows with the same value in this column (author, product) in the same split.",
 )
 @click.option(
     "--check-labels",
     is_flag=True,
-    help="First list training labels worth checking, cross-validated on the frozen base.",
+    help="First list training labels that may be wrong, by cross-validation on the frozen base.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Go on where the same training was stopped or killed; else start over."
+    "--resume",
+    is_flag=True,
+    help="Go on where the same training was stopped or killed.  [default: start over]",
 )
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--push-to-hub",
     metavar="REPO",
-    help="Then send the bundle to this repository of the hub (private if new).",
+    help="Afterwards upload the bundle to this hub repository (private if new).",
 )
-@click.option("--json", "as_json", is_flag=True, help="A one-line JSON summary as the last line of stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Silent on success.")
-@click.option("-v", "--verbose", count=True, help="More about what happens; twice for everything.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a one-line JSON summary as the last line of stdout."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing on success.")
+@click.option("-v", "--verbose", count=True, help="Say more; -vv says everything.")
 @click.version_option(__version__, prog_name="batchscore-train")
 def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None, **options: Any) -> None:
     """Turn labelled texts into a saved model that the scorer and plain transformers load."""
@@ -188,7 +207,7 @@ def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None
 
 
 def _pushed(result: TrainResult, repo: str, *, quiet: bool) -> str:
-    """Send the bundle, and say where it is."""
+    """Upload the bundle, and say where it is."""
     from batchscore.training.publishing import push_to_hub
 
     where = push_to_hub(result.output, repo)
@@ -211,7 +230,7 @@ def _settings(*, label_names: Sequence[str], **options: Any) -> TrainSettings:
 
 
 def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """``0=NEGATIVE``; several may be written with commas between them."""
+    """The pairs of ``0=NEGATIVE``, also of several with commas between them."""
     for text in (piece for each in texts for piece in each.split(",")):
         given, equals, label = text.rpartition("=")
         if not equals or not given.strip() or not label.strip():
@@ -234,7 +253,7 @@ def _summary(result: TrainResult) -> dict[str, Any]:
 
 
 def _lines(result: TrainResult) -> list[str]:
-    """What the origin exercise shows at its end: the evaluation, two scored rows, two mismatches."""
+    """What is printed about a training for people: the evaluation, then scored rows and mismatches."""
     accuracy = result.metrics["accuracy"]
     interval = f"{accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval"
     lines = [f"accuracy {accuracy['value']:.4f} ({interval}) on {result.metrics['rows']} evaluation rows"]

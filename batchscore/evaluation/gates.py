@@ -1,4 +1,4 @@
-"""Quality gates: ``--fail-under METRIC=X`` and ``--fail-over METRIC=X``."""
+"""Quality gates: ``--fail-below METRIC=X`` and ``--fail-above METRIC=X``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Direction(enum.Enum):
     @property
     def option(self) -> str:
         """The option that makes such a gate."""
-        return "--fail-under" if self is Direction.AT_LEAST else "--fail-over"
+        return "--fail-below" if self is Direction.AT_LEAST else "--fail-above"
 
     @classmethod
     def of(cls, metric: Metric) -> Direction:
@@ -109,9 +109,11 @@ def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direct
     return Gate(metric.name, value, good)
 
 
-def parse_gates(under: Iterable[str], over: Iterable[str], labels: Sequence[str] | None = None) -> list[Gate]:
-    """The gates of ``--fail-under`` and ``--fail-over``, in this order; raises as :func:`parse_gate`."""
-    sides = ((under, Direction.AT_LEAST), (over, Direction.AT_MOST))
+def parse_gates(
+    below: Iterable[str], above: Iterable[str], labels: Sequence[str] | None = None
+) -> list[Gate]:
+    """The gates of ``--fail-below`` and ``--fail-above``, in this order; raises as :func:`parse_gate`."""
+    sides = ((below, Direction.AT_LEAST), (above, Direction.AT_MOST))
     return [parse_gate(text, labels, side) for texts, side in sides for text in texts]
 
 

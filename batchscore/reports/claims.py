@@ -51,14 +51,14 @@ def _cannot_tell(claim: Metrics, _: Metrics) -> str:
 
 
 def _expected(claim: Metrics) -> str:
-    """Disagreements beside those that the model's reliability lets expect."""
+    """How many labels the model disagrees with, and how many one would expect from its reliability."""
     if claim.get("expected_mismatches") is None:
         return ""
     held_out = claim.get("held_out_rows")
     source = f"its {held_out:,} held-out rows" if held_out else "its stated probabilities"
     return (
-        f" The model disagrees with {claim['mismatches']:,} labels; going by {source}, "
-        f"{round(claim['expected_mismatches']):,} were to be expected."
+        f" The model disagrees with {claim['mismatches']:,} labels; from {source} one "
+        f"would expect {round(claim['expected_mismatches']):,}."
     )
 
 

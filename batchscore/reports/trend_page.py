@@ -148,7 +148,7 @@ def _gate_advice(nights: Sequence[Night]) -> Iterator[Answer]:
     if last is not None and last.state is State.UNGATED:
         yield Answer(
             "Is that good enough?",
-            "Nobody has said what is: no gate on quality is set. Set one in the nightly command: --fail-under accuracy=X.",
+            "Nobody has said what is: no gate on quality is set. Set one in the nightly command: --fail-below accuracy=X.",
         )
 
 

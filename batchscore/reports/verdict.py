@@ -308,7 +308,7 @@ def _advice(metrics: Metrics) -> str:
     """How to have somebody say what is good enough."""
     metric = "accuracy" if metrics["quality"] else "expected_accuracy"
     return (
-        f"Nobody has said what is good enough: --fail-under {metric}=X sets a gate, and --baseline RUN_DIR compares with an "
+        f"Nobody has said what is good enough: --fail-below {metric}=X sets a gate, and --baseline RUN_DIR compares with an "
         "earlier run."
     )
 

@@ -180,7 +180,7 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
-    _refuse_gates(parse_gates(settings.fail_under, settings.fail_over, bundle.labels), settings)
+    _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels), settings)
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)

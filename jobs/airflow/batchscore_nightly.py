@@ -92,7 +92,7 @@ REPORT = once(f'"{BATCHSCORE}" report "$RUNS" --json')
         "input": Param(INPUT, type="string", description="File to score; {day} is the date of the run."),
         "model": Param(MODEL, type="string", description="Bundle."),
         "runs": Param(RUNS, type="string", description="Folder of the run folders."),
-        "options": Param("", type="string", description="More options, e.g. --fail-under accuracy=0.85"),
+        "options": Param("", type="string", description="More options, e.g. --fail-below accuracy=0.85"),
     },
 )
 def nightly() -> None:

@@ -36,9 +36,9 @@ def test_gates_are_read(text: str, metric: str, limit: float, direction: Directi
 def test_an_option_takes_only_metrics_whose_good_side_it_means() -> None:
     gates = parse_gates(["accuracy=0.85", "recall_NEG=0.8"], ["ece=0.05"], LABELS)
     assert [gate.metric for gate in gates] == ["accuracy", "recall_NEG", "ece"]
-    with pytest.raises(UsageError, match=r"less is better; write --fail-over ece=0\.05"):
+    with pytest.raises(UsageError, match=r"less is better; write --fail-above ece=0\.05"):
         parse_gates(["ece=0.05"], [], LABELS)
-    with pytest.raises(UsageError, match=r"more is better; write --fail-under f1_POS=0\.5"):
+    with pytest.raises(UsageError, match=r"more is better; write --fail-below f1_POS=0\.5"):
         parse_gates([], ["f1_POS=0.5"], LABELS)
 
 

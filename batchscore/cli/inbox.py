@@ -1,0 +1,151 @@
+"""``batchscore inbox``: score the files in a drop folder, once or as they come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchscore.cli.options import LocalPath, MapsLabels, option, scoring_options
+from batchscore.cli.output import (
+    json_summary,
+    measured,
+    print_json,
+    raise_outcome,
+    remove_old,
+    start_logs,
+    verbosity,
+    write_metrics,
+)
+from batchscore.cli.score import score_settings
+from batchscore.config import InboxSettings
+from batchscore.errors import BatchscoreError, UsageError, printable
+from batchscore.system.terminal import Logs, boundary, say
+
+if TYPE_CHECKING:
+    from batchscore.inbox.drop_folder import FileOutcome, InboxResult
+    from batchscore.runs.run import RunResult
+
+_LOG = logging.getLogger(__name__)
+
+
+@click.command("inbox", cls=MapsLabels)
+@click.argument("inbox", type=LocalPath())
+@option(
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=LocalPath(),
+    help="Folder for the run folders: each file gets DIR/<date>/<name>-<content hash>.",
+)
+@option("--require-done", is_flag=True, help="Take a file only when NAME.done lies beside it.")
+@option(
+    "--settle",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Without --require-done: take a file when it has not changed for this long.",
+)
+@option("--watch", is_flag=True, help="Keep running and score files as they come (extra: watch).")
+@option("--keep-days", type=click.IntRange(1), metavar="N", help="Remove runs older than N days.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 if nothing is new.")
+@option(
+    "--metrics-file",
+    type=LocalPath(),
+    metavar="FILE.prom",
+    help="Write metrics of this call for Prometheus (extra: metrics); with --watch after each round.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be scored and removed, but do neither.")
+@scoring_options
+@json_summary
+@verbosity
+def command(
+    inbox: Path,
+    output: Path,
+    *,
+    quiet: bool,
+    verbose: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Score new files in a drop folder, each as its own run; safe to call every few minutes.
+
+    A scored file moves to INBOX/done, one that cannot be scored to INBOX/failed with NAME.error.txt beside it.
+    """
+    logs = start_logs(quiet=quiet, verbose=verbose)
+    with boundary(as_json), measured(options["metrics_file"]) as results:
+        from batchscore.inbox import drop_folder as drop
+
+        own = {name: options[name] for name in ("require_done", "settle", "skip_empty")}
+        score = score_settings(
+            output=output, **{**options, "skip_empty": False}
+        )  # a file without rows is scored too
+        settings = InboxSettings(inbox, output, score, **own)
+        if options["watch"] and options["keep_days"]:
+            raise UsageError(
+                "--keep-days is for calls that end; let `batchscore report --keep-days` remove old runs."
+            )
+        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
+        if options["dry_run"]:
+            found = drop.contents(settings)
+            files = [path.name for path in found.whole]
+            for name in files:
+                tell(f"{printable(name)}: would be scored")
+            if found.settling:
+                tell(drop.settling_line(found.settling, settings))
+            removed = remove_old(output, options["keep_days"], tell, score.baseline, dry_run=True)
+            if as_json:
+                print_json(status="planned", exit_code=0, files=files, removed=removed)
+            return
+        note = _tell_of_files(logs, tell)
+        if options["watch"]:
+            drop.watch(
+                settings, note, logs, lambda result: _conclude(result, results, options["metrics_file"])
+            )
+        result = drop.empty(settings, note, logs)
+        results.append(result)
+        if result.settling:
+            tell(drop.settling_line(result.settling, settings))
+        elif not result.files:
+            tell(f"nothing new in {printable(inbox)}")
+        removed = remove_old(output, options["keep_days"], tell, score.baseline)
+        summary = {**result.summary(), "removed": removed}
+        raise_outcome(result, summary)
+        if as_json:
+            print_json(**summary)
+
+
+def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[FileOutcome], None]:
+    """A function that reports each file of a drop folder: as a line for people, or as a log event."""
+    from batchscore.inbox.drop_folder import line
+
+    def note(taken: FileOutcome) -> None:
+        if logs.format == "json":
+            facts = {
+                name: value for name, value in taken._asdict().items() if name not in {"name", "message"}
+            }
+            say(line(taken), event="file", file=printable(taken.name), **facts)
+        else:
+            tell(line(taken))
+
+    return note
+
+
+def _conclude(
+    result: InboxResult, measured: list[RunResult | InboxResult], metrics_file: Path | None
+) -> None:
+    """After a round of ``--watch``: what went wrong is told on stderr, the numbers are written."""
+    measured[:] = [result]
+    code = 0
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        code = error.exit_code
+        if result.error is None:  # else it ends the command, and is told then
+            _LOG.error("%s", error, extra={"event": "error", "exit_code": code})
+    if metrics_file is not None:
+        write_metrics(metrics_file, code, result.seconds, result.metrics)

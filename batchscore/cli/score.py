@@ -1,0 +1,195 @@
+"""``batchscore score``: the command, its settings and what it prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import iter_params_for_processing
+
+from batchscore.cli.options import (
+    Day,
+    LocalName,
+    LocalPath,
+    MapsLabels,
+    option,
+    read_settings,
+    scoring_options,
+    with_each_mapping,
+)
+from batchscore.cli.output import json_summary, measured, print_json, raise_outcome, start_logs, verbosity
+from batchscore.cli.settings_file import config_lines
+from batchscore.config import Allowance, ComputeSettings, ScoreSettings
+from batchscore.errors import UsageError, printable
+from batchscore.model.labels import parse_label_map
+from batchscore.runs.choices import choice_of
+from batchscore.system.terminal import Progress, boundary, say
+
+if TYPE_CHECKING:
+    from batchscore.runs.run import RunResult
+
+
+class _ScoreCommand(MapsLabels):
+    """``score``; ``--show-config`` prints the settings before any is checked or found missing."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--show-config" in args and "--" not in args:
+            values, _, order = self.make_parser(ctx).parse_args(args=with_each_mapping(args))
+            for param in iter_params_for_processing(order, self.get_params(ctx)):
+                if param.name == "config":
+                    param.handle_parse_result(ctx, values, [])
+            for line in config_lines(ctx, self.get_params(ctx), values):
+                click.echo(line)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+@click.command("score", cls=_ScoreCommand)
+@click.argument("inputs", type=LocalName(), metavar="INPUT...", nargs=-1, required=True)
+@option("--output", required=True, metavar="DIR", type=LocalPath(), help="The run folder.")
+@scoring_options
+@option(
+    "--date",
+    type=Day(),
+    metavar="YYYY-MM-DD",
+    help="The night that the run is for.  [default: from the name of its folder, else the day on which it ends]",
+)
+@option("--limit", type=click.IntRange(0), metavar="N", help="Score only the first N rows.")
+@option("--skip-empty", is_flag=True, help="Exit with 99 if there is no file or no row to score.")
+@option(
+    "--metrics-file",
+    type=LocalPath(),
+    metavar="FILE.prom",
+    help="Write the run's metrics for Prometheus (extra: metrics).",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Read the inputs and show the plan, but score and write nothing."
+)
+@click.option("--force", is_flag=True, help="Score again even if done, and replace what is in the folder.")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    help="Print each option with its value and where the value comes from, then exit.",
+)
+@json_summary
+@verbosity
+def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None:
+    """Score files, folders or globs, and write predictions, mismatches, metrics and a report."""
+    logs = start_logs(quiet=quiet, verbose=verbose)
+    with boundary(as_json), measured(options["metrics_file"]) as results:
+        settings = score_settings(**options)
+        from batchscore.runs.run import score as run
+
+        result = run(settings, lambda total: Progress(total, quiet=quiet))
+        results.append(result)
+        if logs.format == "json" and not quiet:
+            say(f"{result.status}: {printable(result.output)}", **_event(result))
+        for line in _lines(result) if not quiet and not as_json else ():
+            click.echo(line)
+        summary = _summary(result)
+        raise_outcome(result, summary)
+        if as_json:
+            print_json(**summary)
+
+
+def _event(result: RunResult) -> dict[str, Any]:
+    """Fields of the log event at the end of a run."""
+    facts = {"output": str(result.output), "rows": result.rows, "rejects": result.rejects}
+    return {"event": result.status, **facts, "seconds": round(result.seconds, 3)}
+
+
+def score_settings(**options: Any) -> ScoreSettings:
+    """The settings object made of what click parsed."""
+    read = read_settings(
+        options,
+        format=options["input_format"],
+        text_column=options["text_column"],
+        label_column="" if options["no_labels"] else options["label_column"],
+        id_column=options["id_column"],
+        max_row_bytes=options["max_row_bytes"],
+        max_columns=options["max_columns"],
+        max_expansion=options["max_expansion"],
+    )
+    compute = ComputeSettings(
+        device=options["device"],
+        precision=options["precision"],
+        backend=options["backend"],
+        max_batch_tokens=_budget(options["max_batch_tokens"]),
+        workers=options["workers"],
+        compile=options["compile_"],
+    )
+    return ScoreSettings(
+        inputs=options.get("inputs", ()),
+        model=options["model"],
+        output=options["output"],
+        revision=options["revision"],
+        label_map=parse_label_map(options["label_map"]),
+        read=read,
+        compute=compute,
+        output_format=options["output_format"],
+        long_text=options["long_text"],
+        max_rejects=Allowance.parse(options["max_rejects"]),
+        fail_below=tuple(options["fail_below"]),
+        fail_above=tuple(options["fail_above"]),
+        baseline=options["baseline"],
+        slice_columns=tuple(dict.fromkeys(options["slice_column"])),
+        with_text=not options["no_text"],
+        engine=options["engine"],
+        limit=options.get("limit"),
+        skip_empty=options.get("skip_empty", False),
+        dry_run=options.get("dry_run", False),
+        force=options.get("force", False),
+        prefix=options["prefix"],
+        date=options.get("date"),
+    )
+
+
+def _budget(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--max-batch-tokens {text!r} is neither auto nor a number of tokens, such as 8192.")
+    return int(text)
+
+
+def _summary(result: RunResult) -> dict[str, Any]:
+    """What ``--json`` prints about a run."""
+    metrics = result.metrics
+    gates: dict[str, bool] = {}
+    for gate in metrics.get("gates", []):  # a metric may have several
+        gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
+    return {
+        "status": result.status,
+        "exit_code": 0,
+        "output": str(result.output),
+        "rows": result.rows,
+        "rejects": result.rejects,
+        "counts": metrics.get("counts", {}),
+        "accuracy": ((metrics.get("quality") or {}).get("accuracy") or {}).get("value"),
+        "mismatches": metrics.get("mismatches"),
+        "gates": gates,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _lines(result: RunResult) -> list[str]:
+    """What is printed about a run for people."""
+    counts, quality = result.metrics.get("counts", {}), result.metrics.get("quality") or {}
+    if result.status == "planned" and result.plan is not None:
+        head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
+        return [
+            head,
+            *(f"  {printable(f.path)}: {f.format}, {f.rows} rows, {choice_of(f)}" for f in result.plan.files),
+        ]
+    again = " (it had been finished before)" if result.status == "done" else ""
+    kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
+    rows = ", ".join(f"{counts[name]} {word}" for name, word in kinds.items())
+    lines = [f"{counts['read']} rows read: {rows}{again}"]
+    if quality:
+        accuracy = quality["accuracy"]
+        lines.append(
+            f"accuracy {accuracy['value']:.4f} ({accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval) on "
+            f"{counts['evaluated']} labelled rows, {result.metrics['mismatches']} mismatches"
+        )
+    lines.append(f"{printable(result.output)}/report.html")
+    return lines
