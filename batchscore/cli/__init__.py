@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import logging
 import secrets
 import time
 import tomllib
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "train_main"]
 
-_LOG = logging.getLogger(__name__)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -618,17 +616,10 @@ def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[FileOut
 def _conclude(
     result: InboxResult, measured: list[RunResult | InboxResult], metrics_file: Path | None
 ) -> None:
-    """After a round of ``--watch``: what went wrong is told on stderr, the numbers are written."""
+    """After a round of ``--watch``: the numbers are written."""
     measured[:] = [result]
-    code = 0
-    try:
-        result.outcome()
-    except BatchscoreError as error:
-        code = error.exit_code
-        if result.error is None:  # else it ends the command, and is told then
-            _LOG.error("%s", error, extra={"event": "error", "exit_code": code})
     if metrics_file is not None:
-        _write_metrics(metrics_file, code, result.seconds, result.metrics)
+        _write_metrics(metrics_file, result.exit_code, result.seconds, result.metrics)
 
 
 def _remove_old(
@@ -641,25 +632,23 @@ def _remove_old(
 ) -> list[str]:
     """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are.
 
-    The ``baseline`` stays. What cannot be removed is no reason to fail: it is told, and tried again the next time.
+    The ``baseline`` stays. What cannot be removed is told.
     """
     if days is None:
         return []
-    from batchscore.inbox.housekeeping import old_runs, remove_run
+    from batchscore.inbox.housekeeping import remove_old_runs
 
-    runs = old_runs(folder, days, datetime.datetime.now(datetime.UTC))
-    if baseline is not None:
-        runs = [path for path in runs if path.resolve() != baseline.resolve()]
-    for path in runs:
-        try:
-            changed = [] if dry_run else remove_run(path, folder)
-        except (BatchscoreError, OSError) as error:
-            say(f"warning: {printable(path)} is old but cannot be removed: {printable(error)}")
+    found: list[str] = []
+    now = datetime.datetime.now(datetime.UTC)
+    for path, changed, problem in remove_old_runs(folder, days, now, kept=baseline, dry_run=dry_run):
+        found.append(str(path))
+        if problem:
+            say(f"warning: {printable(path)} is old but cannot be removed: {problem}")
             continue
         tell(f"{printable(path)}: {'would be removed' if dry_run else 'removed'}, older than {days} days")
         if changed:
             say(f"warning: {printable(path)}: changed since, so it stays: {printable(', '.join(changed))}")
-    return [str(path) for path in runs]
+    return found
 
 
 def _print_json(**summary: Any) -> None:
