@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from batchscore.errors import (
     OutputError,
 )
 from batchscore.inbox import drop_folder as drop
-from batchscore.inbox.housekeeping import old_runs, remove_run
+from batchscore.inbox.housekeeping import OldRun, old_runs, remove_old_runs, remove_run
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
 from batchscore.runs.inspection import verify
 from batchscore.system.storage import locked, manifest, sha256_of
@@ -252,6 +252,34 @@ def test_what_meets_every_file_ends_the_call_and_earlier_files_are_told(
     assert names(settings.inbox) == ["b.csv", "c.csv", "done"]
     with pytest.raises(ModelError, match="The model changed"):
         result.outcome()
+
+
+def test_a_watch_tells_what_went_wrong_in_a_round_and_goes_on_until_it_meets_every_file(
+    settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.answers = {
+        "bad.csv": [outcome(65, "It is damaged.")],
+        "last.csv": [outcome(78, "The model changed.")],
+    }
+
+    def comes(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+        for name in ("good.csv", "last.csv"):
+            put(settings.inbox, name, name)
+            yield
+
+    logged: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr("watchfiles.watch", comes)
+    monkeypatch.setattr(drop._LOG, "error", lambda _, problem, extra: logged.append((str(problem), extra)))
+    put(settings.inbox, "bad.csv")
+    rounds: list[drop.InboxResult] = []
+    with pytest.raises(ModelError, match="The model changed"):
+        drop.watch(settings, lambda _: None, conclude=rounds.append)
+    assert [each.exit_code for each in rounds] == [65, 0, 78]
+    assert [each.problem is None for each in rounds] == [False, True, False]
+    ((message, extra),) = logged
+    assert "It is damaged." in message
+    assert extra == {"event": "error", "exit_code": 65}
 
 
 def test_a_model_that_does_not_load_is_no_files_fault(
@@ -527,6 +555,25 @@ def test_old_runs_go_and_nothing_else(emptied: tuple[Path, dict[str, Any]], tmp_
     assert [remove_run(path, out) for path in (first, second, refused)] == [[], [], []]
     assert left_below(out) == [f"{first.relative_to(out).as_posix()}/notes.txt", "other/_SUCCESS"]
     assert not second.exists()
+
+
+def test_what_is_too_old_goes_but_for_what_is_kept_or_held(
+    emptied: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(emptied[0] / "out", tmp_path / "out"))
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
+    first, second, refused = old_runs(out, 7, later)
+    assert list(remove_old_runs(out, 9, later)) == []
+    would = list(remove_old_runs(out, 7, later, kept=second.parent / "." / second.name, dry_run=True))
+    assert would == [OldRun(first), OldRun(refused)]
+    assert old_runs(out, 7, later) == [first, second, refused]
+    (first / "metrics.json").write_text("{}", encoding="utf-8")
+    with locked(refused):
+        found = list(remove_old_runs(out, 7, later, kept=second))
+    assert found[0] == OldRun(first, ("metrics.json",))
+    assert (found[1].path, found[1].changed) == (refused, ())
+    assert found[1].problem.startswith("Another run holds ")
+    assert old_runs(out, 7, later) == [second, refused]
 
 
 def left_below(folder: Path) -> list[str]:

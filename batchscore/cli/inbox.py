@@ -22,7 +22,7 @@ from batchscore.cli.output import (
 )
 from batchscore.cli.score import score_settings
 from batchscore.config import InboxSettings
-from batchscore.errors import BatchscoreError, UsageError, printable
+from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, boundary, say
 
 if TYPE_CHECKING:
@@ -138,14 +138,7 @@ def _tell_of_files(logs: Logs, tell: Callable[[str], None]) -> Callable[[FileOut
 def _conclude(
     result: InboxResult, measured: list[RunResult | InboxResult], metrics_file: Path | None
 ) -> None:
-    """After a round of ``--watch``: what went wrong is told on stderr, the numbers are written."""
+    """After a round of ``--watch``: the numbers are written."""
     measured[:] = [result]
-    code = 0
-    try:
-        result.outcome()
-    except BatchscoreError as error:
-        code = error.exit_code
-        if result.error is None:  # else it ends the command, and is told then
-            _LOG.error("%s", error, extra={"event": "error", "exit_code": code})
     if metrics_file is not None:
-        write_metrics(metrics_file, code, result.seconds, result.metrics)
+        write_metrics(metrics_file, result.exit_code, result.seconds, result.metrics)

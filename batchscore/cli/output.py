@@ -127,25 +127,23 @@ def remove_old(
 ) -> list[str]:
     """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are.
 
-    The ``baseline`` stays. What cannot be removed is no reason to fail: it is told, and tried again the next time.
+    The ``baseline`` stays. What cannot be removed is told.
     """
     if days is None:
         return []
-    from batchscore.inbox.housekeeping import old_runs, remove_run
+    from batchscore.inbox.housekeeping import remove_old_runs
 
-    runs = old_runs(folder, days, datetime.datetime.now(datetime.UTC))
-    if baseline is not None:
-        runs = [path for path in runs if path.resolve() != baseline.resolve()]
-    for path in runs:
-        try:
-            changed = [] if dry_run else remove_run(path, folder)
-        except (BatchscoreError, OSError) as error:
-            say(f"warning: {printable(path)} is old but cannot be removed: {printable(error)}")
+    found: list[str] = []
+    now = datetime.datetime.now(datetime.UTC)
+    for path, changed, problem in remove_old_runs(folder, days, now, kept=baseline, dry_run=dry_run):
+        found.append(str(path))
+        if problem:
+            say(f"warning: {printable(path)} is old but cannot be removed: {problem}")
             continue
         tell(f"{printable(path)}: {'would be removed' if dry_run else 'removed'}, older than {days} days")
         if changed:
             say(f"warning: {printable(path)}: changed since, so it stays: {printable(', '.join(changed))}")
-    return [str(path) for path in runs]
+    return found
 
 
 def print_json(**summary: Any) -> None:

@@ -118,6 +118,20 @@ class InboxResult:
             "seconds": round(self.seconds, 3),
         }
 
+    @property
+    def problem(self) -> BatchscoreError | None:
+        """What :meth:`outcome` raises, if it does."""
+        try:
+            self.outcome()
+        except BatchscoreError as error:
+            return error
+        return None
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that did this alone ends with."""
+        return self.problem.exit_code if self.problem is not None else 0
+
     def outcome(self) -> None:
         """Raise if less was done than was asked for.
 
@@ -171,7 +185,8 @@ def watch(
 ) -> None:
     """Score whatever comes, until a signal ends it, or what would meet every file alike.
 
-    ``conclude`` gets what each round did that found anything. Raises as :func:`empty` does, the ``error`` of a round, and
+    ``conclude`` gets what each round did that found anything; what went wrong in it is logged before, but for the error
+    that ends the watch. Raises as :func:`empty` does, the ``error`` of a round, and
     for a missing ``watchfiles``.
     """
     try:
@@ -184,6 +199,8 @@ def watch(
 
         def round_() -> None:
             result = _once(settings, scoring, tell)
+            if result.error is None and (problem := result.problem) is not None:
+                _LOG.error("%s", problem, extra={"event": "error", "exit_code": problem.exit_code})
             if result.files or result.error is not None:
                 conclude(result)
             if result.error is not None:

@@ -13,8 +13,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from batchscore.errors import BatchscoreError
+from batchscore.errors import BatchscoreError, printable
 from batchscore.runs.folder import (
     ALWAYS_WRITTEN,
     BEFORE_SCORING,
@@ -47,6 +48,39 @@ def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
     """Runs below ``folder`` that ended, or were last touched, more than ``days`` days before ``now``; links are not followed."""
     limit = now - datetime.timedelta(days=days)
     return [path for path in _runs(folder) if (end := _ended(path)) is not None and end < limit]
+
+
+class OldRun(NamedTuple):
+    """A run that is too old, and what became of it."""
+
+    path: Path
+    changed: tuple[str, ...] = ()
+    """Files that are not as they were written, and so stay."""
+    problem: str = ""
+    """Why it could not be removed; empty where it was, or would be."""
+
+
+def remove_old_runs(
+    folder: Path,
+    days: int,
+    now: datetime.datetime,
+    *,
+    kept: Path | None = None,
+    dry_run: bool = False,
+) -> Iterator[OldRun]:
+    """Remove the runs that :func:`old_runs` finds, but for the one that is ``kept``; yields each when that is done.
+
+    A run that cannot be removed is no reason to fail: it is yielded with its ``problem``, and found again the next time.
+    Under ``dry_run`` nothing is removed, and what would be is yielded.
+    """
+    for path in old_runs(folder, days, now):
+        if kept is not None and path.resolve() == kept.resolve():
+            continue
+        try:
+            old = OldRun(path, () if dry_run else tuple(remove_run(path, folder)))
+        except (BatchscoreError, OSError) as error:
+            old = OldRun(path, problem=printable(error))
+        yield old
 
 
 def _runs(folder: Path) -> Iterator[Path]:
