@@ -70,7 +70,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
 def command(*arguments: object) -> str:
     """What the command says; in a process of its own, as one with OpenVINO in it cannot be forked any more."""
     program = (
-        "from batchscore import exporting\n"
+        "from batchscore.model import exporting\n"
         "exporting.INT8_LIMITS = dict.fromkeys(exporting.INT8_LIMITS, 1.0)  # of a model with random weights\n"
         "from batchscore.cli import main; main()"
     )

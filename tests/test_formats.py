@@ -14,9 +14,9 @@ import pytest
 from flow import flow
 
 from batchscore.config import ReadSettings
-from batchscore.formats.format import Format
+from batchscore.formats.format import Format, format_of
 from batchscore.formats.reading import describe, identify, texts_of_file
-from batchscore.formats.registry import ENTRIES, NAMES, format_of, format_of_name, suffix_of
+from batchscore.formats.registry import ENTRIES, NAMES, format_of_name, suffix_of
 from batchscore.formats.source import Source
 from batchscore.formats.writing import Output, count_rows
 

@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import without_dictionaries
 from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_arrays
-from batchscore.formats.format import Output, Texts, is_own
-from batchscore.formats.registry import format_of
+from batchscore.formats.format import Output, Texts, format_of, is_own
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart, added_fields
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from batchscore.formats.format import Texts
-from batchscore.formats.registry import format_of
+from batchscore.formats.format import Texts, format_of
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile
 

@@ -13,9 +13,8 @@ from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.cutting import Item, cut
-from batchscore.formats.format import NUL, Output, RecordFormat, Texts, added_texts, is_own
+from batchscore.formats.format import NUL, Output, RecordFormat, Texts, added_texts, format_of, is_own
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
-from batchscore.formats.registry import format_of
 from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
 from batchscore.formats.staged import added_names
 from batchscore.formats.text_values import as_text

@@ -8,17 +8,19 @@ another format a value is converted once, from :meth:`Format.columns` or :meth:`
 from __future__ import annotations
 
 import abc
+import functools
+import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.paths import field_of, path_of
-from batchscore.formats.registry import format_of
+from batchscore.formats.registry import ENTRIES
 from batchscore.formats.text_values import as_text, distinct, plain_json
 from batchscore.records import ColumnChoice, Position
 
@@ -49,6 +51,13 @@ class Unheld(NamedTuple):
     row: int
     column: str
     what: str
+
+
+@functools.cache
+def format_of(name: str) -> Format:
+    """The format of this name."""
+    module = importlib.import_module(f"batchscore.formats.{ENTRIES[name].module}")
+    return cast("Format", module.FORMAT)
 
 
 class Format(abc.ABC):

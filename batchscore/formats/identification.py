@@ -7,7 +7,8 @@ from pathlib import Path
 
 from batchscore.errors import DataError, printable
 from batchscore.formats import foreign
-from batchscore.formats.registry import DEFAULT, ENTRIES, NAMES, format_of, format_of_name, plain_name
+from batchscore.formats.format import format_of
+from batchscore.formats.registry import DEFAULT, ENTRIES, NAMES, format_of_name, plain_name
 from batchscore.formats.source import Source, open_bytes, reading
 
 _LOOK_BYTES = 16 * 1024

@@ -14,9 +14,18 @@ import pyarrow as pa
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.cutting import Item, cut
-from batchscore.formats.format import NUL, Format, Output, RecordFormat, Texts, Unheld, added_texts, is_own
+from batchscore.formats.format import (
+    NUL,
+    Format,
+    Output,
+    RecordFormat,
+    Texts,
+    Unheld,
+    added_texts,
+    format_of,
+    is_own,
+)
 from batchscore.formats.paths import MOST_LEVELS, nested_details, path_of, value_at
-from batchscore.formats.registry import format_of
 from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
 from batchscore.formats.staged import added_names
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows

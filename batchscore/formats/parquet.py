@@ -14,8 +14,7 @@ from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import joining
 from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_arrays
 from batchscore.formats.exact import Nodes, look, nodes_of, open_exact, recast, restore_annotations, storable
-from batchscore.formats.format import Output, Texts
-from batchscore.formats.registry import format_of
+from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart, added_fields
 from batchscore.formats.unfolding import allowed_bytes, open_parquet, rows_at_once, unfolds_beyond

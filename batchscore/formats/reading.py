@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from batchscore.formats.format import format_of
 from batchscore.formats.identification import identify
-from batchscore.formats.registry import format_of
 from batchscore.formats.source import Source, reading
 from batchscore.records import ColumnChoice, Layout, Position, Rows
 

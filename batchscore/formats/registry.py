@@ -1,17 +1,13 @@
 """Which formats there are: an entry a format, with the module that knows everything else about it.
 
-Nothing heavy is imported before a format is asked for by :func:`format_of`, so the command line can name all of them.
+Nothing heavy is imported here, so that the command line can name all of them; :func:`batchscore.formats.format.format_of`
+gives the format itself.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
-
-if TYPE_CHECKING:
-    from batchscore.formats.format import Format
+from typing import NamedTuple
 
 _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 
@@ -37,13 +33,6 @@ NAMES = tuple(ENTRIES)
 """As ``--format`` and ``--output-format`` have them."""
 DEFAULT = "csv"
 """Of a file whose name and first bytes say nothing."""
-
-
-@functools.cache
-def format_of(name: str) -> Format:
-    """The format of this name."""
-    module = importlib.import_module(f"batchscore.formats.{ENTRIES[name].module}")
-    return cast("Format", module.FORMAT)
 
 
 def suffix_of(name: str) -> str:

@@ -12,8 +12,8 @@ from typing import IO
 import zstandard
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.format import Format, Output
-from batchscore.formats.registry import ENTRIES, format_of
+from batchscore.formats.format import Format, Output, format_of
+from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile, Layout, Rows

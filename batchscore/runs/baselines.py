@@ -23,8 +23,8 @@ from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of
+from batchscore.formats.format import format_of
 from batchscore.formats.reading import describe, texts_of_file
-from batchscore.formats.registry import format_of
 from batchscore.formats.source import Source
 from batchscore.formats.staged import StagedPart
 from batchscore.model.labels import is_missing, label_key

@@ -18,9 +18,9 @@ from batchscore.formats.arrow_values import plain_values, take_rows, without_dic
 from batchscore.formats.columns import input_columns, input_schema, named_column
 from batchscore.formats.delimited import Dialect, encode_fields
 from batchscore.formats.exact import Nodes, restore_annotations
+from batchscore.formats.format import format_of
 from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.paths import path_of
-from batchscore.formats.registry import format_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part

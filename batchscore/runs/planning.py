@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 from batchscore.errors import DataError, printable
 from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.formats.digests import digest_of
+from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.reading import describe, header_advice, read
-from batchscore.formats.registry import format_of
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import added_names
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names

@@ -22,9 +22,10 @@ from batchscore import samples
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.formats.column_choice import choose_columns
+from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.reading import describe, header_advice, read
-from batchscore.formats.registry import format_of, format_of_name
+from batchscore.formats.registry import format_of_name
 from batchscore.model.labels import is_missing, label_key, named_key
 from batchscore.records import Column, Layout, Rows
 from batchscore.training.hygiene import text_key
