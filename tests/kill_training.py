@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import warm
 
-from batchscore.model.bundle import FACTS
+from batchscore.model.bundle_facts import FACTS
 from batchscore.system.storage import remove_tree, sha256_of
 
 OPTIONS = {

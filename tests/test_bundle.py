@@ -16,7 +16,8 @@ from transformers import AutoConfig
 
 from batchscore.config import ComputeSettings
 from batchscore.errors import BatchscoreError, DataError, ModelError, NoInputError
-from batchscore.model.bundle import FACTS, longest_input, open_bundle, predicted_names, seal
+from batchscore.model.bundle import longest_input, open_bundle, seal
+from batchscore.model.bundle_facts import FACTS, predicted_names
 from batchscore.model.loading import ModelSettings, load_model
 from batchscore.runs.inspection import inspect, verify
 from batchscore.system.storage import to_json

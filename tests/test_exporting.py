@@ -22,7 +22,8 @@ from batchscore.config import ComputeSettings
 from batchscore.errors import ModelError
 from batchscore.model import exporting
 from batchscore.model.backends import openvino_backend
-from batchscore.model.bundle import FACTS, INT8_LIMITS, open_bundle, parity_problems, seal
+from batchscore.model.bundle import INT8_LIMITS, open_bundle, seal
+from batchscore.model.bundle_facts import FACTS, parity_problems
 from batchscore.runs.inspection import verify
 from batchscore.system.storage import files_below
 

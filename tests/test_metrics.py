@@ -32,7 +32,8 @@ from batchscore.evaluation.metrics import (
     of_labels,
 )
 from batchscore.evaluation.reliability import EDGES
-from batchscore.model.bundle import FACTS, seal
+from batchscore.model.bundle import seal
+from batchscore.model.bundle_facts import FACTS
 from batchscore.reports.formats import number, percent
 from batchscore.runs.trend import write_trend
 

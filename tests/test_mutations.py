@@ -137,7 +137,7 @@ MUTATIONS = {
         "test_labels.py::test_numbers_beside_mapped_ones_are_no_ids",
     ),
     "a file's own names for its labels are not read": Mutation(
-        "formats/parquet.py",
+        "formats/columnar.py",
         'return {"class_names": found} if found else {}',
         "return {}",
         "test_class_names.py",

@@ -18,7 +18,8 @@ from test_training import Silent, rows
 from batchscore.cli import main
 from batchscore.cli.train import command
 from batchscore.errors import DataError, OutputError, StorageError, UsageError
-from batchscore.model.bundle import FACTS, open_bundle
+from batchscore.model.bundle import open_bundle
+from batchscore.model.bundle_facts import FACTS
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs.inspection import bundle_lines, inspect

@@ -79,6 +79,7 @@ def command(
     logs = start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json), measured(options["metrics_file"]) as results:
         from batchscore.inbox import drop_folder as drop
+        from batchscore.inbox import whole_files
 
         own = {name: options[name] for name in ("require_done", "settle", "skip_empty")}
         score = score_settings(
@@ -91,12 +92,12 @@ def command(
             )
         tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
         if options["dry_run"]:
-            found = drop.contents(settings)
+            found = whole_files.contents(settings)
             files = [path.name for path in found.whole]
             for name in files:
                 tell(f"{printable(name)}: would be scored")
             if found.settling:
-                tell(drop.settling_line(found.settling, settings))
+                tell(whole_files.settling_line(found.settling, settings))
             removed = remove_old(output, options["keep_days"], tell, score.baseline, dry_run=True)
             if as_json:
                 print_json(status="planned", exit_code=0, files=files, removed=removed)
@@ -109,7 +110,7 @@ def command(
         result = drop.empty(settings, note, logs)
         results.append(result)
         if result.settling:
-            tell(drop.settling_line(result.settling, settings))
+            tell(whole_files.settling_line(result.settling, settings))
         elif not result.files:
             tell(f"nothing new in {printable(inbox)}")
         removed = remove_old(output, options["keep_days"], tell, score.baseline)

@@ -15,16 +15,12 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import errno
-import fcntl
 import logging
 import os
 import re
 import signal
-import stat
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +31,6 @@ from batchscore.errors import (
     DataError,
     GateFailedError,
     ModelError,
-    NoInputError,
     NothingToDoError,
     OutputError,
     StorageError,
@@ -44,35 +39,32 @@ from batchscore.errors import (
     printable,
     storage_error,
 )
-from batchscore.formats.registry import format_of_name
 from batchscore.inbox.attempts import MOST_DEATHS, Attempts
+from batchscore.inbox.filing import LONGEST_NAME, cut_name, free_name, make_own, move, rename
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.inbox.whole_files import (
+    ERROR,
+    contents,
+    refusal,
+    refuse_missing,
+    settling_line,
+)
 from batchscore.runs.folder import STAGING, staged_parts
 from batchscore.system.storage import (
     locked,
     make_folder,
     remove_tree,
     sha256_of,
-    sync_folder,
     write_bytes,
 )
 from batchscore.system.terminal import PLAIN, Logs
 
 _LOG = logging.getLogger(__name__)
 DONE, FAILED = "done", "failed"
-_MARKER = ".done"
-_ERROR = ".error.txt"
-_UNFINISHED = re.compile(r"(?i)\.(part|partial|tmp|temp|crdownload|filepart|download|swp|upload)$|~$")
-_LITTER = re.compile(r"(?i)thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|~\$.*|\.~lock.*")
-"""What desktops and office programs leave in a folder."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN = re.compile(r"-([0-9a-f]{16})(-\d+)?$")
-_LONGEST_NAME = 150
-"""Bytes of a file's name that its run folder keeps."""
 _NOT_THE_FILE = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError)}
 """What is likely not the file's fault: it stays where it is, the others are tried, and the call ends with the code."""
-_NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode categories that a name may not have: control characters, bytes that are no text, separators of lines."""
 
 
 class FileOutcome(NamedTuple):
@@ -220,7 +212,7 @@ def watch(
 @contextlib.contextmanager
 def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]:
     """Hold the inbox; gives what makes the process that scores, which ends with the block."""
-    _refuse_missing(settings.inbox)
+    refuse_missing(settings.inbox)
     started: list[ScoringProcess] = []
 
     def start(logs: Logs) -> ScoringProcess:
@@ -237,11 +229,6 @@ def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]
         finally:
             for process in started:
                 process.close()
-
-
-def _refuse_missing(inbox: Path) -> None:
-    if not inbox.is_dir():
-        raise NoInputError(f"There is no folder {printable(inbox)}. Make it, or name another inbox.")
 
 
 class _Call(NamedTuple):
@@ -273,15 +260,6 @@ def _once(
     return InboxResult(tuple(outcomes), time.monotonic() - started, ended_by, tuple(found.settling))
 
 
-def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
-    """What is said of files that may still be written."""
-    first = printable(names[0])
-    which = first if len(names) == 1 else f"{len(names)} files, {first} the first,"
-    if settings.require_done:
-        return f"{which} left for a later call: no {_MARKER} lies beside it"
-    return f"{which} left for a later call: not unchanged for {settings.settle:g} s yet, or open for writing (--settle)"
-
-
 def line(outcome: FileOutcome) -> str:
     """What became of a file, for people."""
     name = printable(outcome.name)
@@ -293,101 +271,6 @@ def line(outcome: FileOutcome) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- what is whole
-
-
-class Contents(NamedTuple):
-    """What lies in an inbox, oldest first."""
-
-    whole: list[Path]
-    """Everything that is complete, or never will be (a link, a pipe)."""
-    settling: list[str]
-    """Names of what may still be written: changed a moment ago, open for writing, or without its mark."""
-
-
-def contents(settings: InboxSettings) -> Contents:
-    """Look into the inbox.
-
-    Raises:
-        NoInputError: there is no such inbox.
-    """
-    _refuse_missing(settings.inbox)
-    found = []
-    for entry in os.scandir(settings.inbox):
-        name = entry.name
-        if _is_passed_over(name):
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            facts = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(facts.st_mode):
-                found.append((_is_whole(Path(entry.path), facts, settings), facts.st_mtime_ns, name))
-    by_age = sorted(found, key=lambda each: each[1:])
-    return Contents(
-        whole=[settings.inbox / name for is_whole, _, name in by_age if is_whole],
-        settling=[name for is_whole, _, name in by_age if not is_whole],
-    )
-
-
-def _is_passed_over(name: str) -> bool:
-    """Whether a name says that this is no file to score: hidden, in the making, a mark, or what a desktop left."""
-    is_ours = name.endswith((_MARKER, _ERROR))
-    return bool(name.startswith(".") or is_ours or _UNFINISHED.search(name) or _LITTER.fullmatch(name))
-
-
-def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> bool:
-    if not stat.S_ISREG(facts.st_mode):
-        return True
-    if _is_marked(path):
-        return True
-    if settings.require_done:
-        return False
-    now = time.time()
-    changed = facts.st_mtime if facts.st_mtime <= now else facts.st_ctime  # a clock elsewhere may be ahead
-    return now - changed >= settings.settle and not _is_being_written(path)
-
-
-def _is_marked(path: Path) -> bool:
-    """Whether ``NAME.done`` lies beside the file, and not from before the file was last written."""
-    with contextlib.suppress(OSError):
-        mark = path.with_name(path.name + _MARKER).lstat()
-        return stat.S_ISREG(mark.st_mode) and mark.st_mtime_ns >= path.lstat().st_mtime_ns
-    return False
-
-
-def _is_being_written(path: Path) -> bool:
-    """Whether a process of this machine has the file open for writing; Linux then grants no read lease."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False  # scoring will say why it cannot be read
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except (
-        OSError
-    ) as error:  # others' files and some file systems have no leases: then the settled time alone counts
-        return error.errno == errno.EAGAIN
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name can stand on a line of its own; spaces of any kind are no harm."""
-    return not any(unicodedata.category(char) in _NO_NAME for char in name)
-
-
-def _refusal(path: Path, given_format: str | None) -> str:
-    """Why what lies there is not scored; empty for a plain file with a plain name."""
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        return "It is a link, and links are not followed. Put the file itself here."
-    if not stat.S_ISREG(mode):
-        return "It is a pipe, a socket or a device, not a file."
-    if not _is_plain(path.name):
-        return "Its name holds line breaks or other control characters. Give it a plain name."
-    if given_format is None and format_of_name(path.name) is None:
-        return "Its name ends neither with .csv, .tsv, .parquet nor .jsonl (or one of these and .gz, .zst, .bz2)."
-    return ""
 
 
 # -------------------------------------------------------------------------------------------------- one file
@@ -414,7 +297,7 @@ def _take(path: Path, call: _Call) -> FileOutcome:
             return FileOutcome(path.name, "waiting", outcome.exit_code, 0, "", outcome.message)
         if outcome.status == "failed":
             return _set_aside(path, settings, outcome, digest)
-        _move(path, settings.inbox / DONE, digest)
+        move(path, settings.inbox / DONE, digest)
     except BatchscoreError as error:
         return FileOutcome(path.name, "waiting", error.exit_code, 0, outcome.folder, str(error))
     rows = outcome.counts.get("read", 0)
@@ -425,8 +308,8 @@ def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
     """What became of a file, and the SHA-256 of its content; it lies where it lay."""
     digest = ""
     try:
-        if refusal := _refusal(path, call.settings.score.read.format):
-            return _failed(refusal), digest
+        if reason := refusal(path, call.settings.score.read.format):
+            return _failed(reason), digest
         before = _identity(path)
         digest = sha256_of(path)
         outcome = _tried(path, Job(str(path), digest, call.runs.folders(path.name, digest)), call)
@@ -493,61 +376,18 @@ def _forget(folder: Path) -> None:
 def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> FileOutcome:
     """Write what was wrong for a person, then move the file: a kill in between does it once more."""
     folder = settings.inbox / FAILED
-    _make_own(folder)
-    target = _target(path, folder, digest)
+    make_own(folder)
+    target = free_name(path, folder, digest)
     code = outcome.exit_code if outcome.exit_code > 0 else 1
     text = (
         f"{printable(path.name)} could not be scored.\n\n{outcome.message}\n\n"
         f"Put it into {printable(settings.inbox)} again once this is mended.\n"
         f"(exit code {code}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')})\n"
     )
-    note = _cut(target.name, 255 - len(_ERROR)) + _ERROR
+    note = cut_name(target.name, 255 - len(ERROR)) + ERROR
     write_bytes(folder / note, text.encode("utf-8", "surrogateescape"))
-    _rename(path, target)
+    rename(path, target)
     return FileOutcome(path.name, "failed", code, 0, "", outcome.message.partition("\n")[0])
-
-
-def _move(path: Path, folder: Path, digest: str) -> None:
-    _make_own(folder)
-    _rename(path, _target(path, folder, digest))
-
-
-def _make_own(folder: Path) -> None:
-    if folder.is_symlink():
-        raise OutputError(
-            f"{printable(folder)} is a link. Remove it; the folder itself must be in the inbox."
-        )
-    make_folder(folder)
-
-
-def _target(path: Path, folder: Path, digest: str) -> Path:
-    """A name in ``folder`` that is free, or holds the same content."""
-    name = _cut(path.name if _is_plain(path.name) else printable(path.name), 255)
-    target = folder / name
-    number = 1
-    while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):
-        number += 1
-        stem, dot, suffix = name.partition(".")
-        target = folder / f"{_cut(stem, _LONGEST_NAME)}-{number}{dot}{_cut(suffix, 60)}"
-    return target
-
-
-def _cut(name: str, size: int) -> str:
-    """The first ``size`` bytes of a name at the most, and no half of a character."""
-    return name.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "ignore")
-
-
-def _rename(path: Path, target: Path) -> None:
-    marker = path.with_name(path.name + _MARKER)
-    try:
-        is_marked = _is_marked(path)
-        path.rename(target)  # of a link itself, wherever it leads
-        if is_marked:
-            marker.rename(target.with_name(_cut(target.name, 255 - len(_MARKER)) + _MARKER))
-        sync_folder(target.parent)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise storage_error("Moving", path, error) from error
 
 
 # ----------------------------------------------------------------------------------------------- run folders
@@ -568,7 +408,7 @@ class _Runs:
     def folders(self, name: str, digest: str) -> list[str]:
         """Run folders of this content, finished or not, newest first; and behind them one of today that is free."""
         known = self._known.get(digest[:16], [])
-        kept = _cut(name, _LONGEST_NAME)
+        kept = cut_name(name, LONGEST_NAME)
         first = new = f"{self._today / kept}-{digest[:16]}"
         number = 1
         while new in known:

@@ -8,26 +8,31 @@ file. Weights come from safetensors alone; nothing here unpickles, runs code of 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.config import LONG_TEXT, fingerprint
+from batchscore.config import fingerprint
 from batchscore.errors import ModelError, printable
 from batchscore.model.backends.architectures import architecture_of
-from batchscore.system.storage import sha256_of, to_json, write_bytes
+from batchscore.model.bundle_facts import (
+    FACTS,
+    FORMAT_VERSION,
+    json_file,
+    json_object,
+    manifest_problems,
+    parity_problems,
+    read_facts,
+    sealed_bytes,
+)
+from batchscore.system.storage import sha256_of, write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FACTS = "batchscore.json"
-FORMAT_VERSION = 1
 N_CANARIES = 32
 VARIANTS = "openvino"
 """The folder of a bundle's variants; what lies there unlisted was left by a killed export and is never read."""
@@ -105,7 +110,7 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
         folder = _fetched(model, revision)
     hashes = _hashes(folder)
     _refuse_code(folder, hashes)
-    config = _json_file(folder, "config.json")
+    config = json_file(folder, "config.json")
     labels = _labels(config, folder)
     if FACTS in hashes:
         return _open_sealed(folder, hashes, labels)
@@ -178,7 +183,7 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
     scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
     configs = [name for name in hashes if name.endswith("config.json")]
     for key in ("auto_map", "custom_pipelines"):
-        scripts += [f"{key} in {name}" for name in configs if key in _json_object(folder, name)]
+        scripts += [f"{key} in {name}" for name in configs if key in json_object(folder, name)]
     if "adapter_config.json" in hashes:  # transformers would fetch the model that it names
         scripts.append("adapter_config.json")
     if scripts:
@@ -186,28 +191,6 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
             f"{printable(folder)} brings code of its own ({printable(scripts[0])}), which is never run. Use a model "
             "whose architecture is part of transformers."
         )
-
-
-def _json_object(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file's object; an empty one for a list or a number (sentence-transformers' ``data_config.json``)."""
-    value = _json_value(folder, name)
-    return value if isinstance(value, dict) else {}
-
-
-def _json_file(folder: Path, name: str) -> dict[str, Any]:
-    value = _json_value(folder, name)
-    if not isinstance(value, dict):
-        raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
-    return value
-
-
-def _json_value(folder: Path, name: str) -> Any:
-    try:
-        return json.loads((folder / name).read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
 
 
 def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
@@ -306,7 +289,7 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
     if architecture_of(config.get("model_type")).has_offset_positions:
         limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
-    if path.exists() and (longest := _count(_json_file(folder, path.name), "model_max_length", path)):
+    if path.exists() and (longest := _count(json_file(folder, path.name), "model_max_length", path)):
         limits.append(longest)
     return limits
 
@@ -319,109 +302,6 @@ def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> 
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ModelError(f"{printable(path)}: {key} is {printable(value)[:100]}, not a number of tokens.")
     return int(value)
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """``batchscore.json``, byte for byte as it was written.
-
-    Raises:
-        ModelError: it was changed, or was written by a newer version.
-    """
-    facts = _json_file(folder, FACTS)
-    if facts.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
-            f"reads {FORMAT_VERSION}. Install the version of batchscore that wrote it."
-        )
-    try:
-        sealed = _sealed({k: v for k, v in facts.items() if k != "sha256"})
-    except ValueError:  # NaN or the like, which we never write
-        sealed = b""
-    if (folder / FACTS).read_bytes() != sealed:
-        raise ModelError(
-            f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
-        )
-    if problem := _facts_problem(facts):
-        raise ModelError(f"{printable(folder / FACTS)}: {problem}. Train the bundle again.")
-    return facts
-
-
-def _facts_problem(facts: Mapping[str, Any]) -> str:
-    """What is missing or of the wrong type in ``batchscore.json``; empty where nothing is."""
-    claims = {
-        "labels": _all(str, facts.get("labels")),
-        "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
-        "max_length": _is_number(facts.get("max_length"), int),
-        "temperature": _is_number(facts.get("temperature"), int | float),
-        "long_text": facts.get("long_text") in LONG_TEXT,
-        "metrics": isinstance(facts.get("metrics", {}), dict),
-        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
-        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
-    }
-    return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
-
-
-def _are_variants(variants: Any, files: Any) -> bool:
-    """Whether each variant is a listed file with parity figures, limits and answers to the canaries."""
-    kinds = {"file": str, "parity": dict, "limits": dict, "canaries": list}
-    return isinstance(variants, dict) and all(
-        isinstance(variant, dict)
-        and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
-        and isinstance(files, dict)
-        and variant["file"] in files
-        and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
-        and {"texts", "labels_changed"} <= {*variant["parity"]}
-        for variant in variants.values()
-    )
-
-
-def _are_canaries(canaries: Any, labels: Any) -> bool:
-    """Whether each text has a probability for each label, and its likeliest label the name that it had."""
-    if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
-        return False
-    rows: Any = canaries.get("probabilities")
-    return (
-        _all(list, rows)
-        and len(rows) == len(canaries["texts"])
-        and all(len(row) == len(labels) for row in rows)
-        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
-        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
-    )
-
-
-def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
-    """The likeliest label of each row, by name; a bundle keeps them, so that swapped names are noticed.
-
-    >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
-    ['no', 'yes']
-    """
-    return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
-
-
-def _all(kind: Any, values: object) -> bool:
-    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
-
-
-def _is_number(value: object, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
-
-
-def _sealed(facts: Mapping[str, Any]) -> bytes:
-    return to_json({**facts, "sha256": hashlib.sha256(to_json(facts)).hexdigest()})
-
-
-def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> list[str]:
-    """How a folder differs from its manifest, one clause a difference."""
-    listed, present = facts["files"], {name: digest for name, digest in hashes.items() if name != FACTS}
-    return (
-        [f"{printable(name)} is missing" for name in sorted(set(listed) - set(present))]
-        + [f"{printable(name)} does not belong to it" for name in sorted(set(present) - set(listed))]
-        + [
-            f"{printable(name)} was changed"
-            for name in sorted(set(listed) & set(present))
-            if listed[name] != present[name]
-        ]
-    )
 
 
 def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
@@ -449,19 +329,6 @@ def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
     return found
 
 
-def parity_problems(variant: Mapping[str, Any]) -> list[str]:
-    """Which of a variant's limits its parity figures exceed, one clause each."""
-    parity, limits = variant["parity"], variant["limits"]
-    if parity is None:
-        return []
-    found = {**parity, "labels_changed_share": parity["labels_changed"] / max(parity["texts"], 1)}
-    return [
-        f"{name.replace('_', ' ')} {found[name]:.4f}, allowed {limit}"
-        for name, limit in limits.items()
-        if not found[name] <= limit
-    ]
-
-
 def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
     """Write ``batchscore.json`` into a folder whose other files are finished.
 
@@ -470,4 +337,4 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     ``leave_out`` are about to be removed.
     """
     hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
-    write_bytes(folder / FACTS, _sealed({"format_version": FORMAT_VERSION, **facts, "files": hashes}))
+    write_bytes(folder / FACTS, sealed_bytes({"format_version": FORMAT_VERSION, **facts, "files": hashes}))

@@ -25,7 +25,8 @@ from batchscore.errors import ModelError, missing_extra, printable
 from batchscore.model import batching
 from batchscore.model.backends.openvino_backend import OpenVinoBackend, import_openvino
 from batchscore.model.backends.torch_backend import TorchBackend
-from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, parity_problems, seal
+from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, seal
+from batchscore.model.bundle_facts import parity_problems
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import prove
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
-import dataclasses
 import datetime
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from batchscore.evaluation.metrics import FOLLOWED, Better, Metric
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, number, percent, rows, shown
 from batchscore.reports.nights import Night, Nights, State, Stretch, stretches
+from batchscore.reports.nights_calendar import STATE_WORDS, weeks, years
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
@@ -27,20 +26,7 @@ _MOST_LINES = 1000
 """Nights in the longest table of the page."""
 _MOST_NAMED = 3
 _DAY = datetime.timedelta(days=1)
-_WORDS = {
-    State.USUAL: "gates passed",
-    State.UNGATED: "no gate set",
-    State.SKIPPED: "nothing to score",
-    State.UNUSUAL: "out of the ordinary",
-    State.EMPTY: "no row scored",
-    State.GATE: "gate failed",
-    State.ROWS: "rows failed",
-    State.REFUSED: "refused",
-    State.UNFINISHED: "unfinished",
-    State.NO_INPUT: "no input",
-    State.MISSING: "no run",
-}
-_TALLY = _WORDS | {
+_TALLY = STATE_WORDS | {
     State.USUAL: "with gates passed",
     State.UNGATED: "without a gate",
     State.SKIPPED: "with nothing to score",
@@ -84,17 +70,19 @@ def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
     shown = nights.shown
     lines = _lines(shown, links)
     bad = [line for line, night in zip(lines, shown, strict=True) if night.state.is_bad]
-    years = _years(shown, links)
+    squares = years(shown, links)
     return render(
         "trend_page.html",
         title=f"{len(shown):,} nights",
         verdict=judge(nights),
         period=f"{day(shown[0].date)} to {day(shown[-1].date)}" if shown else "",
         written=moment(written),
-        years=years,
-        weeks=_weeks(years),
+        years=squares,
+        weeks=weeks(squares),
         legend=[
-            (state.value, words) for state, words in _WORDS.items() if any(n.state is state for n in shown)
+            (state.value, words)
+            for state, words in STATE_WORDS.items()
+            if any(n.state is state for n in shown)
         ],
         gaps=[
             f"{_dates(gap)}: no run for {gap.nights:,} nights, which are not drawn." for gap in nights.gaps
@@ -250,8 +238,8 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
             ):  # as usual, but not good enough for its gate
                 tail = f", its gate {_say(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
             return f"{metric.words} {_say(metric, worst)}{tail}"
-    found = dict.fromkeys(_WORDS[night.state] for night in inside if night.state.is_bad)
-    return ", ".join(found) or _WORDS[State.MISSING]  # of a gap no day is a night
+    found = dict.fromkeys(STATE_WORDS[night.state] for night in inside if night.state.is_bad)
+    return ", ".join(found) or STATE_WORDS[State.MISSING]  # of a gap no day is a night
 
 
 def _say(metric: Metric, value: float | None) -> str:
@@ -268,69 +256,6 @@ def _tally(nights: Nights) -> str:
 
 def _metric(name: str) -> Metric:
     return next(metric for metric in FOLLOWED if metric.name == name)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Day:
-    """One square of the calendar."""
-
-    row: int
-    column: int
-    state: State
-    title: str
-    link: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Year:
-    """The squares of one year: a column a week, a row a weekday below the row of month names."""
-
-    number: int
-    months: list[tuple[int, str]]
-    """Column and name of each month that begins among the squares."""
-    days: list[Day]
-
-
-def _years(nights: Sequence[Night], links: Mapping[str, str]) -> list[Year]:
-    """The calendar of all nights; of several on one day the worst is shown."""
-    if not nights:
-        return []
-    worst: dict[datetime.date, Night] = {}
-    order = list(State)
-    for night in nights:
-        if night.date not in worst or order.index(night.state) < order.index(worst[night.date].state):
-            worst[night.date] = night
-    spans = []
-    for year in range(nights[0].date.year, nights[-1].date.year + 1):
-        first = max(nights[0].date, datetime.date(year, 1, 1))
-        last = min(nights[-1].date, datetime.date(year, 12, 31))
-        spans.append([first + k * _DAY for k in range((last - first).days + 1)])
-    start = min(_week(dates[0]) for dates in spans) - 1
-    return [
-        Year(
-            dates[0].year,
-            [(_week(d) - start, calendar.month_abbr[d.month]) for d in dates if d.day == 1],
-            [_day(worst[date], _week(date) - start, links) for date in dates],
-        )
-        for dates in spans
-    ]
-
-
-def _week(date: datetime.date) -> int:
-    """The week of the year, from 0; weeks start on Monday."""
-    return (date.timetuple().tm_yday - 1 + datetime.date(date.year, 1, 1).weekday()) // 7
-
-
-def _weeks(years: Sequence[Year]) -> int:
-    """How many columns the calendar has."""
-    return max((day.column for year in years for day in year.days), default=1)
-
-
-def _day(night: Night, column: int, links: Mapping[str, str]) -> Day:
-    value = night.values.get("accuracy") or night.values.get("expected_accuracy")
-    tail = f", {percent(value.value)}" if value else ""
-    title = f"{day(night.date)}: {_WORDS[night.state]}{tail}"
-    return Day(night.date.isoweekday() + 1, column, night.state, title, links.get(night.path, ""))
 
 
 def _figures(nights: Sequence[Night]) -> Iterator[Figure]:
@@ -425,7 +350,7 @@ def _lines(
     return [
         (
             Cell(night.date.isoformat(), link=links.get(night.path, "")),
-            Cell(_WORDS[night.state], _LEVELS.get(night.state, Level.BAD).value),
+            Cell(STATE_WORDS[night.state], _LEVELS.get(night.state, Level.BAD).value),
             Cell(_reason(night)),
             {
                 metric.name: Cell(

@@ -10,7 +10,8 @@ from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.formats.inputs import identity_of
 from batchscore.formats.reading import describe, identify
-from batchscore.model.bundle import FACTS, open_bundle
+from batchscore.model.bundle import open_bundle
+from batchscore.model.bundle_facts import FACTS
 from batchscore.runs.folder import FACTS as RUN_FACTS
 from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 

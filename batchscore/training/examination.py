@@ -14,7 +14,8 @@ import numpy as np
 from batchscore.errors import ModelError, printable
 from batchscore.evaluation import Evaluation, fit_temperature
 from batchscore.model.backends import open_backend
-from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle, predicted_names
+from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
+from batchscore.model.bundle_facts import predicted_names
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import (

@@ -16,7 +16,8 @@ from batchscore import __version__
 from batchscore.config import fingerprint
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
-from batchscore.model.bundle import FACTS, open_bundle, seal
+from batchscore.model.bundle import open_bundle, seal
+from batchscore.model.bundle_facts import FACTS
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes

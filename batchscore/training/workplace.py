@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
-from batchscore.model.bundle import FACTS
+from batchscore.model.bundle_facts import FACTS
 from batchscore.system.storage import (
     locked,
     make_folder,

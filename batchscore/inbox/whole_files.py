@@ -1,0 +1,148 @@
+"""Which files of a drop folder are whole: unchanged for a while and closed, or with a mark beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+import time
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from batchscore.config import InboxSettings
+from batchscore.errors import (
+    NoInputError,
+    printable,
+)
+from batchscore.formats.registry import format_of_name, suffixes
+
+MARKER = ".done"
+
+
+ERROR = ".error.txt"
+
+
+_UNFINISHED = re.compile(r"(?i)\.(part|partial|tmp|temp|crdownload|filepart|download|swp|upload)$|~$")
+
+
+_LITTER = re.compile(r"(?i)thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|~\$.*|\.~lock.*")
+"""What desktops and office programs leave in a folder."""
+
+
+_NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories that a name may not have: control characters, bytes that are no text, separators of lines."""
+
+
+def refuse_missing(inbox: Path) -> None:
+    """Raise :class:`~batchscore.errors.NoInputError` where there is no such folder."""
+    if not inbox.is_dir():
+        raise NoInputError(f"There is no folder {printable(inbox)}. Make it, or name another inbox.")
+
+
+def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
+    """What is said of files that may still be written."""
+    first = printable(names[0])
+    which = first if len(names) == 1 else f"{len(names)} files, {first} the first,"
+    if settings.require_done:
+        return f"{which} left for a later call: no {MARKER} lies beside it"
+    return f"{which} left for a later call: not unchanged for {settings.settle:g} s yet, or open for writing (--settle)"
+
+
+class Contents(NamedTuple):
+    """What lies in an inbox, oldest first."""
+
+    whole: list[Path]
+    """Everything that is complete, or never will be (a link, a pipe)."""
+    settling: list[str]
+    """Names of what may still be written: changed a moment ago, open for writing, or without its mark."""
+
+
+def contents(settings: InboxSettings) -> Contents:
+    """Look into the inbox.
+
+    Raises:
+        NoInputError: there is no such inbox.
+    """
+    refuse_missing(settings.inbox)
+    found = []
+    for entry in os.scandir(settings.inbox):
+        name = entry.name
+        if _is_passed_over(name):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            facts = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(facts.st_mode):
+                found.append((_is_whole(Path(entry.path), facts, settings), facts.st_mtime_ns, name))
+    by_age = sorted(found, key=lambda each: each[1:])
+    return Contents(
+        whole=[settings.inbox / name for is_whole, _, name in by_age if is_whole],
+        settling=[name for is_whole, _, name in by_age if not is_whole],
+    )
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether a name says that this is no file to score: hidden, in the making, a mark, or what a desktop left."""
+    is_ours = name.endswith((MARKER, ERROR))
+    return bool(name.startswith(".") or is_ours or _UNFINISHED.search(name) or _LITTER.fullmatch(name))
+
+
+def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> bool:
+    if not stat.S_ISREG(facts.st_mode):
+        return True
+    if is_marked(path):
+        return True
+    if settings.require_done:
+        return False
+    now = time.time()
+    changed = facts.st_mtime if facts.st_mtime <= now else facts.st_ctime  # a clock elsewhere may be ahead
+    return now - changed >= settings.settle and not _is_being_written(path)
+
+
+def is_marked(path: Path) -> bool:
+    """Whether ``NAME.done`` lies beside the file, and not from before the file was last written."""
+    with contextlib.suppress(OSError):
+        mark = path.with_name(path.name + MARKER).lstat()
+        return stat.S_ISREG(mark.st_mode) and mark.st_mtime_ns >= path.lstat().st_mtime_ns
+    return False
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a process of this machine has the file open for writing; Linux then grants no read lease."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False  # scoring will say why it cannot be read
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except (
+        OSError
+    ) as error:  # others' files and some file systems have no leases: then the settled time alone counts
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can stand on a line of its own; spaces of any kind are no harm."""
+    return not any(unicodedata.category(char) in _NO_NAME for char in name)
+
+
+def refusal(path: Path, given_format: str | None) -> str:
+    """Why what lies there is not scored; empty for a plain file with a plain name."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "It is a link, and links are not followed. Put the file itself here."
+    if not stat.S_ISREG(mode):
+        return "It is a pipe, a socket or a device, not a file."
+    if not is_plain(path.name):
+        return "Its name holds line breaks or other control characters. Give it a plain name."
+    if given_format is None and format_of_name(path.name) is None:
+        return f"Its name ends with none of {', '.join(suffixes())} (or one of these and .gz, .zst, .bz2)."
+    return ""

@@ -1,0 +1,164 @@
+"""What a bundle says of itself, ``batchscore.json``: read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscore.config import LONG_TEXT
+from batchscore.errors import ModelError, printable
+from batchscore.system.storage import to_json
+
+if TYPE_CHECKING:
+    pass
+
+
+FACTS = "batchscore.json"
+
+
+FORMAT_VERSION = 1
+
+
+def json_object(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file's object; an empty one for a list or a number (sentence-transformers' ``data_config.json``)."""
+    value = json_value(folder, name)
+    return value if isinstance(value, dict) else {}
+
+
+def json_file(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a bundle; raises :class:`~batchscore.errors.ModelError` for anything else."""
+    value = json_value(folder, name)
+    if not isinstance(value, dict):
+        raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
+    return value
+
+
+def json_value(folder: Path, name: str) -> Any:
+    """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` for what is none."""
+    try:
+        return json.loads((folder / name).read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """``batchscore.json``, byte for byte as it was written.
+
+    Raises:
+        ModelError: it was changed, or was written by a newer version.
+    """
+    facts = json_file(folder, FACTS)
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
+            f"reads {FORMAT_VERSION}. Install the version of batchscore that wrote it."
+        )
+    try:
+        sealed = sealed_bytes({k: v for k, v in facts.items() if k != "sha256"})
+    except ValueError:  # NaN or the like, which we never write
+        sealed = b""
+    if (folder / FACTS).read_bytes() != sealed:
+        raise ModelError(
+            f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
+        )
+    if problem := _facts_problem(facts):
+        raise ModelError(f"{printable(folder / FACTS)}: {problem}. Train the bundle again.")
+    return facts
+
+
+def _facts_problem(facts: Mapping[str, Any]) -> str:
+    """What is missing or of the wrong type in ``batchscore.json``; empty where nothing is."""
+    claims = {
+        "labels": _all(str, facts.get("labels")),
+        "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
+        "max_length": _is_number(facts.get("max_length"), int),
+        "temperature": _is_number(facts.get("temperature"), int | float),
+        "long_text": facts.get("long_text") in LONG_TEXT,
+        "metrics": isinstance(facts.get("metrics", {}), dict),
+        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
+    }
+    return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
+
+
+def _are_variants(variants: Any, files: Any) -> bool:
+    """Whether each variant is a listed file with parity figures, limits and answers to the canaries."""
+    kinds = {"file": str, "parity": dict, "limits": dict, "canaries": list}
+    return isinstance(variants, dict) and all(
+        isinstance(variant, dict)
+        and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
+        and isinstance(files, dict)
+        and variant["file"] in files
+        and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
+        and {"texts", "labels_changed"} <= {*variant["parity"]}
+        for variant in variants.values()
+    )
+
+
+def _are_canaries(canaries: Any, labels: Any) -> bool:
+    """Whether each text has a probability for each label, and its likeliest label the name that it had."""
+    if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
+        return False
+    rows: Any = canaries.get("probabilities")
+    return (
+        _all(list, rows)
+        and len(rows) == len(canaries["texts"])
+        and all(len(row) == len(labels) for row in rows)
+        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
+        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
+    )
+
+
+def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+    """The likeliest label of each row, by name; a bundle keeps them, so that swapped names are noticed.
+
+    >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
+    ['no', 'yes']
+    """
+    return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
+
+
+def _all(kind: Any, values: object) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+
+
+def sealed_bytes(facts: Mapping[str, Any]) -> bytes:
+    """``batchscore.json`` with the SHA-256 of all else that it says."""
+    return to_json({**facts, "sha256": hashlib.sha256(to_json(facts)).hexdigest()})
+
+
+def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> list[str]:
+    """How a folder differs from its manifest, one clause a difference."""
+    listed, present = facts["files"], {name: digest for name, digest in hashes.items() if name != FACTS}
+    return (
+        [f"{printable(name)} is missing" for name in sorted(set(listed) - set(present))]
+        + [f"{printable(name)} does not belong to it" for name in sorted(set(present) - set(listed))]
+        + [
+            f"{printable(name)} was changed"
+            for name in sorted(set(listed) & set(present))
+            if listed[name] != present[name]
+        ]
+    )
+
+
+def parity_problems(variant: Mapping[str, Any]) -> list[str]:
+    """Which of a variant's limits its parity figures exceed, one clause each."""
+    parity, limits = variant["parity"], variant["limits"]
+    if parity is None:
+        return []
+    found = {**parity, "labels_changed_share": parity["labels_changed"] / max(parity["texts"], 1)}
+    return [
+        f"{name.replace('_', ' ')} {found[name]:.4f}, allowed {limit}"
+        for name, limit in limits.items()
+        if not found[name] <= limit
+    ]
