@@ -73,6 +73,8 @@ class Format(abc.ABC):
     """Whether a whole file may be compressed; else it has a compression of its own within."""
     rows_have_own_names = False
     """Whether later rows may have fields that the head did not have."""
+    has_notes = False
+    """Whether a file that has the name of this format may be about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False
     """Whether a string may have bytes that are not UTF-8."""
     holds_nul = True
@@ -88,7 +90,7 @@ class Format(abc.ABC):
         """Raise :class:`~batchscore.errors.DataError` for a file of this kind that is not read, told by its first bytes."""
 
     def is_note(self, head: bytes) -> bool:
-        """Whether a file that has the name of this format is about the tables beside it, told by its first bytes."""
+        """Whether a file is about the tables beside it, told by its first bytes."""
         return False
 
     @abc.abstractmethod

@@ -53,9 +53,11 @@ def identify(path: Path, given_format: str | None = None) -> Source:
 def is_note(path: Path) -> bool:
     """Whether a file is no table but about the tables beside it, such as ``dataset_info.json``, by name and first bytes."""
     name = format_of_name(path.name)
+    if name is None or not format_of(name).has_notes or not path.is_file():  # a pipe is not opened
+        return False
     try:
         with path.open("rb") as file:
-            return name is not None and format_of(name).is_note(file.read(_LOOK_BYTES))
+            return format_of(name).is_note(file.read(_LOOK_BYTES))
     except OSError:
         return False
 

@@ -248,6 +248,7 @@ class JsonArray(jsonl.JsonFormat):
     """An array of objects."""
 
     name = "json"
+    has_notes = True
 
     def begins(self, head: bytes) -> bool:
         """An array that is empty or begins with an object."""
