@@ -14,6 +14,7 @@ import pytest
 from flow import flow
 
 from batchscore.config import ReadSettings
+from batchscore.errors import DataError
 from batchscore.formats.format import Format, format_of
 from batchscore.formats.reading import describe, identify, texts_of_file
 from batchscore.formats.registry import ENTRIES, NAMES, format_of_name, suffix_of
@@ -110,6 +111,31 @@ def test_reading_from_any_part_gives_the_same_parts(name: str, tmp_path: Path) -
         )
 
 
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "cut in the middle": lambda data: data[: len(data) // 2],
+    "cut at its end": lambda data: data[:-8],
+    "joined with itself": lambda data: data + data,
+    "followed by something": lambda data: data + b"\0" * 8,
+}
+WHOLE = [name for name in NAMES if name not in {"csv", "jsonl"}]
+"""Formats whose files tell where they end."""
+
+
+@pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("name", [*WHOLE, "arrow stream"])
+def test_a_file_that_is_not_one_whole_table_is_refused(
+    name: str, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix_of(name.split(maxsplit=1)[0])}"
+    if name == "arrow stream":
+        arrow(path, kind="stream")
+    else:
+        FORMATS[name][0](path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"[/ ]a\.\w+"):
+        flow(tmp_path / "out", path)
+
+
 # ----------------------------------------------------------------------------------------------------------- Arrow IPC
 
 TABLE = pa.table(
@@ -187,30 +213,7 @@ def test_class_names_of_a_saved_data_set_are_read(tmp_path: Path) -> None:
     assert file.label_values == {"0 (positive)": "POSITIVE", "1 (negative)": "NEGATIVE"}
 
 
-HOSTILE: dict[str, Callable[[bytes], bytes]] = {
-    "cut in the middle": lambda data: data[: len(data) // 2],
-    "cut behind a message": lambda data: data[:-8],
-    "joined with itself": lambda data: data + data,
-    "followed by something": lambda data: data + b"\0" * 8,
-}
-
-
-@pytest.mark.parametrize("kind", ["file", "stream"])
-@pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE)
-def test_an_arrow_file_that_is_not_one_whole_table_is_refused(
-    damage: Callable[[bytes], bytes], kind: str, tmp_path: Path
-) -> None:
-    from batchscore.errors import DataError
-
-    path = arrow(tmp_path / "a.arrow", kind=kind)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"a\.arrow"):
-        flow(tmp_path / "out", path)
-
-
 def test_arrow_that_unfolds_beyond_reason_is_refused_before_it_is_unfolded(tmp_path: Path) -> None:
-    from batchscore.errors import DataError
-
     table = pa.table({"text": ["a" * 2**20] * 300})
     path = arrow(tmp_path / "a.arrow", table, compression="zstd")
     with pytest.raises(DataError, match="--max-expansion"):
@@ -218,8 +221,6 @@ def test_arrow_that_unfolds_beyond_reason_is_refused_before_it_is_unfolded(tmp_p
 
 
 def test_a_type_that_parquet_cannot_hold_is_refused_by_its_name(tmp_path: Path) -> None:
-    from batchscore.errors import DataError
-
     table = pa.table({"text": ["a"], "odd": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
     with pytest.raises(DataError, match="the column odd has the type month_day_nano_interval"):
         flow(tmp_path / "out", arrow(tmp_path / "a.arrow", table))

@@ -11,12 +11,13 @@ import pytest
 from flow import fake_bundle
 from test_config import FIELDS, OTHER_VALUES
 
-from batchscore.config import ComputeSettings
+from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.model import loading
 from batchscore.model.bundle import Bundle, Canaries
 from batchscore.model.loading import KeptModels, ModelSettings
 
 COMPUTE = [path.partition(".")[2] for path in FIELDS if path.startswith("compute.")]
+TEXTS = [field.name for field in dataclasses.fields(ModelSettings) if field.name != "compute"]
 ASKED = ModelSettings(ComputeSettings(), "head")
 
 
@@ -55,8 +56,17 @@ def test_every_setting_of_computing_asks_for_another_model(name: str) -> None:
     assert not is_kept(bundle_with(), dataclasses.replace(ASKED, compute=compute))
 
 
-def test_another_way_with_long_texts_asks_for_another_model() -> None:
-    assert not is_kept(bundle_with(), dataclasses.replace(ASKED, long_text="windows"))
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_setting_of_texts_asks_for_another_model_and_reaches_it(name: str) -> None:
+    settings = ScoreSettings(("a",), "model", Path("run"), **{name: OTHER_VALUES[name]})
+    wanted = ModelSettings.of(settings, bundle_with())
+    assert not is_kept(bundle_with(), dataclasses.replace(wanted, compute=ASKED.compute))
+    assert getattr(wanted.inference(512), name) == OTHER_VALUES[name]
+
+
+def test_where_a_run_does_not_say_how_long_texts_are_cut_the_bundle_does() -> None:
+    settings = ScoreSettings(("a",), "model", Path("run"))
+    assert ModelSettings.of(settings, bundle_with(long_text="windows")).inference(512).long_text == "windows"
 
 
 OTHER_BUNDLES: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """What a metric is: one entry of :data:`METRICS` a metric, and every gate, page, trend and gauge loops over these.
 
-To add one, write its formula, put the result into ``Evaluation.metrics()``, and add an entry here that reads it.
+To add one, write its formula, put the result into the ``summary`` that it belongs to (see ``quality.py``), and add an entry here that reads it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Metric:
     """Everything that is particular to one metric."""
 
     name: str
-    """In ``--fail-under NAME=X`` and in the trend's ``report.json``."""
+    """In ``--fail-below NAME=X`` and in the trend's ``report.json``."""
     words: str
     unit: Unit
     better: Better
@@ -70,7 +70,7 @@ class Metric:
     span: tuple[float, float] = (0.0, math.inf)
     """The least and the greatest number there can be; a share is from 0 to 1."""
     is_gated: bool = False
-    """Whether ``--fail-under`` or ``--fail-over`` takes it."""
+    """Whether ``--fail-below`` or ``--fail-above`` takes it."""
     needs_baseline: bool = False
     is_followed: bool = False
     """Whether the trend draws it, and tells nights on which it is out of the ordinary."""

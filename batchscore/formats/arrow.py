@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import without_dictionaries
-from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_arrays
+from batchscore.formats.columnar import (
+    ColumnFormat,
+    cut,
+    layout_of,
+    refuse_too_wide,
+    sliced,
+    texts_of_batches,
+)
 from batchscore.formats.format import Output, Texts, format_of, is_own
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart, added_fields
@@ -37,8 +44,6 @@ _CONTINUATION = b"\xff\xff\xff\xff"
 _DICTIONARY, _RECORDS = 2, 3
 """Message.fbs: what a message holds."""
 _CODECS = ("lz4", "zstd")
-_AT_ONCE = 128
-"""Rows of a batch that are cut into parts at a time."""
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
@@ -203,17 +208,7 @@ class _Table(NamedTuple):
 def _batches(source: Source, skip: int) -> Iterator[pa.RecordBatch]:
     """Small batches from row ``skip`` on, the same ones from wherever reading starts."""
     with _opened(source) as reader:
-        for whole in _whole_batches(reader):
-            if skip >= whole.num_rows:
-                skip -= whole.num_rows
-                continue
-            whole.validate(full=True)
-            for start in range(0, whole.num_rows, _AT_ONCE):
-                batch = whole.slice(start, _AT_ONCE)
-                dropped = min(skip, batch.num_rows)
-                skip -= dropped
-                if dropped < batch.num_rows:
-                    yield batch.slice(dropped)
+        yield from sliced(_whole_batches(reader), skip)
 
 
 def _whole_batches(reader: Any) -> Iterator[pa.RecordBatch]:
@@ -249,10 +244,7 @@ class ArrowIpc(ColumnFormat):
 
     def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
         """The columns ``names``, a few rows at a time."""
-        for batch in _batches(source, 0):
-            places = {name: batch.schema.get_field_index(name) for name in names}
-            arrays = {name: batch.column(at) for name, at in places.items() if at >= 0}
-            yield texts_of_arrays(arrays, names, batch.num_rows)
+        yield from texts_of_batches(_batches(source, 0), names)
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """Every column in its type; from other formats, without dictionaries, of which a file can have one a column."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _KEPT_BYTES = 64 * 1024
 """Of a text that cannot be scored, this much is kept in the reject."""
+_AT_ONCE = 128
+"""Rows of a batch that are cut into parts at a time."""
 
 
 class ColumnFormat(Format):
@@ -78,6 +80,29 @@ class ColumnFormat(Format):
             if not target.holds_nul and (row := first_with_nul(column)) is not None:
                 return Unheld(row, name, NUL)
         return None
+
+
+def sliced(batches: Iterable[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
+    """Large batches as small ones from row ``skip`` on, the same ones from wherever reading starts."""
+    for whole in batches:
+        if skip >= whole.num_rows:
+            skip -= whole.num_rows
+            continue
+        whole.validate(full=True)
+        for start in range(0, whole.num_rows, _AT_ONCE):
+            batch = whole.slice(start, _AT_ONCE)
+            dropped = min(skip, batch.num_rows)
+            skip -= dropped
+            if dropped < batch.num_rows:
+                yield batch.slice(dropped)
+
+
+def texts_of_batches(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[Texts]:
+    """The columns ``names`` of batches as text; one that they lack is all None."""
+    for batch in batches:
+        places = {name: batch.schema.get_field_index(name) for name in names}
+        arrays = {name: batch.column(at) for name, at in places.items() if at >= 0}
+        yield texts_of_arrays(arrays, names, batch.num_rows)
 
 
 def texts_of_arrays(arrays: Mapping[str, pa.Array], names: Sequence[str], rows: int) -> Texts:

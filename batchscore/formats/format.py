@@ -170,10 +170,14 @@ class Format(abc.ABC):
         return []
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
-        """The first value of some rows of this format that ``target`` cannot hold."""
+        """The first string of some rows of this format that ``target`` cannot hold."""
         return None
 
     # ---------------------------------------------------------------------------------------------------- writing
+
+    def first_unwritable(self, rows: Rows) -> Unheld | None:
+        """The first value of some rows of whatever format that a file of this one cannot hold, strings apart."""
+        return None
 
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
         """Raise :class:`~batchscore.errors.DataError` for names of columns that a file of this format cannot hold."""

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import joining
-from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_arrays
+from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_batches
 from batchscore.formats.exact import Nodes, look, nodes_of, open_exact, recast, restore_annotations, storable
 from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
@@ -135,10 +135,8 @@ class Parquet(ColumnFormat):
     def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
         """See :meth:`Format.texts_of_file`; other columns are not read."""
         with open_exact(source) as opened:
-            for batch in map(opened.exact, opened.file.iter_batches(_TEXT_ROWS, columns=list(names))):
-                places = {name: batch.schema.get_field_index(name) for name in names}
-                arrays = {name: batch.column(at) for name, at in places.items() if at >= 0}
-                yield texts_of_arrays(arrays, names, batch.num_rows)
+            batches = map(opened.exact, opened.file.iter_batches(_TEXT_ROWS, columns=list(names)))
+            yield from texts_of_batches(batches, names)
 
     def annotations(self, file: InputFile) -> list[Nodes]:
         """The nodes of each column in the file's own schema."""

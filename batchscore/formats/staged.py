@@ -1,6 +1,6 @@
 """A scored part as it is staged: one Arrow IPC file with the rows as they were read and what the model said.
 
-Columns: the input's own (Parquet) or one binary column with the exact bytes of each record (text formats); then the
+Columns: the input's own (formats of columns) or one binary column with the exact bytes of each record (formats of records); then the
 added columns; then four of ours: ``row``, ``given``, ``predicted``
 and ``status`` as numbers. They are found by place, never by name, so that
 no name of an input can be in the way.

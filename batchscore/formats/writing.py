@@ -90,7 +90,7 @@ def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:
         DataError: with the row and the column of the first.
     """
     fmt, target = format_of(source.format), _target(source.format, output_format)
-    found = fmt.first_unheld(rows, target) if target is not fmt else None
+    found = (fmt.first_unheld(rows, target) or target.first_unwritable(rows)) if target is not fmt else None
     if found is not None:
         raise DataError(
             f"{printable(source.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "

@@ -39,7 +39,10 @@ DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What is asked of a model when it is loaded."""
+    """What is asked of a model when it is loaded: how to compute, and how texts are treated.
+
+    Whatever is not ``compute`` is a field of :class:`~batchscore.model.scoring.InferenceSettings` too, by the same name.
+    """
 
     compute: ComputeSettings
     long_text: str
@@ -47,7 +50,14 @@ class ModelSettings:
     @classmethod
     def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
         """What a run asks of its model; of long texts the bundle has its say where the run has none."""
-        return cls(settings.compute, settings.long_text or bundle.long_text)
+        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
+        return cls(**{**asked, "long_text": settings.long_text or bundle.long_text})
+
+    def inference(self, max_batch_tokens: int) -> InferenceSettings:
+        """The settings of a model with this token budget."""
+        fields = dataclasses.fields(self)
+        shared = {field.name: getattr(self, field.name) for field in fields if field.name != "compute"}
+        return InferenceSettings(max_batch_tokens=max_batch_tokens, **shared)
 
 
 class Models:
@@ -133,8 +143,7 @@ def load_model(
     def open_model(candidate: tuple[str, str]) -> Model:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
         workers = asked.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
-        inference = InferenceSettings(int(budget), wanted.long_text)
-        return Model(bundle, tokenizer, backend, inference, workers)
+        return Model(bundle, tokenizer, backend, wanted.inference(int(budget)), workers)
 
     model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
     return model, {

@@ -29,6 +29,7 @@ from batchscore.evaluation import (
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
+from batchscore.model.loading import ModelSettings
 from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
@@ -208,7 +209,7 @@ class Finish:
 
     def _temperature(self) -> float | None:
         """What calibrated the probabilities; None where that cannot be undone, since they are means over windows."""
-        long_text = self._settings.long_text or self._bundle.long_text
+        long_text = ModelSettings.of(self._settings, self._bundle).long_text
         return None if long_text == "windows" else self._bundle.temperature
 
     def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
