@@ -229,7 +229,7 @@ def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
     """Their probabilities in float32 on the CPU, which every machine can repeat: each text by itself, and nothing padded."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]
-    inference = InferenceSettings(budget, bundle.long_text, way="single")
+    inference = InferenceSettings(budget, bundle.long_text, padding_mode="single")
     model = Model(bundle, Tokenizer(bundle), backend, inference)
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities

@@ -153,7 +153,7 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     """Whether everything that is trained sees the first token's state alone, so that the head can be fed by it."""
     import torch
 
-    from batchscore.model.backends.plain import settings_of
+    from batchscore.model.backends.plain import module_state
 
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     prefix = f"{model.base_model_prefix}."
@@ -162,7 +162,7 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     shortest = min(sequences, key=len)
     ids = torch.from_numpy(np.array(shortest, dtype=np.int64))[None]
     model.eval()
-    before = settings_of(model)
+    before = module_state(model)
     try:
         with torch.inference_mode():
             whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
@@ -171,7 +171,7 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
                 fed = logits(first)
     except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
         return False  # an architecture whose head is fed by something else
-    if settings_of(model) != before:
+    if module_state(model) != before:
         return False  # one that workers cannot share
     return whole.shape == fed.shape and bool(
         (whole - fed).abs().max() <= _TOLERANCE * (1 + whole.abs().max())

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import DataError, UsageError, printable
-from batchscore.model.labels import is_missing, label_key, said_value
+from batchscore.model.labels import is_missing, label_key, shown_value
 
 NEGATIVE_POSITIVE = ("NEGATIVE", "POSITIVE")
 _NEGATIVE, _POSITIVE = {"0", "neg", "negative"}, {"1", "pos", "positive"}
@@ -102,4 +102,4 @@ def _wanted(given: Mapping[str, str], keys: Sequence[str], are_classes: bool) ->
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(map(said_value, names[:_LISTED])) + more
+    return ", ".join(map(shown_value, names[:_LISTED])) + more
