@@ -63,13 +63,13 @@ def test_lengths_are_rounded_up_but_not_beyond_the_model(n_tokens: int, longest:
 
 
 def test_a_sequence_longer_than_any_that_was_tried_goes_by_itself_and_unpadded() -> None:
-    padding = Padding(64, 0, multiple=8, proven=20)
+    padding = Padding(64, 0, multiple=8, longest_probe=20)
     assert [batch.tolist() for batch in plan([9, 21, 20, 30, 17], 999, padding)] == [[3], [1], [2, 4, 0]]
     assert [padding.width(n) for n in (21, 20)] == [21, 24]
 
 
 lengths_of_rows = st.lists(st.integers(1, 512), max_size=300)
-ways = st.sampled_from(batching.WAYS)
+ways = st.sampled_from(batching.PADDING_MODES)
 
 
 @given(lengths_of_rows, st.integers(1, 20_000), ways)

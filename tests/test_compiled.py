@@ -68,7 +68,7 @@ def test_a_compiled_model_answers_as_the_plain_one_whatever_the_shape_and_the_th
 )
 def test_only_what_is_asked_for_is_compiled(asked: str, name: str, precision: str, expected: str) -> None:
     is_compiled = ComputeSettings(compile=asked).is_compiled
-    assert loading._kind(name, precision, is_compiled=is_compiled) == expected
+    assert loading._backend_name(name, precision, is_compiled=is_compiled) == expected
 
 
 def test_a_stopped_compiled_run_goes_on_to_the_same_bytes(

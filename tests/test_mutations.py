@@ -120,8 +120,8 @@ MUTATIONS = {
     ),
     "ids may count from one": Mutation(
         "model/labels.py",
-        "return self._read_as(IDS, self._names.by_id) if from_0 else None",
-        "return self._read_as(IDS, self._names.by_id)",
+        "return self._match(IDS, self._names.by_id) if from_0 else None",
+        "return self._match(IDS, self._names.by_id)",
         "test_labels.py::test_what_cannot_be_told_is_refused",
     ),
     "a star is an id": Mutation(
@@ -222,14 +222,14 @@ MUTATIONS = {
     ),
     "texts of other lengths are company": Mutation(
         "model/batching.py",
-        'return int((sizes[:rows] == n_tokens).sum()) if self.way == "none" else rows',
+        'return int((sizes[:rows] == n_tokens).sum()) if self.mode == "none" else rows',
         "return rows",
         "test_probing.py::test_answers_are_those_of_plain_transformers[fnet]",
     ),
     "a model that has changed is shared": Mutation(
         "model/probing.py",
-        "is_fresh = is_stretched or any(answer.changed_model for answer in answers)",
-        "is_fresh = is_stretched",
+        "is_fresh = has_dynamic_rope or any(answer.changed_model for answer in answers)",
+        "is_fresh = has_dynamic_rope",
         "test_probing.py::test_workers_share_a_model_that_keeps_what_it_met",
     ),
     "a tokenizer that is not there is made up": Mutation(

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from batchscore.model.backends import open_backend, packed
 from batchscore.model.backends.encoders import Encoder, load_encoder
-from batchscore.model.backends.packed import PackedEncoder, attended_by_products, pack
+from batchscore.model.backends.packed import PackedEncoder, bf16_attention, pack
 from batchscore.model.bundle import open_bundle
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -92,7 +92,7 @@ def test_attention_is_that_of_torch(
     wanted = functional.scaled_dot_product_attention(
         query.float(), key.float(), value.float(), attn_mask=allowed
     )
-    found = attended_by_products(query, key, value, mask).float()
+    found = bf16_attention(query, key, value, mask).float()
     assert found.isfinite().all()
     difference = (found - wanted.transpose(1, 2).flatten(2)).abs()
     assert difference.max() < 0.06 * wanted.abs().max()

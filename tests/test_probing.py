@@ -516,7 +516,7 @@ def test_no_probe_is_longer_than_its_limit(longest: int, make: Make, monkeypatch
 
     monkeypatch.setattr(type(backend), "logits", note)
     bundle = open_bundle(str(folder))
-    probing.prove(Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head")))
+    probing.probe(Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head")))
     assert max(seen) == min(longest, scoring.LONGEST_PROBE)
 
 

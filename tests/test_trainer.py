@@ -27,7 +27,7 @@ from batchscore.system.storage import sha256_of
 from batchscore.system.terminal import boundary
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
-from batchscore.training.base_model import width_of
+from batchscore.training.base_model import hidden_size_of
 from batchscore.training.data import load_data
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import best_of, is_exhausted
@@ -104,8 +104,8 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from batchscore.training.context import TrainingContext, Unwatched
-    from batchscore.training.features import fed_by_states, states_of, takes_states
+    from batchscore.training.context import NoProgress, TrainingContext
+    from batchscore.training.features import cls_states_of, head_only, uses_cls_only
     from batchscore.training.mean_pooling import append_mean_layer
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -119,13 +119,13 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
         parameter.requires_grad = False
     random = np.random.default_rng(0)
     sequences = [random.integers(5, 99, size=n).astype(np.int32) for n in (7, 3, 12)]
-    assert takes_states(model, sequences)
-    states = states_of(
-        model, sequences, "x", TrainingContext(tmp_path, "cpu", "fp32", Unwatched(), lambda _: None), "fp32"
+    assert uses_cls_only(model, sequences)
+    states = cls_states_of(
+        model, sequences, "x", TrainingContext(tmp_path, "cpu", "fp32", NoProgress(), lambda _: None), "fp32"
     )
     with torch.inference_mode():
         whole = [model(input_ids=torch.tensor(np.int64(ids))[None]).logits[0] for ids in sequences]
-        with fed_by_states(model) as logits:
+        with head_only(model) as logits:
             fed = logits(torch.from_numpy(states))
     torch.testing.assert_close(fed, torch.stack(whole), atol=1e-3, rtol=1e-3)
 
@@ -133,13 +133,13 @@ def test_a_head_fed_by_stored_states_says_what_the_whole_model_says(
 def test_a_head_that_sees_more_than_the_first_token_is_not_fed_by_it() -> None:
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
-    from batchscore.training.features import takes_states
+    from batchscore.training.features import uses_cls_only
 
     config = GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=20, pad_token_id=0)
     model = GPT2ForSequenceClassification(config)
     for parameter in model.base_model.parameters():
         parameter.requires_grad = False
-    assert not takes_states(model, [np.array([3, 4, 5], dtype=np.int32)])
+    assert not uses_cls_only(model, [np.array([3, 4, 5], dtype=np.int32)])
 
 
 def test_a_head_is_the_same_in_batches_of_four_and_two_times_two(
@@ -164,7 +164,7 @@ def test_the_loop_over_states_trains_as_hugging_face_does_it(
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (steady / "config.json").write_text(json.dumps(config))
     ours = run(settings, base_model=str(steady))
-    monkeypatch.setattr("batchscore.training.tokenized_rows.takes_states", lambda *_: False)
+    monkeypatch.setattr("batchscore.training.tokenized_rows.uses_cls_only", lambda *_: False)
     theirs = run(settings, base_model=str(steady), output=tmp_path / "theirs")
     weights = [load_file(each.output / "model.safetensors")["classifier.weight"] for each in (ours, theirs)]
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
@@ -195,7 +195,7 @@ def test_batches_hold_rows_of_like_length_and_the_longest_comes_first() -> None:
 
 def test_a_narrow_encoder_takes_larger_steps(settings: TrainSettings, encoder: Path) -> None:
     full = dataclasses.replace(settings, recipe="full")
-    assert width_of(open_bundle(str(encoder))) == 16
+    assert hidden_size_of(open_bundle(str(encoder))) == 16
     assert [full.resolved(100, "mean", width).learning_rate for width in (384, 768)] == [1e-4, 5e-5]
     asked = dataclasses.replace(full, learning_rate=3e-5)
     assert asked.resolved(100, "mean", 384).learning_rate == 3e-5
@@ -315,7 +315,7 @@ def test_resume_begins_where_nothing_was_left(settings: TrainSettings) -> None:
     assert not run(settings, resume=True).was_done
 
 
-@pytest.mark.parametrize("step", ["examine", "seal", "put_in_place"])
+@pytest.mark.parametrize("step", ["examine", "seal", "publish_bundle"])
 def test_what_was_trained_survives_a_stop_at_the_end(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

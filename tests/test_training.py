@@ -35,7 +35,7 @@ from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of
 from batchscore.training.data import load_data
-from batchscore.training.examination import canary_rows, rows_that_chose, rows_to_watch
+from batchscore.training.examination import canary_rows, n_selection_rows, n_validation_rows
 from batchscore.training.labels import label_table
 from batchscore.training.splits import Split
 
@@ -510,12 +510,12 @@ def test_canaries_are_spread_over_labels_and_lengths_and_hold_the_longest() -> N
 
 @pytest.mark.parametrize(("rows", "chosen"), [(8, 8), (199, 199), (200, 100), (500, 250), (20_000, 2000)])
 def test_half_of_the_evaluation_rows_never_meet_training(rows: int, chosen: int) -> None:
-    assert rows_to_watch(rows) == rows_that_chose(rows, chooses=True) == chosen
+    assert n_validation_rows(rows) == n_selection_rows(rows, selects_epoch=True) == chosen
 
 
 @pytest.mark.parametrize(("rows", "chosen"), [(99, 99), (100, 0), (500, 0)])
 def test_where_nothing_was_chosen_all_rows_may_calibrate_if_they_are_enough(rows: int, chosen: int) -> None:
-    assert rows_that_chose(rows, chooses=False) == chosen
+    assert n_selection_rows(rows, selects_epoch=False) == chosen
 
 
 # The output ---------------------------------------------------------------------------------------------------------
@@ -540,7 +540,7 @@ def test_force_replaces_a_bundle(settings: TrainSettings) -> None:
     assert sorted(path.name for path in settings.output.parent.iterdir()) == ["data.parquet", "out"]
 
 
-@pytest.mark.parametrize("step", ["fit_rows", "examine", "seal", "put_in_place"])
+@pytest.mark.parametrize("step", ["fit_rows", "examine", "seal", "publish_bundle"])
 @pytest.mark.parametrize("error", [RuntimeError])
 def test_a_training_that_fails_midway_leaves_nothing(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]

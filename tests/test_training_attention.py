@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from batchscore.training import attention
-from batchscore.training.attention import NAME, attention_by_products
+from batchscore.training.attention import NAME, matmul_attention
 
 
 def drawn(*shape: int) -> list[torch.Tensor]:
@@ -24,7 +24,7 @@ def test_outputs_and_gradients_are_those_of_torch(padded: bool) -> None:
     *inputs, upstream = drawn(3, 4, 48, 16)
     mask = torch.arange(48)[None] < torch.tensor([48, 30, 7])[:, None] if padded else None
     ours = [each.clone().requires_grad_() for each in inputs]
-    found: Any = attention._Attended.apply(*ours, mask)  # type: ignore[no-untyped-call]
+    found: Any = attention._MatmulAttention.apply(*ours, mask)  # type: ignore[no-untyped-call]
     exact = [each.float().requires_grad_() for each in inputs]
     allowed = None if mask is None else mask[:, None, None, :]
     wanted = functional.scaled_dot_product_attention(exact[0], exact[1], exact[2], attn_mask=allowed)
@@ -38,13 +38,13 @@ def test_outputs_and_gradients_are_those_of_torch(padded: bool) -> None:
 def steps(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, list[torch.Tensor], int]:
     """Loss, gradients, and how often our own attention was used, of one batch in bfloat16."""
     used = []
-    apply = attention._Attended.apply
+    apply = attention._MatmulAttention.apply
 
     def counted(*arguments: Any) -> Any:
         used.append(1)
         return apply(*arguments)  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(attention._Attended, "apply", counted)
+    monkeypatch.setattr(attention._MatmulAttention, "apply", counted)
     ids, mask = ragged(padded=True)
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
@@ -69,7 +69,7 @@ def test_a_step_is_the_one_that_transformers_would_take(
             if name.endswith(("query.weight", "q_lin.weight")):
                 parameter.data[6:12] *= 2000.0
     wanted, expected, unused = steps(model, monkeypatch)
-    with attention_by_products(model):
+    with matmul_attention(model):
         assert model.config._attn_implementation == NAME
         found, gradients, used = steps(model, monkeypatch)
     assert model.config._attn_implementation == "sdpa"
@@ -88,7 +88,7 @@ def test_large_scores_and_dropout_on_weights_are_left_to_torch(monkeypatch: pyte
         model = bert(attention_probs_dropout_prob=dropout).train()
         for layer in model.base_model.encoder.layer:
             layer.attention.self.query.weight.data *= 0.1 * larger
-        with attention_by_products(model):
+        with matmul_attention(model):
             assert steps(model, monkeypatch)[2] == uses
 
 
@@ -96,5 +96,5 @@ def test_an_architecture_with_another_kind_of_attention_keeps_it() -> None:
     config = GPT2Config(vocab_size=99, n_embd=24, n_layer=1, n_head=4, pad_token_id=0)
     model = GPT2ForSequenceClassification(config)
     before = model.config._attn_implementation
-    with attention_by_products(model):
+    with matmul_attention(model):
         assert model.config._attn_implementation == before

@@ -88,9 +88,9 @@ def test_what_is_tried_is_the_longest_rows(bundle: Bundle) -> None:
 
 
 def test_a_cpu_and_a_small_run_do_not_look(bundle: Bundle) -> None:
-    assert not tuning.is_repaid(model_of(bundle, FakeBackend()), 10**9)
-    assert not tuning.is_repaid(model_of(bundle, Gpu(1.0)), tuning.REPAID_BY - 1)
-    assert tuning.is_repaid(model_of(bundle, Gpu(1.0)), tuning.REPAID_BY)
+    assert not tuning.is_worth_tuning(model_of(bundle, FakeBackend()), 10**9)
+    assert not tuning.is_worth_tuning(model_of(bundle, Gpu(1.0)), tuning.MIN_ROWS - 1)
+    assert tuning.is_worth_tuning(model_of(bundle, Gpu(1.0)), tuning.MIN_ROWS)
 
 
 def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
@@ -106,7 +106,7 @@ def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
         }
 
     monkeypatch.setattr(loading, "load_model", load)
-    monkeypatch.setattr(tuning, "REPAID_BY", 100)
+    monkeypatch.setattr(tuning, "MIN_ROWS", 100)
     found = iter((1024, 4096, 2048))
     monkeypatch.setattr("batchscore.runs.run.tuned_budget", lambda *_: next(found))
     pd.DataFrame({"text": texts_of(120)}).to_parquet(tmp_path / "in.parquet")

@@ -1,1 +1,1 @@
-"""A saved classifier: opening and checking it, and rows through it in micro-batches."""
+"""A saved classifier: open and check it, then score rows with it in micro-batches."""

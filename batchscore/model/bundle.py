@@ -1,8 +1,8 @@
-"""A saved model folder: opened only after every byte of it was found as it was written.
+"""A saved model folder: opened only if every byte is as it was written.
 
-A bundle is a Hugging Face folder plus ``batchscore.json``, which holds what a plain folder does not: the labels in
-their order, the longest input, the temperature, canary texts with their probabilities, and the SHA-256 of every other
-file. Weights come from safetensors alone; nothing here unpickles, runs code of a bundle, or asks a network.
+A bundle is a Hugging Face folder plus ``batchscore.json``, which adds the labels in order, the longest input, the
+temperature, canary texts with their probabilities, and the SHA-256 of every other file. Weights are read from safetensors
+only; nothing here unpickles, runs a bundle's code, or uses the network (but for a hub id).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 N_CANARIES = 32
 VARIANTS = "openvino"
-"""The folder of a bundle's variants; what lies there unlisted was left by a killed export and is never read."""
+"""The folder of a bundle's variants; an unlisted file there was left by a killed export and is never read."""
 INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_change": 0.01}
-"""How far int8 may be from float32 on the held-out texts: share of labels, and changes of a text's probabilities."""
+"""How far int8 may be from float32 on the held-out texts: share of changed labels, changes in a text's probabilities."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib")
 _SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
-_UNNAMED = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _POSITIONS = (
     "max_position_embeddings",
@@ -50,9 +50,9 @@ _POSITIONS = (
     "max_sequence_length",
     "context_length",
 )
-"""What configurations call the number of positions."""
+"""Names of the number of positions in ``config.json``."""
 _UNKNOWN_LONGEST = 512
-"""Tokens, where neither the configuration nor the tokenizer tells."""
+"""Tokens, if neither the configuration nor the tokenizer has a limit."""
 _NO_LIMIT = 10**9
 """Tokens; tokenizers have 1e30 for "no limit"."""
 
@@ -65,7 +65,7 @@ class Canaries:
     probabilities: NDArray[np.float32]
 
     def __eq__(self, other: object) -> bool:
-        """Whether texts and probabilities are the same, so that bundles can be compared."""
+        """Whether texts and probabilities are equal; the generated method cannot compare arrays."""
         return (
             isinstance(other, Canaries)
             and self.texts == other.texts
@@ -77,7 +77,7 @@ class Canaries:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model folder that was found sound."""
+    """A model folder that passed all checks."""
 
     path: Path
     labels: tuple[str, ...]
@@ -87,14 +87,14 @@ class Bundle:
     long_text: str
     canaries: Canaries | None
     facts: Mapping[str, Any]
-    """``batchscore.json`` as it is; empty for a plain Hugging Face folder."""
+    """The content of ``batchscore.json``; empty for a plain Hugging Face folder."""
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
     warnings: tuple[str, ...] = ()
 
     @property
     def has_generic_labels(self) -> bool:
-        """Whether the labels are only ``LABEL_0``…, so that nobody can tell what they mean."""
+        """Whether the labels are just ``LABEL_0``…, which say nothing about their meaning."""
         return all(re.fullmatch(r"LABEL_\d+", label) for label in self.labels)
 
 
@@ -102,12 +102,12 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     """Open a local folder, or a hub id with a full commit as ``revision``.
 
     Raises:
-        ModelError: no such folder; a file changed, missing, extra or linked; pickled weights; remote code; labels that
-            disagree.
+        ModelError: no such folder; a changed, missing, extra or linked file; pickled weights; remote code; inconsistent
+            labels.
     """
     folder = Path(model)
     if not folder.is_dir():
-        folder = _fetched(model, revision)
+        folder = _fetch(model, revision)
     hashes = _hashes(folder)
     _refuse_code(folder, hashes)
     config = json_file(folder, "config.json")
@@ -117,8 +117,8 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     return _open_plain(folder, hashes, labels, config)
 
 
-def _fetched(model: str, revision: str | None) -> Path:
-    """Download a hub snapshot: the only place that asks a network, and only for a hub id."""
+def _fetch(model: str, revision: str | None) -> Path:
+    """Download a hub snapshot: the only place here that uses the network, and only for a hub id."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith((".", "/")) or Path(model).exists():
         raise ModelError(
             f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ..."
@@ -141,7 +141,7 @@ def _fetched(model: str, revision: str | None) -> Path:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of the folder; a link may lead only into the blobs beside a hub snapshot."""
+    """SHA-256 of every file in the folder; the only links allowed are those of a hub snapshot into its blobs."""
     hashes: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -157,11 +157,11 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _is_blob(path: Path, folder: Path) -> bool:
-    """Whether a link of ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as a hub snapshot has it."""
+    """Whether a link in ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as in the hub cache."""
     is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
     try:
         return is_snapshot and path.is_file() and path.resolve().parent == folder.parent.parent / "blobs"
-    except (OSError, RuntimeError):  # links that lead to each other
+    except (OSError, RuntimeError):  # a loop of links
         return False
 
 
@@ -184,7 +184,7 @@ def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
     configs = [name for name in hashes if name.endswith("config.json")]
     for key in ("auto_map", "custom_pipelines"):
         scripts += [f"{key} in {name}" for name in configs if key in json_object(folder, name)]
-    if "adapter_config.json" in hashes:  # transformers would fetch the model that it names
+    if "adapter_config.json" in hashes:  # transformers would fetch the base model named there
         scripts.append("adapter_config.json")
     if scripts:
         raise ModelError(
@@ -275,13 +275,13 @@ def _open_plain(
 
 
 def longest_input(folder: Path, config: Mapping[str, Any]) -> int:
-    """Tokens that a plain Hugging Face model takes: the smaller of what its tokenizer and its positions allow."""
+    """The longest input in tokens of a plain Hugging Face model: the smallest limit of its tokenizer and positions."""
     limit = min(_limits(folder, config), default=_UNKNOWN_LONGEST)
     return limit if limit <= _NO_LIMIT else _UNKNOWN_LONGEST
 
 
 def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
-    """What the configuration and the tokenizer say of the longest input, in tokens, as far as they do."""
+    """The limits on the input length, in tokens, in the configuration and the tokenizer's; there may be none."""
     path = folder / "config.json"
     text = config.get("text_config")
     config = {**text, **config} if isinstance(text, dict) else config
@@ -305,15 +305,15 @@ def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> 
 
 
 def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
-    """Whether a killed export left a file: of a variant, or of ``batchscore.json`` before it got its name."""
-    return name not in listed and (name.startswith(f"{VARIANTS}/") or _UNNAMED.fullmatch(name) is not None)
+    """Whether a file was left by a killed export: an unlisted variant, or a temporary ``batchscore.json``."""
+    return name not in listed and (name.startswith(f"{VARIANTS}/") or _TEMPORARY.fullmatch(name) is not None)
 
 
 def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
-    """What the bundle knows of its int8 variant.
+    """The entry of the bundle's int8 variant.
 
     Raises:
-        ModelError: it has none, or one that is further from float32 than it may be.
+        ModelError: there is none, or it is further from float32 than allowed.
     """
     variant = bundle.facts.get("variants", {}).get("int8")
     if variant is None:
@@ -330,7 +330,7 @@ def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
 
 
 def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
-    """Write ``batchscore.json`` into a folder whose other files are finished.
+    """Write ``batchscore.json`` into a folder whose other files are final.
 
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
     ``probabilities``); ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in

@@ -1,4 +1,4 @@
-"""What a bundle says of itself, ``batchscore.json``: read and checked."""
+"""``batchscore.json``: read, checked and written."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchscore.config import LONG_TEXT
 from batchscore.errors import ModelError, printable
 from batchscore.system.storage import to_json
 
-if TYPE_CHECKING:
-    pass
-
-
 FACTS = "batchscore.json"
-
-
 FORMAT_VERSION = 1
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file's object; an empty one for a list or a number (sentence-transformers' ``data_config.json``)."""
+    """The object in a JSON file; an empty one for any other value (sentence-transformers' ``data_config.json`` is a list)."""
     value = json_value(folder, name)
     return value if isinstance(value, dict) else {}
 
@@ -38,7 +32,7 @@ def json_file(folder: Path, name: str) -> dict[str, Any]:
 
 
 def json_value(folder: Path, name: str) -> Any:
-    """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` for what is none."""
+    """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` if it is not JSON."""
     try:
         return json.loads((folder / name).read_bytes())
     except FileNotFoundError:
@@ -48,7 +42,7 @@ def json_value(folder: Path, name: str) -> Any:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """``batchscore.json``, byte for byte as it was written.
+    """Read ``batchscore.json``; every byte must be as it was written.
 
     Raises:
         ModelError: it was changed, or was written by a newer version.
@@ -61,7 +55,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         )
     try:
         sealed = sealed_bytes({k: v for k, v in facts.items() if k != "sha256"})
-    except ValueError:  # NaN or the like, which we never write
+    except ValueError:  # such as NaN, which we never write
         sealed = b""
     if (folder / FACTS).read_bytes() != sealed:
         raise ModelError(
@@ -73,7 +67,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _facts_problem(facts: Mapping[str, Any]) -> str:
-    """What is missing or of the wrong type in ``batchscore.json``; empty where nothing is."""
+    """What is missing or invalid in ``batchscore.json``; empty if nothing is."""
     claims = {
         "labels": _all(str, facts.get("labels")),
         "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
@@ -88,7 +82,7 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
 
 
 def _are_variants(variants: Any, files: Any) -> bool:
-    """Whether each variant is a listed file with parity figures, limits and answers to the canaries."""
+    """Whether each variant is a listed file with parity figures, limits and canary probabilities."""
     kinds = {"file": str, "parity": dict, "limits": dict, "canaries": list}
     return isinstance(variants, dict) and all(
         isinstance(variant, dict)
@@ -102,7 +96,7 @@ def _are_variants(variants: Any, files: Any) -> bool:
 
 
 def _are_canaries(canaries: Any, labels: Any) -> bool:
-    """Whether each text has a probability for each label, and its likeliest label the name that it had."""
+    """Whether each text has a probability per label, and its predicted label still has the same name."""
     if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
         return False
     rows: Any = canaries.get("probabilities")
@@ -116,7 +110,7 @@ def _are_canaries(canaries: Any, labels: Any) -> bool:
 
 
 def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
-    """The likeliest label of each row, by name; a bundle keeps them, so that swapped names are noticed.
+    """The predicted label of each row, by name; a bundle stores them so that swapped names are noticed.
 
     >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
     ['no', 'yes']
@@ -133,12 +127,12 @@ def _is_number(value: object, kind: Any) -> bool:
 
 
 def sealed_bytes(facts: Mapping[str, Any]) -> bytes:
-    """``batchscore.json`` with the SHA-256 of all else that it says."""
+    """The bytes of ``batchscore.json``, with the SHA-256 of the rest of its content."""
     return to_json({**facts, "sha256": hashlib.sha256(to_json(facts)).hexdigest()})
 
 
 def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> list[str]:
-    """How a folder differs from its manifest, one clause a difference."""
+    """How a folder differs from its manifest, one clause per difference."""
     listed, present = facts["files"], {name: digest for name, digest in hashes.items() if name != FACTS}
     return (
         [f"{printable(name)} is missing" for name in sorted(set(listed) - set(present))]
@@ -152,7 +146,7 @@ def manifest_problems(facts: Mapping[str, Any], hashes: Mapping[str, str]) -> li
 
 
 def parity_problems(variant: Mapping[str, Any]) -> list[str]:
-    """Which of a variant's limits its parity figures exceed, one clause each."""
+    """The limits that a variant's parity figures exceed, one clause each."""
     parity, limits = variant["parity"], variant["limits"]
     if parity is None:
         return []

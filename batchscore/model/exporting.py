@@ -1,11 +1,11 @@
-"""A bundle gets an int8 variant for OpenVINO, with figures of how far its answers are from float32.
+"""Add an int8 variant for OpenVINO to a bundle, with parity figures against float32.
 
-The weights and activations of matrix products become 8-bit integers, with scales found on calibration texts that the
-trainer kept in the bundle (training rows) and answers compared on others that it kept too (evaluation rows). A bundle
-without them is calibrated on the package's sample reviews, and says so.
+Weights and activations of matmuls are quantised to 8-bit integers. The scales are calibrated on training rows that the
+trainer stored in the bundle, and the predictions compared on evaluation rows stored there too. A bundle without them is
+calibrated on the package's sample reviews, and says so.
 
-The files of the variant are written first, under names of their own content, and belong to the bundle from the moment
-in which ``batchscore.json`` is replaced; killed anywhere, the bundle is what it was before or what it is to be.
+The variant's files are written first, named by their content, and become part of the bundle when ``batchscore.json`` is
+replaced. If the export is killed at any point, the bundle is either the old one or the new one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, seal
 from batchscore.model.bundle_facts import parity_problems
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
-from batchscore.model.probing import prove
+from batchscore.model.probing import probe
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.storage import atomic_write, make_folder, remove_file, sha256_of
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG = logging.getLogger(__name__)
-_LAST_PRODUCTS = 8
-"""Query, scores and mean, projection, two of the feed-forward part, pooler, classifier."""
+_LAST_MATMULS = 8
+"""In the last layer: query, attention scores, weighted mean, projection, both feed-forward matmuls; pooler, classifier."""
 _CALIBRATION, _HELD_OUT = 128, 200
-"""Texts taken from the sample reviews where a bundle keeps none."""
+"""Texts taken from the sample reviews if the bundle stores none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class Exported:
     file: str
     parity: dict[str, Any]
     problems: tuple[str, ...]
-    """Limits that it exceeds; ``--precision int8`` refuses it then."""
+    """Limits that it exceeds; if any, ``--precision int8`` refuses it."""
 
 
 def export_int8(path: str) -> Exported:
-    """Quantise the bundle's model, measure how its answers change, and seal both into the bundle.
+    """Quantise the bundle's model, measure how its predictions change, and seal both into the bundle.
 
     Raises:
-        ModelError: no bundle, or a package is missing.
+        ModelError: not a bundle, or a package is missing.
     """
     bundle = open_bundle(path)
     if bundle.canaries is None:
@@ -70,21 +70,21 @@ def export_int8(path: str) -> Exported:
     _refuse_unpadded(plain)
     with tempfile.TemporaryDirectory() as folder:
         _quantise(plain, calibration, Path(folder) / "int8.xml")
-        names = _moved(Path(folder), bundle.path)
+        names = _copied(Path(folder), bundle.path)
     facts = {
         key: value for key, value in bundle.facts.items() if key not in ("files", "sha256", "format_version")
     }
-    # Limits are applied where int8 is used; here the answers are only looked at.
-    unjudged = {**bundle.facts, "variants": {"int8": {"file": names[0], "parity": None, "limits": {}}}}
-    small = _model(bundle, OpenVinoBackend(dataclasses.replace(bundle, facts=unjudged), "cpu", "int8"))
-    parity = _parity(_probabilities(plain, held_out), _probabilities(small, held_out))
+    # Limits are enforced when int8 is used; here we only measure.
+    without_limits = {**bundle.facts, "variants": {"int8": {"file": names[0], "parity": None, "limits": {}}}}
+    int8 = _model(bundle, OpenVinoBackend(dataclasses.replace(bundle, facts=without_limits), "cpu", "int8"))
+    parity = _parity(_probabilities(plain, held_out), _probabilities(int8, held_out))
     versions = {name: importlib.metadata.version(name) for name in ("openvino", "nncf")}
     variant = {
         "file": names[0],
         "calibration": {"source": source, "texts": len(calibration)},
         "parity": parity,
         "limits": INT8_LIMITS,
-        "canaries": [[float(p) for p in row] for row in _probabilities(small, bundle.canaries.texts)],
+        "canaries": [[float(p) for p in row] for row in _probabilities(int8, bundle.canaries.texts)],
         "versions": versions,
     }
     stale = {file.relative_to(bundle.path).as_posix() for file in (bundle.path / VARIANTS).iterdir()} - set(
@@ -97,16 +97,16 @@ def export_int8(path: str) -> Exported:
 
 
 def _refuse_unpadded(model: Model) -> None:
-    """Raise for a model that does not bear padding on the right, which is what int8 gets."""
-    if model.backend.name == "transformers" and (way := prove(model).way) != "right":
+    """Raise for a model that does not tolerate padding on the right, which int8 uses."""
+    if model.backend.name == "transformers" and (mode := probe(model).padding_mode) != "right":
         raise ModelError(
-            f"{printable(model.bundle.path)} has no int8 variant: it does not bear padding on the right (but: {way}). Use "
+            f"{printable(model.bundle.path)} has no int8 variant: it does not bear padding on the right (but: {mode}). Use "
             "it in float32."
         )
 
 
 def _texts(bundle: Bundle) -> tuple[list[str], list[str], str]:
-    """Texts to calibrate on, texts to compare on, and where they come from."""
+    """Calibration texts, held-out texts, and where they come from."""
     kept = bundle.facts.get("calibration")
     if isinstance(kept, dict) and kept.get("texts") and kept.get("held_out"):
         return list(kept["texts"]), list(kept["held_out"]), "training data"
@@ -146,9 +146,7 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
 
     from batchscore.model.backends.encoders import load_encoder
 
-    encoder = load_encoder(
-        model.bundle.path, torch.float32, "cpu"
-    )  # what is packed for a CPU cannot be traced
+    encoder = load_encoder(model.bundle.path, torch.float32, "cpu")  # packed weights cannot be traced
     forward = encoder or model.backend.forward  # type: ignore[attr-defined]
 
     class Traced(torch.nn.Module):
@@ -163,11 +161,9 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
     }
     with torch.inference_mode():
         converted = openvino.convert_model(Traced().eval(), example_input=padded)
-    # The last layer works on one token nearly alone, so that it costs little, and what follows adds up its errors.
-    products = [
-        op.get_friendly_name() for op in converted.get_ordered_ops() if op.get_type_name() == "MatMul"
-    ]
-    last = nncf.IgnoredScope(names=products[-_LAST_PRODUCTS:])
+    # The last layer computes [CLS] almost alone: float32 costs little there, and its errors would reach the logits undamped.
+    matmuls = [op.get_friendly_name() for op in converted.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    last = nncf.IgnoredScope(names=matmuls[-_LAST_MATMULS:])
     data = nncf.Dataset(list(_inputs(model, texts)))
     quantised = nncf.quantize(
         converted,
@@ -180,15 +176,15 @@ def _quantise(model: Model, texts: Sequence[str], path: Path) -> None:
 
 
 def _inputs(model: Model, texts: Sequence[str]) -> Iterator[dict[str, NDArray[np.int64]]]:
-    """Each text alone, as the model gets it, so that padding has no part in the scales."""
+    """The model's inputs for each text alone, so that padding does not affect the scales."""
     sequences = model.tokenizer.encode(texts, model.inference.long_text).input_ids
     for k in range(len(sequences)):
         batch = batching.assemble(sequences, np.array([k]), model.tokenizer.padding("single"))
         yield {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
 
-def _moved(source: Path, bundle: Path) -> list[str]:
-    """Copy the two files into the bundle under names of their content; returns these, the XML first."""
+def _copied(source: Path, bundle: Path) -> list[str]:
+    """Copy the two files into the bundle, named by their content; returns the names, the XML first."""
     digest = sha256_of(source / "int8.bin")[:8] + sha256_of(source / "int8.xml")[:8]
     names = []
     make_folder(bundle / VARIANTS)
@@ -200,7 +196,7 @@ def _moved(source: Path, bundle: Path) -> list[str]:
 
 
 def _parity(before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, Any]:
-    """How the answers of int8 differ from float32 on the held-out texts."""
+    """How int8 differs from float32 on the held-out texts."""
     change = np.abs(before - after)
     return {
         "texts": len(before),

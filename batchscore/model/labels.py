@@ -1,8 +1,8 @@
-"""What the values in a label column mean: as names of the model's labels, as exactly their ids, or as ``--label-map`` says.
+"""Match the values of a label column to the model's labels: by name, by id, or by ``--label-map``.
 
-The values of a file are looked at together. One star in a file of stars is no label id, though ``1`` by itself could be one:
-so numbers mean ids only where *all* numbers in the column do, and nothing else is known of them. What cannot be told is
-refused, and the message says how to tell it.
+All values of a file are matched together. ``1`` alone could be a label id, but not in a column of star ratings: numbers are
+ids only if *all* numbers in the column can be, and nothing else explains them. An ambiguous column is refused, and the
+message names the option that resolves it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAMES, IDS = "names", "ids"
-"""How the values of a file are read."""
+"""How the values of a file are matched."""
 NO_LABEL = ""
-"""What ``--label-map`` maps a value to that is to count as none."""
-_ASSERTED = ""
-"""The value under which a label map keeps that numbers are the model's ids (``--label-map ids``)."""
+"""``--label-map`` maps a value to this if it is no label."""
+_IDS_KEY = ""
+"""The key in a label map that stands for ``--label-map ids``: numbers are the model's ids."""
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _MOST_IN_RANGE = 10_000
 _LISTED = 100
-"""Distinct values that are listed; further ones are counted together."""
-_SAID = 12
-"""Values that a message names."""
-_LONGEST_SAID = 32
+"""Distinct values listed; the rest are counted together."""
+_MAX_SHOWN = 12
+"""Values named in a message."""
+_LONGEST_SHOWN = 32
 OTHERS = "(other)"
 _ALIASES = {"negative": ("neg",), "neg": ("negative",), "positive": ("pos",), "pos": ("positive",)}
 
 
 def label_key(value: object) -> str:
-    """A given label value as it is looked up: ``1``, ``1.0``, ``"1"`` and ``" 1 "`` are one value."""
+    """The lookup key of a given label value: ``1``, ``1.0``, ``"1"`` and ``" 1 "`` have the same one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip().casefold()
@@ -51,20 +51,20 @@ def is_missing(value: object) -> bool:
 
 
 def parse_label_map(texts: Iterable[str]) -> dict[str, str]:
-    """Read ``GIVEN=LABEL``; ``1..2=NEGATIVE`` means both numbers, ``3=`` that 3 is no label; several may stand in one text.
+    """Parse ``GIVEN=LABEL``: ``1..2=NEGATIVE`` maps both numbers, ``3=`` makes 3 no label; one text may hold several.
 
-    ``ids`` by itself says that numbers are the model's ids.
+    ``ids`` alone means that numbers are the model's ids.
 
     >>> parse_label_map(["1..2=NEGATIVE 3=", "good film=POSITIVE"])
     {'1': 'NEGATIVE', '2': 'NEGATIVE', '3': '', 'good film': 'POSITIVE'}
 
     Raises:
-        UsageError: there is no ``=``, or nothing before it, or a value is mapped twice.
+        UsageError: no ``=``, nothing before it, or a value mapped to two labels.
     """
     found: dict[str, str] = {}
     for text in texts:
         if text.strip() == IDS:
-            found[_ASSERTED] = IDS
+            found[_IDS_KEY] = IDS
             continue
         pieces = text.split()
         pairs = pieces if len(pieces) > 1 and all("=" in piece for piece in pieces) else [text]
@@ -97,20 +97,20 @@ def _values(given: str) -> list[str]:
 
 
 class LabelNames:
-    """What values may mean to a model: ``by_name``, ``by_id`` and ``given`` (by ``--label-map``), each key → index."""
+    """Lookup tables, key → label index: ``by_name``, ``by_id`` and ``given`` (from ``--label-map``)."""
 
     def __init__(self, labels: Sequence[str], label_map: Mapping[str, str]) -> None:
         self.labels = tuple(labels)
         self.by_name = _names(self.labels)
-        self.are_ids = _ASSERTED in label_map
-        """Whether the user says that numbers are ids."""
-        pairs = [(value, label) for value, label in label_map.items() if value != _ASSERTED]
+        self.are_ids = _IDS_KEY in label_map
+        """Whether the user declared numbers to be ids."""
+        pairs = [(value, label) for value, label in label_map.items() if value != _IDS_KEY]
         self.given = {label_key(value): self._target(value, label) for value, label in pairs}
         ids = {str(index): index for index in range(len(self.labels))}
         mapped = {key: index for key, index in self.given.items() if _NUMBER.fullmatch(key) and index >= 0}
         numbers = [_number_in(label) for label in self.labels]
         self.has_own_numbers = None not in numbers and numbers != list(range(len(self.labels)))
-        """Whether each label's name holds a number that is not its id (``1 star``): then a number may mean either."""
+        """Whether the labels' names hold numbers other than their ids (``1 star``): a number is then ambiguous."""
         is_free = all(ids.get(key) == index for key, index in mapped.items())
         self.by_id = ids if self.are_ids or (is_free and not self.has_own_numbers) else {}
 
@@ -127,9 +127,9 @@ class LabelNames:
 
 
 def _names(labels: Sequence[str]) -> dict[str, int]:
-    """Key → index by name, without case; of ``pos`` and ``neg`` either spelling; for two labels booleans.
+    """Key → index by name, ignoring case, with aliases of ``pos`` and ``neg``, and booleans for two labels.
 
-    A name that two labels have but for their case matches neither.
+    A name that two labels share up to case matches neither.
     """
     keys = [label_key(label) for label in labels]
     names = {key: index for index, key in enumerate(keys) if keys.count(key) == 1}
@@ -138,7 +138,7 @@ def _names(labels: Sequence[str]) -> dict[str, int]:
 
 
 def _booleans(names: Mapping[str, int]) -> dict[str, int]:
-    """Of two labels, which is meant by true and which by false: as their names say, else as the ids 1 and 0."""
+    """The indices of true and false of two labels: by their names, else 1 and 0."""
     no = next((names[name] for name in ("negative", "neg") if name in names), 0)
     yes = next((names[name] for name in ("positive", "pos") if name in names), 1 - no)
     return {"true": yes, "false": 1 - yes}
@@ -150,16 +150,16 @@ def _number_in(label: str) -> int | None:
 
 
 class GivenLabels:
-    """Given label values of one file as indices of the model's labels."""
+    """Maps the given label values of one file to indices of the model's labels."""
 
     def __init__(self, names: LabelNames, reading: str, class_names: Sequence[str] = ()) -> None:
-        """``class_names`` are those that the file itself gives its numbers 0, 1 and so on."""
+        """``class_names`` are the names that the file declares for 0, 1 and so on."""
         self._class_names = tuple(class_names)
         self._given = names.given
         self._table = {**(names.by_id if reading == IDS else {}), **names.by_name, **names.given}
 
     def index(self, value: object) -> int:
-        """The label's index; ``UNLABELLED`` for null, NaN and empty; ``UNKNOWN_LABEL`` for what no label matches."""
+        """The label's index; ``UNLABELLED`` for null, NaN and blank; ``UNKNOWN_LABEL`` if no label matches."""
         if is_missing(value):
             return UNLABELLED
         key = label_key(value)
@@ -170,7 +170,7 @@ class GivenLabels:
         return self._table.get(key, UNKNOWN_LABEL)
 
     def indices(self, labels: Sequence[object] | None, rows: int) -> NDArray[np.int32]:
-        """The indices of a part's label values, int32 ``[rows]``."""
+        """Label indices of a part, int32 ``[rows]``."""
         import numpy as np
 
         if labels is None:
@@ -179,7 +179,7 @@ class GivenLabels:
 
 
 def named_key(key: str, class_names: Sequence[str]) -> str:
-    """The key of a number's class name; empty for -1, by which ``datasets`` means none; any other key as it is."""
+    """The key of a number's class name; empty for -1, which is "no label" in ``datasets``; other keys unchanged."""
     if key == "-1":
         return ""
     if key.isdecimal() and int(key) < len(class_names):
@@ -188,25 +188,25 @@ def named_key(key: str, class_names: Sequence[str]) -> str:
 
 
 class Meaning(NamedTuple):
-    """What the values of a file's label column were found to mean."""
+    """How the values of a file's label column were matched."""
 
     reading: str
     labelled: int
     """Rows with a label that the model knows."""
     values: dict[str, str]
-    """The label of each value that has one, ``""`` of those that are to count as none; a hundred at the most."""
+    """The label of each matched value, ``""`` if it is no label; at most a hundred."""
     unknown: dict[str, int]
-    """Values without a label, with how many rows have each."""
+    """Unmatched values, with the number of rows of each."""
 
 
 class LabelValues:
-    """The values in a label column of one file, counted as they come; memory does not grow with them."""
+    """Counts the values in a label column of one file, in bounded memory."""
 
     def __init__(self, names: LabelNames, class_names: Sequence[str] = ()) -> None:
         self._names, self._class_names = names, tuple(class_names)
         self._most = max(1000, 2 * len(names.labels))
         self._known: collections.Counter[str] = collections.Counter()
-        """Rows by the key of a name, or of what ``--label-map`` has."""
+        """Rows per key that is a label's name or in ``--label-map``."""
         self._numbers: collections.Counter[str] = collections.Counter()
         self._words: collections.Counter[str] = collections.Counter()
         self._spelling: dict[str, str] = {}
@@ -235,29 +235,29 @@ class LabelValues:
 
     @property
     def counts_from_0(self) -> bool:
-        """Whether 0 is among the numbers: then they are ids, if they are within them, and do not count from 1."""
+        """Whether 0 is among the numbers, so that they count from 0 as ids do, and not from 1."""
         return "0" in self._numbers
 
     def meaning(self, *, counts_from_0: bool = False) -> Meaning | None:
-        """What they mean together, or None where nobody can tell.
+        """How the values match, or None if that is ambiguous.
 
-        ``counts_from_0`` says that another file of the run, with a column of the same name, has 0.
+        ``counts_from_0``: another file of the run has 0 in a column of the same name.
         """
-        if not self._numbers or self._has_words_for_labels:
-            return self._read_as(NAMES, {})
+        if not self._numbers or self._has_label_names:
+            return self._match(NAMES, {})
         if not set(self._numbers) <= set(self._names.by_id):
             return None
         is_certain = len(self._names.labels) == 2 or self._names.are_ids
         from_0 = is_certain or counts_from_0 or self.counts_from_0
-        return self._read_as(IDS, self._names.by_id) if from_0 else None
+        return self._match(IDS, self._names.by_id) if from_0 else None
 
     @property
-    def _has_words_for_labels(self) -> bool:
-        """Whether some values are labels by their names: numbers beside them are no ids."""
+    def _has_label_names(self) -> bool:
+        """Whether some values match labels by name: numbers beside them are no ids."""
         table = {**self._names.by_name, **self._names.given}
         return any(not _NUMBER.fullmatch(key) and table[key] >= 0 for key in self._known)
 
-    def _read_as(self, reading: str, ids: Mapping[str, int]) -> Meaning | None:
+    def _match(self, reading: str, ids: Mapping[str, int]) -> Meaning | None:
         table = {**ids, **self._names.by_name, **self._names.given}
         counts = self._known + self._numbers + self._words
         labelled = sum(count for key, count in counts.items() if table.get(key, UNKNOWN_LABEL) >= 0)
@@ -272,17 +272,21 @@ class LabelValues:
         return Meaning(reading, labelled, dict(list(values.items())[:_LISTED]), self._listed(unknown))
 
     def _listed(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """The commonest values as they are spelled, the rest together."""
+        """The most frequent values as spelled, the rest as one count."""
         most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         listed = {self._spelling[key]: count for key, count in most[:_LISTED] if key != OTHERS}
         rest = sum(counts.values()) - sum(listed.values())
         return dict(sorted(listed.items())) | ({OTHERS: rest} if rest else {})
 
     def problem(self, column: str) -> str:
-        """Why they mean nothing that is known, naming the values and the option that tells it."""
+        """Why the values do not match: names them, and the option that maps them."""
         unknown = self._numbers or self._words
-        labels = ", ".join(f"{index} {label}" for index, label in enumerate(self._names.labels[:_SAID]))
-        more = f" and {len(self._names.labels) - _SAID} more" if len(self._names.labels) > _SAID else ""
+        labels = ", ".join(f"{index} {label}" for index, label in enumerate(self._names.labels[:_MAX_SHOWN]))
+        more = (
+            f" and {len(self._names.labels) - _MAX_SHOWN} more"
+            if len(self._names.labels) > _MAX_SHOWN
+            else ""
+        )
         if not self._numbers:
             what = "none of the values in"
             tail = "is a label of the model"
@@ -291,22 +295,22 @@ class LabelValues:
         else:
             what, tail = "the numbers in", "are neither names nor exactly the ids of the model's labels"
         return (
-            f"{what} its label column {printable(column)} ({self._said(unknown)}) {tail} ({printable(labels)}{more}). "
+            f"{what} its label column {printable(column)} ({self._shown(unknown)}) {tail} ({printable(labels)}{more}). "
             f"Say what they mean: {self._example(unknown)}; or name another --label-column; or score without labels: --no-labels"
         )
 
-    def _said(self, counts: Mapping[str, int]) -> str:
-        keys = sorted(counts, key=_in_order)
-        shown = [said_value(self._spelling.get(key, key)) for key in keys[:_SAID]]
-        return ", ".join(shown) + (f" and {len(keys) - _SAID} more" if len(keys) > _SAID else "")
+    def _shown(self, counts: Mapping[str, int]) -> str:
+        keys = sorted(counts, key=_sort_key)
+        shown = [shown_value(self._spelling.get(key, key)) for key in keys[:_MAX_SHOWN]]
+        return ", ".join(shown) + (f" and {len(keys) - _MAX_SHOWN} more" if len(keys) > _MAX_SHOWN else "")
 
     def _example(self, counts: Mapping[str, int]) -> str:
-        """The option with these very values, in their order, where there are few; nobody but the user knows if it is right."""
+        """An example option, with the column's own values in order if they are few; only the user knows if it is right."""
         labels = self._names.labels
         numbers = sorted((key for key in counts if re.fullmatch(r"-?\d+", key)), key=int)
         if set(numbers) <= set(self._names.by_id) and numbers:
             return "--label-map ids if they count from 0, else --label-map GIVEN=LABEL"
-        if len(numbers) == len(labels) <= _SAID:
+        if len(numbers) == len(labels) <= _MAX_SHOWN:
             return f"for example {_maps(zip(numbers, labels, strict=True))}"
         if len(labels) == 2 and len(numbers) > 2:
             half = len(numbers) // 2
@@ -328,11 +332,11 @@ def _span(numbers: Sequence[str]) -> str:
     return numbers[0] if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
 
 
-def _in_order(key: str) -> tuple[float, str]:
+def _sort_key(key: str) -> tuple[float, str]:
     return (float(key), key) if re.fullmatch(r"[+-]?\d+(\.\d+)?", key) else (float("inf"), key)
 
 
-def said_value(value: str) -> str:
-    """A label value for a message, unless it is so long that it may be a piece of a review."""
-    is_short = len(value) <= _LONGEST_SAID and value.count(" ") < 3
+def shown_value(value: str) -> str:
+    """A label value for a message, unless it is so long that it may be part of a review."""
+    is_short = len(value) <= _LONGEST_SHOWN and value.count(" ") < 3
     return printable(value) if is_short else f"(a text of {len(value)} characters)"

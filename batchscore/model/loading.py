@@ -1,12 +1,11 @@
-"""A bundle and compute settings in, a model that answers as it was trained out.
+"""A bundle and compute settings in, a checked model out.
 
-``--precision auto`` takes the fastest precision whose canaries agree: the lower ones are tried only where a product of
-matrices, measured here and now, is clearly faster in them, and they are taken only if no canary changes its label and
-no probability by more than the tolerance. A folder without canaries keeps float32 on a CPU; a GPU's lower precisions are
-held against its probes.
+``--precision auto`` takes the fastest precision whose canaries agree. A lower precision is tried only if a matmul in it
+measures clearly faster on this machine, and is used only if no canary changes its label and no probability changes by more
+than the tolerance. Without canaries a CPU uses float32; a GPU's lower precisions are compared with the probes.
 
-What transformers computes is first held against plain transformers, one text at a time (:mod:`batchscore.model.probing`); our own
-encoder is held against the canaries of its bundle, which come from there.
+Models run by transformers are first compared with plain transformers, one text at a time (:mod:`batchscore.model.probing`).
+Our own encoder is compared with the bundle's canaries, which were computed that way.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 PLAIN_PRECISIONS = ("fp32", "bf16", "fp16")
-_WORKERS_OF_A_GPU = 2
-"""One waits for its results while the other's micro-batch is computed."""
+_GPU_WORKERS = 2
+"""One waits for its results while the other's micro-batch runs."""
 DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
-"""Where nothing else is asked for, or measured (:mod:`batchscore.model.tuning`, which tells why a CPU's is fixed)."""
+"""If none is given or measured; :mod:`batchscore.model.tuning` says why a CPU's is fixed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,29 +60,29 @@ class ModelSettings:
 
 
 class Models:
-    """Where a run gets its model from: the disk."""
+    """Where a run gets its model: loaded from disk each time."""
 
     def open(self, path: str, revision: str | None) -> Bundle:
-        """The bundle, every file of it hashed; errors as :func:`~batchscore.model.bundle.open_bundle`."""
+        """Open the bundle and hash every file; errors as :func:`~batchscore.model.bundle.open_bundle`."""
         return open_bundle(path, revision)
 
     def load(
         self, bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
     ) -> tuple[Model, dict[str, Any]]:
-        """The model, ready to compute; see :func:`load_model`."""
+        """Load the model; see :func:`load_model`."""
         return load_model(bundle, wanted, recorded)
 
 
 class KeptModels(Models):
-    """Keeps the last model, for many runs in one process; a bundle whose files changed is opened anew."""
+    """Keeps the last model, for many runs in one process; a bundle whose files changed is opened again."""
 
     def __init__(self) -> None:
         self._opened: tuple[Any, Bundle] | None = None
         self._loaded: tuple[tuple[Bundle, ModelSettings], tuple[Model, dict[str, Any]]] | None = None
 
     def open(self, path: str, revision: str | None) -> Bundle:
-        """The bundle; its files are hashed again only if size, time or inode of one differ."""
-        key = path, revision, _identities(Path(path))
+        """Open the bundle; its files are hashed again only if a size, time or inode changed."""
+        key = path, revision, _file_stats(Path(path))
         if self._opened is None or self._opened[0] != key:
             self._opened = key, super().open(path, revision)
         return self._opened[1]
@@ -91,7 +90,7 @@ class KeptModels(Models):
     def load(
         self, bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
     ) -> tuple[Model, dict[str, Any]]:
-        """The model that is there, if it is the one that would be loaded."""
+        """The kept model, if it is the one that would be loaded."""
         key = bundle, wanted
         if self._loaded is not None and self._loaded[0] == key:
             model, compute = self._loaded[1]
@@ -103,8 +102,8 @@ class KeptModels(Models):
         return loaded[0], dict(loaded[1])
 
 
-def _identities(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Name, size, time of change and inode of each file."""
+def _file_stats(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size, modification time and inode of each file."""
     facts = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
     return [(name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts]
 
@@ -112,9 +111,9 @@ def _identities(folder: Path) -> list[tuple[str, int, int, int]]:
 def load_model(
     bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
 ) -> tuple[Model, dict[str, Any]]:
-    """Load the model, hold it against its canaries, and tell what it computes with.
+    """Load the model, check its canaries, and return both it and its compute settings.
 
-    ``recorded`` is what an earlier start of the same run computed with; it wins, so that the last bit is the same.
+    ``recorded`` are those of an earlier start of the same run; they win, so that a resumed run is the same to the last bit.
 
     Raises:
         ModelError: it cannot be loaded, or its canaries disagree.
@@ -134,57 +133,57 @@ def load_model(
     budget = recorded.get("max_batch_tokens") or asked.max_batch_tokens
     budget = budget or DEFAULT_BATCH_TOKENS.get(device.partition(":")[0], DEFAULT_BATCH_TOKENS["cpu"])
     precisions = _candidates(device, bundle) if precision == "auto" else [precision]
-    candidates = [(_kind(name, each, is_compiled=asked.is_compiled), each) for each in precisions]
+    candidates = [(_backend_name(name, each, is_compiled=asked.is_compiled), each) for each in precisions]
     if (
         name == "auto" and bundle.canaries is not None and precisions[-1] in PLAIN_PRECISIONS
-    ):  # in case our own code is what disagrees
+    ):  # in case the disagreement comes from our own encoder
         candidates.append(("transformers", precisions[-1]))
 
     def open_model(candidate: tuple[str, str]) -> Model:
         backend = open_backend(candidate[0], bundle, device, candidate[1])
-        workers = asked.workers or (usable_cores() if backend.device == "cpu" else _WORKERS_OF_A_GPU)
+        workers = asked.workers or (usable_cores() if backend.device == "cpu" else _GPU_WORKERS)
         return Model(bundle, tokenizer, backend, wanted.inference(int(budget)), workers)
 
-    model, check = _first_that_agrees(candidates, open_model, recorded.get("padding"))
+    model, check = _first_agreeing(candidates, open_model, recorded.get("padding"))
     return model, {
         "backend": model.backend.name,
         "device": model.backend.device,
         "precision": model.backend.precision,
-        "padding": model.inference.way,
+        "padding": model.inference.padding_mode,
         "max_batch_tokens": int(budget),
         "long_text": wanted.long_text,
         "canaries": check._asdict() if check else None,
     }
 
 
-def _first_that_agrees(
+def _first_agreeing(
     candidates: Sequence[tuple[str, str]],
     open_model: Callable[[tuple[str, str]], Model],
-    way: str | None,
+    padding_mode: str | None,
 ) -> tuple[Model, CanaryCheck | None]:
-    """The model of the first backend and precision that can score and whose canaries agree.
+    """The model of the first backend and precision that scores and whose canaries agree.
 
     Raises:
-        ModelError: none can, for the reason of the last one; or one cannot be loaded.
+        ModelError: none does (the last one's reason), or one cannot be loaded.
     """
     *others, last = candidates
     for candidate in others:
         model = open_model(candidate)
         try:
-            return _agreeing(model, way)
+            return _checked(model, padding_mode)
         except ModelError as error:
             _LOG.info("%s: %s; trying the next", candidate, printable(error))
-    return _agreeing(open_model(last), way)
+    return _checked(open_model(last), padding_mode)
 
 
-def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]:
-    """The model, padded as an earlier start did (``way``) or as it bears, with how its canaries came out.
+def _checked(model: Model, padding_mode: str | None) -> tuple[Model, CanaryCheck | None]:
+    """The model and its canary check; padded as in an earlier start (``padding_mode``), or as probed.
 
     Raises:
-        ModelError: it cannot score them, or they disagree.
+        ModelError: it cannot score the canaries, or they disagree.
     """
-    if way is not None:
-        model = model.with_inference(way=way)
+    if padding_mode is not None:
+        model = model.with_inference(padding_mode=padding_mode)
     elif model.backend.name == "transformers":
         model = padded_safely(model)
     check = check_canaries(model)
@@ -193,19 +192,19 @@ def _agreeing(model: Model, way: str | None) -> tuple[Model, CanaryCheck | None]
     return model, check
 
 
-def _kind(name: str, precision: str, *, is_compiled: bool) -> str:
-    """The backend for a precision: where it may be compiled and is to be, the compiled one."""
+def _backend_name(name: str, precision: str, *, is_compiled: bool) -> str:
+    """The backend for a precision: the compiled one if asked for and available."""
     can_be = precision in PLAIN_PRECISIONS and name in ("auto", "torch")
     return "compiled" if is_compiled and can_be else name
 
 
 def needs_torch(backend: str, precision: str) -> bool:
-    """Whether torch computes; it does not have to be imported elsewhere."""
+    """Whether torch runs the model; otherwise it need not be imported."""
     return backend != "openvino" and (backend, precision) != ("auto", "int8")
 
 
 def _candidates(device: str, bundle: Bundle) -> list[str]:
-    """Precisions to try, fastest first; float32 is always the last."""
+    """Precisions to try, fastest first, float32 last."""
     if bundle.canaries is None and device == "cpu":
         return ["fp32"]
     from batchscore.model.backends.torch_backend import faster_precisions

@@ -1,38 +1,38 @@
-"""Whether our micro-batches are answered as plain transformers answers each text alone, and in which way of padding.
+"""Find the padding mode in which micro-batches give the same output as plain transformers gives for each text alone.
 
-Padding is not harmless for every model. Some heads read the last position, or the last token that is not
-``config.pad_token_id``; FNet, Nyströmformer, YOSO and ConvBERT mix what stands in a row; BigBird computes short inputs in
-another way, and all later ones with them. What a model bears is not looked up but tried, before the first row, with a few
-texts of odd lengths: through our own tokenizer and micro-batches, and through :class:`~batchscore.model.backends.plain.Alone`. The
-first way that answers all of them alike is taken:
+Some models do not tolerate padding. Some heads read the last position, or the last token that is not
+``config.pad_token_id``; FNet, Nyströmformer, YOSO and ConvBERT mix all positions of a row; BigBird switches to full attention
+on a short input and stays there. What a model tolerates is not looked up but tested, before the first row, with a few probe
+texts of odd lengths: in our own micro-batches, and by :class:`~batchscore.model.backends.plain.Reference`. The first mode
+whose outputs all agree is used:
 
 ==========  ========================================  ============================================================
-way         what it does                              who takes it (``tests/test_probing.py`` goes through them)
+mode        what it does                              models that use it (``tests/test_probing.py`` goes through them)
 ==========  ========================================  ============================================================
-``right``   fills up rows on the right, to a          BERT, RoBERTa, DeBERTa, ModernBERT, Longformer, T5, BART and
-            multiple of 16                            their kin; decoders that know a padding token (GPT-2, Llama,
+``right``   pads rows on the right, to a              BERT, RoBERTa, DeBERTa, ModernBERT, Longformer, T5, BART and
+            multiple of 16                            the like; decoders with a padding token (GPT-2, Llama,
                                                       Mistral, Qwen, Gemma, Falcon, Bloom, OPT, Phi); Funnel
-``left``    the same on the left, if that is where    XLNet
-            the tokenizer pads
-``none``    texts of one length together              FNet, Nyströmformer, YOSO, ConvBERT, BigBird; MobileBERT
+``left``    the same on the left, if the tokenizer    XLNet
+            pads there
+``none``    texts of equal length together            FNet, Nyströmformer, YOSO, ConvBERT, BigBird; MobileBERT
                                                       whose padding token has an embedding; a decoder whose
-                                                      padding token is none of its vocabulary
-``single``  each text by itself                       decoders without a padding token in ``config.json``
+                                                      padding token is not in its vocabulary
+``single``  each text alone                           decoders without a padding token in ``config.json``
 ==========  ========================================  ============================================================
 
-A model that answers none of them alike is refused: Reformer, which answers another way each time.
+A model that agrees in no mode is refused: Reformer, whose output is random.
 
-*Alike* is a probability that is at most 1e-5 off in float32, and logits that are at most 1e-4 off, relative to 1 plus the
-largest; the second because a model that is certain of its probes would hide much in the first. Measured on shapes from 2
-layers of 32 to 24 of 1,024, with logits of standard deviation 3, rounding is up to 1.4e-6 of a probability and 7e-6 of a
-logit. A wrong way was off by 9e-4 (ConvBERT) to 1 of a probability.
+Outputs *agree* in float32 if probabilities differ by at most 1e-5 and logits by at most 1e-4, relative to 1 plus the largest;
+the second because saturated probabilities would hide a difference. Measured on shapes from 2 layers of 32 to 24 of 1,024,
+with logits of standard deviation 3, rounding is up to 1.4e-6 in a probability and 7e-6 in a logit. A wrong mode was off by
+9e-4 (ConvBERT) to 1 in a probability.
 
-Two kinds of model are not shared by micro-batches either, but made new for each (the backend ``fresh``): those that have
-changed after a text, which were BigBird and Funnel, and those whose rotary positions stretch with the longest row, told
-by what they are called. Texts of more than 1,040 tokens, which is what probes have at the most, go through by themselves.
+Two kinds of model get a fresh copy for each micro-batch (the backend ``fresh``): those whose state a text changed, which
+were BigBird and Funnel, and those whose rotary embeddings scale with the longest row, known by their ``rope_type``. Texts
+longer than the longest probe, 1,040 tokens at most, go through alone.
 
-It takes about as long as six texts of the model's longest input (or of 1,040 tokens): 1.8 s of one core with AVX2 for
-MiniLM-L6, 4 s for the size of DistilBERT, 8 s for that of BERT-base. Workers share it.
+Probing takes as long as about six texts of the model's longest input (or of 1,040 tokens): 1.8 s of one core with AVX2 for
+MiniLM-L6, 4 s for a model of DistilBERT's size, 8 s for BERT-base's. Workers share it.
 """
 
 from __future__ import annotations
@@ -67,32 +67,32 @@ R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-5
-"""Of a probability, in float32."""
+"""The largest difference in a probability, in float32."""
 _LOGIT_TOLERANCE = 1e-4
-"""Of a logit, relative to 1 plus the largest."""
+"""The largest difference in a logit, relative to 1 plus the largest."""
 _SENTENCE = (
     "the film was a long one and I did not like it at all but he said that for him there is more in a good story "
     "than what you see when the light goes out"
 )
 _FILLERS = (" a", " I", ".", "!", "a") * 8
-_COMPANIES = ((5, 0), (4, 2, 1, 0), (2, 3, 2), (1,), (0,), (6,))
-"""Which of :func:`probe_texts` go through the model together."""
+_PROBE_BATCHES = ((5, 0), (4, 2, 1, 0), (2, 3, 2), (1,), (0,), (6,))
+"""Micro-batches of probes, as indices into :func:`probe_texts`."""
 _BUDGET = 1 << 20
+"""Padded tokens; more than any batch of probes has."""
 
 
-class Proof(NamedTuple):
-    """What probing has shown."""
+class ProbeResult(NamedTuple):
+    """What probing found."""
 
-    way: str
-    """Of padding."""
+    padding_mode: str
     is_fresh: bool
-    """Whether each micro-batch needs a new model."""
+    """Whether each micro-batch needs a fresh copy of the model."""
     model: Model
-    """With the probes as its canaries, cut at :data:`~batchscore.model.scoring.LONGEST_PROBE`."""
+    """With the probes as its canaries, its longest input cut to :data:`~batchscore.model.scoring.LONGEST_PROBE`."""
 
 
 class _Difference(NamedTuple):
-    """How far answers are apart at the most: of a probability, and of a logit relative to 1 plus the largest."""
+    """The largest difference in a probability, and in a logit relative to 1 plus the largest."""
 
     probability: float
     logit: float
@@ -103,25 +103,26 @@ class _Difference(NamedTuple):
 
 
 def padded_safely(model: Model) -> Model:
-    """The model with the first way of padding in which it answers as plain transformers does.
+    """The model with the first padding mode that agrees with plain transformers.
 
-    ``model`` computes by transformers. In a precision below float32 the probes of a folder without canaries may change as
-    much as canaries may.
+    ``model`` is run by transformers. Below float32, without canaries, the probes are held to the canaries' tolerance.
 
     Raises:
-        ModelError: no way does, the precision is too coarse, or transformers cannot answer a text alone.
+        ModelError: no mode agrees, the precision is too coarse, or transformers cannot score a text alone.
     """
     bundle, backend = model.bundle, model.backend
     if backend.precision == "fp32":
-        proof = prove(model)
-        return dataclasses.replace(model, backend=proof.model.backend).with_inference(way=proof.way)
+        result = probe(model)
+        return dataclasses.replace(model, backend=result.model.backend).with_inference(
+            padding_mode=result.padding_mode
+        )
     exact = open_backend("transformers", bundle, backend.device, "fp32")
-    proof = prove(dataclasses.replace(model, backend=exact))
-    if proof.is_fresh:
+    result = probe(dataclasses.replace(model, backend=exact))
+    if result.is_fresh:
         backend = open_backend("fresh", bundle, backend.device, backend.precision)
     if bundle.canaries is None:
-        _refuse_coarse(dataclasses.replace(proof.model, backend=backend))
-    return dataclasses.replace(model, backend=backend).with_inference(way=proof.way)
+        _refuse_coarse(dataclasses.replace(result.model, backend=backend))
+    return dataclasses.replace(model, backend=backend).with_inference(padding_mode=result.padding_mode)
 
 
 def _refuse_coarse(model: Model) -> None:
@@ -133,44 +134,44 @@ def _refuse_coarse(model: Model) -> None:
         )
 
 
-def prove(model: Model) -> Proof:
-    """Probe a model that computes by transformers in float32; raises as :func:`padded_safely`."""
+def probe(model: Model) -> ProbeResult:
+    """Probe a model run by transformers in float32; raises as :func:`padded_safely`."""
     tokenizer = model.tokenizer.cut_at(min(model.tokenizer.max_length, LONGEST_PROBE))
     model = dataclasses.replace(model, tokenizer=tokenizer)
     texts = probe_texts(tokenizer)
     sequences = tokenizer.encode(texts, "head").input_ids
-    answers = _answers_alone(model, texts)
-    _refuse_other_tokens(model, sequences, answers)
-    is_stretched = _is_stretched(model)
-    is_fresh = is_stretched or any(answer.changed_model for answer in answers)
+    answers = _reference_answers(model, texts)
+    _refuse_different_tokens(model, sequences, answers)
+    has_dynamic_rope = _has_dynamic_rope(model)
+    is_fresh = has_dynamic_rope or any(answer.changed_model for answer in answers)
     if is_fresh:
         backend = open_backend("fresh", model.bundle, model.backend.device, "fp32")
         model = dataclasses.replace(model, backend=backend)
     expected = np.stack([answer.logits for answer in answers])
     differences = []
-    for way in _ways(tokenizer, is_stretched):
-        model = model.with_inference(way=way)
-        difference = _difference(model, sequences, expected)
+    for mode in _modes_to_try(tokenizer, has_dynamic_rope):
+        model = model.with_inference(padding_mode=mode)
+        difference = _batch_difference(model, sequences, expected)
         _LOG.info(
-            "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, way, *difference
+            "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, mode, *difference
         )
         if difference.is_rounding:
             probes = Canaries(tuple(texts), apply_temperature(expected, model.bundle.temperature))
             bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
-            return Proof(way, is_fresh, dataclasses.replace(model, bundle=bundle))
+            return ProbeResult(mode, is_fresh, dataclasses.replace(model, bundle=bundle))
         differences.append(difference.probability)
-    raise _no_way(model, max(texts, key=len), min(differences))
+    raise _no_mode_agrees(model, max(texts, key=len), min(differences))
 
 
-def _ways(tokenizer: Tokenizer, is_stretched: bool) -> list[str]:
-    """What to try, in turn; to the left only if that is where the tokenizer pads."""
-    if is_stretched:
+def _modes_to_try(tokenizer: Tokenizer, has_dynamic_rope: bool) -> list[str]:
+    """Padding modes to try, in order; ``left`` only if the tokenizer pads there."""
+    if has_dynamic_rope:
         return ["none", "single"]
-    return [way for way in batching.WAYS if way != "left" or tokenizer.padding_side == "left"]
+    return [mode for mode in batching.PADDING_MODES if mode != "left" or tokenizer.padding_side == "left"]
 
 
-def _no_way(model: Model, text: str, difference: float) -> ModelError:
-    first, second = (answer.logits for answer in _answers_alone(model, [text, text]))
+def _no_mode_agrees(model: Model, text: str, difference: float) -> ModelError:
+    first, second = (answer.logits for answer in _reference_answers(model, [text, text]))
     reason = (
         f"its probabilities are {difference:.1e} off those of plain transformers, even for a text by itself"
         if np.array_equal(first, second)
@@ -184,8 +185,8 @@ def _no_way(model: Model, text: str, difference: float) -> ModelError:
 def probe_texts(tokenizer: Tokenizer) -> list[str]:
     """Texts of lengths at which something may go wrong.
 
-    In turn: a word; as many tokens as rows are padded to, one more (twice), thrice as many less one; more than the model
-    takes; and the token that rows are filled up with.
+    In order: one word; the length multiple that rows are padded to, one token more (twice), three multiples less one; more
+    than the longest input; and the padding token.
     """
     multiple = batching.LENGTH_MULTIPLE
     sizes = (multiple, multiple + 1, multiple + 1, 3 * multiple - 1)
@@ -197,7 +198,7 @@ def probe_texts(tokenizer: Tokenizer) -> list[str]:
 
 
 def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:
-    """A text of so many tokens, special ones included, or a little less where its words do not come out even."""
+    """A text of ``n_tokens`` tokens, special ones included, or slightly fewer if words do not add up to that."""
     words = _words(n_tokens, start)
 
     def size(text: str) -> int:
@@ -215,17 +216,17 @@ def _words(count: int, start: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + count))
 
 
-def _answers_alone(model: Model, texts: Sequence[str]) -> list[Answer]:
-    """What plain transformers answers to each text."""
-    from batchscore.model.backends.plain import Alone
+def _reference_answers(model: Model, texts: Sequence[str]) -> list[Answer]:
+    """Outputs of plain transformers for each text alone."""
+    from batchscore.model.backends.plain import Reference
 
-    alone = Alone(model.bundle, _plain(model))
-    inputs = [alone.inputs(text, model.tokenizer.max_length) for text in texts]
+    reference = Reference(model.bundle, _plain(model))
+    inputs = [reference.inputs(text, model.tokenizer.max_length) for text in texts]
 
     def answered(each: Any) -> Answer:
         try:
-            answer = alone.answer(each)
-        except Exception as error:  # what a model may raise has no common base
+            answer = reference.answer(each)
+        except Exception as error:  # a model may raise anything
             n_tokens = each["input_ids"].shape[1]
             raise ModelError(
                 f"{printable(model.bundle.path)}: transformers cannot score a text of {n_tokens} tokens by itself "
@@ -238,10 +239,10 @@ def _answers_alone(model: Model, texts: Sequence[str]) -> list[Answer]:
             )
         return answer
 
-    return _by_workers(model, answered, inputs)
+    return _in_workers(model, answered, inputs)
 
 
-def _refuse_other_tokens(
+def _refuse_different_tokens(
     model: Model, sequences: Sequence[NDArray[np.int32]], answers: Sequence[Answer]
 ) -> None:
     if any(ids.tolist() != answer.input_ids for ids, answer in zip(sequences, answers, strict=True)):
@@ -251,36 +252,38 @@ def _refuse_other_tokens(
         )
 
 
-def _difference(
+def _batch_difference(
     model: Model, sequences: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]
 ) -> _Difference:
-    """How far the answers to the probes, in company, are from ``expected``, the logits ``[n, C]`` of each by itself."""
+    """Compare the probes in batches with ``expected``, the logits ``[n, C]`` of each alone."""
 
-    def of_company(company: Sequence[int]) -> list[_Difference]:
-        own = [sequences[k] for k in company]
+    def of_batch(probes: Sequence[int]) -> list[_Difference]:
+        batch = [sequences[k] for k in probes]
         try:
             batches = [
-                batching.assemble(own, rows, model.padding)
-                for rows in batching.plan_sequences(own, _BUDGET, model.padding)
+                batching.assemble(batch, rows, model.padding)
+                for rows in batching.plan_sequences(batch, _BUDGET, model.padding)
             ]
-            found = [(np.take(company, each.sequence), model.backend.logits(each)) for each in batches]
-        except Exception as error:  # noqa: BLE001 - a way that a model does not bear may raise anything
-            _LOG.info("%s: padding %s: %s", model.bundle.path, model.inference.way, printable(error)[:200])
+            found = [(np.take(probes, each.sequence), model.backend.logits(each)) for each in batches]
+        except Exception as error:  # noqa: BLE001 - padding that a model does not tolerate may raise anything
+            _LOG.info(
+                "%s: padding %s: %s", model.bundle.path, model.inference.padding_mode, printable(error)[:200]
+            )
             return [_Difference(math.inf, math.inf)]
-        return [_apart(logits, expected[rows], model.bundle.temperature) for rows, logits in found]
+        return [_compare(logits, expected[rows], model.bundle.temperature) for rows, logits in found]
 
-    apart = np.array([each for some in _by_workers(model, of_company, _COMPANIES) for each in some])
-    return _Difference(*apart.max(axis=0).tolist())
+    differences = np.array([each for some in _in_workers(model, of_batch, _PROBE_BATCHES) for each in some])
+    return _Difference(*differences.max(axis=0).tolist())
 
 
-def _apart(found: NDArray[np.float32], expected: NDArray[np.float32], temperature: float) -> _Difference:
+def _compare(found: NDArray[np.float32], expected: NDArray[np.float32], temperature: float) -> _Difference:
     one, other = (apply_temperature(logits, temperature) for logits in (found, expected))
     logit = np.abs(found - expected).max() / (1 + np.abs(expected).max())
     return _Difference(float(np.abs(one - other).max()), float(logit))
 
 
-def _by_workers(model: Model, task: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What the task makes of each item, by workers of one core each, as rows are computed."""
+def _in_workers(model: Model, task: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Map the task over the items in workers of one core each, as for rows."""
     with (
         model.backend.one_core_each() as begin,
         ThreadPoolExecutor(model.workers, "probes", begin) as workers,
@@ -292,7 +295,7 @@ def _plain(model: Model) -> Any:
     return model.backend.forward.model  # type: ignore[attr-defined]
 
 
-def _is_stretched(model: Model) -> bool:
-    from batchscore.model.backends.plain import is_stretched
+def _has_dynamic_rope(model: Model) -> bool:
+    from batchscore.model.backends.plain import has_dynamic_rope
 
-    return is_stretched(_plain(model))
+    return has_dynamic_rope(_plain(model))

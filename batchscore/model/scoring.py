@@ -1,13 +1,12 @@
-"""One part, from its rows to its predictions: the whole flow on one screen.
+"""Score one part: rows in, predictions out.
 
-``prepare`` (tokenise) and ``conclude`` (probabilities, input order) need no device, so an engine may run them beside
-``Computation``, the part's way through the model; ``score_part`` is the three in a row.
+``prepare`` (tokenise) and ``conclude`` (probabilities, input order) need no device, so an engine may overlap them with
+``Computation``, the forward passes; ``score_part`` runs all three in turn.
 
-A part's micro-batches depend on its rows and the token budget alone, and each is computed by itself: in which order, or
-beside which others, changes no bit. What does change the last bit is the budget, as libraries choose another kernel for
-another number of rows. So where the device runs out of memory the whole part is planned again with half the budget: its
-outcome is that of the largest half that fits, whatever else ran at the time, and the next part starts with the full
-budget. A run that is stopped and goes on then meets the same.
+A part's micro-batches depend only on its rows and the token budget, and each is computed independently: their order and
+concurrency change no bit. The budget does change the last bit, as libraries pick kernels by the number of rows. So if the
+device runs out of memory, the whole part is planned again with half the budget. The result is that of the largest halved
+budget that fits, whatever else ran at the time, and the next part starts with the full budget; a resumed run does the same.
 """
 
 from __future__ import annotations
@@ -35,50 +34,54 @@ if TYPE_CHECKING:
     from batchscore.model.tokenization import Tokenizer
 
     Task = Callable[[NDArray[np.int64]], "Scored"]
-    Each = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
-    """Calls a task with each item; results come in the items' order. ``map``, or that of an executor."""
+    MapTasks = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
+    """``map``, or that of an executor: results come in the order of the items."""
 
 _LOG = logging.getLogger(__name__)
 LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
-"""Tokens of the longest text that a model is tried with (:mod:`batchscore.model.probing`), which is a length that rows are padded to."""
+"""Tokens of the longest probe (:mod:`batchscore.model.probing`); a length that rows are padded to."""
 CANARY_TOLERANCE = 0.01
-"""The largest change of a canary's probability that a precision may bring."""
+"""The largest change in a canary's probability that a precision may cause."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InferenceSettings:
-    """What the answer to a text depends on besides bundle and backend.
+    """What a prediction depends on besides bundle and backend.
 
-    Whoever makes the same model elsewhere (an actor of Ray's) gets this object whole, so that a new field goes with it.
+    Ray actors, which rebuild the model, get this object whole, so that a new field goes with it.
     """
 
     max_batch_tokens: int
     """Padded tokens in a micro-batch."""
     long_text: str
-    """What becomes of a text beyond the longest input: ``head``, ``head-tail`` or ``windows``."""
-    way: str = "right"
-    """Of padding, one of :data:`batchscore.model.batching.WAYS`."""
+    """How a text beyond the longest input is handled: ``head``, ``head-tail`` or ``windows``."""
+    padding_mode: str = "right"
+    """One of :data:`batchscore.model.batching.PADDING_MODES`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Model:
-    """Everything that turns texts into probabilities."""
+    """Everything needed to turn texts into probabilities."""
 
     bundle: Bundle
     tokenizer: Tokenizer
     backend: Backend
     inference: InferenceSettings
     workers: int = dataclasses.field(default=1, compare=False)
-    """Micro-batches that are computed at a time, which changes no answer."""
+    """Micro-batches computed at a time; changes no prediction."""
 
     @property
     def padding(self) -> batching.Padding:
-        """How its sequences become micro-batches; what transformers computes is padded as far as probes have shown."""
-        padding = self.tokenizer.padding(self.inference.way)
-        return dataclasses.replace(padding, proven=LONGEST_PROBE) if self.backend.name in PLAIN else padding
+        """How micro-batches are padded; for transformers only up to the length of the longest probe."""
+        padding = self.tokenizer.padding(self.inference.padding_mode)
+        return (
+            dataclasses.replace(padding, longest_probe=LONGEST_PROBE)
+            if self.backend.name in PLAIN
+            else padding
+        )
 
     def with_inference(self, **changes: Any) -> Model:
-        """The same model with other values of some :class:`InferenceSettings`."""
+        """The same model with some :class:`InferenceSettings` changed."""
         return dataclasses.replace(self, inference=dataclasses.replace(self.inference, **changes))
 
 
@@ -87,13 +90,13 @@ class Prepared(NamedTuple):
 
     status: NDArray[np.int8]
     unique: NDArray[np.int64]
-    """Index into the distinct texts of each row, -1 where there is nothing to score."""
+    """Index of each row into the distinct texts, -1 if there is nothing to score."""
     encodings: Encodings
     """Of the distinct texts."""
 
 
 class Computed(NamedTuple):
-    """What the device gave: logits ``[sequences, C]`` float32 (NaN where it failed), failures and what it took."""
+    """Logits ``[sequences, C]`` float32 (NaN where a sequence failed), failures, and counts of the work done."""
 
     logits: NDArray[np.float32]
     failures: dict[int, str]
@@ -101,13 +104,13 @@ class Computed(NamedTuple):
 
 
 def score_part(rows: Rows, model: Model) -> Predictions:
-    """Score the rows of a part; predictions come back in input order."""
+    """Score the rows of a part; predictions are in input order."""
     prepared = prepare(rows.texts, model)
     return conclude(prepared, compute(prepared, model), model)
 
 
 def prepare(texts: Sequence[str | None], model: Model) -> Prepared:
-    """Tell rows without a text apart, and tokenise each distinct text once."""
+    """Set the status of each row, and tokenise each distinct text once."""
     status = np.array([_status_of(text) for text in texts], dtype=np.int8)
     seen: dict[str, int] = {}
     unique = np.full(len(texts), -1, dtype=np.int64)
@@ -124,7 +127,7 @@ def _status_of(text: str | None) -> Status:
 
 
 class Scored(NamedTuple):
-    """What became of one micro-batch, or of several."""
+    """The result of one micro-batch, or of several."""
 
     sequence: NDArray[np.int64]
     logits: NDArray[np.float32]
@@ -134,30 +137,30 @@ class Scored(NamedTuple):
 
 
 def compute(prepared: Prepared, model: Model) -> Computed:
-    """Run every micro-batch of a part through the model, one after the other."""
+    """Run the micro-batches of a part through the model, one after the other."""
     return Computation(prepared, model).result()
 
 
 class Computation:
-    """The micro-batches of a part on their way through the model.
+    """The forward passes of a part.
 
-    ``each`` runs them; the ``map`` of an executor begins at once, and several parts may be under way.
+    ``map_tasks`` runs them; an executor's ``map`` starts at once, so that several parts can be in flight.
     """
 
-    def __init__(self, prepared: Prepared, model: Model, each: Each = map) -> None:
-        self._sequences, self._model, self._each = prepared.encodings.input_ids, model, each
+    def __init__(self, prepared: Prepared, model: Model, map_tasks: MapTasks = map) -> None:
+        self._sequences, self._model, self._map_tasks = prepared.encodings.input_ids, model, map_tasks
         self._budget, self._halvings = model.inference.max_batch_tokens, 0
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
         batches = batching.plan_sequences(self._sequences, self._budget, self._model.padding)
-        return self._each(self._run, batches)
+        return self._map_tasks(self._run, batches)
 
     def result(self) -> Computed:
-        """Wait for all of them; where one does not fit the device, all are run again with half the budget."""
+        """Wait for all micro-batches; if one does not fit the device, all are run again with half the budget."""
         while True:
             try:
-                return self._gathered()
+                return self._gather()
             except OutOfDeviceMemoryError as error:
                 self._model.backend.release()
                 self._budget, self._halvings = self._budget // 2, self._halvings + 1
@@ -168,7 +171,7 @@ class Computation:
                 )
                 self._scored = self._begin()
 
-    def _gathered(self) -> Computed:
+    def _gather(self) -> Computed:
         logits = np.full((len(self._sequences), len(self._model.bundle.labels)), np.nan, dtype=np.float32)
         failures: dict[int, str] = {}
         work = collections.Counter[str]()
@@ -180,7 +183,7 @@ class Computation:
         return Computed(logits, failures, {key: float(work[key]) for key in _WORK})
 
     def _run(self, sequence: NDArray[np.int64]) -> Scored:
-        """Score one micro-batch; one that fails is halved until the row that cannot be scored is alone.
+        """Score one micro-batch; if it fails it is halved until the failing row is alone.
 
         Raises:
             OutOfDeviceMemoryError: fewer rows may fit.
@@ -198,12 +201,12 @@ class Computation:
                 raise
             model.backend.release()
             reason = f"out of memory: {error}"
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises, it must not fail a row's neighbours
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises must not fail other rows
             reason = f"{type(error).__name__}: {error}"
         if len(sequence) == 1:
-            nothing = np.full((1, len(model.bundle.labels)), np.nan, dtype=np.float32)
+            nan = np.full((1, len(model.bundle.labels)), np.nan, dtype=np.float32)
             failure = {int(sequence[0]): printable(reason)[:500]}
-            return Scored(sequence, nothing, failure, _work(batch, time.perf_counter() - started))
+            return Scored(sequence, nan, failure, _work(batch, time.perf_counter() - started))
         middle = (len(sequence) + 1) // 2
         first, second = self._run(sequence[:middle]), self._run(sequence[middle:])
         return Scored(
@@ -224,9 +227,9 @@ _WORK = ("forward_seconds", "tokens", "padded_tokens", "micro_batches", "halving
 
 
 def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:
-    """Turn logits into calibrated probabilities, windows into one row, and distinct texts back into rows."""
+    """Turn logits into calibrated probabilities, merge windows, and expand distinct texts into rows."""
     encodings = prepared.encodings
-    probabilities = _merged(encodings, computed.logits, model.bundle.temperature)
+    probabilities = _merge_windows(encodings, computed.logits, model.bundle.temperature)
     failed = {int(encodings.row[sequence]): reason for sequence, reason in computed.failures.items()}
     status = prepared.status.copy()
     failures = []
@@ -256,7 +259,9 @@ def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> ND
     return values[index] if len(values) else np.full(len(index), missing, dtype=np.int32)
 
 
-def _merged(encodings: Encodings, logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+def _merge_windows(
+    encodings: Encodings, logits: NDArray[np.float32], temperature: float
+) -> NDArray[np.float32]:
     """Probabilities ``[texts, C]`` float32: the mean over a text's windows, weighted by their tokens."""
     probabilities = apply_temperature(logits, temperature)
     texts = len(encodings.n_tokens)
@@ -269,19 +274,19 @@ def _merged(encodings: Encodings, logits: NDArray[np.float32], temperature: floa
 
 
 class CanaryCheck(NamedTuple):
-    """How the canaries of a bundle came out: labels that changed, and the largest change of a probability."""
+    """Result of scoring the canaries: changed labels, and the largest change in a probability."""
 
     labels_changed: int
     largest_change: float
 
     @property
     def agrees(self) -> bool:
-        """Whether the answers are those of the trained model."""
+        """Whether the model predicts as it did when trained."""
         return not self.labels_changed and self.largest_change <= CANARY_TOLERANCE
 
 
 def check_canaries(model: Model) -> CanaryCheck | None:
-    """Score the bundle's canaries on this device and precision; ``None`` for a folder without any.
+    """Score the bundle's canaries on this device and precision; ``None`` if it has none.
 
     Raises:
         ModelError: the model cannot score a text at all.
@@ -291,7 +296,7 @@ def check_canaries(model: Model) -> CanaryCheck | None:
     texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
     prepared = prepare(texts, model)
     with (
-        model.backend.one_core_each() as begin,  # as the rows will be computed
+        model.backend.one_core_each() as begin,  # as for the rows
         ThreadPoolExecutor(model.workers, "canaries", begin) as workers,
     ):
         computed = Computation(prepared, model, workers.map).result()
@@ -307,6 +312,6 @@ def check_canaries(model: Model) -> CanaryCheck | None:
 
 
 def canary_check(found: NDArray[np.floating], expected: NDArray[np.floating]) -> CanaryCheck:
-    """How far two sets of probabilities ``[n, C]`` of the same texts are apart."""
+    """Compare two arrays of probabilities ``[n, C]`` of the same texts."""
     changed = found.argmax(axis=1) != expected.argmax(axis=1)
     return CanaryCheck(int(changed.sum()), float(np.abs(found - expected).max()))

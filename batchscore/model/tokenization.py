@@ -1,4 +1,4 @@
-"""Texts in, token ids out, with what happens to a text beyond the model's longest input."""
+"""Texts in, token ids out; texts beyond the model's longest input are cut or split into windows."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ HEAD_SHARE = 0.25
 """``head-tail`` keeps this share of the tokens from the head, the rest from the tail: 128 and 382 of 510 (Sun et al.
 2019, "How to Fine-Tune BERT for Text Classification?")."""
 WINDOW_OVERLAP = 0.25
-"""Neighbouring windows share this much of a window."""
+"""Share of a window that the next one repeats."""
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
-"""Of several scripts; whatever a tokenizer was made for, it tells some of them apart."""
-_READ_ALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
-"""Classes of tokenizers that need no transformers."""
+"""Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
+_STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
+"""Tokenizer classes that load without transformers."""
 
 
 class Tokenizer:
-    """The bundle's tokenizer: special tokens as the model wants them, nothing cut before it is counted."""
+    """The bundle's tokenizer: adds special tokens, and counts tokens before any cut."""
 
     def __init__(self, bundle: Bundle) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -45,19 +45,19 @@ class Tokenizer:
             _refuse_no_words(self._tokenizer, bundle)
         except ModelError:
             raise
-        except Exception as error:  # tokenizers raises bare ones
+        except Exception as error:  # tokenizers raises plain Exceptions
             raise ModelError(
                 f"{printable(bundle.path)}: its tokenizer cannot be loaded ({printable(error)}). Save it again with "
                 "tokenizer.save_pretrained(folder)."
             ) from error
         self.max_length = bundle.max_length
         self.pad_id = self._loaded.pad_id
-        self._before, self._after = self._frame(bundle)
+        self._before, self._after = self._count_special(bundle)
         self._types = self._token_types(bundle) if self._loaded.has_token_types else None
 
-    def padding(self, way: str) -> Padding:
-        """How sequences of this tokenizer become micro-batches; ``way`` is one of :data:`batchscore.model.batching.WAYS`."""
-        return Padding(self.max_length, self.pad_id, way, types=self._types)
+    def padding(self, mode: str) -> Padding:
+        """How sequences of this tokenizer become micro-batches; ``mode`` is one of :data:`batchscore.model.batching.PADDING_MODES`."""
+        return Padding(self.max_length, self.pad_id, mode, types=self._types)
 
     @property
     def padding_side(self) -> str:
@@ -66,21 +66,21 @@ class Tokenizer:
 
     @property
     def pad_token(self) -> str | None:
-        """What rows are filled up with, as a text would hold it."""
+        """The padding token as text."""
         token: str | None = self._tokenizer.id_to_token(self.pad_id)
         return token
 
     def cut_at(self, max_length: int) -> Tokenizer:
-        """The same tokenizer for a shorter longest input."""
+        """The same tokenizer with a smaller ``max_length``."""
         other = copy.copy(self)
         other.max_length = max_length
         return other
 
-    def _frame(self, bundle: Bundle) -> tuple[int, int]:
-        """How many special tokens stand before and behind a text, learned from the tokenizer itself.
+    def _count_special(self, bundle: Bundle) -> tuple[int, int]:
+        """The numbers of special tokens before and after a text, found by encoding.
 
         Raises:
-            ModelError: they depend on the text, or leave no room for one.
+            ModelError: they depend on the text, or leave no room for it.
         """
         empty, probe = self._tokenizer.encode("").ids, self._tokenizer.encode("a").ids
         before = next((k for k, pair in enumerate(zip(empty, probe, strict=False)) if pair[0] != pair[1]), 0)
@@ -96,7 +96,7 @@ class Tokenizer:
         return before, after
 
     def _token_types(self, bundle: Bundle) -> TokenTypes:
-        """The token types of a sequence, learned the same way.
+        """The token types of a sequence, found the same way.
 
         Raises:
             ModelError: they differ within a text.
@@ -110,19 +110,19 @@ class Tokenizer:
         return TokenTypes(before, content.pop(), after, self._loaded.pad_type)
 
     def token_ids(self, texts: Sequence[str]) -> Iterator[NDArray[np.int32]]:
-        """Token ids of each text, special tokens included, never cut; a bounded number of characters at a time."""
+        """Token ids of each text, special tokens included, uncut; a bounded number of characters at a time."""
         chunk: list[str] = []
         size = 0
         for text in texts:
             if chunk and size + len(text) > _CHUNK_CHARACTERS:
-                yield from self._encoded(chunk)
+                yield from self._encode_chunk(chunk)
                 chunk, size = [], 0
             chunk.append(text)
             size += len(text)
         if chunk:
-            yield from self._encoded(chunk)
+            yield from self._encode_chunk(chunk)
 
-    def _encoded(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
+    def _encode_chunk(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
         for encoding in self._tokenizer.encode_batch_fast(texts):
             yield np.array(encoding.ids, dtype=np.int32)
 
@@ -146,41 +146,41 @@ class Tokenizer:
         )
 
     def _pieces(self, ids: NDArray[np.int32], long_text: str) -> list[NDArray[np.int32]]:
-        """The sequences that stand for one text: itself where it fits."""
+        """The sequences of one text: the text itself if it fits."""
         if len(ids) <= self.max_length:
             return [ids]
         content = ids[self._before : len(ids) - self._after]
         room = self.max_length - self._before - self._after
         if long_text == "head" and self._loaded.truncation_side == "left":
-            return [self._framed(ids, content[len(content) - room :])]
-        return [self._framed(ids, piece) for piece in _LONG_TEXT[long_text](content, room)]
+            return [self._with_special(ids, content[len(content) - room :])]
+        return [self._with_special(ids, piece) for piece in _LONG_TEXT[long_text](content, room)]
 
-    def _framed(self, ids: NDArray[np.int32], piece: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _with_special(self, ids: NDArray[np.int32], piece: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.concatenate([ids[: self._before], piece, ids[len(ids) - self._after :]])
 
 
 class _Loaded(NamedTuple):
-    """A tokenizer of the library ``tokenizers``, with what transformers knows of it beyond that."""
+    """A tokenizer of the library ``tokenizers``, with the settings that only transformers stores."""
 
     tokenizer: Any
     pad_id: int
     padding_side: str = "right"
     truncation_side: str = "right"
     has_token_types: bool = False
-    """Whether the model gets token types; without them it takes all for 0."""
+    """Whether the model gets token types; without them all are 0."""
     pad_type: int = 0
 
 
 def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
-    """A tokenizer as its own library reads it, where ``tokenizer.json`` holds everything; importing transformers takes seconds.
+    """Load ``tokenizer.json`` without transformers, whose import takes seconds; None if that might not be enough.
 
-    Only for a bundle with canaries, which would show a difference, and without settings that ``tokenizer.json`` lacks.
+    Only for a bundle with canaries, which would reveal a difference, and without settings that ``tokenizer.json`` lacks.
     """
     path = bundle.path / "tokenizer.json"
     if bundle.canaries is None or not path.exists():
         return None
     config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
-    if config.get("tokenizer_class") not in _READ_ALONE or not isinstance(config.get("pad_token"), str):
+    if config.get("tokenizer_class") not in _STANDALONE or not isinstance(config.get("pad_token"), str):
         return None
     if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):
         return None
@@ -214,7 +214,7 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
 
 
 def _pad_id_of_model(bundle: Bundle) -> int | None:
-    """What the model itself takes for padding, if it has a row for it: heads may look for the last token that is none."""
+    """The model's own padding id, if in its vocabulary: a head may look for the last token that is not padding."""
     path = bundle.path / "config.json"
     config = json.loads(path.read_bytes()) if path.exists() else {}
     text = config.get("text_config") or {}
@@ -224,7 +224,7 @@ def _pad_id_of_model(bundle: Bundle) -> int | None:
 
 
 def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
-    """Raise where different words all come out the same: what transformers makes of a folder without a vocabulary."""
+    """Raise if all words get the same tokens: transformers makes such a tokenizer of a folder without a vocabulary."""
     if _tells_apart(tokenizer, _WORDS):
         return
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -238,7 +238,7 @@ def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
 
 
 def _tells_apart(tokenizer: Any, words: Iterable[str]) -> bool:
-    """Whether any two of the words have different tokens."""
+    """Whether at least two of the words have different tokens."""
     return len({frozenset(tokenizer.encode(word, add_special_tokens=False).ids) for word in words}) > 1
 
 
@@ -252,7 +252,7 @@ def _head_tail(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]
 
 
 def _windows(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
-    """Windows that cover the text evenly; each has ``room`` tokens."""
+    """Evenly spaced windows that cover the text, ``room`` tokens each."""
     step = max(1, room - round(room * WINDOW_OVERLAP))
     count = 1 + -(-(len(content) - room) // step)
     starts = np.linspace(0, len(content) - room, count).round().astype(int)

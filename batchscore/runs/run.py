@@ -40,7 +40,7 @@ from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, ModelSettings, needs_torch
 from batchscore.model.scoring import Model
-from batchscore.model.tuning import is_repaid, tuned_budget
+from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
 from batchscore.runs.choices import choices_of, doubts_of
@@ -427,7 +427,7 @@ class _Run:
     def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
         """What a run that begins computes with: its own first rows may tell the best token budget."""
         wanted = self._settings.compute.max_batch_tokens
-        if wanted is not None or not is_repaid(model, plan.rows):
+        if wanted is not None or not is_worth_tuning(model, plan.rows):
             return dict(compute)
         ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
         budget = tuned_budget(model, rows.texts)

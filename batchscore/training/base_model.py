@@ -1,4 +1,4 @@
-"""An encoder in, a classifier out, with what of it is trained."""
+"""An encoder in, a classifier out, with the weights that are not trained frozen."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BUILTIN = "builtin"
 BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
-"""What the architectures of transformers call the dropout on attention weights."""
-_WIDTHS = ("hidden_size", "dim", "d_model")
-_CUT_AND_PAD = (
+"""Option names of the dropout on attention weights."""
+_HIDDEN_SIZE_NAMES = ("hidden_size", "dim", "d_model")
+_LOADING_ARGUMENTS = (
     "max_length",
     "stride",
     "truncation_strategy",
@@ -31,12 +31,12 @@ _CUT_AND_PAD = (
     "is_local",
     "local_files_only",
 )
-"""What a tokenizer remembers of how its own file cut and padded, and of how it was loaded."""
+"""Arguments of loading, truncation and padding that a tokenizer would save."""
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
 def open_base(settings: TrainSettings) -> Bundle:
-    """The base model's folder, found sound (no pickle, no code of its own), with the longest input of this training.
+    """Open and check the base model's folder (no pickle, no remote code), with the longest input of this training.
 
     Raises:
         ModelError: there is none, or it is unusable; the extra ``demo`` is missing.
@@ -56,48 +56,52 @@ def _builtin() -> str:
     return str(get_model_path())
 
 
-def width_of(base: Bundle) -> int:
-    """Elements of a token's state; those of a large model where the configuration does not tell."""
+def hidden_size_of(base: Bundle) -> int:
+    """The hidden size; that of a large model if the configuration does not say."""
     config = json.loads((base.path / "config.json").read_bytes())
-    return next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), 768)
+    return next((config[name] for name in _HIDDEN_SIZE_NAMES if isinstance(config.get(name), int)), 768)
 
 
 def pooling_of(base: Bundle, settings: TrainSettings) -> str:
-    """What the head is to see: as asked for; else the mean of the tokens where all layers of an encoder are trained.
+    """The pooling: as asked for; else the mean if an encoder is trained, and ``first`` (``[CLS]``) for a head alone.
 
-    Measured on the built-in encoder and 500 reviews, ``full``: first token 82.8 %, mean 87.2 % (of 500 other reviews).
-    A base that is a classifier already keeps what its head was made for.
+    Accuracy of the built-in encoder trained on 500 reviews, ``full``: ``[CLS]`` 82.8 %, mean 87.2 % (of 500 other reviews).
+    A base that is a classifier already keeps its pooling.
     """
-    if before := _pooling_before(base):
-        return before
+    if saved := _saved_pooling(base):
+        return saved
     if settings.pooling is not None:
         return settings.pooling
-    return "mean" if RECIPES[settings.recipe].is_whole and _may_pool_mean(base) else "first"
+    return "mean" if RECIPES[settings.recipe].trains_encoder and _supports_mean_pooling(base) else "first"
 
 
 def poolings_to_try(base: Bundle, settings: TrainSettings) -> tuple[str, ...]:
-    """What a search tries: where only a head is trained and nothing was asked for, both."""
-    is_open = settings.pooling is None and not RECIPES[settings.recipe].is_whole and _may_pool_mean(base)
-    return ("first", "mean") if is_open and not _pooling_before(base) else (pooling_of(base, settings),)
+    """Poolings that a search tries: both, if only a head is trained and none was asked for."""
+    is_open = (
+        settings.pooling is None
+        and not RECIPES[settings.recipe].trains_encoder
+        and _supports_mean_pooling(base)
+    )
+    return ("first", "mean") if is_open and not _saved_pooling(base) else (pooling_of(base, settings),)
 
 
-def pooling_of_states(base: Bundle, settings: TrainSettings) -> str:
-    """What of a frozen base tells most about a text: the mean, unless it is trained for another."""
-    if not RECIPES[settings.recipe].is_whole or not _may_pool_mean(base):
+def pooling_for_frozen_base(base: Bundle, settings: TrainSettings) -> str:
+    """The best pooling for a frozen base: the mean, unless it was trained with another."""
+    if not RECIPES[settings.recipe].trains_encoder or not _supports_mean_pooling(base):
         return pooling_of(base, settings)
     return "mean"
 
 
-def _may_pool_mean(base: Bundle) -> bool:
-    """Whether the base is an encoder, and no classifier yet, that is known to take the mean layer."""
+def _supports_mean_pooling(base: Bundle) -> bool:
+    """Whether the base is an encoder, not yet a classifier, that supports the mean layer."""
     config = json.loads((base.path / "config.json").read_bytes())
     kinds = config.get("architectures") or ()
     is_encoder = not any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
     return is_encoder and architecture_of(config.get("model_type")).layers is not None
 
 
-def _pooling_before(base: Bundle) -> str | None:
-    """``mean`` for a bundle that was trained with the mean layer, which is then there already."""
+def _saved_pooling(base: Bundle) -> str | None:
+    """``mean`` for a bundle that was trained with, and so already has, the mean layer."""
     settings = base.facts.get("training", {}).get("settings", {})
     return "mean" if settings.get("pooling") == "mean" else None
 
@@ -105,8 +109,8 @@ def _pooling_before(base: Bundle) -> str | None:
 def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, device: str) -> Any:
     """An ``AutoModelForSequenceClassification`` in float32 with a new head for ``labels``.
 
-    Where the head alone is trained, the base is frozen, but for weights that its checkpoint lacks (a pooler, in some).
-    On a CPU the dropout on attention weights is off while training: it would keep attention from its fast kernel.
+    If only the head is trained, the base is frozen, except weights missing from its checkpoint (often the pooler).
+    On a CPU attention dropout is off while training: it would rule out the fast attention kernel.
     """
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
@@ -117,7 +121,7 @@ def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, 
     back = {name: index for index, name in names.items()}
     try:
         config = AutoConfig.from_pretrained(base.path, id2label=names, label2id=back, **_LOCAL)
-        for name in _attention_dropouts(config) if plan.is_whole and device == "cpu" else ():
+        for name in _attention_dropouts(config) if plan.trains_encoder and device == "cpu" else ():
             setattr(config, name, 0.0)
         model, info = _loaded(base, config)
     except _LOAD_ERRORS as error:
@@ -125,18 +129,18 @@ def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, 
             f"{printable(base.path)}: no classifier can be made of it ({printable(error)}). It needs an architecture of "
             "transformers with a sequence-classification head."
         ) from error
-    missing = _missing_of_base(model, info, base)
+    missing = _missing_base_weights(model, info, base)
     layers = _layers(model)
-    if plan.pooling == "mean" and _pooling_before(base) != "mean":
+    if plan.pooling == "mean" and _saved_pooling(base) != "mean":
         append_mean_layer(model)
-    if not plan.is_whole or plan.train_layers is not None:
+    if not plan.trains_encoder or plan.train_layers is not None:
         trained = () if plan.train_layers is None else _top(layers, plan.train_layers, model)
         _freeze(model, trained, missing)
     return model
 
 
 def _layers(model: Any) -> list[Any]:
-    """The encoder's layers, from the bottom."""
+    """The encoder's layers, lowest first."""
     import torch
 
     count = getattr(model.config, "num_hidden_layers", 0)
@@ -145,7 +149,7 @@ def _layers(model: Any) -> list[Any]:
 
 
 def _top(layers: list[Any], wanted: int, model: Any) -> list[Any]:
-    """The uppermost layers, what was appended to them, and the pooler."""
+    """The top layers, including an appended one, and the pooler."""
     if wanted > len(layers):
         raise UsageError(
             f"--train-layers {wanted}: the encoder has {len(layers)} layers. Leave it out to train them all."
@@ -156,7 +160,7 @@ def _top(layers: list[Any], wanted: int, model: Any) -> list[Any]:
 
 
 def _freeze(model: Any, trained: Sequence[Any], missing: set[str]) -> None:
-    """Of the base, train these modules alone, and what its checkpoint lacks."""
+    """Freeze the base except these modules and the weights missing from its checkpoint."""
     kept = {id(parameter) for module in trained for parameter in module.parameters()}
     for name, parameter in model.base_model.named_parameters():
         parameter.requires_grad = id(parameter) in kept or name in missing
@@ -183,7 +187,7 @@ def _attention_dropouts(config: Any) -> dict[str, float]:
 
 
 def save_classifier(model: Any, tokenizer: Any, base: Bundle, folder: Path) -> None:
-    """Write the Hugging Face folder: safetensors, the base's own dropout in the configuration, the tokenizer."""
+    """Save a Hugging Face folder: safetensors, tokenizer, and the base's dropout in the configuration."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base.path, **_LOCAL)
@@ -191,14 +195,12 @@ def save_classifier(model: Any, tokenizer: Any, base: Bundle, folder: Path) -> N
         setattr(model.config, name, value)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for weights in folder.glob(
-        "*.safetensors"
-    ):  # written for their owner alone; the others are as the umask has it
+    for weights in folder.glob("*.safetensors"):  # written with mode 600; the other files follow the umask
         weights.chmod((folder / "config.json").stat().st_mode & 0o777)
 
 
-def _missing_of_base(model: Any, info: Any, base: Bundle) -> set[str]:
-    """Names (within the base) of its weights that the folder does not hold; many of them are an error."""
+def _missing_base_weights(model: Any, info: Any, base: Bundle) -> set[str]:
+    """Names of the base's weights that are missing in the folder; more than two are an error."""
     prefix = model.base_model_prefix + "."
     found = {str(name) for name in info["missing_keys"]}
     missing = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
@@ -211,10 +213,10 @@ def _missing_of_base(model: Any, info: Any, base: Bundle) -> set[str]:
 
 
 def load_tokenizer(base: Bundle) -> Any:
-    """The base model's tokenizer as the bundle keeps it: it neither cuts nor pads unless asked to.
+    """The base model's tokenizer as saved in the bundle: it truncates and pads only if asked to.
 
     Raises:
-        ModelError: it has nothing to fill up a batch with.
+        ModelError: it has no padding token.
     """
     from transformers import AutoTokenizer
 
@@ -227,6 +229,6 @@ def load_tokenizer(base: Bundle) -> Any:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.model_max_length = base.max_length
-    for name in _CUT_AND_PAD:
+    for name in _LOADING_ARGUMENTS:
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer

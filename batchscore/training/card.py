@@ -1,4 +1,4 @@
-"""The model card: Markdown with Hugging Face's metadata, from the facts of a bundle."""
+"""The model card: Markdown with Hugging Face metadata, from a bundle's facts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ canaries: share the folder only with people who may read them.
 
 
 def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
-    """The text of ``README.md``; ``facts`` are those of ``batchscore.json``, ``hub_id`` that of the base model."""
+    """The text of ``README.md``; ``facts`` as in ``batchscore.json``, ``hub_id`` of the base model."""
     metrics, training = facts["metrics"], facts["training"]
     return _CARD.format(
         base_model=f"base_model: {_quoted(hub_id)}\n" if hub_id else "",
@@ -157,7 +157,7 @@ def _epoch(entry: Mapping[str, float]) -> str:
 
 
 def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A table; of more labels than a page is wide, the pairs that are confused most."""
+    """A table; with many labels, the most confused pairs."""
     if len(labels) <= _WIDE:
         head = ["", *(_cell(label) for label in labels)]
         rows = [[_cell(label), *map(str, row)] for label, row in zip(labels, counts, strict=True)]

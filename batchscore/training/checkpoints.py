@@ -1,4 +1,4 @@
-"""Checkpoints of ``Trainer``, each whole before it gets its name, and the log that is kept in them."""
+"""Checkpoints of ``Trainer``, complete before they get their final name, and the log stored in them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 SAVE_SHARE = 0.05
-"""Of the time, that goes into checkpoints at the most."""
+"""The largest share of the time spent on checkpoints."""
 _LOSSES = "losses.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
 
 
 def keep(unfinished: Path, state: Any, losses: dict[str, list[float]]) -> None:
-    """Give the checkpoint that was just written its name, and remove those that nobody needs any more."""
+    """Move a just written checkpoint to its final name, and remove those no longer needed."""
     name = f"checkpoint-{state.global_step}"
     (unfinished / name / _LOSSES).write_text(json.dumps(losses), encoding="utf-8")
     (unfinished / name / "training_args.bin").unlink(missing_ok=True)
@@ -41,13 +41,13 @@ def keep(unfinished: Path, state: Any, losses: dict[str, list[float]]) -> None:
 
 
 def newest_in(folder: Path) -> Path | None:
-    """The checkpoint to go on from."""
+    """The checkpoint to resume from."""
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))]
     return max(found)[1] if found else None
 
 
 def history_of(checkpoint: Path) -> list[dict[str, float]]:
-    """What ``Trainer`` logged until then."""
+    """The log of ``Trainer`` up to the checkpoint."""
     found: list[dict[str, float]] = _state(checkpoint)["log_history"]
     return found
 
@@ -58,19 +58,19 @@ def _state(checkpoint: Path) -> dict[str, Any]:
 
 
 def losses_of(checkpoint: Path) -> dict[str, list[float]]:
-    """By epoch, the sum of losses and the rows."""
+    """The sum of losses and the rows, by epoch."""
     found: dict[str, list[float]] = json.loads((checkpoint / _LOSSES).read_bytes())
     return found
 
 
-def is_over(checkpoint: Path, plan: Hyperparameters) -> bool:
-    """Whether there is nothing left to train after this checkpoint."""
+def is_finished(checkpoint: Path, plan: Hyperparameters) -> bool:
+    """Whether training ended at this checkpoint."""
     state = _state(checkpoint)
     curve = curve_of(state["log_history"], {})
     return bool(state["global_step"] >= state["max_steps"]) or is_exhausted(curve, plan.early_stopping)
 
 
-def take_weights(model: Any, checkpoint: Path) -> None:
+def load_weights(model: Any, checkpoint: Path) -> None:
     """Load the weights of a checkpoint."""
     from safetensors.torch import load_model
 
@@ -85,7 +85,7 @@ def evaluated_steps(history: Sequence[dict[str, float]]) -> list[int]:
 def curve_of(
     history: Sequence[dict[str, float]], losses: dict[str, list[float]]
 ) -> tuple[dict[str, float], ...]:
-    """The log of ``Trainer``, one entry an epoch, with the sums of losses that we took."""
+    """One entry an epoch: the log of ``Trainer``, with our own mean training loss."""
     entries = [entry for entry in history if "eval_accuracy" in entry]
     return tuple(
         {

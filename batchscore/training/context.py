@@ -1,4 +1,4 @@
-"""Where a training happens, and who is told of it."""
+"""The context of a training: work folder, device, progress."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Something that is told how many rows are done."""
+    """Is told how many rows are done."""
 
     def add(self, amount: int, *, counted: bool = True) -> None:
-        """Note ``amount`` rows more."""
+        """Add ``amount`` rows."""
 
     def close(self) -> None:
-        """There is no more to come."""
+        """No more rows follow."""
 
 
-class Unwatched:
-    """A progress that nobody looks at."""
+class NoProgress:
+    """A progress that shows nothing."""
 
     def add(self, amount: int, *, counted: bool = True) -> None:
         """Nothing."""
@@ -33,13 +33,13 @@ Tell = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """A work folder, a device, and who watches."""
+    """A work folder, a device, and where progress is reported."""
 
     folder: Path
     device: str
     precision: str
-    """The fastest precision of the device, as it was measured when this training first began."""
+    """The device's fastest precision, as measured when this training first started."""
     progress: Progress
     tell: Tell
     save_seconds: float = 60.0
-    """Between two checkpoints at the least."""
+    """The least time between two checkpoints."""

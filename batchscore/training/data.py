@@ -1,8 +1,8 @@
-"""Labelled texts from files, folders, the sample reviews or a hub data set: two splits, and what was left out.
+"""Load labelled texts from files, folders, the sample reviews or a hub data set into a training and an evaluation split.
 
-Local files go through the scorer's own readers, which guess no types and lose no line break, and become
-``datasets.Dataset``; shuffling and selecting are those of ``datasets``, so that a seed picks the rows that it picks in a
-notebook. Only the name of a hub data set asks a network.
+Local files are read by the scorer's readers, which guess no types and lose no line breaks, and become
+``datasets.Dataset``. Shuffling and selecting use ``datasets``, so that a seed picks the same rows as in a notebook. Only a
+hub data set uses the network.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ _EVAL_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
 @dataclasses.dataclass(slots=True)
-class _Given:
-    """The rows of one split as they were given."""
+class _RawRows:
+    """The raw rows of one split."""
 
     texts: list[str | None] = dataclasses.field(default_factory=list)
     labels: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
     unreadable: int = 0
     places: list[str] = dataclasses.field(default_factory=list)
-    """Where each row was found: ``reviews.csv:17`` (0-based); empty if rows are numbered through."""
+    """The origin of each row: ``reviews.csv:17`` (0-based); empty if rows are numbered consecutively."""
     groups: list[str | None] = dataclasses.field(default_factory=list)
     """The value of the group column, if one was asked for."""
 
     def place(self, row: int) -> str:
-        """Where a row was found."""
+        """The origin of a row."""
         return self.places[row] if self.places else str(row)
 
 
 def load_data(settings: TrainSettings) -> TrainingData:
-    """Read, name the labels, leave out and count what cannot be used, cut, shuffle, limit.
+    """Read, name the labels, drop and count unusable rows, split, shuffle, limit.
 
     Raises:
         DataError: no usable rows, no label column, fewer than two labels.
-        NoInputError: there are no such data.
-        UsageError: a label name for a value that is not there.
+        NoInputError: the data do not exist.
+        UsageError: a label name for a value that does not occur.
     """
     given = _read(settings.data, settings)
     train, evaluation, source = given["train"], given.get("test"), "the data's own test rows"
@@ -78,17 +78,17 @@ def load_data(settings: TrainSettings) -> TrainingData:
     usable, without = _usable(train, table, settings.data)
     left_out = {"train": without, "evaluation": {}}
     if evaluation is None:
-        first, second = _cut(usable, train.groups, settings.seed)
+        first, second = _split(usable, train.groups, settings.seed)
         evaluation, source = train, f"a fifth of {printable(settings.data)}, cut by label"
     else:
         second, left_out["evaluation"] = _usable(evaluation, table, settings.eval_data or settings.data)
         first = usable
-    splits = _picked(first, train, settings), _picked(second, evaluation, settings)
+    splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
     return TrainingData(table.names, *splits, source, left_out)
 
 
-def _read(data: str, settings: TrainSettings) -> dict[str, _Given]:
-    """The rows of ``data`` by split: ``train``, and ``test`` where the data have one."""
+def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
+    """The rows of ``data`` by split: ``train``, and ``test`` if the data have one."""
     if data == BUILTIN:
         return {split: _samples(split) for split in ("train", "test")}
     if Path(data).exists() or not _may_be_hub_name(data):
@@ -100,16 +100,16 @@ def _may_be_hub_name(data: str) -> bool:
     return bool(re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data)) and format_of_name(data) is None
 
 
-def _samples(split: str) -> _Given:
+def _samples(split: str) -> _RawRows:
     rows = samples.load(split)
-    return _Given(
+    return _RawRows(
         [row["text"] for row in rows],
         [row["label"] for row in rows],
         places=[row["id"] for row in rows],
     )
 
 
-def _local(data: str, settings: TrainSettings) -> dict[str, _Given]:
+def _local(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
     files = find_files([data], None, settings.output)
     groups: dict[str, list[FoundFile]] = collections.defaultdict(list)
     for file in files:
@@ -126,26 +126,26 @@ def _local(data: str, settings: TrainSettings) -> dict[str, _Given]:
 
 
 def _split_of(path: Path, data: Path) -> str:
-    """The split that a file's name (or that of its folder below ``data``) tells, or ``""``."""
+    """The split named by a file (or by its folder below ``data``), or ``""``."""
     name = path.relative_to(data).parts[0].lower() if data.is_dir() else ""
     return next((split for split in ("train", *_EVAL_NAMES) if name.startswith(split)), "")
 
 
-def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
-    given = _Given()
-    how = _how(settings)
+def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows:
+    given = _RawRows()
+    read_settings = _read_settings(settings)
     for file in files:
-        layout = describe(file.source, how)
+        layout = describe(file.source, read_settings)
         if not layout.columns:
             continue
         columns = choose_columns(
-            layout, how, file.source.path, advice=header_advice(file.source, layout, how)
+            layout, read_settings, file.source.path, advice=header_advice(file.source, layout, read_settings)
         )
         if columns.label is None:
             raise _no_label(file.source.path, layout)
         names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
         _assert_same_classes(given, names, file.source.path)
-        for rows in read(file.source, layout, columns, how):
+        for rows in read(file.source, layout, columns, read_settings):
             given.texts += rows.texts
             given.labels += [_named(value, names) for value in rows.labels or []]
             given.unreadable += len(rows.rejects)
@@ -155,14 +155,14 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _Given:
     return given
 
 
-def _how(settings: TrainSettings) -> ReadSettings:
+def _read_settings(settings: TrainSettings) -> ReadSettings:
     return dataclasses.replace(
         settings.read, text_column=settings.text_column, label_column=settings.label_column
     )
 
 
-def _assert_same_classes(given: _Given, names: tuple[str, ...], where: object) -> None:
-    """Note the class names of a file, which all files of a split must share: else a number would mean two things."""
+def _assert_same_classes(given: _RawRows, names: tuple[str, ...], where: object) -> None:
+    """Record a file's class names, which all files of a split must share: else a number would be ambiguous."""
     if given.labels and (given.class_names or ()) != names:
         raise DataError(
             f"{printable(where)}: its label numbers have other names than those of the files before it "
@@ -172,7 +172,7 @@ def _assert_same_classes(given: _Given, names: tuple[str, ...], where: object) -
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:
-    """A label value by the name that its file gives it; -1 is none, as in ``datasets``."""
+    """A label value by its class name in the file; -1 is no label, as in ``datasets``."""
     if not names or is_missing(value):
         return value
     key = label_key(value)
@@ -200,7 +200,7 @@ def _no_label(where: object, layout: Layout) -> DataError:
     )
 
 
-def _from_hub(data: str, settings: TrainSettings) -> dict[str, _Given]:
+def _from_hub(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
     import datasets
 
     try:
@@ -217,16 +217,16 @@ def _from_hub(data: str, settings: TrainSettings) -> dict[str, _Given]:
     return {split: _hub_split(data, splits[name], settings) for split, name in wanted.items()}
 
 
-def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _Given:
+def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     layout = Layout(tuple(Column(name, _kind(feature)) for name, feature in split.features.items()))
-    columns = choose_columns(layout, _how(settings), Path(data))
+    columns = choose_columns(layout, _read_settings(settings), Path(data))
     if columns.label is None:
         raise _no_label(data, layout)
     names = getattr(split.features[columns.label], "names", None)
     labels = list(split[columns.label])
     if names:
         labels = [names[value] if value is not None and value >= 0 else None for value in labels]
-    given = _Given(list(split[columns.text]), labels, tuple(names) if names else None)
+    given = _RawRows(list(split[columns.text]), labels, tuple(names) if names else None)
     if settings.group_column is not None:
         _assert_column(settings.group_column, layout, data)
         values = list(split[settings.group_column])
@@ -241,8 +241,8 @@ def _kind(feature: Any) -> str:
     return "boolean" if dtype == "bool" else "integer" if "int" in dtype else "other"
 
 
-def _usable(given: _Given, table: LabelTable, where: str) -> tuple[Dataset, dict[str, int]]:
-    """The rows with a text and a known label, and how many were left out for which reason."""
+def _usable(given: _RawRows, table: LabelTable, where: str) -> tuple[Dataset, dict[str, int]]:
+    """The rows with a text and a known label, and the number of rows left out by reason."""
     import datasets
 
     left_out: collections.Counter[str] = collections.Counter()
@@ -279,11 +279,10 @@ def _reason(text: str | None, value: object) -> str:
     return "null_label" if is_missing(value) else "unknown_label"
 
 
-def _cut(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
-    """Cut off a fifth of the rows of each label, at random; rows of one group stay together.
+def _split(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
+    """Split off a random fifth of the rows of each label; rows of one group stay together.
 
-    A text that occurs more than once is not cut apart either, unless its rows are of several groups: where one of them
-    is trained on, all are.
+    Without groups, duplicates of a text stay together too: if one of them is trained on, all are.
     """
     by_label = stratified(rows["label"], EVAL_SHARE, seed)
     held_out = _held_out_groups(rows, groups, seed) if groups else by_label
@@ -299,7 +298,7 @@ def _cut(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Datase
 
 
 def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
-    """Positions of a ``share`` of the rows of each label, at random, in order; of a label with one row, none."""
+    """Sorted positions of a random ``share`` of the rows of each label; none of a label with one row."""
     random = np.random.default_rng(seed)
     each = np.array(labels)
     picked: list[int] = []
@@ -310,7 +309,7 @@ def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
 
 
 def _held_out_groups(rows: Dataset, groups: Sequence[str | None], seed: int) -> list[int]:
-    """One of five folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is one of its own."""
+    """One of five folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is its own group."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     names = [f"={groups[row]}" if groups[row] is not None else str(row) for row in rows["row"]]
@@ -323,8 +322,8 @@ def _held_out_groups(rows: Dataset, groups: Sequence[str | None], seed: int) -> 
     return sorted(int(row) for row in held_out)
 
 
-def _picked(rows: Dataset, given: _Given, settings: TrainSettings) -> Split:
-    """Shuffle, then take the first ``limit``, as the origin exercise does."""
+def _shuffled(rows: Dataset, given: _RawRows, settings: TrainSettings) -> Split:
+    """Shuffle, then take the first ``limit`` rows."""
     count = len(rows) if settings.limit is None else min(settings.limit, len(rows))
     picked = rows.shuffle(seed=settings.seed).select(range(count))
     found = list(picked["row"])

@@ -1,4 +1,7 @@
-"""The saved classifier, examined as the scorer will run it: accuracy, temperature and canaries."""
+"""Evaluate the saved classifier as the scorer will run it: accuracy, temperature and canaries.
+
+The first evaluation rows are the validation split: they select the best epoch. The others are held out, and calibrate.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +45,15 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 MIN_TO_CALIBRATE = 200
-"""Evaluation rows from which half are kept from the choice of the epoch, for the temperature."""
-FEWEST_FOR_TEMPERATURE = MIN_TO_CALIBRATE // 2
-MOST_TO_CHOOSE = 2000
+"""With this many evaluation rows, half are held out from selecting the epoch, for the temperature."""
+MIN_FOR_TEMPERATURE = MIN_TO_CALIBRATE // 2
+MAX_VALIDATION_ROWS = 2000
 _PART_ROWS = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """One evaluation row with what the bundle says of it."""
+    """One evaluation row and its prediction."""
 
     text: str
     given: str
@@ -60,7 +63,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Examination:
-    """What the evaluation rows say about a saved classifier."""
+    """Results of a saved classifier on the evaluation rows."""
 
     temperature: float
     metrics: dict[str, Any]
@@ -69,50 +72,50 @@ class Examination:
     mismatches: tuple[Example, ...]
 
 
-def rows_to_watch(n_rows: int) -> int:
-    """How many of the evaluation rows, the first ones, are measured after each epoch; the others never meet training."""
-    return n_rows if n_rows < MIN_TO_CALIBRATE else min(n_rows // 2, MOST_TO_CHOOSE)
+def n_validation_rows(n_rows: int) -> int:
+    """The size of the validation split: the first evaluation rows, measured after each epoch."""
+    return n_rows if n_rows < MIN_TO_CALIBRATE else min(n_rows // 2, MAX_VALIDATION_ROWS)
 
 
-def rows_that_chose(n_rows: int, chooses: bool) -> int:
-    """How many of the evaluation rows, the first ones, have chosen what came out, and may not calibrate it.
+def n_selection_rows(n_rows: int, selects_epoch: bool) -> int:
+    """The number of evaluation rows, the first ones, that selected the epoch and so cannot calibrate it.
 
-    Where there was nothing to choose (one epoch) none has, and all of them fit the temperature if they are enough.
+    With one epoch there is nothing to select, so it is 0, and all rows fit the temperature if there are enough.
     """
-    return rows_to_watch(n_rows) if chooses or n_rows < FEWEST_FOR_TEMPERATURE else 0
+    return n_validation_rows(n_rows) if selects_epoch or n_rows < MIN_FOR_TEMPERATURE else 0
 
 
 def open_saved(folder: Path, base: Bundle) -> Bundle:
-    """The folder that was just saved, as the scorer will open it, still without temperature and canaries."""
+    """Open the folder just saved as the scorer will, still without temperature and canaries."""
     return dataclasses.replace(open_bundle(str(folder)), max_length=base.max_length, long_text=base.long_text)
 
 
-def examine(bundle: Bundle, split: Split, chosen: int, context: TrainingContext) -> Examination:
-    """Score the evaluation rows, fit the temperature on those that did not choose the epoch, measure, pick canaries.
+def examine(bundle: Bundle, split: Split, n_selection: int, context: TrainingContext) -> Examination:
+    """Score the evaluation rows, fit the temperature on the held-out ones, compute metrics, pick canaries.
 
-    The first ``chosen`` rows have chosen it. The canaries' probabilities are those of transformers for each text by itself;
-    the rows are scored by our own code, if that gives the canaries the same ones, and else by transformers as well.
+    All rows but the first ``n_selection`` are held out. The canaries' probabilities come from transformers, each text alone.
+    The rows are scored by our own encoder if it agrees on the canaries, else by transformers.
 
     Raises:
         ModelError: a row cannot be scored.
     """
     ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
-    examination, agrees = _examined(
-        _load(ours, context.device, context.precision), bundle, split, chosen, context
+    examination, agrees = _evaluate(
+        _load(ours, context.device, context.precision), bundle, split, n_selection, context
     )
     if not agrees:
         _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
         model = _load(bundle, context.device, context.precision)
-        examination, _ = _examined(model, bundle, split, chosen, context)
+        examination, _ = _evaluate(model, bundle, split, n_selection, context)
     return examination
 
 
-def _examined(
-    model: Model, bundle: Bundle, split: Split, chosen: int, context: TrainingContext
+def _evaluate(
+    model: Model, bundle: Bundle, split: Split, n_selection: int, context: TrainingContext
 ) -> tuple[Examination, bool]:
-    """What ``model`` says of the rows, and whether it agrees with ``bundle`` on the canaries."""
+    """The results of ``model``, and whether it agrees with ``bundle`` on the canaries."""
     parts = _scored(model, split, context.progress)
-    bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, chosen))
+    bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, n_selection))
     model = dataclasses.replace(
         model, bundle=dataclasses.replace(model.bundle, temperature=bundle.temperature)
     )
@@ -126,7 +129,7 @@ def _examined(
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != np.array(split.labels))
     examination = Examination(
         temperature=bundle.temperature,
-        metrics=_metrics(bundle, split, predictions, chosen),
+        metrics=_metrics(bundle, split, predictions, n_selection),
         canaries=canaries,
         examples=_examples(range(min(2, len(split))), split, probabilities, bundle.labels),
         mismatches=_examples(wrong[:2], split, probabilities, bundle.labels),
@@ -161,12 +164,12 @@ def _scored(model: Model, split: Split, progress: Progress) -> list[tuple[Prepar
     return parts
 
 
-def _temperature(parts: Sequence[tuple[Prepared, Computed]], split: Split, chosen: int) -> float:
-    """Fitted on the rows from ``chosen`` on, one logit vector a sequence; 1.0 where there are none."""
+def _temperature(parts: Sequence[tuple[Prepared, Computed]], split: Split, n_selection: int) -> float:
+    """Fitted on the rows from ``n_selection`` on, one logit vector per sequence; 1.0 without rows."""
     logits, labels, row = [], [], 0
     for prepared, computed in parts:
         rows = np.arange(row, row + len(prepared.unique))
-        held_out = rows >= chosen
+        held_out = rows >= n_selection
         label_of_text = np.full(len(prepared.encodings.n_tokens), -1)
         label_of_text[prepared.unique[held_out]] = np.array(split.labels)[rows[held_out]]
         label_of_sequence = label_of_text[prepared.encodings.row]
@@ -176,29 +179,33 @@ def _temperature(parts: Sequence[tuple[Prepared, Computed]], split: Split, chose
     return fit_temperature(np.concatenate(logits), np.concatenate(labels))
 
 
-def _metrics(bundle: Bundle, split: Split, predictions: Sequence[Predictions], chosen: int) -> dict[str, Any]:
-    """Quality on all evaluation rows, and on those alone that did not choose the epoch."""
-    everything, held_out = Evaluation(bundle.labels), Evaluation(bundle.labels)
+def _metrics(
+    bundle: Bundle, split: Split, predictions: Sequence[Predictions], n_selection: int
+) -> dict[str, Any]:
+    """Metrics on all evaluation rows, and accuracy and reliability on the held-out ones."""
+    all_rows, held_out = Evaluation(bundle.labels), Evaluation(bundle.labels)
     row = 0
     for part in predictions:
         given = np.array(split.labels[row : row + len(part.predicted)])
         row += len(given)
-        everything.update(given, part)
-        # Rows that chose the epoch count as unlabelled here.
-        held_out.update(np.where(np.arange(row - len(given), row) < chosen, -1, given), part)
-    metrics, alone = everything.metrics(), held_out.metrics()
+        all_rows.update(given, part)
+        # Rows that selected the epoch count as unlabelled here.
+        held_out.update(np.where(np.arange(row - len(given), row) < n_selection, -1, given), part)
+    metrics, held_out_metrics = all_rows.metrics(), held_out.metrics()
     quality = metrics["quality"]
     return {
         "rows": len(split),
         "accuracy": quality["accuracy"],
         "accuracy_held_out": (
-            {**alone["quality"]["accuracy"], "rows": len(split) - chosen} if alone["quality"] else None
+            {**held_out_metrics["quality"]["accuracy"], "rows": len(split) - n_selection}
+            if held_out_metrics["quality"]
+            else None
         ),
         "macro_f1": quality["macro_f1"],
         "log_loss": quality["log_loss"],
         "brier_score_loss": quality["brier_score_loss"],
         "calibration_error": metrics["calibration"]["ece"],
-        "reliability": alone["reliability"],
+        "reliability": held_out_metrics["reliability"],
         "per_label": quality["per_label"],
         "confusion_matrix": quality["confusion_matrix"],
     }
@@ -207,9 +214,9 @@ def _metrics(bundle: Bundle, split: Split, predictions: Sequence[Predictions], c
 def canary_rows(
     split: Split, probabilities: NDArray[np.float32], n_tokens: NDArray[np.int32], max_length: int
 ) -> list[int]:
-    """Rows whose texts become canaries: spread over the labels, and within a label over the lengths, longest included.
+    """Rows whose texts become canaries: spread over labels, and within a label over lengths, the longest included.
 
-    Rows whose two likeliest labels are nearly tied are left out: any change of precision could turn them.
+    Rows whose top two labels are nearly tied are left out: a lower precision could flip them.
     """
     top = np.sort(probabilities, axis=1)
     is_clear = top[:, -1] - top[:, -2] > 2 * CANARY_TOLERANCE
@@ -226,10 +233,10 @@ def canary_rows(
 
 
 def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
-    """Their probabilities in float32 on the CPU, which every machine can repeat: each text by itself, and nothing padded."""
+    """Canary probabilities in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]
-    inference = InferenceSettings(budget, bundle.long_text, way="single")
+    inference = InferenceSettings(budget, bundle.long_text, padding_mode="single")
     model = Model(bundle, Tokenizer(bundle), backend, inference)
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities

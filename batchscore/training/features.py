@@ -1,11 +1,11 @@
-"""What a frozen base says of each text, computed once: the first token's state, all that a head looks at.
+"""Features of a frozen base, computed once: the ``[CLS]`` state of each text, the only input of the head.
 
-Sequence classifiers of the BERT family hand their head the first token (with the mean layer, the mean), some through a
-pooler. So a head can be trained on stored states ``[rows, H]`` as if the base were there: :func:`fed_by_states` puts a
-stand-in into its place. Whether that holds for a model is tried, not looked up: :func:`takes_states` compares both ways.
+Sequence classifiers of the BERT family feed their head the ``[CLS]`` state (with the mean layer, the mean), some through a
+pooler. So a head can be trained on cached states ``[rows, H]`` without the base: :func:`head_only` replaces the base by a
+stub. Whether a model allows that is tested, not looked up: :func:`uses_cls_only` compares both.
 
-The base is in evaluation mode (no dropout) and in float32; beyond a few thousand texts in the fastest precision of the
-device. States are kept in the work folder, part by part, so that a stopped training goes on where it was.
+The base runs in evaluation mode (no dropout) in float32; beyond a few thousand texts in the device's fastest precision.
+States are saved in the work folder, part by part, so that a stopped training resumes where it was.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 _PART_ROWS = 2048
 _EXACT_ROWS = 4000
-"""Up to so many texts in float32, whatever is faster."""
+"""Up to this many texts use float32, whatever is faster."""
 _TOLERANCE = 1e-3
-"""Of a logit, between two orders of the same additions."""
+"""The largest relative difference in a logit from another order of additions."""
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
-def states_of(
+def cls_states_of(
     model: Any, sequences: Sequence[NDArray[np.int32]], name: str, context: TrainingContext, precision: str
 ) -> NDArray[np.float32]:
-    """First-token states ``[n, H]`` float32 of token ids, in their order; those kept under ``name`` are read back."""
+    """``[CLS]`` states ``[n, H]`` float32 of the sequences, in order; those saved under ``name`` are read back."""
     forward = _forward(model, context.device, precision)
     folder = context.folder / "states" / f"{name}-{precision}"
     make_folder(folder)
@@ -60,7 +60,7 @@ def states_of(
 
 
 def precision_for(rows: int, precision: str) -> str:
-    """In what the base is computed for so many texts, where the device is fastest in ``precision``."""
+    """The precision of the base for this many texts, if the device is fastest in ``precision``."""
     return "fp32" if rows <= _EXACT_ROWS else precision
 
 
@@ -98,7 +98,7 @@ def _computed(
 
 
 def _forward(model: Any, device: str, precision: str) -> Forward:
-    """Ids and mask in, the first token's state out: by our own encoder where it knows the model, else by transformers."""
+    """Token ids and mask in, ``[CLS]`` state out: by our own encoder if it supports the model, else by transformers."""
     import torch
 
     from batchscore.model.backends.encoders import encoder_of
@@ -113,22 +113,22 @@ def _forward(model: Any, device: str, precision: str) -> Forward:
 
     def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.partition(":")[0], dtype, enabled=precision != "fp32"):
-            first: torch.Tensor = base(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
-        return first
+            cls: torch.Tensor = base(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+        return cls
 
     return forward
 
 
 @contextlib.contextmanager
-def fed_by_states(model: Any) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """Yield states ``[b, H]`` → logits ``[b, C]`` through the model's own head; the base is out of the way meanwhile."""
+def head_only(model: Any) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Yield a function from states ``[b, H]`` to logits ``[b, C]`` by the model's head; the base is replaced meanwhile."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     base = model.base_model
 
-    class StandIn(torch.nn.Module):
-        """What the head sees of a base whose states are known already."""
+    class Stub(torch.nn.Module):
+        """A base that returns the given states."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -142,18 +142,18 @@ def fed_by_states(model: Any) -> Iterator[Callable[[torch.Tensor], torch.Tensor]
         output: torch.Tensor = model(inputs_embeds=states[:, None]).logits
         return output
 
-    setattr(model, model.base_model_prefix, StandIn())
+    setattr(model, model.base_model_prefix, Stub())
     try:
         yield logits
     finally:
         setattr(model, model.base_model_prefix, base)
 
 
-def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
-    """Whether everything that is trained sees the first token's state alone, so that the head can be fed by it."""
+def uses_cls_only(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
+    """Whether everything that is trained depends on the ``[CLS]`` state only, so that it can be trained on cached states."""
     import torch
 
-    from batchscore.model.backends.plain import settings_of
+    from batchscore.model.backends.plain import module_state
 
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     prefix = f"{model.base_model_prefix}."
@@ -162,17 +162,17 @@ def takes_states(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
     shortest = min(sequences, key=len)
     ids = torch.from_numpy(np.array(shortest, dtype=np.int64))[None]
     model.eval()
-    before = settings_of(model)
+    before = module_state(model)
     try:
         with torch.inference_mode():
-            whole = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-            first = _forward(model, "cpu", "fp32")(ids, torch.ones_like(ids))
-            with fed_by_states(model) as logits:
-                fed = logits(first)
+            full = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            cls = _forward(model, "cpu", "fp32")(ids, torch.ones_like(ids))
+            with head_only(model) as logits:
+                from_states = logits(cls)
     except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
-        return False  # an architecture whose head is fed by something else
-    if settings_of(model) != before:
-        return False  # one that workers cannot share
-    return whole.shape == fed.shape and bool(
-        (whole - fed).abs().max() <= _TOLERANCE * (1 + whole.abs().max())
+        return False  # a head with another input
+    if module_state(model) != before:
+        return False  # workers cannot share the model
+    return full.shape == from_states.shape and bool(
+        (full - from_states).abs().max() <= _TOLERANCE * (1 + full.abs().max())
     )

@@ -1,7 +1,7 @@
 """A classifier and encoded rows in, the trained classifier out, by Hugging Face ``Trainer``.
 
-What is random is a function of seed, epoch and step (see ``sampling``), and a checkpoint gets its name once it is whole;
-so a training that was killed goes on to the very weights that it would have had.
+All randomness is a function of seed, epoch and step (see ``sampling``), and checkpoints are atomic, so a killed training
+resumes to exactly the weights of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from batchscore.training.checkpoints import (
     curve_of,
     evaluated_steps,
     history_of,
-    is_over,
+    is_finished,
+    load_weights,
     losses_of,
     newest_in,
-    take_weights,
 )
-from batchscore.training.outcome import Fitted, best_of, is_exhausted, told
+from batchscore.training.outcome import Fitted, best_of, epoch_line, is_exhausted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters
 
 _LENGTH_MULTIPLE = 32
-"""Tokens; few shapes make a CPU faster (see ``batching``)."""
+"""Tokens; a CPU is faster with few shapes (see ``batching``)."""
 _EVAL_ROWS = 32
 
 
 def dataset_of(input_ids: Sequence[NDArray[np.int32]], labels: Sequence[int]) -> Dataset:
-    """Rows as ``Trainer`` takes them: ``input_ids``, ``attention_mask``, ``label``, ``length``."""
+    """A data set for ``Trainer``: ``input_ids``, ``attention_mask``, ``label``, ``length``."""
     import datasets
 
     return datasets.Dataset.from_dict(
@@ -65,19 +65,19 @@ def fit(
     weights: Sequence[float] | None,
     context: TrainingContext,
 ) -> Fitted:
-    """Train on the first split; after each epoch measure on the second, and keep the best epoch.
+    """Train on the first split, evaluate on the second after each epoch, and keep the best epoch.
 
-    ``weights`` are those of the labels in the loss. Goes on from the newest checkpoint in ``context.folder``.
+    ``weights`` are class weights of the loss. Resumes from the newest checkpoint in ``context.folder``.
     """
     folder = context.folder / CHECKPOINTS
     remove_tree(folder / UNFINISHED)
     make_folder(folder)
-    precision = context.precision if plan.is_whole else "fp32"
+    precision = context.precision if plan.trains_encoder else "fp32"
     trainer = _trainer(model, tokenizer, splits, plan, weights, context, precision)
     newest = newest_in(folder)
     if newest is not None:
         trainer.losses = losses_of(newest)
-    if newest is None or not is_over(newest, plan):
+    if newest is None or not is_finished(newest, plan):
         with warnings.catch_warnings(), _fast_attention(model, context.device, precision):
             warnings.simplefilter("ignore")
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -85,15 +85,15 @@ def fit(
     curve = curve_of(history_of(newest), trainer.losses) if newest else ()
     best = max(best_of(curve), 0)
     if newest is not None:
-        take_weights(model, folder / f"checkpoint-{evaluated_steps(history_of(newest))[best]}")
+        load_weights(model, folder / f"checkpoint-{evaluated_steps(history_of(newest))[best]}")
     return Fitted(model, curve, curve[best]["epoch"] if curve else plan.epochs, precision)
 
 
 def _fast_attention(model: Any, device: str, precision: str) -> contextlib.AbstractContextManager[None]:
-    from batchscore.training.attention import attention_by_products
+    from batchscore.training.attention import matmul_attention
 
     is_wanted = device == "cpu" and precision == "bf16"
-    return attention_by_products(model) if is_wanted else contextlib.nullcontext()
+    return matmul_attention(model) if is_wanted else contextlib.nullcontext()
 
 
 def _trainer(
@@ -108,13 +108,13 @@ def _trainer(
     from transformers import DataCollatorWithPadding
     from transformers.trainer_callback import PrinterCallback
 
-    from batchscore.training.steady_trainer import SteadyTrainer
+    from batchscore.training.resumable_trainer import ResumableTrainer
 
     if plan.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     train, evaluation = splits
-    is_multiple = plan.is_whole and not tokenizer.model_max_length % _LENGTH_MULTIPLE
-    trainer = SteadyTrainer(
+    is_multiple = plan.trains_encoder and not tokenizer.model_max_length % _LENGTH_MULTIPLE
+    trainer = ResumableTrainer(
         plan,
         weights,
         model=model,
@@ -164,10 +164,10 @@ def _accuracy(prediction: Any) -> dict[str, float]:
 
 
 def _callback(context: TrainingContext, *, rows: int, plan: Hyperparameters) -> Any:
-    """What ``Trainer`` calls as it goes: rows to the bar, one line an epoch, a checkpoint when it is time for one."""
+    """The callback of ``Trainer``: rows to the progress bar, one line an epoch, a checkpoint when due."""
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
+    class Callback(TrainerCallback):
         done = 0
         saved, saving, cost = 0.0, 0.0, 0.0
 
@@ -183,12 +183,12 @@ def _callback(context: TrainingContext, *, rows: int, plan: Hyperparameters) -> 
             now = self._rows(state)
             context.progress.add(now - self.done)
             self.done = now
-            ends_here = (
+            ends_epoch = (
                 math.isclose(state.epoch % 1.0, 0.0, abs_tol=1e-9) or state.global_step >= state.max_steps
             )
-            waited = max(context.save_seconds, self.cost / checkpoints.SAVE_SHARE)
+            interval = max(context.save_seconds, self.cost / checkpoints.SAVE_SHARE)
             self.saving = time.monotonic()
-            if not ends_here and self.saving - self.saved >= waited:
+            if not ends_epoch and self.saving - self.saved >= interval:
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -197,9 +197,9 @@ def _callback(context: TrainingContext, *, rows: int, plan: Hyperparameters) -> 
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             curve = curve_of(state.log_history, {})
-            context.tell(told(curve[-1], plan.epochs))
+            context.tell(epoch_line(curve[-1], plan.epochs))
             self.saving = time.monotonic()
             if is_exhausted(curve, plan.early_stopping):
                 control.should_training_stop = True
 
-    return Watch()
+    return Callback()

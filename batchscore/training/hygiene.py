@@ -1,6 +1,6 @@
-"""What is odd about labelled rows, found before a step is taken and told; nothing is dropped for it. Pure.
+"""Data checks before training: duplicates, conflicting labels, leakage, rare labels. Reported only; no row is dropped. Pure.
 
-Texts are equal here if they are so without case, runs of white space and ``<br />``.
+Texts are compared ignoring case, runs of white space and ``<br />``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _LISTED = 20
 _RARE = 10
-"""A label with fewer training rows than this is told."""
+"""A label with fewer training rows than this is reported."""
 _SKEWED = 0.1
-"""So is one with less than this share of what it would have if all were equal."""
+"""So is one with less than this share of what balanced labels would have."""
 
 
 def hygiene_of(
@@ -31,8 +31,8 @@ def hygiene_of(
 ) -> dict[str, Any]:
     """Counts by split, as JSON values; ``n_tokens`` are the lengths of the texts of each split before any cut.
 
-    ``duplicates`` are rows whose text an earlier row has; ``conflicting`` are rows of texts that come with several
-    labels; ``too_long`` are rows beyond ``max_length``. Places (``reviews.csv:17``) are listed for the first 20.
+    ``duplicates`` are rows that repeat an earlier text; ``conflicting`` are rows whose text occurs with several labels;
+    ``too_long`` are rows beyond ``max_length`` tokens. Places (``reviews.csv:17``) are listed for the first 20.
     """
     keys = {"train": _keys(data.train), "evaluation": _keys(data.evaluation)}
     splits = {"train": data.train, "evaluation": data.evaluation}
@@ -40,7 +40,7 @@ def hygiene_of(
         name: _split_facts(split, keys[name], n_tokens[name], data.labels, max_length)
         for name, split in splits.items()
     }
-    facts["evaluation"] |= _across(splits, keys)
+    facts["evaluation"] |= _overlap(splits, keys)
     return facts
 
 
@@ -63,8 +63,8 @@ def _split_facts(
     }
 
 
-def _across(splits: Mapping[str, Split], keys: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    """What the evaluation rows share with the training rows."""
+def _overlap(splits: Mapping[str, Split], keys: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+    """The overlap of the evaluation rows with the training rows."""
     trained = set(keys["train"])
     shared = [row for row, key in enumerate(keys["evaluation"]) if key in trained]
     groups = {group for group in splits["train"].groups if group is not None}
@@ -80,7 +80,7 @@ def _keys(split: Split) -> list[bytes]:
 
 
 def text_key(text: str) -> bytes:
-    """The same for texts that are equal, and for no others."""
+    """A hash that is the same for equal texts only."""
     plain = " ".join(text.replace("<br />", " ").split()).casefold()
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -90,7 +90,7 @@ def _places(split: Split, rows: Sequence[int]) -> list[str]:
 
 
 def hygiene_lines(facts: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
-    """What of it a person should know, one sentence a line; nothing where all is as it should be."""
+    """The findings for people, one sentence a line; none if all is well."""
     lines = []
     for name, each in facts.items():
         total, others = rows[name], len(each["shares"])

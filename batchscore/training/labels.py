@@ -1,7 +1,7 @@
 """Given label values in, label names and their order out: pure.
 
-Values are told apart as the scorer does it (:func:`batchscore.model.labels.label_key`): ``1``, ``1.0`` and ``"1"`` are one value, and so are
-``Sports`` and ``sports``.
+Values are compared as in the scorer (:func:`batchscore.model.labels.label_key`): ``1``, ``1.0`` and ``"1"`` are one value, as
+are ``Sports`` and ``sports``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import DataError, UsageError, printable
-from batchscore.model.labels import is_missing, label_key, said_value
+from batchscore.model.labels import is_missing, label_key, shown_value
 
 NEGATIVE_POSITIVE = ("NEGATIVE", "POSITIVE")
 _NEGATIVE, _POSITIVE = {"0", "neg", "negative"}, {"1", "pos", "positive"}
@@ -22,13 +22,13 @@ _LISTED = 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelTable:
-    """Label names in the order of the logits, and which given value means which."""
+    """Label names in the order of the logits, and the index of each given value."""
 
     names: tuple[str, ...]
     by_key: Mapping[str, int]
 
     def index(self, value: object) -> int | None:
-        """The label's index; ``None`` for a value that the table does not know."""
+        """The label's index; ``None`` for an unknown value."""
         return self.by_key.get(label_key(value))
 
 
@@ -37,8 +37,8 @@ def label_table(
 ) -> LabelTable:
     """Name the labels of the training rows.
 
-    ``class_names`` are those that a data set declares for 0, 1, …; ``given`` is what the user says (value → name), and
-    wins. Two values 0 and 1, or neg and pos, are NEGATIVE and POSITIVE; other integers keep their number, in numerical
+    ``class_names`` are those that a data set declares for 0, 1, …; ``given`` is the user's mapping (value → name), and wins.
+    Two values 0 and 1, or neg and pos, are NEGATIVE and POSITIVE; other integers keep their number, in numerical
     order; other texts keep their most frequent spelling, sorted.
 
     >>> label_table([1, 0, 1], None, {}).names
@@ -47,8 +47,8 @@ def label_table(
     ('a', 'B')
 
     Raises:
-        DataError: fewer than two labels, or so many that the column can hardly be the label.
-        UsageError: ``given`` names a value that is not there.
+        DataError: fewer than two labels, or so many that the column is hardly a label.
+        UsageError: ``given`` has a value that does not occur.
     """
     spellings = _spellings(values, class_names)
     keys = list(spellings)
@@ -68,7 +68,7 @@ def label_table(
 
 
 def _spellings(values: Sequence[Any], class_names: Sequence[str] | None) -> dict[str, str]:
-    """Key → spelling of each value, in the order that their labels take."""
+    """Key → spelling of each value, in label order."""
     if class_names:
         return {label_key(name): name.strip() for name in class_names}
     seen: dict[str, collections.Counter[str]] = {}
@@ -102,4 +102,4 @@ def _wanted(given: Mapping[str, str], keys: Sequence[str], are_classes: bool) ->
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(map(said_value, names[:_LISTED])) + more
+    return ", ".join(map(shown_value, names[:_LISTED])) + more

@@ -1,9 +1,9 @@
-"""The mean of all tokens as the head's input, in a model that plain ``transformers`` still loads.
+"""Mean pooling in a model that plain ``transformers`` still loads.
 
-Sequence classifiers of the BERT family hand their head the first token. One more encoder layer puts the mean there: its
-queries and keys are zero, so that attention is uniform over the tokens that are not padding; its values are the tokens
-themselves, and their mean, scaled far above the residual, goes through a layer norm; its feed-forward part is zero. The
-pooler, where there is one, passes on what it gets (through its tanh). No new code, one layer more in ``config.json``.
+Sequence classifiers of the BERT family feed their head the ``[CLS]`` state. One more encoder layer puts the mean there: its
+queries and keys are zero, so attention is uniform over unpadded tokens; its value projection is the identity, and the mean,
+scaled far above the residual, goes through a layer norm; its feed-forward part is zero. The pooler, if any, becomes the
+identity (before its tanh). No new code, just one layer more in ``config.json``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NORMS = ("LayerNorm.weight", "layer_norm.weight")
 
 
 def append_mean_layer(model: Any) -> None:
-    """Give a sequence classifier the mean of its tokens where its head looks for the first one.
+    """Append a layer that makes the ``[CLS]`` state of a sequence classifier the mean of its tokens.
 
     Raises:
-        UsageError: the architecture is not known to be of this kind.
+        UsageError: the architecture is not known to support it.
     """
     import torch
 
@@ -54,7 +54,7 @@ def append_mean_layer(model: Any) -> None:
 
 
 def _layers(base: Any) -> tuple[Any, Mapping[str, str]] | None:
-    """The list of encoder layers and their modules, if each is made as the layer that is to be added must be."""
+    """The list of encoder layers and their modules, if a mean layer can be made of them."""
     for known in filter(None, (each.layers for each in ARCHITECTURES.values())):
         try:
             layers = base.get_submodule(known.path)

@@ -1,4 +1,4 @@
-"""How a training went: the curve, its best epoch, and when to stop waiting for a better one. Pure."""
+"""The result of a training: the curve, its best epoch, and early stopping. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained classifier, and how its training went."""
+    """A trained classifier with its training curve."""
 
     model: Any
     curve: tuple[dict[str, float], ...]
@@ -19,18 +19,18 @@ class Fitted:
 
 
 def best_of(curve: Sequence[dict[str, float]]) -> int:
-    """Position of the epoch of highest accuracy, the first of equals; -1 of an empty curve."""
+    """Index of the epoch with the highest accuracy, the first of equals; -1 for an empty curve."""
     if not curve:
         return -1
     return max(range(len(curve)), key=lambda k: (curve[k]["eval_accuracy"], -k))
 
 
 def is_exhausted(curve: Sequence[dict[str, float]], patience: int | None) -> bool:
-    """Whether ``patience`` epochs brought nothing better than the best before them."""
+    """Whether the last ``patience`` epochs brought no better accuracy."""
     return patience is not None and len(curve) - 1 - best_of(curve) >= patience and bool(curve)
 
 
-def told(entry: dict[str, float], epochs: float) -> str:
+def epoch_line(entry: dict[str, float], epochs: float) -> str:
     """A line of the curve, for people."""
     return (
         f"epoch {entry['epoch']:g} of {epochs:g}: accuracy {entry['eval_accuracy']:.4f}, "

@@ -1,4 +1,4 @@
-"""A finished bundle to a model hub, when asked for: the only thing here that sends anything anywhere."""
+"""Upload a finished bundle to a model hub, when asked for: the only code here that sends data."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from batchscore.errors import StorageError, printable
 
 
 def push_to_hub(bundle: Path, repo: str) -> str:
-    """Upload the folder to ``repo`` (made, and private, if it is not there) and return where it is now.
+    """Upload the folder to ``repo`` (created as private if missing) and return its address.
 
-    The token is found as ``huggingface_hub`` finds it (``hf auth login``, ``HF_TOKEN``); ``HF_ENDPOINT`` is another hub.
+    The token is found by ``huggingface_hub`` (``hf auth login``, ``HF_TOKEN``); ``HF_ENDPOINT`` sets another hub.
 
     Raises:
-        StorageError: the hub refused it or cannot be reached; the bundle itself is complete.
+        StorageError: the hub refused it or is unreachable; the bundle itself is complete.
     """
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""In which order rows are trained on: a function of seed and epoch alone, so that a resumed training takes the same."""
+"""The order of training rows: a function of seed and epoch alone, so that a resumed training has the same."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ _BATCHES = 50
 
 
 def epoch_order(n_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The rows of an epoch, at random."""
+    """The rows of an epoch in random order."""
     return np.random.default_rng([seed, epoch]).permutation(n_rows)
 
 
 def grouped_by_length(
     lengths: Sequence[int] | NDArray[np.integer], batch_size: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """The same with batches of rows of like length: pools of 50 batches are sorted, and the batches shuffled.
+    """The same with batches of similar length: pools of 50 batches are sorted by length, and the batches shuffled.
 
-    The longest row's batch comes first, so that memory that is too small shows at once; a batch that is not full comes
-    last.
+    The batch with the longest row comes first, so that lack of memory shows at once; an incomplete batch comes last.
     """
     order = epoch_order(len(lengths), seed, epoch)
     sizes = np.asarray(lengths)
@@ -42,6 +41,6 @@ def grouped_by_length(
     return np.concatenate([batches[shuffled].reshape(-1), sorted_rows[full:]]).astype(np.int64)
 
 
-def draw_seed(seed: int, step: int) -> int:
-    """What the dropout of a step is drawn from: 32 bits, as many as torch's generator takes on a CPU."""
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's dropout: 32 bits, as many as torch's CPU generator takes."""
     return zlib.crc32(f"{seed} {step}".encode())

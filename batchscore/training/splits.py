@@ -1,4 +1,4 @@
-"""The rows that a classifier is trained and evaluated on, once they are read, named and shuffled."""
+"""The training and evaluation splits, read, labelled and shuffled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Split:
     texts: list[str]
     labels: list[int]
     places: list[str] = dataclasses.field(default_factory=list)
-    """Where each row was found, ``reviews.csv:17`` (0-based)."""
+    """The origin of each row, ``reviews.csv:17`` (0-based)."""
     groups: list[str | None] = dataclasses.field(default_factory=list)
     """The value of the group column, if one was asked for."""
 
@@ -37,7 +37,7 @@ class Split:
         )
 
     def fingerprint(self, names: Sequence[str]) -> str:
-        """SHA-256 (hex) of texts and label names in their order, whatever file they came from."""
+        """SHA-256 (hex) of texts and label names in order, whatever their files."""
         digest = hashlib.sha256()
         for text, label in zip(self.texts, self.labels, strict=True):
             digest.update(json.dumps([text, names[label]]).encode() + b"\n")
@@ -54,10 +54,10 @@ class TrainingData:
     source: str
     """Where the evaluation rows come from, in words."""
     left_out: Mapping[str, Mapping[str, int]]
-    """For each split, how many rows were left out and why."""
+    """Rows left out of each split, by reason."""
 
     def facts(self) -> dict[str, Any]:
-        """What the bundle keeps of the data, as JSON values."""
+        """What the bundle stores about the data, as JSON values."""
         splits = {"train": self.train, "evaluation": self.evaluation}
         return {
             name: {

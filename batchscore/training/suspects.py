@@ -1,8 +1,8 @@
-"""Training labels worth checking, by a model that did not see them: cross-validated on the frozen base's states.
+"""Training labels worth checking, by cross-validation on the frozen base's ``[CLS]`` states.
 
-Logistic regression (scikit-learn) gives each row a probability from the folds that it is not in; confident learning
-(:class:`~batchscore.evaluation.LabelIssues`, cleanlab) ranks them. How many are wrong is not known: a model on a frozen base errs
-far more often than labels do.
+Logistic regression (scikit-learn) gives out-of-fold probabilities; confident learning
+(:class:`~batchscore.evaluation.LabelIssues`, cleanlab) ranks the rows. The number of wrong labels stays unknown: a model on
+a frozen base errs far more often than labels do.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LISTED = 200
 def suspects_of(
     states: NDArray[np.float32], split: Split, names: Sequence[str], seed: int
 ) -> dict[str, Any] | None:
-    """Rows of the split whose label is worth checking, as JSON values; likeliest error first, 200 at the most.
+    """Rows of the split whose label is worth checking, as JSON values; likeliest error first, at most 200.
 
-    ``states`` ``[n, H]``. ``None`` where a label has one row only, so that no fold could be left out.
+    ``states`` ``[n, H]``. ``None`` if a label has one row only, which rules out cross-validation.
     """
     labels = np.array(split.labels)
     folds = min(_FOLDS, int(np.bincount(labels, minlength=len(names)).min()))
@@ -61,13 +61,13 @@ def suspects_of(
 def _out_of_fold(
     states: NDArray[np.float32], labels: NDArray[np.int64], folds: int, seed: int
 ) -> NDArray[np.float32]:
-    """Probabilities ``[n, C]`` float32 of each row by the folds that it is not in."""
+    """Out-of-fold probabilities ``[n, C]`` float32."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # As many columns as rows, or more, want a strong penalty: one row counts as much as it would among a thousand.
+    # Strong regularisation, as there may be more columns than rows.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

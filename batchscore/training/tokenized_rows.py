@@ -1,4 +1,4 @@
-"""Rows to train on in, a trained classifier out, by the way that suits them: on stored states, or through the base."""
+"""Tokenised rows in, a trained classifier out: on cached states if possible, else through the base."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.training.base_model import load_classifier, load_tokenizer
-from batchscore.training.features import precision_for, states_of, takes_states
+from batchscore.training.features import cls_states_of, precision_for, uses_cls_only
 from batchscore.training.fitting import dataset_of, fit
 from batchscore.training.head_fitting import StoredRows, fit_head
 
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenizedRows:
-    """Tokenised rows with their labels; states are stored under ``name``, of which those at ``taken`` are used."""
+    """Tokenised rows with labels; states are cached for all under ``name``, but only rows in ``subset`` are used."""
 
     name: str
     input_ids: Sequence[NDArray[np.int32]]
     labels: Sequence[int]
-    taken: Sequence[int] | None = None
+    subset: Sequence[int] | None = None
 
     def head(self, count: int) -> TokenizedRows:
         """The first rows."""
         return TokenizedRows(self.name, self.input_ids[:count], self.labels[:count])
 
     def select(self, rows: Sequence[int], name: str) -> TokenizedRows:
-        """These rows by themselves, under a name of their own."""
+        """These rows alone, under another name."""
         return TokenizedRows(name, [self.input_ids[row] for row in rows], [self.labels[row] for row in rows])
 
-    def taken_at(self, rows: Sequence[int]) -> TokenizedRows:
-        """The same rows, of which those at these positions are used."""
-        return dataclasses.replace(self, taken=rows)
+    def restricted_to(self, rows: Sequence[int]) -> TokenizedRows:
+        """The same rows with only those at these positions used."""
+        return dataclasses.replace(self, subset=rows)
 
     @property
     def positions(self) -> Sequence[int]:
         """Positions of the rows that are used."""
-        return range(len(self.labels)) if self.taken is None else self.taken
+        return range(len(self.labels)) if self.subset is None else self.subset
 
     @property
-    def labels_used(self) -> list[int]:
+    def subset_labels(self) -> list[int]:
         """Their labels."""
         return [self.labels[row] for row in self.positions]
 
@@ -64,30 +64,30 @@ def fit_rows(
     context: TrainingContext,
     folder: Path | None = None,
 ) -> Fitted:
-    """Train a new classifier on the first split, watched on the second; checkpoints go to ``folder``, or the context's."""
+    """Train a new classifier on the first split, validate on the second; checkpoints go to ``folder`` or the context's."""
     model = _new_classifier(base, labels, plan, context)
-    weights = class_weights(plan, splits[0].labels_used, len(labels))
-    own = dataclasses.replace(context, folder=folder or context.folder)
-    if not plan.is_whole and takes_states(model, splits[0].input_ids):
+    weights = class_weights(plan, splits[0].subset_labels, len(labels))
+    fit_context = dataclasses.replace(context, folder=folder or context.folder)
+    if not plan.trains_encoder and uses_cls_only(model, splits[0].input_ids):
         precision = precision_for(len(splits[0].labels), context.precision)
         stored = [
             StoredRows(_states(model, plan, rows, precision, context), rows.labels).select(rows.positions)
             for rows in splits
         ]
-        fitted = fit_head(model, (stored[0], stored[1]), plan, weights, own)
+        fitted = fit_head(model, (stored[0], stored[1]), plan, weights, fit_context)
         return dataclasses.replace(fitted, precision=precision)
     train, evaluation = (
-        dataset_of([rows.input_ids[row] for row in rows.positions], rows.labels_used) for rows in splits
+        dataset_of([rows.input_ids[row] for row in rows.positions], rows.subset_labels) for rows in splits
     )
-    return fit(model, load_tokenizer(base), (train, evaluation), plan, weights, own)
+    return fit(model, load_tokenizer(base), (train, evaluation), plan, weights, fit_context)
 
 
 def row_states(
     base: Bundle, labels: Sequence[str], plan: Hyperparameters, rows: TokenizedRows, context: TrainingContext
 ) -> NDArray[np.float32] | None:
-    """First-token states ``[n, H]`` float32 of the rows; ``None`` for a base whose head sees something else."""
+    """``[CLS]`` states ``[n, H]`` float32 of the rows; ``None`` for a base whose head has another input."""
     model = _new_classifier(base, labels, plan, context)
-    if not takes_states(model, rows.input_ids):
+    if not uses_cls_only(model, rows.input_ids):
         return None
     return _states(model, plan, rows, precision_for(len(rows.labels), context.precision), context)
 
@@ -95,7 +95,7 @@ def row_states(
 def _states(
     model: Any, plan: Hyperparameters, rows: TokenizedRows, precision: str, context: TrainingContext
 ) -> NDArray[np.float32]:
-    return states_of(model, rows.input_ids, f"{rows.name}-{plan.pooling}", context, precision)
+    return cls_states_of(model, rows.input_ids, f"{rows.name}-{plan.pooling}", context, precision)
 
 
 def _new_classifier(
@@ -108,9 +108,9 @@ def _new_classifier(
 
 
 def class_weights(plan: Hyperparameters, labels: Sequence[int], n_labels: int) -> list[float] | None:
-    """What each label counts for in the loss: ``rows / (labels * rows of the label)`` where balance is asked for.
+    """Class weights of the loss: ``rows / (labels * rows of the label)`` if balanced weights are asked for.
 
-    The mean over the rows is 1. A label without a row counts 1.
+    Their mean over the rows is 1. A label without rows has weight 1.
     """
     if plan.class_weights == "none":
         return None

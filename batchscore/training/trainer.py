@@ -1,4 +1,4 @@
-"""The whole training on one screen: data, base model, fit, save, examine, seal, rename."""
+"""Run a training: data, base model, fit, save, examine, seal, rename."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from batchscore.system.storage import make_folder, remove_tree, write_bytes
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
+    hidden_size_of,
     load_tokenizer,
     open_base,
+    pooling_for_frozen_base,
     pooling_of,
-    pooling_of_states,
     poolings_to_try,
     save_classifier,
-    width_of,
 )
 from batchscore.training.card import card
-from batchscore.training.context import Progress, Tell, TrainingContext, Unwatched
+from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
 from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
     Example,
     examine,
+    n_selection_rows,
+    n_validation_rows,
     open_saved,
-    rows_that_chose,
-    rows_to_watch,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import Fitted
@@ -49,7 +49,7 @@ from batchscore.training.splits import TrainingData
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
-from batchscore.training.workplace import begin, put_in_place, workplace, writing
+from batchscore.training.work_folder import begin, publish_bundle, work_folder, writing
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
@@ -57,16 +57,16 @@ if TYPE_CHECKING:
 
 _BUNDLE = "bundle"
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
-_WITHOUT_EFFECT = ("output", "resume", "force", "read")
-"""Settings that the bundle does not follow from; how files are read it does through the rows, which are in the data."""
+_HARMLESS = ("output", "resume", "force", "read")
+"""Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
 SAVE_SECONDS = 60.0
-"""Between two checkpoints at the least."""
+"""The least time between two checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training made."""
+    """The result of a training."""
 
     output: Path
     labels: tuple[str, ...]
@@ -80,7 +80,7 @@ class TrainResult:
     fingerprint: str
     seconds: float
     was_done: bool = False
-    """Whether the bundle was there already, made by this very training."""
+    """Whether the bundle was already there, from the same training."""
 
 
 def train(
@@ -88,12 +88,12 @@ def train(
     progress: Callable[[int], Progress],
     tell: Tell = lambda _: None,
 ) -> TrainResult:
-    """Train a classifier and write its bundle to ``settings.output``, whole or not at all.
+    """Train a classifier and write its bundle to ``settings.output``, atomically.
 
-    ``progress`` is given the number of rows to come; ``tell`` gets lines for people.
+    ``progress`` gets the number of rows to come; ``tell`` gets lines for people.
 
     Raises:
-        BatchscoreError: of the kind that says what was wrong: data, base model, output, storage.
+        BatchscoreError: its class says what is wrong: data, base model, output, storage.
     """
     started = time.monotonic()
     settings = dataclasses.replace(settings, output=Path(os.path.realpath(settings.output)))
@@ -101,11 +101,11 @@ def train(
     if settings.resume and (done := _finished(settings, started)) is not None:
         return done
     keep_freed_memory()
-    with workplace(settings.output, settings.force, settings.resume) as work:
+    with work_folder(settings.output, settings.force, settings.resume) as work:
         job = _job(settings)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
         watch = Watch(progress, tell)
-        context = TrainingContext(work, resolve_device("auto"), precision, Unwatched(), tell, SAVE_SECONDS)
+        context = TrainingContext(work, resolve_device("auto"), precision, NoProgress(), tell, SAVE_SECONDS)
         if is_resumed:
             tell(f"going on from what was left in {printable(work)}")
         with writing(work):
@@ -116,7 +116,7 @@ def train(
         write_bytes(folder / "README.md", card(facts, _hub_id(settings)).encode())
         seal(folder, facts)
         bundle = open_bundle(str(folder))
-        put_in_place(folder, settings.output, settings.force)
+        publish_bundle(folder, settings.output, settings.force)
     return TrainResult(
         output=settings.output,
         labels=job.data.labels,
@@ -130,14 +130,14 @@ def train(
 
 
 class Watch(NamedTuple):
-    """Who watches: a bar for a number of rows, and lines for people."""
+    """Reports progress: a bar for a number of rows, and lines for people."""
 
     progress: Callable[[int], Progress]
     tell: Tell
 
     @contextlib.contextmanager
     def over(self, rows: int, context: TrainingContext) -> Iterator[TrainingContext]:
-        """The context with a bar of its own."""
+        """The context with a new bar."""
         bar = self.progress(rows)
         try:
             yield dataclasses.replace(context, progress=bar)
@@ -147,7 +147,7 @@ class Watch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Job:
-    """What is to be trained on what, with which numbers."""
+    """Settings, data, base model and hyperparameters of a training."""
 
     settings: TrainSettings
     data: TrainingData
@@ -155,11 +155,11 @@ class _Job:
     plan: Hyperparameters
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that the bundle follows from: settings, data, base model, device and versions."""
+        """SHA-256 over everything that determines the bundle: settings, data, base model, device and versions."""
         given = {
             field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
         }
-        for name in _WITHOUT_EFFECT:
+        for name in _HARMLESS:
             del given[name]
         return fingerprint(
             {
@@ -174,7 +174,7 @@ class _Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Trained:
-    """What came of a job."""
+    """The result of a job."""
 
     plan: Hyperparameters
     fitted: Fitted
@@ -187,19 +187,19 @@ class _Trained:
 def _job(settings: TrainSettings) -> _Job:
     data = load_data(settings)
     base = open_base(settings)
-    plan = settings.resolved(len(data.train), pooling_of(base, settings), width_of(base))
+    plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
     return _Job(settings, data, base, plan)
 
 
 def _precision(wanted: str) -> str:
-    """``bf16`` where that is fast; never float16, whose gradients vanish unless the loss is scaled."""
+    """``bf16`` if that is fast; never float16, whose gradients underflow without loss scaling."""
     if wanted != "auto":
         return wanted
     return "bf16" if "bf16" in faster_precisions(resolve_device("auto")) else "fp32"
 
 
 def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
-    """The bundle that this very training has put in place already."""
+    """The result, if this training has already published its bundle."""
     if not (settings.output / FACTS).exists():
         return None
     bundle = open_bundle(str(settings.output))
@@ -220,13 +220,13 @@ def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
 
 
 def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
-    """Look at the data, search if asked to, fit, save to ``context.folder / _BUNDLE`` and examine what was saved."""
+    """Check the data, tune if asked to, fit, save to ``context.folder / _BUNDLE`` and examine the saved model."""
     data, plan = job.data, job.plan
     splits = {"train": data.train, "evaluation": data.evaluation}
     ids = Tokenizer(job.base)
     cut = (
         "head" if job.base.long_text == "windows" else job.base.long_text
-    )  # a text is trained on by its head
+    )  # training uses the head of a long text
     encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
     hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
     _tell_data(data, hygiene, context.tell)
@@ -241,24 +241,24 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
             plan, pooling=best.pooling, learning_rate=best.learning_rate, epochs=best.epochs
         )
     _tell_plan(plan, job.base, context.tell)
-    tokenized["evaluation"] = tokenized["evaluation"].head(rows_to_watch(len(data.evaluation)))
+    tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
     rows = len(data.train) + len(tokenized["evaluation"].labels)
-    rows = round(plan.epochs * len(data.train)) if plan.is_whole else rows
+    rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
     with watch.over(rows + len(data.evaluation), context) as watched:
         fitted = fit_rows(job.base, data.labels, plan, (tokenized["train"], tokenized["evaluation"]), watched)
         remove_tree(context.folder / _BUNDLE)
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
-        chosen = rows_that_chose(len(data.evaluation), plan.chooses)
+        n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
         saved = open_saved(context.folder / _BUNDLE, job.base)
-        examination = examine(saved, data.evaluation, chosen, watched)
+        examination = examine(saved, data.evaluation, n_selection, watched)
     return _Trained(plan, fitted, examination, hygiene, suspects, tuple(trials))
 
 
 def _suspects(
     job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch
 ) -> dict[str, Any] | None:
-    """Labels worth checking among the training rows; tells them."""
-    pooling = pooling_of_states(job.base, job.settings)
+    """Find and report training labels worth checking."""
+    pooling = pooling_for_frozen_base(job.base, job.settings)
     plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
     with watch.over(len(train.labels), context) as watched:
         states = row_states(job.base, job.data.labels, plan, train, watched)
@@ -283,10 +283,10 @@ def _suspects(
 
 
 def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch) -> list[Trial]:
-    """Search for settings on a part of the training rows."""
-    most = MOST_ROWS[job.plan.recipe]
-    if len(train.labels) > most:
-        rows = stratified(train.labels, most / len(train.labels), job.plan.seed)
+    """Search hyperparameters on a subset of the training rows."""
+    limit = MOST_ROWS[job.plan.recipe]
+    if len(train.labels) > limit:
+        rows = stratified(train.labels, limit / len(train.labels), job.plan.seed)
         train = train.select(rows, "tune")
     held_out = stratified(train.labels, HELD_OUT_SHARE, job.plan.seed)
     kept = sorted(set(range(len(train.labels))) - set(held_out))
@@ -298,11 +298,11 @@ def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Wa
     def attempt(number: int, plan: Hyperparameters) -> dict[str, float]:
         quiet = dataclasses.replace(context, tell=lambda _: None)
         with watch.over(len(train.labels), quiet) as watched:
-            own = folder / str(number)
-            make_folder(own)
-            halves = train.taken_at(kept), train.taken_at(held_out)
-            fitted = fit_rows(job.base, job.data.labels, plan, halves, watched, own)
-            remove_tree(own)
+            trial_folder = folder / str(number)
+            make_folder(trial_folder)
+            splits = train.restricted_to(kept), train.restricted_to(held_out)
+            fitted = fit_rows(job.base, job.data.labels, plan, splits, watched, trial_folder)
+            remove_tree(trial_folder)
             return fitted.curve[-1]
 
     plans = candidates(job.plan, job.settings, poolings_to_try(job.base, job.settings))
@@ -318,7 +318,7 @@ def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Wa
 
 
 def _silence() -> None:
-    """No bars and no advice from libraries: what happens is told once, by us."""
+    """Turn off the progress bars and advice of libraries."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -338,7 +338,7 @@ def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> No
 
 
 def _counted(data: TrainingData) -> str:
-    """Labels with their training rows."""
+    """Labels with their numbers of training rows."""
     counts = [f"{name} {data.train.labels.count(index)}" for index, name in enumerate(data.labels)]
     more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
     return printable(", ".join(counts[:_TOLD_LABELS])) + more
@@ -352,7 +352,7 @@ def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
 
 
 def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
-    """What ``batchscore.json`` holds."""
+    """The content of ``batchscore.json``."""
     settings, base, examination = job.settings, job.base, trained.examination
     name = BUILTIN_HUB_ID if settings.base_model == BUILTIN else settings.base_model
     data = {"source": settings.data, **job.data.facts(), "hygiene": trained.hygiene}
@@ -394,7 +394,7 @@ def _versions() -> dict[str, str]:
 
 
 def _calibration(data: TrainingData, canaries: Sequence[str]) -> dict[str, list[str]]:
-    """Texts for ``batchscore export``: training rows to calibrate on, evaluation rows to compare on, spread evenly."""
+    """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
     held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
     return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
 
@@ -404,7 +404,7 @@ def _spread(texts: list[str], n: int) -> list[str]:
 
 
 def _hub_id(settings: TrainSettings) -> str | None:
-    """The base model as the hub calls it; ``None`` for a local folder."""
+    """The hub id of the base model; ``None`` for a local folder."""
     if settings.base_model == BUILTIN:
         return BUILTIN_HUB_ID
     return None if Path(settings.base_model).is_dir() else settings.base_model

@@ -1,6 +1,6 @@
-"""A small search for settings, on a part of the training rows that the trials do not train on.
+"""A small hyperparameter search on held-out training rows.
 
-Every trial trains to its last epoch and is judged there, on the rows held out; the evaluation rows have no say.
+Every trial trains to its last epoch and is evaluated then, on the held-out rows; the evaluation split is not used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 0.2
 MOST_ROWS = {"head": 5000, "full": 1000}
-"""Training rows that a search looks at."""
+"""Training rows that a search uses."""
 _RATES = {"head": (5e-4, 2e-3, 8e-3), "full": (2e-5, 5e-5, 1e-4)}
 _EPOCHS = {"head": (1.0, 5.0, 20.0), "full": (2.0, 4.0)}
-_KEPT = "trials.json"
+_SAVED = "trials.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """Settings that were tried, and what came of them on the rows held out."""
+    """Hyperparameters with their result on the held-out rows."""
 
     pooling: str
     learning_rate: float
@@ -39,7 +39,7 @@ class Trial:
 def candidates(
     plan: Hyperparameters, settings: TrainSettings, poolings: Sequence[str]
 ) -> list[Hyperparameters]:
-    """What is tried: every combination of what the user left open."""
+    """Every combination of the hyperparameters that the user did not set."""
     rates = (plan.learning_rate,) if settings.learning_rate is not None else _RATES[plan.recipe]
     epochs = (plan.epochs,) if settings.epochs is not None else _EPOCHS[plan.recipe]
     return [
@@ -54,9 +54,9 @@ def search(
     folder: Path,
     tell: Tell,
 ) -> list[Trial]:
-    """Try every plan; ``attempt`` gives the last entry of its curve. Trials kept in ``folder`` are not made again."""
-    kept: list[dict[str, Any]] = read_checked(folder / _KEPT) or []
-    trials = [Trial(**each) for each in kept]
+    """Run a trial of every plan; ``attempt`` returns the last entry of its curve. Trials saved in ``folder`` are reused."""
+    saved: list[dict[str, Any]] = read_checked(folder / _SAVED) or []
+    trials = [Trial(**each) for each in saved]
     tell(_HEADER)
     for trial in trials:
         tell(_row(trial))
@@ -66,12 +66,12 @@ def search(
             Trial(plan.pooling, plan.learning_rate, plan.epochs, last["eval_accuracy"], last["eval_loss"])
         )
         tell(_row(trials[-1]))
-        write_checked(folder / _KEPT, [dataclasses.asdict(trial) for trial in trials])
+        write_checked(folder / _SAVED, [dataclasses.asdict(trial) for trial in trials])
     return trials
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The most accurate; of equals the one of lowest loss, then the first."""
+    """The most accurate trial; among equals the one with the lowest loss, then the first."""
     return min(trials, key=lambda trial: (-trial.accuracy, trial.loss))
 
 

@@ -17,7 +17,7 @@ __all__ = ["BACKENDS", "PLAIN", "Backend", "BackendSpec", "OutOfDeviceMemoryErro
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackendSpec:
-    """What a backend is opened again from, on whatever machine."""
+    """What it takes to open the same backend elsewhere."""
 
     name: str
     device: str
@@ -25,7 +25,7 @@ class BackendSpec:
 
     @classmethod
     def of(cls, backend: Backend) -> BackendSpec:
-        """That of a loaded one."""
+        """The spec of a loaded backend."""
         return cls(**{field.name: getattr(backend, field.name) for field in dataclasses.fields(cls)})
 
     def open(self, bundle: Bundle) -> Backend:
@@ -73,7 +73,7 @@ BACKENDS: dict[str, Callable[[Bundle, str, str], Backend]] = {
 
 
 def open_backend(name: str, bundle: Bundle, device: str, precision: str) -> Backend:
-    """Load the bundle's model; ``name`` ``auto`` is torch, for ``int8`` openvino.
+    """Load the bundle's model; ``auto`` is ``openvino`` for ``int8``, else ``torch``.
 
     Raises:
         ModelError: the model cannot be loaded.

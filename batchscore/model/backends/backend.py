@@ -1,4 +1,4 @@
-"""What a backend is, to those that implement one and those that use it."""
+"""The interface of a backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from batchscore.records import MicroBatch
 
 PLAIN = ("transformers", "fresh")
-"""Names of the backends by which transformers computes."""
+"""Names of the backends that run transformers' own model."""
 
 
 class OutOfDeviceMemoryError(Exception):
@@ -21,10 +21,10 @@ class OutOfDeviceMemoryError(Exception):
 
 
 class Backend(Protocol):
-    """A loaded model on a device, at a precision."""
+    """A model loaded on a device in a precision."""
 
     name: str
-    """What it is called in ``BACKENDS``."""
+    """Its key in ``BACKENDS``."""
     device: str
     precision: str
 
@@ -36,7 +36,7 @@ class Backend(Protocol):
         """
 
     def one_core_each(self) -> AbstractContextManager[Callable[[], None]]:
-        """While it is entered, each thread that calls ``logits`` computes on one core; gives what such a thread calls first."""
+        """Inside the context each thread that calls ``logits`` uses one core; yields a function for threads to call first."""
 
     def release(self) -> None:
-        """Give back what the device holds beyond the weights, after it ran out of memory."""
+        """Free device memory beyond the weights, after running out of it."""

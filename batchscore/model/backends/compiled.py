@@ -1,4 +1,4 @@
-"""An encoder compiled by torch's inductor: weights as constants, shapes left open, so that one compilation serves all."""
+"""An encoder compiled by torch's inductor, with frozen weights and dynamic shapes, so that it compiles once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 @functools.cache
 def _folder_of_this_process() -> tempfile.TemporaryDirectory[str]:
-    """Removed when the process ends."""
+    """A folder that is removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="batchscore-compiled-")
 
 
 class CompiledEncoder:
-    """What an encoder computes, up to the order of additions; made ready for whatever number of threads torch has now.
+    """A compiled encoder, equal up to the order of additions; specialised to torch's current number of threads.
 
-    Compiling takes half a minute. What it leaves on the disk is code that would be run without a question if it were
-    found there again, so it goes to a folder of this process alone and is removed with it, unless the environment names
-    a folder (``TORCHINDUCTOR_CACHE_DIR``).
+    Compiling takes half a minute. Its cache on disk is code that would be run unchecked by a later process, so it goes to
+    a folder of this process that is removed at exit, unless ``TORCHINDUCTOR_CACHE_DIR`` names one.
     """
 
     def __init__(self, encoder: Encoder, device: str) -> None:
@@ -42,14 +41,14 @@ class CompiledEncoder:
         try:
             with torch.inference_mode():
                 self(probe, probe)
-        except Exception as error:  # what a compiler may raise has no common base
+        except Exception as error:  # a compiler may raise anything
             raise ModelError(
                 f"The model cannot be compiled ({printable(str(error).strip().partition(chr(10))[0])[:300]}). It takes a "
                 "C++ compiler (apt install g++); or leave it with --compile off."
             ) from error
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Logits ``[b, C]``. A row alone goes through twice: for a batch of one everything would be compiled again."""
+        """Logits ``[b, C]``. A single row is duplicated: a batch of one would trigger recompilation."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         times = 2 if len(input_ids) == 1 else 1
         logits: Tensor = self._forward(input_ids.repeat(times, 1), mask.repeat(times, 1))

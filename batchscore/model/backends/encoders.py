@@ -1,12 +1,12 @@
-"""Classifiers straight from their weights, without transformers, of the architectures that have a ``Classifier`` entry.
+"""Classifiers built from their weights without transformers, for architectures with a ``Classifier`` entry.
 
-Two reasons. Importing transformers' model code takes three times as long as importing torch, which nightly runs over
-small files would mostly wait for. And a classifier looks at the first token, ``[CLS]``, alone: the last layer computes
-attention and the feed-forward part for that token only, and no keys and values of the others
-(:meth:`Encoder.last_layer_cls`). That saves one of N layers, and the result is the same up to the order of additions.
+Two reasons. Importing transformers' model code takes three times as long as importing torch, most of a nightly run over
+small files. And the head uses only the state of ``[CLS]``: the last layer computes attention and the feed-forward part for
+that token alone, without keys and values of the others (:meth:`Encoder.last_layer_cls`). That saves one of N layers; the
+result is the same up to the order of additions.
 
-Only what is certain is taken: a model of another architecture, with another option in its ``config.json`` or with a
-tensor more or less than expected is left to transformers.
+A model of another architecture, with other options in ``config.json``, or with a missing or extra tensor is left to
+transformers.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _ACTIVATIONS_OF_HEADS: dict[str, Callable[[Tensor], Tensor]] = {"relu": function
 
 
 class _Kind(NamedTuple):
-    """An architecture that is computed here."""
+    """A supported architecture."""
 
     names: Classifier
     layers: Layers
 
 
 def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Encoder | None:
-    """The classifier of a folder, its weights in ``dtype`` on ``device``; None where it is not certainly of a known kind."""
+    """The classifier of a folder, its weights in ``dtype`` on ``device``; None if it is not supported."""
     config = json.loads((folder / "config.json").read_bytes())
     kind = _kind_of(config)
     if kind is None or not (folder / WEIGHTS).exists():
@@ -57,7 +57,7 @@ def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Encoder | Non
 def encoder_of(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype
 ) -> Encoder | None:
-    """The same from the tensors and the configuration of a loaded model, which keeps its own."""
+    """The same from the tensors and configuration of a loaded model, which stays as it is."""
     kind = _kind_of(config)
     if kind is None:
         return None
@@ -82,13 +82,13 @@ def _kind_of(config: Mapping[str, Any]) -> _Kind | None:
 
 
 def _layer_names(kind: _Kind, number: int) -> dict[str, str]:
-    """The modules of a layer, as tensors are named by."""
+    """The modules of a layer by part, as in the names of its tensors."""
     path = f"{kind.names.prefix}{kind.layers.path}.{number}"
     return {part: f"{path}.{name}" for part, name in kind.layers.modules.items()}
 
 
 def _expected(kind: _Kind, config: Mapping[str, Any]) -> set[str]:
-    """The tensors that a model of this kind has."""
+    """Names of the tensors of a model of this kind."""
     names = kind.names
     tables = ["word_embeddings", "position_embeddings", *["token_type_embeddings"] * names.has_token_types]
     modules = [name for layer in range(config[names.n_layers]) for name in _layer_names(kind, layer).values()]
@@ -99,11 +99,11 @@ def _expected(kind: _Kind, config: Mapping[str, Any]) -> set[str]:
 
 
 class _Affine(nn.Module):
-    """A weight and a bias: of a linear map, or of a layer norm."""
+    """Weight and bias of a linear layer or a layer norm."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight, self.bias = _fixed(weight), _fixed(bias)
+        self.weight, self.bias = _constant(weight), _constant(bias)
 
     def forward(self, states: Tensor) -> Tensor:
         return functional.linear(states, self.weight, self.bias)
@@ -112,36 +112,36 @@ class _Affine(nn.Module):
         return functional.layer_norm(states, self.bias.shape, self.weight, self.bias, eps)
 
 
-def _fixed(weight: Tensor) -> nn.Parameter:
-    """A weight that the compiler may take for a constant."""
+def _constant(weight: Tensor) -> nn.Parameter:
+    """A weight that the compiler may treat as a constant."""
     return nn.Parameter(weight, requires_grad=False)
 
 
 class Encoder(nn.Module):
-    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; without a mask nothing is padded."""
+    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; no mask means no padding."""
 
     def __init__(self, weights: Mapping[str, Tensor], kind: _Kind, config: Mapping[str, Any]) -> None:
         super().__init__()
         names = kind.names
         embeddings = f"{names.prefix}embeddings."
-        self._words = _fixed(weights[f"{embeddings}word_embeddings.weight"])
+        self._words = _constant(weights[f"{embeddings}word_embeddings.weight"])
         positions = weights[f"{embeddings}position_embeddings.weight"]
-        if names.has_token_types:  # every token is of the first type
+        if names.has_token_types:  # all tokens have type 0
             positions = positions + weights[f"{embeddings}token_type_embeddings.weight"][0]
-        self._positions = _fixed(positions)
+        self._positions = _constant(positions)
         self._norm = _affine(weights, f"{embeddings}LayerNorm")
         layers = [
             {part: _affine(weights, name) for part, name in _layer_names(kind, number).items()}
             for number in range(config[names.n_layers])
         ]
         for layer in layers[:-1]:
-            layer["query_key_value"] = _joined(*(layer.pop(part) for part in ("query", "key", "value")))
+            layer["query_key_value"] = _fused(*(layer.pop(part) for part in ("query", "key", "value")))
         self.first_layers = nn.ModuleList(nn.ModuleDict(layer) for layer in layers[:-1])
         self._last_layer = nn.ModuleDict(layers[-1])
         self._pooler, self._classifier = _affine(weights, names.pooler), _affine(weights, "classifier")
         self.heads, self.eps = config[names.heads], float(config.get("layer_norm_eps", 1e-12))
         self.activation: str = config[names.activation]
-        """Of the feed-forward part: ``gelu`` or ``relu``."""
+        """In the feed-forward part: ``gelu`` or ``relu``."""
         self._head_activation = _ACTIVATIONS_OF_HEADS[names.head_activation]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -156,41 +156,41 @@ class Encoder(nn.Module):
         for layer in self.first_layers:
             query, key, value = split_heads(layer["query_key_value"](states), 3, self.heads)
             attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            states = self._rest(layer, states, attended.transpose(1, 2).flatten(2))
+            states = self._after_attention(layer, states, attended.transpose(1, 2).flatten(2))
         return self.last_layer_cls(states, attention_mask)
 
     def embedded(self, input_ids: Tensor) -> Tensor:
-        """What goes into the first layer: ``[b, L, H]``."""
+        """Embeddings, the input of the first layer: ``[b, L, H]``."""
         states = functional.embedding(input_ids, self._words) + self._positions[: input_ids.shape[1]]
         return self._norm.norm(states, self.eps)
 
     def last_layer_cls(self, states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The last layer for ``[CLS]`` alone: states ``[b, L, H]`` in, its state ``[b, H]`` out.
+        """The last layer for ``[CLS]`` only: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
-        A head weighs token *j* by ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share and
-        softmax drops; and the mean of the values is the value of the mean. So one vector a head goes through the
-        weights of keys and values, and not every token.
+        The attention score of token *j* is ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share
+        and softmax cancels; and the mean of the values is the value of the mean. So the key and value weights are applied
+        to one vector per head instead of to every token.
         """
         layer: Any = self._last_layer
-        first = states[:, 0]
-        rows, width = first.shape
+        cls = states[:, 0]
+        rows, width = cls.shape
         key, value = (layer[part].weight.view(self.heads, -1, width) for part in ("key", "value"))
-        query = layer["query"](first).view(rows, self.heads, -1)
+        query = layer["query"](cls).view(rows, self.heads, -1)
         weights = torch.einsum("bhd,hdk->bhk", query, key) @ states.transpose(1, 2)
         weights = weights / math.sqrt(width // self.heads)
         if attention_mask is not None:
             weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
         mean = weights.softmax(-1) @ states
         attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + layer["value"].bias
-        return self._rest(layer, first, attended)
+        return self._after_attention(layer, cls, attended)
 
-    def classified(self, first: Tensor) -> Tensor:
+    def classified(self, cls: Tensor) -> Tensor:
         """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""
-        logits: Tensor = self._classifier(self._head_activation(self._pooler(first)))
+        logits: Tensor = self._classifier(self._head_activation(self._pooler(cls)))
         return logits
 
-    def _rest(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: projection, feed-forward part, and the norms around them."""
+    def _after_attention(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
+        """The rest of a layer: output projection, feed-forward part, and their norms."""
         states = layer["out_norm"].norm(layer["out"](attended) + states, self.eps)
         wide = _ACTIVATIONS[self.activation](layer["up"](states))
         normed: Tensor = layer["down_norm"].norm(layer["down"](wide) + states, self.eps)
@@ -198,7 +198,7 @@ class Encoder(nn.Module):
 
 
 def split_heads(states: Tensor, n: int, heads: int) -> tuple[Tensor, ...]:
-    """``[b, L, n * H]`` into ``n`` times ``[b, heads, L, H / heads]``; memory is shared."""
+    """Split ``[b, L, n * H]`` into ``n`` tensors ``[b, heads, L, H / heads]``; memory is shared."""
     rows, length, width = states.shape
     return states.view(rows, length, n, heads, width // n // heads).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -207,6 +207,6 @@ def _affine(weights: Mapping[str, Tensor], name: str) -> _Affine:
     return _Affine(weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-def _joined(*parts: _Affine) -> _Affine:
-    """Several linear maps of one input as one."""
+def _fused(*parts: _Affine) -> _Affine:
+    """Fuse linear layers with the same input into one."""
     return _Affine(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))

@@ -1,4 +1,4 @@
-"""The int8 variant that ``batchscore export`` put into a bundle, as OpenVINO runs it on a CPU."""
+"""The int8 variant that ``batchscore export`` added to a bundle, run by OpenVINO on a CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OpenVinoBackend:
-    """A compiled int8 model; torch is not imported."""
+    """A compiled int8 model, without torch."""
 
     name = "openvino"
 
@@ -33,14 +33,14 @@ class OpenVinoBackend:
             raise UsageError(f"--device {device} is not for the openvino backend; it has: cpu.")
         self.device, self.precision = "cpu", "int8"
         self._requests = threading.local()
-        """A request is one caller's at a time, so each thread makes its own."""
+        """An infer request serves one caller at a time, so each thread has its own."""
         variant = int8_variant(bundle)
         openvino = import_openvino()
         try:
             core = openvino.Core()
             model = core.read_model(bundle.path / variant["file"])
-            # What is not int8 stays float32: the parity figures were measured so.
-            streams = usable_cores()  # of one thread each, as many as workers may call at a time
+            # Everything else stays float32, as when parity was measured.
+            streams = usable_cores()  # one thread each, one stream per worker
             options = {
                 "INFERENCE_PRECISION_HINT": "f32",
                 "NUM_STREAMS": streams,
@@ -65,7 +65,7 @@ class OpenVinoBackend:
         return contextlib.nullcontext(lambda: None)
 
     def release(self) -> None:
-        """Nothing is kept between batches that could be given back."""
+        """Nothing to free: no memory is kept between batches."""
 
 
 def import_openvino() -> Any:
@@ -82,10 +82,9 @@ def import_openvino() -> Any:
 
 
 def int8_bundle(bundle: Bundle) -> Bundle:
-    """The bundle with the canaries as int8 answered them when it was exported.
+    """The bundle with the canary probabilities that int8 gave at export.
 
-    How far int8 is from float32 was measured then, and held against limits; what a load has to show is that it is
-    still the same.
+    The difference from float32 was measured and limited then; a load only has to show that int8 is unchanged.
     """
     variant = int8_variant(bundle)
     if bundle.canaries is None:

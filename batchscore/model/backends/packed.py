@@ -1,18 +1,18 @@
-"""An encoder for one core of a CPU: linear maps packed for oneDNN, attention as products of matrices.
+"""An encoder for one CPU core: linear layers prepacked for oneDNN, attention as matmuls.
 
-Three things make it about 1.5 times as fast as the same operations from torch's own kernels (MiniLM-L6, bfloat16, a core with
-AVX-512 and its bfloat16 products; in float32 twice):
+Three things make it about 1.5 times as fast as torch's own kernels (MiniLM-L6, bfloat16, a core with AVX-512 and bfloat16
+matmuls; twice in float32):
 
-1. Weights are laid out once as oneDNN's kernels want them, and bias, activation and residual are added inside the
-   kernel. In float32 torch would take MKL, which on processors of other makers than its own uses half of the width:
-   106 against 253 GFLOP/s on one core of an AMD EPYC with AVX-512.
-2. torch's fused attention computes in float32 on the inside: bfloat16 took as long as float32 did. Here scores are
-   products in bfloat16, of as many heads at a time as fit the core's own cache, their exponentials do without the pass
-   that looks for the largest, and are divided by their sum after the second product.
-3. The last layer and the head, for which one token a row is enough, are in float32 at no cost.
+1. Weights are prepacked in oneDNN's layout, and bias, activation and residual are fused into the kernel. In float32 torch
+   would use MKL, which on CPUs of other makers uses half the vector width: 106 against 253 GFLOP/s on one core of an AMD
+   EPYC with AVX-512.
+2. torch's fused attention computes in float32 internally: bfloat16 was no faster. Here scores are bfloat16 matmuls, over as
+   many heads at a time as fit the core's cache. Softmax skips the pass for the maximum, and divides by the sum after the
+   second matmul.
+3. The last layer and the head, which need one token per row, are in float32 at no cost.
 
-The operations are those that torch's own compiler emits (``torch.ops.mkldnn``); they are tried once against the public ones,
-and where they are missing or differ, :func:`pack` gives back what it was given.
+The operations are those that torch's compiler emits (``torch.ops.mkldnn``). They are checked once against the public ones;
+if they are missing or differ, :func:`pack` does not use them.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 _OPS: Any = torch.ops.mkldnn
 _ROWS = 2048
-"""Tokens that a packed weight is laid out for; it serves any number."""
+"""Tokens that a weight is packed for; any number works."""
 _TILE_BYTES = 1 << 20
-"""Of attention scores at a time: what the second-level cache of a core holds (0.5 to 4 MiB differed by 2 %)."""
-_SMALL = 60.0
-"""A score that is never larger, nor smaller than its negative, has an exponential that sums and products of bfloat16's
-range can hold: e^60 is 1e26, the range ends at 3e38."""
+"""Attention scores computed at a time: the size of a core's L2 cache (0.5 to 4 MiB differed by 2 %)."""
+_MAX_SCORE = 60.0
+"""Exponentials of scores within plus and minus this can be summed and multiplied in bfloat16: e^60 is 1e26, the range ends at
+3e38."""
 
 
 def pack(encoder: Encoder, dtype: torch.dtype) -> PackedEncoder | Encoder:
-    """The encoder, of float32 weights, made ready to compute in ``dtype`` on a CPU.
+    """Prepare an encoder with float32 weights to compute in ``dtype`` on a CPU.
 
-    Where oneDNN cannot do that here it comes back in ``dtype``, and otherwise as it is.
+    If oneDNN cannot, the encoder is only cast to ``dtype``.
     """
     keep_freed_memory()
     return PackedEncoder(encoder, dtype) if _is_usable(dtype) else encoder.to(dtype)
@@ -51,7 +51,7 @@ def pack(encoder: Encoder, dtype: torch.dtype) -> PackedEncoder | Encoder:
 
 @functools.cache
 def _is_usable(dtype: torch.dtype) -> bool:
-    """Whether packed products are there for this dtype, and come out as the public ones do."""
+    """Whether packed matmuls exist for this dtype and agree with the public ones."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
@@ -72,14 +72,14 @@ def _is_usable(dtype: torch.dtype) -> bool:
 
 
 class _Linear:
-    """A linear map with a packed weight; what follows it happens inside the same kernel."""
+    """A linear layer with a packed weight; activation or residual are fused in."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         self._weight = _OPS._reorder_linear_weight(weight.detach().to(dtype), _ROWS)
         self._bias = bias.detach().to(dtype)
 
     def __call__(self, states: Tensor, activation: str = "none") -> Tensor:
-        algorithm = "none" if activation == "gelu" else ""  # by the error function, not by tanh
+        algorithm = "none" if activation == "gelu" else ""  # erf, not tanh
         result: Tensor = _OPS._linear_pointwise(states, self._weight, self._bias, activation, [], algorithm)
         return result
 
@@ -89,9 +89,9 @@ class _Linear:
 
 
 class PackedEncoder:
-    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` float32 out; without a mask nothing is padded.
+    """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` float32 out; no mask means no padding.
 
-    It takes the layers of ``encoder`` over: that one is of no use for anything else afterwards.
+    It takes over the layers of ``encoder``, which cannot be used afterwards.
     """
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
@@ -113,48 +113,48 @@ class PackedEncoder:
         """The state of ``[CLS]`` after the last layer, ``[b, H]`` float32."""
         states = self._encoder.embedded(input_ids).to(self._dtype)
         for layer in self._layers:
-            joined = layer["query_key_value"](states)
-            attended = self._attended(joined, attention_mask)
+            query_key_value = layer["query_key_value"](states)
+            attended = self._attention(query_key_value, attention_mask)
             states = layer["out_norm"].norm(layer["out"].plus(attended, states), self._encoder.eps)
             wide = layer["up"](states, self._encoder.activation)
             states = layer["down_norm"].norm(layer["down"].plus(wide, states), self._encoder.eps)
         return self._encoder.last_layer_cls(states.float(), attention_mask)
 
-    def _attended(self, joined: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Attention of ``[b, L, 3 H]``, the queries, keys and values: ``[b, L, H]``."""
-        query, key, value = split_heads(joined, 3, self._encoder.heads)
+    def _attention(self, query_key_value: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Attention of fused queries, keys and values ``[b, L, 3 H]``: ``[b, L, H]``."""
+        query, key, value = split_heads(query_key_value, 3, self._encoder.heads)
         if self._dtype == torch.bfloat16:
-            return attended_by_products(query, key, value, attention_mask)
-        return _by_torch(query, key, value, attention_mask).flatten(2)
+            return bf16_attention(query, key, value, attention_mask)
+        return _fused_attention(query, key, value, attention_mask).flatten(2)
 
 
-def attended_by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention, ``[b, heads, L, d]`` three times in, ``[b, L, heads * d]`` out.
+def bf16_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention: query, key and value ``[b, heads, L, d]`` in, ``[b, L, heads * d]`` out.
 
-    For heads whose scores may be large bfloat16 would be too coarse: torch's own kernel, which has scores in float32,
-    computes these. MiniLM-L6 has one such head of 72.
+    Heads whose scores may be large use torch's fused kernel, which has float32 scores; bfloat16 would be too coarse.
+    MiniLM-L6 has one such head of 72.
     """
     is_small = has_small_scores(query, key)
     if is_small.all():
-        return _by_products(query, key, value, attention_mask).flatten(2)
+        return _matmul_attention(query, key, value, attention_mask).flatten(2)
     attended = torch.empty_like(value).transpose(1, 2)
-    for attend, heads in ((_by_products, is_small), (_by_torch, ~is_small)):
+    for attend, heads in ((_matmul_attention, is_small), (_fused_attention, ~is_small)):
         if heads.any():
             attended[:, :, heads] = attend(query[:, heads], key[:, heads], value[:, heads], attention_mask)
     return attended.flatten(2)
 
 
 def has_small_scores(query: Tensor, key: Tensor) -> Tensor:
-    """For which heads plain exponentials of all scores are safe: ``[heads]`` bool.
+    """For which heads softmax needs no maximum subtracted: ``[heads]`` bool.
 
-    A score is at most the length of its query times that of its key (Cauchy and Schwarz).
+    A score is at most the norm of its query times that of its key (Cauchy-Schwarz).
     """
     queries, keys = (torch.linalg.vector_norm(each, dim=-1).amax(-1).float() for each in (query, key))
     largest: Tensor = (queries * keys).amax(0) / math.sqrt(query.shape[-1])
-    return largest < _SMALL
+    return largest < _MAX_SCORE
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+def _matmul_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Attention of heads with small scores: ``[b, L, heads, d]``."""
     rows, heads, length, width = query.shape
     queries, keys = (each.reshape(rows * heads, length, width) for each in (query, key))
@@ -163,14 +163,14 @@ def _by_products(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tens
     return sums[..., :width] / sums[..., width:]
 
 
-def _by_torch(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The same, of any heads, by torch's fused kernel."""
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The same for any heads, by torch's fused kernel."""
     mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def append_ones(value: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Values ``[b, heads, L, d]`` with a 1 behind each, all 0 where the mask ``[b, L]`` is: ``[b * heads, L, d + 1]``."""
+    """Append a 1 to each value ``[b, heads, L, d]`` and zero where the mask ``[b, L]`` is 0: ``[b * heads, L, d + 1]``."""
     rows, heads, length, width = value.shape
     longer = value.new_ones(rows, heads, length, width + 1)
     if attention_mask is None:
@@ -183,19 +183,19 @@ def append_ones(value: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def tiles(n: int, length: int, element_size: int) -> list[slice]:
-    """``n`` heads by as many at a time as have their scores ``[L, L]`` in the caches of the cores that torch uses."""
+    """Slices of ``n`` heads whose scores ``[L, L]`` fit the caches of the cores that torch uses."""
     step = max(1, torch.get_num_threads() * _TILE_BYTES // (length * length * element_size))
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
 def weighted_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """``exp(Q K' / sqrt(d)) V`` of each head, from ``[n, L, d]`` twice and ``[n, L, e]``: ``[n, L, e]``.
+    """``exp(Q K' / sqrt(d)) V`` of each head: queries and keys ``[n, L, d]``, values ``[n, L, e]`` in, ``[n, L, e]`` out.
 
-    The weights are not divided by their sum: that is the last column, where the last element of each value is 1.
+    The weights are not normalised; their sum is in the last column if the last element of each value is 1.
     """
-    scale, nothing = 1 / math.sqrt(queries.shape[-1]), values.new_zeros(1, 1, 1)
+    scale, no_bias = 1 / math.sqrt(queries.shape[-1]), values.new_zeros(1, 1, 1)
     sums = torch.empty_like(values)
     for some in tiles(len(values), values.shape[1], values.element_size()):
-        scores = torch.baddbmm(nothing, queries[some], keys[some].transpose(1, 2), beta=0, alpha=scale)
+        scores = torch.baddbmm(no_bias, queries[some], keys[some].transpose(1, 2), beta=0, alpha=scale)
         torch.bmm(scores.exp_(), values[some], out=sums[some])
     return sums

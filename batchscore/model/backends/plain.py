@@ -1,8 +1,8 @@
-"""A folder's classifier as transformers computes it: in micro-batches, or one text at a time to a model that is new.
+"""A folder's classifier run by transformers: in micro-batches, or one text at a time on a fresh copy of the model.
 
-The second is what answers are held against (:mod:`batchscore.model.probing`). *New* matters: BigBird turns to full attention
-for good after its first short input, and some rotary positions change with the longest input so far. A model is made new
-by :func:`fresh_copy`, which shares the weights: 20 ms for the size of BERT-base.
+The latter is the reference for :mod:`batchscore.model.probing`. The copy matters: BigBird switches to full attention for
+good after its first short input, and some rotary embeddings change with the longest input so far. :func:`fresh_copy` shares
+the weights: 20 ms for BERT-base.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-_STRETCHED = ("dynamic", "longrope")
-"""Rotary positions whose scale depends on the longest row of a micro-batch."""
+_DYNAMIC_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose scale depends on the longest row of a micro-batch."""
 
 
 def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
-    """The folder's classifier, of transformers.
+    """Load the folder's classifier with transformers.
 
     Raises:
-        ModelError: it cannot be loaded, or some of its weights are not there.
+        ModelError: it cannot be loaded, or weights are missing.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
@@ -41,7 +41,7 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             bundle.path, dtype=dtype, use_safetensors=True, output_loading_info=True, **_LOCAL
         )
-    except Exception as error:  # what a damaged folder raises has no common base
+    except Exception as error:  # a damaged folder may raise anything
         raise ModelError(
             f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "
             "transformers with a sequence-classification head."
@@ -56,14 +56,14 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
 
 
 def fresh_copy(model: Any) -> Any:
-    """The model as it was loaded, whatever becomes of the copy: all is its own but the weights, which are shared."""
+    """A deep copy of the model that shares its weights."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 
 class PlainForward:
-    """Token ids, mask and token types ``[b, L]`` in, logits ``[b, C]`` out, each as far as the model takes it.
+    """Token ids, mask and token types ``[b, L]``, those that the model takes, in; logits ``[b, C]`` out.
 
-    ``fresh``: every micro-batch meets a new model.
+    ``fresh``: every micro-batch gets a fresh copy of the model.
     """
 
     def __init__(self, model: Any, *, fresh: bool) -> None:
@@ -82,25 +82,25 @@ class PlainForward:
 
 
 def _logits(output: Any) -> Tensor:
-    """Of what a model gave; a tuple where its configuration says so."""
+    """The logits in a model's output, which is a tuple if its configuration says so."""
     logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
     return logits
 
 
 class Answer(NamedTuple):
-    """What plain transformers says of a text alone."""
+    """The output of plain transformers for one text."""
 
     input_ids: list[int]
     logits: NDArray[np.float32]
     """``[C]``."""
     changed_model: bool
-    """Whether the model was another one afterwards."""
+    """Whether the forward pass changed the model's state."""
 
 
-class Alone:
-    """Plain transformers: its own tokenizer, one text at a time, nothing padded, and a model that has seen no other.
+class Reference:
+    """Plain transformers: its own tokenizer, one text at a time, no padding, a fresh copy of the model for each.
 
-    ``model`` has its weights in float32 and is never called itself.
+    ``model`` has float32 weights and is never called itself.
     """
 
     def __init__(self, bundle: Bundle, model: Any) -> None:
@@ -110,21 +110,21 @@ class Alone:
         self._tokenizer = AutoTokenizer.from_pretrained(bundle.path, **_LOCAL)
 
     def inputs(self, text: str, max_length: int) -> Any:
-        """What the model gets for a text, cut at ``max_length`` tokens."""
+        """The model's inputs for a text, cut at ``max_length`` tokens."""
         return self._tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
 
     def answer(self, inputs: Any) -> Answer:
-        """The answer to one text's inputs; safe to call from several threads."""
+        """The output for one text's inputs; thread-safe."""
         model = fresh_copy(self._model)
         with torch.inference_mode():
-            logits = _logits(_called(model, inputs.to(model.device))).float()
+            logits = _logits(_call(model, inputs.to(model.device))).float()
         ids = inputs["input_ids"][0].tolist()
-        is_changed = settings_of(model) != settings_of(self._model)
+        is_changed = module_state(model) != module_state(self._model)
         return Answer(ids, logits.squeeze(0).cpu().numpy(), is_changed)
 
 
-def _called(model: Any, inputs: Any) -> Any:
-    """The model's output; tokenizers have inputs that some models do not know (DistilBERT with BERT's)."""
+def _call(model: Any, inputs: Any) -> Any:
+    """The model's output; inputs that it does not take are dropped (DistilBERT with BERT's tokenizer)."""
     try:
         return model(**inputs)
     except TypeError:
@@ -132,8 +132,8 @@ def _called(model: Any, inputs: Any) -> Any:
         return model(**{name: value for name, value in inputs.items() if name in names})
 
 
-def settings_of(model: Any) -> list[dict[str, Any]]:
-    """What each module keeps: words and numbers, and of everything else of which kind it is."""
+def module_state(model: Any) -> list[dict[str, Any]]:
+    """The attributes of each module: strings and numbers by value, others by type."""
     return [
         {
             name: value if isinstance(value, str | int | float) else type(value)
@@ -143,7 +143,7 @@ def settings_of(model: Any) -> list[dict[str, Any]]:
     ]
 
 
-def is_stretched(model: Any) -> bool:
-    """Whether what a row is answered depends on how long the longest of its micro-batch is, by rotary positions."""
+def has_dynamic_rope(model: Any) -> bool:
+    """Whether the output for a row depends on the longest row of its micro-batch, through rotary embeddings."""
     kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]
-    return any(kind in found for found in kinds for kind in _STRETCHED)
+    return any(kind in found for found in kinds for kind in _DYNAMIC_ROPE)

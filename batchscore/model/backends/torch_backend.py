@@ -1,4 +1,4 @@
-"""The model as PyTorch runs it, on a CPU or a CUDA GPU."""
+"""The model run by PyTorch, on a CPU or a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from batchscore.records import MicroBatch
 
     Forward = Callable[..., torch.Tensor]
-    """Token ids and mask ``[b, L]`` in (no mask: nothing is padded), logits ``[b, C]`` out; that of transformers also
-    takes token types."""
+    """Token ids and mask ``[b, L]`` in (no mask: no padding), logits ``[b, C]`` out; transformers' also takes token
+    types."""
 
 _LOG = logging.getLogger(__name__)
-_CLEARLY = 2.5
-"""Times as fast as float32: no need to measure more closely."""
-_HOPELESS = 8.0
-"""Times as slow as float32 on a few rows: a processor without instructions for it, which would take seconds."""
+_CLEARLY_FASTER = 2.5
+"""Speed-up over float32 at which measuring can stop."""
+_TOO_SLOW = 8.0
+"""Slowdown against float32 on a few rows at which a precision is skipped: a CPU without instructions for it takes seconds."""
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def resolve_device(wanted: str) -> str:
-    """``auto`` is the GPU where there is one, else the CPU.
+    """``auto`` is the GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: a GPU was asked for and there is none.
+        UsageError: a GPU is asked for and there is none.
     """
     import torch
 
@@ -53,23 +53,23 @@ def resolve_device(wanted: str) -> str:
 
 
 def faster_precisions(device: str) -> list[str]:
-    """Precisions in which a product of matrices is at least 1.3 times as fast as in float32, fastest first.
+    """Precisions in which a matmul is at least 1.3 times as fast as in float32, fastest first.
 
-    Measured on ``device`` in a fraction of a second: what a processor advertises is not what it delivers.
+    Measured on ``device`` in a fraction of a second: a CPU's feature flags do not tell its speed.
     """
     import torch
 
     kinds = ["bf16"] if device == "cpu" else ["bf16", "fp16"]
     if device != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False):
         kinds = ["fp16"]
-    seconds = _product_seconds(device, ["fp32", *kinds])
+    seconds = _matmul_seconds(device, ["fp32", *kinds])
     fast = [kind for kind in kinds if seconds[kind] * 1.3 < seconds["fp32"]]
     return sorted(fast, key=lambda kind: seconds[kind])
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[Callable[[], None]]:
-    """Have torch use one thread for an operation, here and in threads that call what is given, until the block ends."""
+    """Inside the block torch uses one thread per operation, here and in threads that call the yielded function."""
     import torch
 
     before = torch.get_num_threads()
@@ -84,10 +84,10 @@ def one_thread() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(before)
 
 
-def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]:
-    """The fastest of a few products of an encoder's size in each precision, in seconds.
+def _matmul_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]:
+    """The fastest of a few matmuls of an encoder's size in each precision, in seconds.
 
-    Taken in turns, so that whatever else the machine does in the meantime slows all of them.
+    Precisions take turns, so that other load on the machine slows all of them.
     """
     import torch
 
@@ -97,23 +97,23 @@ def _product_seconds(device: str, precisions: Sequence[str]) -> dict[str, float]
             768, 768, dtype=dtype, device=device
         )
 
-    with one_thread():  # as the workers have it
-        few = {
+    with one_thread():  # as in the workers
+        few_rows = {
             precision: min(_seconds(*factors(precision, 32)) for _ in range(3)) for precision in precisions
         }
-        hopeful = {p: factors(p, 1024) for p in precisions if few[p] <= _HOPELESS * few["fp32"]}
+        candidates = {p: factors(p, 1024) for p in precisions if few_rows[p] <= _TOO_SLOW * few_rows["fp32"]}
         fastest = dict.fromkeys(precisions, math.inf)
         for turn in range(8):
-            for precision, each in hopeful.items():
+            for precision, each in candidates.items():
                 fastest[precision] = min(fastest[precision], _seconds(*each))
             ahead = fastest["fp32"] / min(fastest.values())
-            if turn >= 2 and not 1 < ahead < _CLEARLY:
-                break  # after a warm-up and two turns: float32 is ahead of all, or far behind
+            if turn >= 2 and not 1 < ahead < _CLEARLY_FASTER:
+                break  # after a warm-up and two turns: float32 is the fastest, or far behind
     return fastest
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
-    """How long one product takes."""
+    """The time of one matmul."""
     started = time.perf_counter()
     (left @ right)[0, 0].item()  # waits for the device
     return time.perf_counter() - started
@@ -123,9 +123,8 @@ class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
     A bundle uses our encoder (:mod:`batchscore.model.backends.encoders`, on a CPU :mod:`batchscore.model.backends.packed`) if we
-    have one for its architecture and its canaries can catch a wrong answer. All else uses transformers, and so does
-    everything where ``kind`` is ``transformers`` or ``fresh`` (a new model for each micro-batch). ``compiled`` is our
-    encoder through a compiler.
+    have one for its architecture and its canaries can catch a wrong answer. All else uses transformers, as do the kinds
+    ``transformers`` and ``fresh`` (a fresh copy of the model for each micro-batch). ``compiled`` is our encoder, compiled.
     """
 
     def __init__(self, bundle: Bundle, device: str, precision: str, kind: str = "torch") -> None:
@@ -138,13 +137,13 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.precision = precision
         self._torch = torch
-        self._queueing = threading.Lock()
+        self._launching = threading.Lock()
         dtype = getattr(torch, _DTYPES[precision])
         is_plain = kind in PLAIN
         encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
         self.name = kind if is_plain or encoder is not None else "transformers"
         self._skips_full_mask = self.name == "torch"
-        """Without padding there is nothing to mask, and attention has a faster way; what is compiled has one way."""
+        """Without padding there is nothing to mask, and attention is faster; a compiled encoder always takes a mask."""
         if kind == "compiled":
             encoder = _compiled(encoder, bundle, self.device)
         self.forward: Forward = encoder or _plain(bundle, dtype, self.device, fresh=kind == "fresh")
@@ -153,26 +152,26 @@ class TorchBackend:
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32.
 
-        On a GPU, whose calls only put work into its queue, copies are pinned and asynchronous, and a thread waits for
-        its own results alone, so that another thread's micro-batch is in the queue by then. One thread at a time does
-        the putting: two that did so together would hold the memory of two micro-batches.
+        On a GPU kernels are launched asynchronously and copies are pinned and asynchronous. A thread waits for its own
+        results only, so that another thread can queue its micro-batch meanwhile. One thread launches at a time: two would
+        hold the memory of two micro-batches.
         """
         is_full = self._skips_full_mask and bool(
             batch.attention_mask.all()
-        )  # asked here: a GPU would have to be waited for
+        )  # checked on the host: on a GPU it would synchronise
         try:
             with self._torch.inference_mode():
                 if self.device == "cpu":
-                    return self._queued(batch, is_full=is_full)[0].numpy()
-                with self._queueing:
-                    logits, arrival = self._queued(batch, is_full=is_full)
-                arrival.synchronize()
+                    return self._launch(batch, is_full=is_full)[0].numpy()
+                with self._launching:
+                    logits, done = self._launch(batch, is_full=is_full)
+                done.synchronize()
                 return logits.numpy()
         except self._torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(str(error)) from error
 
-    def _queued(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
-        """Logits in the memory of the host, and on a GPU the event after which they are there."""
+    def _launch(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
+        """Logits in host memory, and on a GPU the event after which they are complete."""
         mask = None if is_full else self._on_device(batch.attention_mask)
         inputs = [self._on_device(batch.input_ids), mask]
         if self._takes_types and batch.token_type_ids is not None:
@@ -182,9 +181,9 @@ class TorchBackend:
             return output, None
         logits = self._torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
         logits.copy_(output, non_blocking=True)
-        arrival = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrival.record()
-        return logits, arrival
+        done = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        return logits, done
 
     def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
         tensor = self._torch.from_numpy(array)
@@ -216,7 +215,7 @@ def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
         )
     from batchscore.model.backends.compiled import CompiledEncoder
 
-    with one_thread():  # the number of threads becomes part of the code
+    with one_thread():  # the number of threads is compiled in
         return CompiledEncoder(encoder, device)
 
 

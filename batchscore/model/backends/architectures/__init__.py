@@ -1,6 +1,6 @@
-"""What is known of each architecture: one file a family, and its entries here. No torch.
+"""Facts about the supported architectures: one file per family. No torch.
 
-What no file knows is computed by transformers, and how it bears padding is tried (:mod:`batchscore.model.probing`).
+Any other architecture is run by transformers, and its padding mode is probed (:mod:`batchscore.model.probing`).
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ ARCHITECTURES = {
 
 
 def architecture_of(model_type: object) -> Architecture:
-    """What is known of a ``model_type``; of one that no file knows, whatever it is, nothing."""
+    """The entry of a ``model_type``; an empty one if it is unknown."""
     return ARCHITECTURES.get(str(model_type)) or Architecture(str(model_type))

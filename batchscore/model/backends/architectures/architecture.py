@@ -1,4 +1,4 @@
-"""The facts about an architecture that differ from one to another."""
+"""The facts by which architectures differ."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layers:
-    """Where an encoder keeps its layers, and each of them its modules."""
+    """Where an encoder has its layers, and a layer its modules."""
 
     path: str
-    """Of the list of layers, in the base model."""
+    """The list of layers in the base model."""
     modules: Mapping[str, str]
     """Paths in a layer of ``query``, ``key``, ``value``, ``out`` and its ``out_norm``, ``up``, ``down`` and its ``down_norm``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Classifier:
-    """A sequence classifier that :mod:`batchscore.model.backends.encoders` computes: names in ``config.json`` and of tensors."""
+    """A sequence classifier that :mod:`batchscore.model.backends.encoders` runs: names of options and tensors."""
 
     class_name: str
     """In ``architectures`` of ``config.json``."""
     title: str
     """For messages."""
     prefix: str
-    """Of the base model's tensors."""
+    """Prefix of the base model's tensors."""
     heads: str
     n_layers: str
     activation: str
-    """Options with the number of attention heads and layers, and the activation of the feed-forward part."""
+    """Options in ``config.json`` for the numbers of heads and layers, and the feed-forward activation."""
     pooler: str
-    """The tensor's module between the first token's state and the classifier."""
+    """The module between the ``[CLS]`` state and the classifier."""
     head_activation: str
-    """Behind the pooler: ``tanh`` or ``relu``."""
+    """After the pooler: ``tanh`` or ``relu``."""
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options that must have this value, or be absent."""
+    """Options that must have these values or be absent."""
     has_token_types: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Architecture:
-    """One ``model_type`` of transformers, as far as anything but transformers has to know it."""
+    """What our own code needs to know about a ``model_type`` of transformers."""
 
     model_type: str
     layers: Layers | None = None
-    """Of an encoder whose tokens all look at all others and whose head looks at the first one; None for anything else."""
+    """Set for an encoder with full bidirectional attention and a head on ``[CLS]``; else None."""
     classifier: Classifier | None = None
-    """None where transformers computes."""
+    """None if transformers runs it."""
     has_offset_positions: bool = False
-    """Whether positions are numbered from ``pad_token_id + 1`` on, so that the longest input is shorter than their table."""
+    """Whether positions start at ``pad_token_id + 1``, so that the longest input is shorter than the position table."""
     tokenizers: tuple[str, ...] = ()
-    """Classes of its tokenizers of which ``tokenizer.json`` holds everything."""
+    """Its tokenizer classes that ``tokenizer.json`` fully describes."""

@@ -1,4 +1,4 @@
-"""BERT, and ELECTRA, which has its layers."""
+"""BERT, and ELECTRA, which has the same layers."""
 
 from __future__ import annotations
 

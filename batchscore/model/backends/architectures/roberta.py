@@ -1,4 +1,4 @@
-"""RoBERTa and those that number positions as it does."""
+"""RoBERTa and others with its offset positions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where a bundle grows: a hidden folder beside the output, until the whole bundle takes its final name.
+"""The work folder of a training: a hidden folder beside the output, until the finished bundle takes its final name.
 
-A training that was killed, stopped by a signal or by a full disk leaves the folder with its checkpoints; ``--resume``
-goes on from there if settings, data and base model are the same (:func:`begin`).
+A training that is killed, or stopped by a signal or a full disk, leaves the folder with its checkpoints; ``--resume``
+continues from them if settings, data and base model are the same (:func:`begin`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _STARTED = "started.json"
 
 
 class OtherTrainingError(OutputError):
-    """What was left to go on from belongs to a training with other settings or data."""
+    """The work folder belongs to a training with other settings or data."""
 
 
 @contextlib.contextmanager
-def workplace(output: Path, force: bool, resume: bool) -> Iterator[Path]:
-    """Yield a folder on the output's file system; it is gone when the block ends, unless it was stopped on its way.
+def work_folder(output: Path, force: bool, resume: bool) -> Iterator[Path]:
+    """Yield a folder on the output's file system; it is removed at the end of the block, unless that was stopped.
 
-    What a stopped training left there is removed first, unless it is to be resumed.
+    Files of a stopped training are removed first, unless it is to be resumed.
 
     Raises:
-        BusyError: another training is about to write the same output.
-        OutputError: the output cannot be made, or holds something that may not be replaced.
+        BusyError: another training is writing the same output.
+        OutputError: the output cannot be created, or holds something that may not be replaced.
     """
     assert_replaceable(output, force)
     make_folder(output.parent)
@@ -59,13 +59,13 @@ def workplace(output: Path, force: bool, resume: bool) -> Iterator[Path]:
 
 
 def begin(work: Path, fingerprint: str, precision: Callable[[], str]) -> tuple[str, bool]:
-    """Note what training this folder is for; returns its precision, and whether it goes on from what was there.
+    """Record which training the folder belongs to; returns its precision, and whether it is resumed.
 
-    ``fingerprint`` is over all that the result follows from. The precision is measured once, since a machine may be
+    ``fingerprint`` covers everything that determines the result. The precision is measured only once, as a machine may be
     busier the next time.
 
     Raises:
-        OtherTrainingError: what is there was left by a training of another fingerprint.
+        OtherTrainingError: the folder is of a training with another fingerprint.
     """
     started = read_checked(work / _STARTED)
     if started is not None and started["fingerprint"] != fingerprint:
@@ -82,7 +82,7 @@ def begin(work: Path, fingerprint: str, precision: Callable[[], str]) -> tuple[s
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a full disk and its like, as libraries report them, into a :class:`StorageError`."""
+    """Turn disk errors, as libraries report them, into a :class:`StorageError`."""
     from safetensors import SafetensorError
 
     try:
@@ -115,14 +115,14 @@ def assert_replaceable(output: Path, force: bool) -> None:
         )
 
 
-def put_in_place(bundle: Path, output: Path, force: bool) -> None:
-    """Make every byte durable, then give the bundle its final name; what ``force`` replaces goes last."""
+def publish_bundle(bundle: Path, output: Path, force: bool) -> None:
+    """Sync the bundle, then rename it to its final name; with ``force`` it replaces what was there."""
     try:
         sync_tree(bundle)
         assert_replaceable(output, force)
         before = bundle.with_name("before")
         if output.exists():
-            remove_tree(before)  # of a training that was killed right here
+            remove_tree(before)  # left by a training that was killed right here
             output.rename(before)
         bundle.rename(output)
         sync_folder(output.parent)

@@ -1,7 +1,7 @@
-"""Hugging Face ``Trainer`` with what a resumed training needs to end where an uninterrupted one does.
+"""Hugging Face ``Trainer`` whose resumed trainings end exactly as uninterrupted ones.
 
-The order of rows and what dropout draws are functions of seed, epoch and step; checkpoints are whole before they get
-their name. The loss is ours too: labels may be weighted, and batches that are accumulated count by their rows.
+Row order and dropout are functions of seed, epoch and step; checkpoints are atomic. The loss is ours: it supports class
+weights, and accumulated batches are weighted by their rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers import Trainer
 
 from batchscore.training.checkpoints import keep
-from batchscore.training.sampling import draw_seed, epoch_order, grouped_by_length
+from batchscore.training.sampling import epoch_order, grouped_by_length, step_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters
 
 
-class SteadyTrainer(Trainer):
-    """``Trainer`` by a plan; ``weights`` are those of the labels in the loss."""
+class ResumableTrainer(Trainer):
+    """``Trainer`` by a plan; ``weights`` are class weights of the loss."""
 
     def __init__(self, plan: Hyperparameters, weights: Sequence[float] | None, **options: Any) -> None:
         super().__init__(**options)
@@ -33,9 +33,9 @@ class SteadyTrainer(Trainer):
         self.losses: dict[str, list[float]] = {}
         """Sum of losses and rows of each epoch."""
         self.lengths = np.array(options["train_dataset"]["length"])
-        self.model_accepts_loss_kwargs = True  # so that compute_loss hears of all rows of a step
+        self.model_accepts_loss_kwargs = True  # so that compute_loss gets the number of rows of a step
         self._weights = torch.tensor(weights, device=self.args.device) if weights else None
-        self._drawn = (-1, 0)
+        self._last_batch = (-1, 0)
 
     @property
     def epoch(self) -> int:
@@ -45,7 +45,7 @@ class SteadyTrainer(Trainer):
 
     def order(self) -> NDArray[np.int64]:
         """The rows of this epoch."""
-        if self.plan.is_whole:
+        if self.plan.trains_encoder:
             return grouped_by_length(self.lengths, self.args.train_batch_size, self.plan.seed, self.epoch)
         return epoch_order(len(self.lengths), self.plan.seed, self.epoch)
 
@@ -53,10 +53,12 @@ class SteadyTrainer(Trainer):
         return _Order(self)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """One batch, drawn from the step's own seed."""
+        """One batch, seeded by its step."""
         step = self.state.global_step
-        self._drawn = step, self._drawn[1] + 1 if self._drawn[0] == step else 0
-        torch.manual_seed(draw_seed(self.plan.seed, step * self.plan.gradient_accumulation + self._drawn[1]))
+        self._last_batch = step, self._last_batch[1] + 1 if self._last_batch[0] == step else 0
+        torch.manual_seed(
+            step_seed(self.plan.seed, step * self.plan.gradient_accumulation + self._last_batch[1])
+        )
         rows = len(inputs["labels"])
         loss = super().training_step(model, inputs, num_items_in_batch)
         sums = self.losses.setdefault(str(self.epoch), [0.0, 0.0])
@@ -67,7 +69,7 @@ class SteadyTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross entropy, a mean over the rows of the step; weights of labels scale their rows and not the mean."""
+        """Mean cross entropy over the rows of the step; class weights scale rows but not the denominator."""
         labels = inputs["labels"]
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         weights = self._weights if model.training else None
@@ -82,16 +84,16 @@ class SteadyTrainer(Trainer):
         keep(Path(str(self.args.output_dir)), self.state, self.losses)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to save: draws are a function of the step."""
+        """Nothing to save: the seed is a function of the step."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load."""
 
 
 class _Order(torch.utils.data.Sampler[int]):
-    """The rows of the epoch that the trainer is in."""
+    """The rows of the trainer's current epoch."""
 
-    def __init__(self, trainer: SteadyTrainer) -> None:
+    def __init__(self, trainer: ResumableTrainer) -> None:
         self._trainer = trainer
 
     def __len__(self) -> int:
