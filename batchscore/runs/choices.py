@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchscore.errors import printable
 from batchscore.model.labels import NO_LABEL
+from batchscore.runs.folder import FACTS
 
 if TYPE_CHECKING:
     from batchscore.records import InputFile
@@ -49,7 +50,7 @@ def choices_of(plan: Plan) -> Iterator[str]:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         yield f"{printable(files[0])}{more}: {choice}"
     if len(names) > _SAID_FILES:
-        yield f"{len(names) - _SAID_FILES} more kinds of files: run.json has them all"
+        yield f"{len(names) - _SAID_FILES} more kinds of files: {FACTS} has them all"
 
 
 def doubts_of(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
@@ -65,7 +66,7 @@ def doubts_of(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
             "mean with --label-map GIVEN=LABEL (nothing behind the =: no label)"
         )
     if len(unknown) > _SAID_FILES:
-        yield f"{len(unknown) - _SAID_FILES} more files have labels that the model does not know: run.json has them"
+        yield f"{len(unknown) - _SAID_FILES} more files have labels that the model does not know: {FACTS} has them"
     if not uses_labels and any(file.has_label_column for file in plan.files):
         yield (
             "given labels are not looked at: those of the model are only LABEL_0, LABEL_1 and so on. Say what each value "

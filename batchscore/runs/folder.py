@@ -17,12 +17,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscore.errors import DataError, OutputError, printable
 from batchscore.system.storage import (
+    HOLDER,
     MANIFEST,
     STAGING,
     damaged_files,
@@ -46,6 +48,7 @@ __all__ = [
     "REJECTS",
     "RUN_NAMES",
     "STAGING",
+    "STAGING_NAMES",
     "TIMED",
     "RunFolder",
     "RunState",
@@ -56,6 +59,7 @@ __all__ = [
     "prediction_names",
     "read_facts",
     "read_run",
+    "staged_manifests",
     "staged_parts",
     "state_of",
 ]
@@ -79,6 +83,11 @@ RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a run raises whose files are not as they were written."""
 _REPLACED = "replaced.json"
+_PART_SUFFIX = ".arrow"
+STAGING_NAMES = re.compile(
+    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|\.[0-9a-f]{{16}}\.tmp"
+)
+"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, unfinished writes."""
 
 
 # --------------------------------------------------------------------------------------------------- its state
@@ -222,7 +231,7 @@ class Staging:
     @property
     def holds_parts(self) -> bool:
         """Whether anything was scored that would be lost with this folder."""
-        return any(self.parts.glob("*.arrow"))
+        return any(self.parts.glob(f"*{_PART_SUFFIX}"))
 
     @property
     def final(self) -> Path:
@@ -233,6 +242,21 @@ class Staging:
     def rejects(self) -> Path:
         """The rejects that planning found."""
         return self.folder / REJECTS
+
+    @property
+    def rejects_copy(self) -> Path:
+        """A copy of the rejects, to be renamed into the run folder if the run is refused."""
+        return self.folder / "refused.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        """The plan."""
+        return self.folder / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        """The journal of the staged parts."""
+        return self.folder / "journal.jsonl"
 
     def replaced(self) -> set[str]:
         """Files in the run folder that are an earlier run's, or an earlier start's of this one.
@@ -256,9 +280,14 @@ class Staging:
 
     def part(self, number: int) -> Path:
         """The file of a staged part."""
-        return self.parts / f"{number:08d}.arrow"
+        return self.parts / f"{number:08d}{_PART_SUFFIX}"
 
 
 def staged_parts(folder: Path) -> Iterator[Path]:
     """The parts that are staged in a run folder, whatever run they are of."""
-    return (folder / STAGING).glob("*/parts/*.arrow")
+    return (folder / STAGING).glob(f"*/parts/*{_PART_SUFFIX}")
+
+
+def staged_manifests(folder: Path) -> Iterator[Path]:
+    """The manifests of final files that are staged in a run folder, of any run."""
+    return (folder / STAGING).glob(f"*/final/{MANIFEST}")

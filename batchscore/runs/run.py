@@ -365,7 +365,7 @@ class _Run:
 
     def _plan(self) -> Plan:
         """The plan that an earlier start left, if it and its rejects are as they were written, or a new one."""
-        path, rejects = self._staging.folder / "plan.json", self._staging.rejects
+        path, rejects = self._staging.plan, self._staging.rejects
         saved = read_checked(path)
         if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
             return Plan.from_json(saved["plan"])
@@ -393,14 +393,14 @@ class _Run:
         )
 
     def _publish_rejects(self) -> None:
-        copy = self._staging.folder / "refused.jsonl"
+        copy = self._staging.rejects_copy
         with self._staging.rejects.open("rb") as rejects, atomic_write(copy) as out:
             shutil.copyfileobj(rejects, out)
         publish(copy, self._output / REJECTS)
 
     def _score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns what they were computed with."""
-        journal = Journal(self._staging.folder / "journal.jsonl")
+        journal = Journal(self._staging.journal)
         try:
             compute, done = self._resume(journal)
             self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)

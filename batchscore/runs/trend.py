@@ -42,7 +42,7 @@ def write_trend(
         NoInputError: ``folder`` is not there, or no run is below it.
         UsageError: the page would be written over a run's own.
     """
-    page = output or folder / "report.html"
+    page = output or folder / PAGE
     data = page.with_suffix(".json")
     if not folder.is_dir():
         raise NoInputError(f"There is no folder {printable(folder)}. Name the folder that holds the runs.")
@@ -51,9 +51,7 @@ def write_trend(
             f"{printable(page.parent)} is itself a run. Name the folder above it, or another place with --output."
         )
     if page == data or page.is_dir():
-        raise OutputError(
-            f"--output {printable(page)} is no name for a page. Name a file such as report.html."
-        )
+        raise OutputError(f"--output {printable(page)} is no name for a page. Name a file such as {PAGE}.")
     now = now or datetime.datetime.now().astimezone()
     nights = read_nights(folder, until, now.date())
     runs = [night for night in nights.all if night.state is not State.MISSING]
