@@ -1,4 +1,4 @@
-"""Settings: one frozen object a command, made once from the command line, and the fingerprint of what changes results."""
+"""Settings: one frozen object per command, and the fingerprint of those that change results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Allowance:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """How inputs are read; ``None`` means found from the name and the first bytes."""
+    """How inputs are read; ``None`` means detected from the name and the first bytes."""
 
     format: str | None = None
     delimiter: str | None = None
@@ -64,23 +64,23 @@ class ReadSettings:
     escapechar: str | None = None
     encoding: str | None = None
     skip_lines: int = 0
-    """Lines before the header of a CSV file that are no part of the table."""
+    """Lines before the header of a CSV file."""
     header_lines: int = 1
-    """Records that its header has; the first names the columns."""
+    """Records in the header; the first names the columns."""
     has_no_header: bool = False
     column_names: tuple[str, ...] = ()
-    """Of a CSV file without a header; empty where they are numbered."""
+    """Column names for a CSV file without a header; if empty, columns are numbered."""
     text_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
     part_rows: int = 2048
-    """Rows in a part at the most."""
+    """Maximum rows in a part."""
     part_bytes: int = 64 * 2**20
-    """Bytes of rows in a part at the most; a single larger row is a part of its own."""
+    """Maximum bytes of rows in a part; a single larger row is a part of its own."""
     max_row_bytes: int = 32 * 2**20
     max_columns: int = 10_000
     max_expansion: int = 200
-    """Decompressed bytes for each byte on disk at the most (after the first 64 MiB)."""
+    """Maximum decompressed bytes per byte on disk (after the first 64 MiB)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,24 +91,24 @@ class ComputeSettings:
     precision: str = "auto"
     backend: str = "auto"
     max_batch_tokens: int | None = None
-    """Padded tokens in a micro-batch; ``None`` is auto."""
+    """Maximum tokens in a micro-batch, padding included; ``None`` is auto."""
     workers: int | None = None
     compile: str = "auto"
 
     @property
     def is_compiled(self) -> bool:
-        """Whether code is compiled where it can be.
+        """Whether the model is compiled where possible.
 
-        ``auto`` compiles nothing: packed products (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for
-        2,048 tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512) where compiled code took 150, 208
-        and 280, after half a minute of compiling. On a GPU nobody has measured it.
+        ``auto`` does not compile: packed matmuls (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for
+        2,048 tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512); compiled code took 150, 208
+        and 280 ms, after half a minute of compiling. Not measured on a GPU.
         """
         return self.compile == "on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    """Everything one call of ``score`` was asked for."""
+    """Settings of one ``score`` call."""
 
     inputs: tuple[str, ...]
     model: str
@@ -119,7 +119,7 @@ class ScoreSettings:
     compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
     output_format: str = "same"
     long_text: str | None = None
-    """``None``: as the bundle says, else ``head``."""
+    """``None``: the bundle's setting, else ``head``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()
@@ -127,27 +127,27 @@ class ScoreSettings:
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
     with_text: bool = True
-    """Whether texts of reviews may stand on the page."""
+    """Whether the page may show texts of reviews."""
     engine: str = "local"
     limit: int | None = None
     skip_empty: bool = False
-    """Whether a run without a file or a row is one with nothing to do, instead of an error or an empty result."""
+    """Whether no file or no row raises :class:`~batchscore.errors.NothingToDoError`, instead of an error or an empty result."""
     dry_run: bool = False
     force: bool = False
     prefix: str = ""
     date: datetime.date | None = None
-    """The night that the run is for; ``None``: as its folder says, else the day on which it finished."""
+    """The night that the run is for; ``None``: the date in its folder's name, else the day on which it finished."""
 
     def result_options(self) -> dict[str, Any]:
-        """The settings that change what stands in the run folder, as JSON values: all but the :data:`HARMLESS`."""
+        """The settings that change what is in the run folder, as JSON values: all but the :data:`HARMLESS`."""
         return {**self.part_options(), **self.report_options()}
 
     def part_options(self) -> dict[str, Any]:
-        """The settings that what is planned and staged depends on: all but the harmless ones and those of the report."""
+        """The settings that change the plan or the staged parts: all but the harmless ones and those of the report."""
         return _options(self, without={*HARMLESS, *REPORT_ONLY})
 
     def report_options(self) -> dict[str, Any]:
-        """The settings that only the metrics and the page depend on: a killed run may go on with others."""
+        """The settings that change only the metrics and the page; a resumed run may have others."""
         return {name: _json_value(getattr(self, name)) for name in REPORT_ONLY}
 
 
@@ -171,13 +171,13 @@ REPORT_ONLY: Mapping[str, str] = {
     "date": "it is the night that the report is for",
 }
 """Settings that change the metrics and the page but nothing that is staged, each with the reason."""
-_MEANINGS: Mapping[str, Callable[[Any], Any]] = {
+_NORMALISED: Mapping[str, Callable[[Any], Any]] = {
     "slice_columns": lambda score: tuple(dict.fromkeys(score.slice_columns)),
     "read.encoding": lambda read: _codec(read.encoding),
     "compute.device": lambda compute: "cuda:0" if compute.device == "cuda" else compute.device,
     "compute.compile": lambda compute: "on" if compute.is_compiled else "off",
 }
-"""The one value for all values of a setting that mean the same, from the settings object that holds it."""
+"""Normalises a setting, given its settings object: values that mean the same become one value."""
 
 
 def _codec(name: str | None) -> str | None:
@@ -188,7 +188,7 @@ def _codec(name: str | None) -> str | None:
 
 
 def _options(settings: Any, *, without: Collection[str], group: str = "") -> dict[str, Any]:
-    """Every field of a settings object as a JSON value, but those whose dotted path is in ``without``."""
+    """Every field of a settings object as a JSON value, except those whose dotted path is in ``without``."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         path, value = f"{group}{field.name}", getattr(settings, field.name)
@@ -197,15 +197,15 @@ def _options(settings: Any, *, without: Collection[str], group: str = "") -> dic
         if dataclasses.is_dataclass(value):
             found[field.name] = _options(value, without=without, group=f"{path}.")
         else:
-            found[field.name] = _json_value(_MEANINGS[path](settings) if path in _MEANINGS else value)
+            found[field.name] = _json_value(_NORMALISED[path](settings) if path in _NORMALISED else value)
     return found
 
 
 def _json_value(value: Any) -> Any:
-    """A setting's value as JSON has it; mappings in the order of their keys, as theirs means nothing.
+    """A setting's value as JSON; mappings are sorted by key.
 
     Raises:
-        TypeError: it is of a type that this does not know.
+        TypeError: unsupported type.
     """
     if isinstance(value, Mapping):
         return {key: _json_value(value[key]) for key in sorted(value)}
@@ -222,17 +222,17 @@ def _json_value(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InboxSettings:
-    """Everything one call of ``inbox`` was asked for."""
+    """Settings of one ``inbox`` call."""
 
     inbox: Path
     output: Path
-    """Where the run folders go."""
+    """The parent folder of the run folders."""
     score: ScoreSettings
-    """How each file is scored; its inputs and output are not read."""
+    """How each file is scored; ``inputs`` and ``output`` are ignored."""
     require_done: bool = False
-    """Whether a file is whole only if ``NAME.done`` lies beside it."""
+    """Whether a file is complete only with ``NAME.done`` beside it."""
     settle: float = 60.0
-    """Seconds for which a file without such a mark must have been unchanged."""
+    """Seconds for which a file without such a marker must be unchanged."""
     skip_empty: bool = False
 
 

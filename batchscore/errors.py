@@ -1,7 +1,7 @@
-"""Every error a user can meet, each with the exit code of its kind.
+"""Every error a user can meet, each with its exit code.
 
-A message says what is wrong, where (file, line, column) and what to do next. The command line is the only place that
-turns one of these into a message and an exit; a library caller catches :class:`BatchscoreError`.
+A message says what is wrong, where (file, line, column) and what to do next. Only the command line turns an error into a
+message and an exit; a library caller catches :class:`BatchscoreError`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 
 class BatchscoreError(Exception):
-    """The root of the tree; ``exit_code`` follows ``sysexits.h`` where it has a code for the case."""
+    """The base class; ``exit_code`` follows ``sysexits.h`` where it has a code for the case."""
 
     exit_code = 1
     summary: Mapping[str, Any] | None = None
-    """What was done all the same, for the line that ``--json`` prints."""
+    """What was done nevertheless, for the line that ``--json`` prints."""
 
 
 class UsageError(BatchscoreError):
-    """The options contradict each other, or one cannot be meant."""
+    """The options contradict each other, or one makes no sense."""
 
     exit_code = 2
 
@@ -44,19 +44,19 @@ class NoInputError(BatchscoreError):
 
 
 class OutputError(BatchscoreError):
-    """The output cannot be created, or holds another run."""
+    """The output cannot be created, or another run is in it."""
 
     exit_code = 73
 
 
 class StorageError(BatchscoreError):
-    """Reading or writing failed on the way."""
+    """Reading or writing failed."""
 
     exit_code = 74
 
 
 class BusyError(BatchscoreError):
-    """Another run holds the folder."""
+    """Another process has locked the folder."""
 
     exit_code = 75
 
@@ -68,16 +68,15 @@ class ModelError(BatchscoreError):
 
 
 class NothingToDoError(BatchscoreError):
-    """There was nothing to do, and the caller asked to be told so by an exit code."""
+    """There was nothing to do, and the caller asked for an exit code that says so."""
 
     exit_code = 99
 
 
 class InterruptedRunError(BaseException):
-    """A signal stopped the run; what was staged is kept, and the same command goes on from there.
+    """A signal stopped the run; staged parts are kept, and the same command resumes from there.
 
-    Like ``KeyboardInterrupt`` it is no ``Exception``: a signal comes at any line, also one of a library that carries on
-    after whatever ``Exception`` it meets.
+    Like ``KeyboardInterrupt``, not an ``Exception``: a signal may arrive inside a library that swallows any ``Exception``.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -86,7 +85,7 @@ class InterruptedRunError(BaseException):
 
 
 def missing_extra(feature: str, extra: str, kind: type[BatchscoreError] = UsageError) -> BatchscoreError:
-    """Name the optional dependency that ``feature`` needs and the command that installs it, in an error of this ``kind``."""
+    """The error for a missing optional dependency of ``feature``, with the command that installs it."""
     return kind(f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'")
 
 
@@ -98,7 +97,7 @@ def printable(text: object) -> str:
 
 
 def storage_error(action: str, path: object, error: OSError) -> StorageError:
-    """Turn an ``OSError`` into the exit-74 error that names the action, the path and the next step."""
+    """The exit-74 error for an ``OSError``: names the action, the path and the next step."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"{action} {printable(path)} failed: {printable(reason)}. Free the cause (space, permission, connection) and run the same "

@@ -23,7 +23,7 @@ UNKNOWN_LABEL = -2
 
 
 class Status(enum.IntEnum):
-    """What became of one row; the name in lower case is what predictions show."""
+    """The outcome of one row; predictions show the name in lower case."""
 
     OK = 0
     NULL_TEXT = 1
@@ -37,10 +37,10 @@ class Status(enum.IntEnum):
 
 
 class Column(NamedTuple):
-    """One column of an input: its name and what kind of values it holds.
+    """One column of an input: its name and the kind of its values.
 
     ``string``, ``integer``, ``number``, ``boolean``, ``time``, ``binary``, ``object``, ``list``, ``null``, ``mixed`` (several
-    kinds, where rows name their own fields) or ``other``.
+    kinds, in JSON) or ``other``.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Column(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a part starts: row (0-based, rejects count), byte offset and line (1-based) in the decompressed file."""
+    """Where a part starts: row (0-based, rejects included), byte offset and line (1-based) in the decompressed file."""
 
     row: int = 0
     offset: int = 0
@@ -57,9 +57,9 @@ class Position(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
-    """What a look at the head of a file tells: its columns and how its bytes are to be read.
+    """What the head of a file tells: its columns and how to read it.
 
-    ``details`` is what its format needs to read it again, as JSON values (a CSV's dialect and header).
+    ``details`` is what its format needs to read it, as JSON values (a CSV's dialect and header).
     """
 
     columns: tuple[Column, ...]
@@ -67,13 +67,13 @@ class Layout:
 
     @property
     def names_are_certain(self) -> bool:
-        """Whether the names are names: what stands for the header of a text file may be its first row."""
+        """Whether column names are certain; the header of a text file may be its first row instead."""
         return bool(self.details.get("has_certain_names", True))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnChoice:
-    """The columns of one file that mean something to the scorer."""
+    """The columns of one file that the scorer uses."""
 
     text: str
     label: str | None = None
@@ -82,7 +82,7 @@ class ColumnChoice:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """A fixed slice of a file's rows: the unit of work, of resume and of distribution."""
+    """Consecutive rows of a file: the unit of work, of resuming and of distribution."""
 
     number: int
     file: int
@@ -90,12 +90,12 @@ class Part:
     rows: int
     """Rows of the input in this part, rejected ones included."""
     digest: str
-    """Of these rows, by which they are known again when they are read again."""
+    """Digest of these rows: shows whether reading them again gives the same."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input file as it was planned."""
+    """One input file in the plan."""
 
     path: str
     name: str
@@ -108,22 +108,22 @@ class InputFile:
     layout: Layout
     columns: ColumnChoice
     rows: int
-    """Rows to be scored, rejects included (fewer than the file has under ``--limit``)."""
+    """Rows to be scored, rejects included (with ``--limit``, fewer than in the file)."""
     rejects: int
     labelled: int = 0
     """Rows with a label that the model knows."""
     unknown_labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Label values that match no label of the model, with how many rows have each."""
+    """Label values that match no label of the model, each with its number of rows."""
     label_values: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """What the values in its label column mean: the label of each, ``""`` for none; a hundred at the most."""
+    """Value in the label column → label of the model, ``""`` for none; at most a hundred."""
     label_reading: str = "names"
-    """How they are read (:mod:`batchscore.model.labels`)."""
+    """How label values are read (:mod:`batchscore.model.labels`)."""
     has_label_column: bool = False
-    """Whether there is a column with labels, looked at or not."""
+    """Whether there is a label column, used or not."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names that the file itself gives the numbers in its label column."""
+        """The class names that the file itself has for its label column."""
         return tuple(self.layout.details.get("class_names", {}).get(self.columns.label, ()))
 
 
@@ -143,8 +143,8 @@ class Reject:
 class Rows:
     """The rows of one part as they were read.
 
-    Exactly one of ``table`` (Parquet: every input column as it was) and ``raw`` (text formats: the exact bytes of each
-    record) is set; ``row``, ``texts`` and ``labels`` have one entry a row that could be read, in input order.
+    Exactly one of ``table`` (Parquet and Arrow: every input column as it was) and ``raw`` (text formats: the exact bytes of
+    each record) is set; ``row``, ``texts`` and ``labels`` have one entry per readable row, in input order.
     """
 
     start: Position
@@ -155,7 +155,7 @@ class Rows:
     table: pa.RecordBatch | None = None
     raw: list[bytes] | None = None
     names: set[str] = dataclasses.field(default_factory=set)
-    """Names of the fields that occur in this part, for a format whose rows name their own (JSON Lines)."""
+    """Names of the fields in this part, for formats whose rows have their own field names (JSON)."""
 
     @property
     def rows_in(self) -> int:
@@ -184,7 +184,7 @@ class Encodings:
     """Token ids of the sequences of a part.
 
     ``input_ids[k]`` belongs to the text at index ``row[k]``; a text has several sequences only under ``windows``, each
-    then with its ``weight`` (content tokens). ``n_tokens[i]`` is the length of text *i* before any cut (-1: not scored).
+    with its ``weight`` (content tokens). ``n_tokens[i]`` is the length of text *i* before truncation (-1: not scored).
     """
 
     row: NDArray[np.int32]
@@ -195,14 +195,14 @@ class Encodings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What goes through the model in one forward pass; all but ``sequence`` is int64 ``[b, L]``."""
+    """The input of one forward pass; ``sequence`` is int64 ``[b]``, all else int64 ``[b, L]``."""
 
     sequence: NDArray[np.int64]
     """Index into ``Encodings.input_ids`` of each of the ``b`` sequences."""
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64] | None = None
-    """``None`` where the model gets none."""
+    """``None`` if the model takes none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -219,5 +219,5 @@ class Predictions:
     failures: tuple[tuple[int, str], ...] = ()
     """Index and reason of each row whose status is ``failed``."""
     work: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """What it took: ``forward_seconds`` (of all workers together), ``tokens``, ``padded_tokens``, ``micro_batches``,
-    ``halvings`` of the token budget, ``duplicates``."""
+    """Cost: ``forward_seconds`` (sum over workers), ``tokens``, ``padded_tokens``, ``micro_batches``, ``halvings`` of the
+    token budget, ``duplicates``."""

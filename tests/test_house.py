@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import batchscore
+from batchscore.formats import registry as formats
 
 ROOT = Path(batchscore.__file__).parent
 MOST_LINES = 450
@@ -20,7 +21,9 @@ SPELLED_ONCE = {
     "rejects.jsonl": "runs/folder.py",
     "pip install 'batchscore[": "errors.py",
 }
-"""Texts that stand in the code of one module alone; docstrings may speak of them."""
+"""Texts that occur in the code of one module only, alone or within others; docstrings may have them."""
+RUN_FILES = ("predictions", "mismatches.parquet", "mismatches.csv", "metrics.json", "run.json", "report.html")
+STAGED_FILES = ("refused.json", "plan.json", "journal.jsonl", "refused.jsonl", "replaced.json")
 
 MODULES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py"))}
 
@@ -97,6 +100,25 @@ def texts_in(source: str) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told
     }
+
+
+@pytest.mark.parametrize("name", [*RUN_FILES, *STAGED_FILES])
+def test_a_file_of_a_run_is_named_in_one_module(name: str) -> None:
+    assert [path for path, source in MODULES.items() if name in named_in(source)] == ["runs/folder.py"]
+
+
+def test_only_formats_name_a_format() -> None:
+    words = {*formats.NAMES, *formats.suffixes()} - {"json", ".json"}  # logs and the trend have them too
+    outside = {path: source for path, source in MODULES.items() if not path.startswith("formats/")}
+    named = {path: named_in(source) & words for path, source in outside.items()}
+    assert {path: found for path, found in named.items() if found} == {
+        "runs/folder.py": {".arrow"}
+    }  # staged parts
+
+
+def named_in(source: str) -> set[str]:
+    """Whole texts in the code, without the slashes that join names."""
+    return {text.strip("/") for text in texts_in(source)}
 
 
 @pytest.mark.parametrize(("text", "home"), SPELLED_ONCE.items())

@@ -162,8 +162,8 @@ MUTATIONS = {
     ),
     "nanoseconds of INT96 are cut": Mutation(
         "formats/exact.py",
-        'self._is_fine |= bool((values["nanoseconds"] % 1000).any())',
-        "self._is_fine |= False",
+        'self._needs_nanoseconds |= bool((values["nanoseconds"] % 1000).any())',
+        "self._needs_nanoseconds |= False",
         "test_exact.py::test_times_that_no_unit_holds_are_refused_with_their_column",
     ),
     "types that Arrow has no word for are forgotten": Mutation(

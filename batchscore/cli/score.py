@@ -23,6 +23,7 @@ from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
 from batchscore.runs.choices import choice_of
+from batchscore.runs.folder import PAGE
 from batchscore.system.terminal import Progress, boundary, say
 
 if TYPE_CHECKING:
@@ -191,5 +192,5 @@ def _lines(result: RunResult) -> list[str]:
             f"accuracy {accuracy['value']:.4f} ({accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval) on "
             f"{counts['evaluated']} labelled rows, {result.metrics['mismatches']} mismatches"
         )
-    lines.append(f"{printable(result.output)}/report.html")
+    lines.append(f"{printable(result.output)}/{PAGE}")
     return lines

@@ -1,1 +1,1 @@
-"""Files in, rows out; staged parts in, prediction files out."""
+"""File formats: input files to rows, and staged parts to prediction files."""

@@ -1,8 +1,7 @@
 """Arrow IPC: the file (Feather, version 2) and the stream, as ``datasets`` saves it.
 
-Arrow itself believes what it reads: that a compressed buffer is as long as it says, that offsets lie within their values,
-that a stream ends where the file does. So the messages of a file are gone through before a row of it is read, and every
-batch is validated.
+Arrow does not check what it reads: the stated length of a compressed buffer, offsets within their values, a stream that ends
+before the file does. So the messages of a file are checked before a row of it is read, and every batch is validated.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from batchscore.formats.columnar import (
     sliced,
     texts_of_batches,
 )
-from batchscore.formats.format import Output, Texts, format_of, is_own
+from batchscore.formats.format import Output, Texts, format_of, is_input_format
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart, added_fields
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 
 _MAGIC = b"ARROW1"
 _STREAM_START = 8
-"""Where the messages of a file begin, behind its magic letters and their padding."""
+"""Offset of a file's first message, after the magic bytes and their padding."""
 _TAIL = len(_MAGIC) + 4
-"""Bytes at the end of a file: the length of its footer, and the letters again."""
+"""Bytes at the end of a file: the length of its footer, and the magic bytes again."""
 _CONTINUATION = b"\xff\xff\xff\xff"
 _DICTIONARY, _RECORDS = 2, 3
-"""Message.fbs: what a message holds."""
+"""Message.fbs: types of message."""
 _CODECS = ("lz4", "zstd")
 
 
@@ -50,14 +49,14 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """Columns from the schema.
 
     Raises:
-        DataError: the file is not one whole table, or unfolds too far, or has a type that Parquet has no word for.
+        DataError: the file is not one complete table, expands too far, or has a type that Parquet cannot hold.
     """
     with _opened(source) as reader:
         schema = reader.schema
         is_stream = not isinstance(reader, pa.RecordBatchFileReader)
         batches = None if is_stream else reader.num_record_batches
     refuse_too_wide(source, schema, settings)
-    codec = _look(source, batches, settings.max_expansion)
+    codec = _check_messages(source, batches, settings.max_expansion)
     for field in schema:
         _refuse_unstorable(source, field)
     return layout_of(schema, {"stream": is_stream, "codec": codec})
@@ -73,7 +72,7 @@ def _opened(source: Source) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
 
 
 def _refuse_unstorable(source: Source, field: pa.Field) -> None:
-    """Refuse a type that the mismatches, which are Parquet, cannot hold."""
+    """Refuse a type that the mismatches file, which is Parquet, cannot hold."""
     try:
         pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
@@ -83,12 +82,12 @@ def _refuse_unstorable(source: Source, field: pa.Field) -> None:
         ) from error
 
 
-def _look(source: Source, batches: int | None, max_expansion: int) -> str:
-    """Go through the messages; ``batches`` is how many the footer of a file names. Returns how buffers are compressed.
+def _check_messages(source: Source, batches: int | None, max_expansion: int) -> str:
+    """Check the messages; ``batches`` is their number in a file's footer. Returns the compression of buffers.
 
     Raises:
-        DataError: they unfold to more than is allowed, or something follows them.
-        EOFError: they do not end.
+        DataError: they expand to more than is allowed, or something follows them.
+        EOFError: they are cut short.
     """
     left, found, codec = allowed_bytes(source, max_expansion), 0, ""
     size = source.path.stat().st_size
@@ -120,7 +119,7 @@ def _look(source: Source, batches: int | None, max_expansion: int) -> str:
 
 
 class _Body(NamedTuple):
-    """What a message holds: bytes when unfolded, their compression, and whether they are rows or a dictionary."""
+    """The body of a message: decompressed bytes, compression, and whether it is rows or a dictionary."""
 
     unfolded: int
     codec: str
@@ -128,10 +127,10 @@ class _Body(NamedTuple):
 
 
 def _body(message: pa.Message) -> _Body | None:
-    """What the metadata of a message says of its buffers; None for a schema.
+    """The body of a message, from its metadata; None for a schema.
 
     Raises:
-        EOFError: it points beyond itself.
+        EOFError: the metadata points beyond its end.
     """
     try:
         return _read_body(message)
@@ -170,11 +169,11 @@ class _Table(NamedTuple):
 
     @classmethod
     def root(cls, data: bytes) -> _Table:
-        """The outermost table."""
+        """The root table."""
         return cls(data, *struct.unpack_from("<I", data))
 
     def _place(self, field: int) -> int:
-        """Where a field stands; 0 where it is left out."""
+        """Offset of a field; 0 if it is absent."""
         table = self.at - struct.unpack_from("<i", self.data, self.at)[0]
         (size,) = struct.unpack_from("<H", self.data, table)
         slot = 4 + 2 * field
@@ -182,7 +181,7 @@ class _Table(NamedTuple):
         return self.at + offset if offset else 0
 
     def number(self, field: int, kind: str) -> int:
-        """A number; 0 where it is left out."""
+        """A number; 0 if it is absent."""
         place = self._place(field)
         return int(struct.unpack_from(kind, self.data, place)[0]) if place else 0
 
@@ -191,7 +190,7 @@ class _Table(NamedTuple):
         return place + int(struct.unpack_from("<I", self.data, place)[0]) if place else 0
 
     def table(self, field: int) -> _Table | None:
-        """A table within."""
+        """A nested table."""
         place = self._target(field)
         return _Table(self.data, place) if place else None
 
@@ -206,7 +205,7 @@ class _Table(NamedTuple):
 
 
 def _batches(source: Source, skip: int) -> Iterator[pa.RecordBatch]:
-    """Small batches from row ``skip`` on, the same ones from wherever reading starts."""
+    """Small batches from row ``skip`` on; their boundaries do not depend on ``skip``."""
     with _opened(source) as reader:
         yield from sliced(_whole_batches(reader), skip)
 
@@ -224,7 +223,7 @@ class ArrowIpc(ColumnFormat):
     name = "arrow"
 
     def begins(self, head: bytes) -> bool:
-        """The letters of a file, or a first message behind the mark of a stream."""
+        """The magic bytes of a file, or a first message after the marker of a stream."""
         return head.startswith(_MAGIC) or (len(head) > 8 and head.startswith(_CONTINUATION))
 
     def describe(self, source: Source, settings: ReadSettings) -> Layout:
@@ -238,7 +237,7 @@ class ArrowIpc(ColumnFormat):
         yield from cut(_batches(source, start.row), source, layout, columns, settings, start.row)
 
     def schema(self, file: InputFile) -> pa.Schema:
-        """Of the file."""
+        """The file's schema."""
         with _opened(source_of(file)) as reader:
             return reader.schema
 
@@ -247,9 +246,9 @@ class ArrowIpc(ColumnFormat):
         yield from texts_of_batches(_batches(source, 0), names)
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """Every column in its type; from other formats, without dictionaries, of which a file can have one a column."""
+        """Every column in its type; from other formats without dictionaries, since a file can have only one per column."""
         fmt, details = format_of(output.file.format), output.file.layout.details
-        own = is_own(self, output.file)
+        own = is_input_format(self, output.file)
         given = fmt.schema(output.file)
         if not own:
             given = pa.schema([f.with_type(without_dictionaries(f.type)) for f in given], given.metadata)

@@ -1,4 +1,4 @@
-"""Arrow arrays as Python values, whatever they hold."""
+"""Arrow arrays of any type: as Python values, and their leaves, dictionaries and sizes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WITH_EXPONENT = 1e16
-"""From here on Python writes a float with an exponent, and claims no digit that it does not show."""
+"""From here on Python writes a float with an exponent, and only its significant digits."""
 
 
 def plain_values(array: pa.Array) -> list[Any]:
     """The values of an array, null as ``None``; those within lists, structs and maps likewise.
 
-    A short float is the Python float of its shortest text (``0.1``, not ``0.10000000149011612``), a whole one is itself
-    (``65504.0``, not ``65500.0``). What Python cannot hold becomes text: a time of day with nanoseconds, durations and
-    intervals (ISO 8601), dates beyond the years 1 to 9999 (as numpy writes them; with a zone, in UTC), a string's bytes
-    that are not UTF-8 (each as an escape). A struct is a dictionary, or a list where two fields have one name; a map is
-    a list of pairs.
+    A float16 or float32 is the Python float of its shortest text (``0.1``, not ``0.10000000149011612``); a whole number is
+    exact (``65504.0``, not ``65500.0``). What Python cannot hold becomes text: a time of day with nanoseconds, durations and
+    intervals (ISO 8601), dates beyond the years 1 to 9999 (as numpy writes them; with a zone, in UTC), and strings that are
+    not UTF-8 (bad bytes as escapes). A struct is a dictionary, or a list if two fields have the same name; a map is a list
+    of pairs.
     """
     if isinstance(array, pa.ExtensionArray):
         return _extension(array)
@@ -33,7 +33,7 @@ def plain_values(array: pa.Array) -> list[Any]:
     return reader(array) if reader is not None else array.to_pylist()
 
 
-# Of what is nested or stands for something else
+# Nested, dictionary and extension types
 
 
 def _extension(array: pa.ExtensionArray) -> list[Any]:
@@ -75,7 +75,7 @@ def _maps(array: pa.MapArray) -> list[Any]:
 
 
 def keys_and_items(array: pa.MapArray) -> tuple[pa.Array, pa.Array]:
-    """All keys of an array of maps and all their items; of a slice, those of its rows."""
+    """All keys and all items of an array of maps; of a slice, those of its rows."""
     start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return array.keys.slice(start, end - start), array.items.slice(start, end - start)
 
@@ -84,7 +84,7 @@ def _validity(array: pa.Array) -> list[bool]:
     return array.is_valid().to_pylist()  # type: ignore[no-any-return]
 
 
-# Of what Python has no value for
+# Values that Python cannot hold
 
 
 def _short_floats(array: pa.Array) -> list[Any]:
@@ -118,7 +118,7 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _date(scalar: pa.Scalar) -> Any:
-    """A date or a time, or its text where that is beyond Python's years."""
+    """A date or a time, or its text if it is beyond Python's years."""
     try:
         return scalar.as_py()
     except (ValueError, OverflowError):
@@ -132,8 +132,8 @@ def _date(scalar: pa.Scalar) -> Any:
 
 
 def _times(array: pa.Array) -> list[Any]:
-    is_fine = array.type == pa.time64("ns")  # Python's times end at microseconds
-    return (array.cast(pa.string()) if is_fine else array).to_pylist()  # type: ignore[no-any-return]
+    is_nanoseconds = array.type == pa.time64("ns")  # Python's times end at microseconds
+    return (array.cast(pa.string()) if is_nanoseconds else array).to_pylist()  # type: ignore[no-any-return]
 
 
 def _durations(array: pa.Array) -> list[Any]:
@@ -183,13 +183,13 @@ _READERS: dict[type, Callable[[Any], list[Any]]] = {
 
 
 def with_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """A type with each of its leaves changed, in the order in which Parquet has them as columns."""
+    """A type with each of its leaves changed, in the order of Parquet's leaf columns."""
 
     def inner(field: pa.Field) -> pa.Field:
         return field.with_type(with_leaves(field.type, change))
 
     if isinstance(kind, pa.BaseExtensionType):
-        with_leaves(kind.storage_type, change)  # they are counted, and stay
+        with_leaves(kind.storage_type, change)  # visits the leaves, and changes none
         return kind
     if pa.types.is_struct(kind):
         return pa.struct([inner(field) for field in kind])
@@ -203,7 +203,7 @@ def with_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType])
 
 
 def without_dictionaries(kind: pa.DataType) -> pa.DataType:
-    """A type with dictionaries replaced by what is in them; an array can be cast to it."""
+    """A type with dictionaries replaced by their value types; an array can be cast to it."""
     return with_leaves(kind, lambda leaf: leaf.value_type if pa.types.is_dictionary(leaf) else leaf)
 
 
@@ -220,7 +220,7 @@ def leaf_types(kind: pa.DataType) -> list[pa.DataType]:
 
 
 def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
-    """The leaves of an array, what null lists may hold left out."""
+    """The leaves of an array, without values hidden under null lists."""
     if isinstance(array, pa.ExtensionArray):
         yield from leaf_arrays(array.storage)
     elif isinstance(array, pa.StructArray):
@@ -236,36 +236,36 @@ def leaf_arrays(array: pa.Array) -> Iterator[pa.Array]:
 
 
 def has_small_index(kind: pa.DataType) -> bool:
-    """Whether a type is that of a dictionary whose indices may not count the values of two dictionaries together."""
+    """Whether a type is a dictionary whose index type may be too small for the values of two dictionaries together."""
     return bool(pa.types.is_dictionary(kind) and kind.index_type.bit_width < 32)
 
 
 def joining(schema: pa.Schema) -> Callable[[Sequence[pa.RecordBatch]], bool]:
-    """What tells whether batches of this schema can become one, those before the last being known to.
+    """A function that tells whether batches of this schema can be concatenated, given that all but the last can.
 
-    Each batch has dictionaries of its own. Together they may have more values than their indices count, and where values
-    are ordered, two orders are not one.
+    Each batch has its own dictionaries. Together these may have too many values for their index type, and ordered
+    dictionaries may have different orders.
     """
     kinds = [leaf for kind in schema.types for leaf in leaf_types(kind) if pa.types.is_dictionary(leaf)]
     has_small, has_ordered = any(map(has_small_index, kinds)), any(kind.ordered for kind in kinds)
 
     def can_be_joined(batches: Sequence[pa.RecordBatch]) -> bool:
-        if has_ordered and not all(map(_have_one_order, batches[0].columns, batches[-1].columns)):
+        if has_ordered and not all(map(_have_same_order, batches[0].columns, batches[-1].columns)):
             return False
-        return not has_small or _fit(batches)
+        return not has_small or _dictionaries_fit(batches)
 
     return can_be_joined
 
 
-def _fit(batches: Sequence[pa.RecordBatch]) -> bool:
+def _dictionaries_fit(batches: Sequence[pa.RecordBatch]) -> bool:
     try:
-        pa.concat_batches([batch.slice(0, 0) for batch in batches])  # of no rows, but of all values
+        pa.concat_batches([batch.slice(0, 0) for batch in batches])  # no rows, but all dictionary values
     except pa.ArrowInvalid:
         return False
     return True
 
 
-def _have_one_order(one: pa.Array, other: pa.Array) -> bool:
+def _have_same_order(one: pa.Array, other: pa.Array) -> bool:
     return all(
         left.dictionary.equals(right.dictionary)
         for left, right in zip(leaf_arrays(one), leaf_arrays(other), strict=True)
@@ -274,10 +274,10 @@ def _have_one_order(one: pa.Array, other: pa.Array) -> bool:
 
 
 def first_not_utf8(array: pa.Array) -> int | None:
-    """Index of the first value that is, or holds, a string whose bytes are not UTF-8; Arrow permits them."""
+    """Index of the first value that is, or has in it, a string that is not UTF-8; Arrow permits these."""
     if _is_valid(array):
         return None
-    array = array.cast(without_dictionaries(array.type))  # whose values may be bad and not be used
+    array = array.cast(without_dictionaries(array.type))  # a dictionary may have bad values that no row uses
     return next((index for index in range(len(array)) if not _is_valid(take(array, [index]))), None)
 
 
@@ -326,7 +326,7 @@ def take(array: pa.Array, places: Sequence[int] | NDArray[np.integer[Any]]) -> p
 
 
 def unfolded_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of a batch with every dictionary value counted as often as it stands there."""
+    """Bytes of a batch, every dictionary value counted once per row that has it."""
     return sum(_unfolded(column) for column in batch.columns)
 
 

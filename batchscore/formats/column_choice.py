@@ -1,6 +1,6 @@
 """Which column is the text, which the label and which the id: by name, never by elimination.
 
-What is given on the command line wins. A column that merely is the only one left may be suggested, and is not taken.
+Names given on the command line win. A column that is merely the only one left may be suggested, but is not chosen.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _NAMES: dict[str, tuple[Collection[str], ...]] = {
     "label": (known_names.LABEL,),
     "id": (known_names.ID,),
 }
-"""By role, sets of names, of which the first that occurs counts."""
+"""Role → sets of names; the first set with a name that occurs counts."""
 _TEXT_KINDS = {"string", "null", "mixed"}
 _COUNTED = {"integer", "number", "boolean", "time"}
-"""Kinds of columns that are called like a text and count or date it: ``content``, a length."""
+"""Kinds that are not the text even with a text's name: ``content`` may be a length or a date."""
 _LISTED = 40
 _LONGEST_NAME = 60
 _MOST_WORDS = 6
@@ -40,13 +40,13 @@ def choose_columns(
     use_labels: bool = True,
     advice: Callable[[], str] = str,
 ) -> ColumnChoice:
-    """Find the text, label and id columns by name and type; what is given by name wins.
+    """Find the text, label and id columns by name and type; names in the settings win.
 
-    ``advice`` tells, where there is no text, what else may be wrong with the file.
+    ``advice`` returns what else may be wrong with a file without a text column.
 
     Raises:
-        DataError: no text column, several candidates, or a named column that is not there; the message lists the columns.
-        UsageError: the text is named as the label too.
+        DataError: no text column, several candidates, or a named column that is missing; the message lists the columns.
+        UsageError: the text column is also given as the label column.
     """
     if settings.text_column and settings.text_column == settings.label_column:
         raise UsageError(f"--text-column and --label-column are both {printable(settings.text_column)}.")
@@ -54,12 +54,12 @@ def choose_columns(
     identifier = _pick("id", settings, layout, path)
     text = _pick("text", settings, layout, path)
     if text is None:
-        raise _no_text(layout, path, {label, identifier}, advice())
+        raise _no_text_error(layout, path, {label, identifier}, advice())
     return ColumnChoice(text, label, identifier)
 
 
-def _no_text(layout: Layout, path: Path, taken: set[str | None], advice: str) -> DataError:
-    unusable = [c for c in layout.columns if _is_called("text", c) and c.kind not in _TEXT_KINDS]
+def _no_text_error(layout: Layout, path: Path, taken: set[str | None], advice: str) -> DataError:
+    unusable = [c for c in layout.columns if _has_name_of("text", c) and c.kind not in _TEXT_KINDS]
     strings = [c.name for c in layout.columns if c.kind == "string" and c.name not in taken]
     inside = [c.name for c in nested_columns(layout) if c.kind == "string"]
     if unusable:
@@ -112,7 +112,7 @@ def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str 
 
 
 def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path) -> None:
-    """Refuse a column that was named on the command line and is not there, is there twice, or is no text."""
+    """Refuse a column named on the command line that is missing, occurs twice, or has an unsuitable type."""
     if not found:
         names = [column.name for column in (*layout.columns, *nested_columns(layout))]
         close = difflib.get_close_matches(wanted, names, 1)
@@ -132,16 +132,16 @@ def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout
 
 
 def has_label_column(layout: Layout) -> bool:
-    """Whether a column is called like a label."""
-    return any(_is_called("label", column) for column in layout.columns)
+    """Whether a column has a label's name."""
+    return any(_has_name_of("label", column) for column in layout.columns)
 
 
-def _is_called(role: str, column: Column) -> bool:
+def _has_name_of(role: str, column: Column) -> bool:
     return any(name_key(column.name) in names for names in _NAMES[role])
 
 
 def _may_be(role: str, column: Column, names: Collection[str]) -> bool:
-    """Whether a column may have a role by its name; a text that is an object or a list counts, and is refused."""
+    """Whether a column may have a role by its name; an object or a list counts as text too, and is refused later."""
     return name_key(column.name) in names and (role != "text" or column.kind not in _COUNTED)
 
 
@@ -150,7 +150,7 @@ def _listed(layout: Layout) -> str:
 
 
 def _joined(names: Sequence[str], layout: Layout, behind: Sequence[str] = ()) -> str:
-    """Names with what stands ``behind`` each, as many as can be taken in; those that may be pieces of a review are counted."""
+    """Up to a readable number of names, each with its text in ``behind``; possible pieces of a review are only counted."""
     tails = behind or [""] * len(names)
     shown = [
         printable(name) + tail for name, tail in zip(names, tails, strict=True) if _is_name(name, layout)
@@ -165,6 +165,6 @@ def _shown(name: str, layout: Layout) -> str:
 
 
 def _is_name(name: str, layout: Layout) -> bool:
-    """Whether a column's name may be said: its file may have no header, so that it may be a piece of a review."""
+    """Whether a column's name may be shown; in a file without a header it may be a piece of a review."""
     is_short = len(name) <= _LONGEST_NAME and name.count(" ") < _MOST_WORDS
     return (layout.names_are_certain and is_short) or known_names.is_identifier(name)

@@ -1,6 +1,6 @@
-"""What formats of columns share: kinds of columns, rows cut into parts, texts that cannot be one.
+"""What columnar formats share: kinds of columns, rows cut into parts, rejects.
 
-A row is kept as its values in every column, in the types that the file has.
+A row is kept as its values in every column, in the file's types.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from batchscore.formats.arrow_values import (
     unfolded_bytes,
 )
 from batchscore.formats.format import NOT_UTF8, NUL, Format, Texts, Unheld
-from batchscore.formats.paths import MOST_LEVELS, array_at, field_of, nested_details, path_of
+from batchscore.formats.paths import MAX_LEVELS, array_at, field_of, nested_details, path_of
 from batchscore.formats.text_values import as_text
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from batchscore.records import InputFile
 
 _KEPT_BYTES = 64 * 1024
-"""Of a text that cannot be scored, this much is kept in the reject."""
+"""Maximum bytes of a text in a reject."""
 _AT_ONCE = 128
-"""Rows of a batch that are cut into parts at a time."""
+"""Rows of a batch that are taken at a time."""
 
 
 class ColumnFormat(Format):
-    """A format whose rows are kept as Arrow arrays, a column each."""
+    """A format whose rows are kept as Arrow arrays, one per column."""
 
     has_magic = True
     can_be_compressed = False
     holds_any_bytes = True
 
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
-        """As they were."""
+        """The columns as they were read."""
         return part.inputs
 
     def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
-        """A string as it is, any other value as predictions in CSV show it; a field within a struct by its dotted name."""
+        """Strings unchanged, other values as in CSV predictions; a field within a struct by its dotted name."""
         places = {column.name: place for place, column in enumerate(file.layout.columns)}
         paths = {name: path_of(file.layout, name) for name in names}
         found = {
@@ -61,7 +61,7 @@ class ColumnFormat(Format):
         return texts_of_arrays(found, names, part.batch.num_rows)
 
     def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
-        """The same of rows that were just read."""
+        """The same for rows just read."""
         table = rows.table
         found = {}
         for name in names if table is not None else ():
@@ -70,7 +70,7 @@ class ColumnFormat(Format):
         return texts_of_arrays(found, names, len(rows.texts))
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
-        """A string that is not UTF-8, or one with a NUL."""
+        """The first string that is not UTF-8, or that has a NUL."""
         table = rows.table
         if target.holds_any_bytes or table is None:
             return None
@@ -106,7 +106,7 @@ def texts_of_batches(batches: Iterable[pa.RecordBatch], names: Sequence[str]) ->
 
 
 def texts_of_arrays(arrays: Mapping[str, pa.Array], names: Sequence[str], rows: int) -> Texts:
-    """Arrow arrays as text: a string as it is, any other value as predictions in CSV show it."""
+    """Arrow arrays as text: strings unchanged, other values as in CSV predictions."""
     return {
         name: [None if value is None else as_text(value) for value in plain_values(arrays[name])]
         if name in arrays
@@ -116,7 +116,7 @@ def texts_of_arrays(arrays: Mapping[str, pa.Array], names: Sequence[str], rows: 
 
 
 def refuse_too_wide(source: Source, schema: pa.Schema, settings: ReadSettings) -> None:
-    """Raise :class:`~batchscore.errors.DataError` where there are more columns than allowed."""
+    """Raise :class:`~batchscore.errors.DataError` if there are more columns than allowed."""
     if len(schema) > settings.max_columns:
         raise DataError(
             f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
@@ -124,7 +124,7 @@ def refuse_too_wide(source: Source, schema: pa.Schema, settings: ReadSettings) -
 
 
 def layout_of(schema: pa.Schema, details: Mapping[str, Any]) -> Layout:
-    """The columns of a schema, with the fields of structs within them, the names of labels, and more ``details``."""
+    """The layout of a schema: columns, fields of structs within them, class names, and more ``details``."""
     columns = tuple(Column(field.name, _kind(field.type)) for field in schema)
     nested = dict(pair for field in schema for pair in _nested((field.name,), field.type))
     return Layout(columns, {**nested_details(nested), **_class_names(schema.metadata), **details})
@@ -155,14 +155,14 @@ def _kind(kind: pa.DataType) -> str:
 
 def _nested(path: tuple[str, ...], kind: pa.DataType) -> Iterator[tuple[tuple[str, ...], str]]:
     """Path and kind of each field of the structs within a column."""
-    if pa.types.is_struct(kind) and len(path) < MOST_LEVELS:
+    if pa.types.is_struct(kind) and len(path) < MAX_LEVELS:
         for field in kind:
             yield (*path, field.name), _kind(field.type)
             yield from _nested((*path, field.name), field.type)
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """The names that ``datasets`` gives the numbers of a label column (``ClassLabel``), from the schema's metadata."""
+    """Class names of label columns from ``datasets`` (``ClassLabel``), in the schema's metadata."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         found = dict(_label_names("", features))
@@ -189,7 +189,7 @@ def cut(
     settings: ReadSettings,
     row: int,
 ) -> Iterator[Rows]:
-    """Small batches from row ``row`` on as parts; a text that is not UTF-8, or is too long, is a reject."""
+    """Cut small batches, from row ``row`` on, into parts; a text that is not UTF-8 or too long is a reject."""
     text_at = path_of(layout, columns.text)
     label_at = path_of(layout, columns.label) if columns.label is not None else None
     for table in _parts(_within_bounds(batches, source, settings), settings):
@@ -209,7 +209,7 @@ def _within_bounds(
 
 
 def _parts(batches: Iterable[pa.RecordBatch], settings: ReadSettings) -> Iterator[pa.RecordBatch]:
-    """Cut the stream of small batches into parts by rows, bytes and what dictionaries hold."""
+    """Join small batches into parts, bounded by rows and bytes, whose dictionaries fit together."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     can_be_joined = None
@@ -237,7 +237,7 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 def _rows(
     table: pa.RecordBatch, row: int, places: tuple[Sequence[str], Sequence[str] | None], max_bytes: int
 ) -> Rows:
-    """A part of whole rows, ``places`` being those of the text and the label; a text that cannot be one is a reject."""
+    """A part; ``places`` are the paths of text and label. A text that cannot be scored is a reject."""
     text_at, label_at = places
     texts: list[str | bytes | None] = [None] * table.num_rows
     rejects: list[Reject] = []
@@ -259,7 +259,7 @@ def _rows(
 
 
 def _problem(text: str | bytes | None, max_bytes: int) -> str:
-    """Why a text cannot be scored; empty where it can."""
+    """Why a text cannot be scored; empty if it can."""
     if isinstance(text, bytes):
         return "the text is not UTF-8"
     if text is None or 4 * len(text) <= max_bytes or (size := len(text.encode())) <= max_bytes:
@@ -268,7 +268,7 @@ def _problem(text: str | bytes | None, max_bytes: int) -> str:
 
 
 def _texts(column: pa.Array) -> list[str | bytes | None]:
-    """The texts of a column; one that is not UTF-8 as its bytes."""
+    """The texts of a column; those that are not UTF-8 as bytes."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     try:

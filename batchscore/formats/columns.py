@@ -1,4 +1,4 @@
-"""Some input columns of a part, whatever the format: what slices are named by and rows are matched by."""
+"""Input columns of a part, for any format: for slices and for matching rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Texts", "input_columns", "input_schema", "named_column", "texts_of"]
 
 
 def texts_of(part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
-    """The columns ``names`` of a staged part as text; one that the file lacks is all None."""
+    """The columns ``names`` of a staged part as text; a missing one is all None."""
     return format_of(file.format).texts(part, file, names) if names else {}
 
 
 def input_columns(part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
-    """The input's columns of a part as Arrow arrays: in the types that they have, or as strings."""
+    """The input's columns of a part as Arrow arrays: in their own types, or as strings."""
     return format_of(file.format).columns(part, file)
 
 

@@ -1,4 +1,4 @@
-"""CSV: the dialect is found in the head, each record keeps its bytes; see :mod:`batchscore.formats.delimited`."""
+"""CSV: the dialect is detected from the head, each record keeps its bytes; see :mod:`batchscore.formats.delimited`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.cutting import Item, cut
-from batchscore.formats.format import NUL, Output, RecordFormat, Texts, added_texts, format_of, is_own
+from batchscore.formats.format import (
+    NUL,
+    Output,
+    RecordFormat,
+    Texts,
+    added_texts,
+    format_of,
+    is_input_format,
+)
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
-from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.formats.staged import added_names
 from batchscore.formats.text_values import as_text
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
@@ -26,24 +34,24 @@ if TYPE_CHECKING:
     from batchscore.records import InputFile
 
 UNDIVIDED = "none"
-"""The delimiter of a file whose lines are not divided: each is a text."""
+"""The ``delimiter`` setting for a file whose lines are not split: each is a text."""
 _NOWHERE = "\x1f"
 NULL = r"\N"
-"""A cell that is null, as MySQL, PostgreSQL and Hive write it."""
+"""A null cell as MySQL, PostgreSQL and Hive write it."""
 _TYPE_WORDS = re.compile(
     r"(?i)(?:n?varchar|n?char|decimal|numeric)\(?[\d, ]*\)?|(?:tiny|small|big)?int(?:eger)?\d*|float\d*|double|number|real"
     r"|str(?:ing)?|text|object|category|bool(?:ean)?|date(?:time)?\d*|time(?:stamp)?|uuid|json"
 )
 _RULE = re.compile(r"\s*:?-{2,}:?\s*")
-_LOOKED_AT = 30
-"""Lines in which a header is looked for, to say where it is."""
+_HEADER_SEARCH_LINES = 30
+"""Lines searched for a header, for advice."""
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Find the dialect and the header; every column is text. A file without a header has no columns and no rows.
+    """Detect the dialect and the header; every column is text. An empty file has no columns and no rows.
 
     Raises:
-        DataError: the header cannot be parsed, or there seem to be more lines of it than ``header_lines``.
+        DataError: the header cannot be parsed, or seems to have more lines than ``header_lines``.
     """
     head = head_of(source, settings.max_expansion)
     try:
@@ -51,10 +59,10 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         with open_bytes(source, settings.max_expansion) as stream:  # the header may be longer than the head
             header = _header(stream, dialect, settings)
             if header is not None and not settings.skip_lines:
-                header = header._replace(raw=_kept_before(head, header, dialect) + header.raw)
+                header = header._replace(raw=_separator_line(head, header, dialect) + header.raw)
     except DataError as error:
         raise DataError(f"{printable(source.path)}: {error}") from error
-    written = _written(dialect)
+    written = _output_dialect(dialect)
     details: dict[str, Any] = {"dialect": written.to_json(), "header": ""}
     if header is None:
         return Layout(columns=(), details=details)
@@ -74,7 +82,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 
 
 def _dialect(head: bytes, settings: ReadSettings) -> delimited.Dialect:
-    """How a file with this head is read; a line is a text where it is said so, or where the one column has a name."""
+    """The dialect for reading; lines are not split if the settings say so, or if the lone column has a known name."""
     delimiter = None if settings.delimiter == UNDIVIDED else settings.delimiter
     given = delimited.Given(
         delimiter, settings.quotechar, settings.escapechar, settings.encoding, settings.skip_lines
@@ -82,7 +90,9 @@ def _dialect(head: bytes, settings: ReadSettings) -> delimited.Dialect:
     dialect = delimited.sniff(head, given, is_whole=len(head) < HEAD_BYTES)
     is_undivided = settings.delimiter == UNDIVIDED
     if len(settings.column_names) == 1 and settings.delimiter is None:
-        is_undivided = any(len(cells) != 1 for _, cells in delimited.peek(head, dialect, _LOOKED_AT))
+        is_undivided = any(
+            len(cells) != 1 for _, cells in delimited.peek(head, dialect, _HEADER_SEARCH_LINES)
+        )
     return (
         dataclasses.replace(dialect, delimiter=_NOWHERE, quotechar="", escapechar="")
         if is_undivided
@@ -90,15 +100,15 @@ def _dialect(head: bytes, settings: ReadSettings) -> delimited.Dialect:
     )
 
 
-def _written(dialect: delimited.Dialect) -> delimited.Dialect:
-    """How predictions are written: as the file is, or as common CSV where each line of it is a text."""
+def _output_dialect(dialect: delimited.Dialect) -> delimited.Dialect:
+    """The dialect of predictions: the file's own, or plain CSV if its lines are not split."""
     if dialect.delimiter != _NOWHERE:
         return dialect
     return dataclasses.replace(dialect, delimiter=",", quotechar='"')
 
 
 class _Header(NamedTuple):
-    """The names of the columns, the bytes that say them in the predictions, and where they and the rows start."""
+    """Column names, the header's bytes for predictions, and where header and rows start."""
 
     names: list[str]
     raw: bytes
@@ -106,7 +116,7 @@ class _Header(NamedTuple):
     start: delimited.Position
 
 
-def _kept_before(head: bytes, header: _Header, dialect: delimited.Dialect) -> bytes:
+def _separator_line(head: bytes, header: _Header, dialect: delimited.Dialect) -> bytes:
     """A line ``sep=;`` before the header, which Excel needs."""
     before = head[len(dialect.bom) : header.offset]
     return before if before.strip(b"\r\n\0") else b""
@@ -118,19 +128,19 @@ def _header(stream: IO[bytes], dialect: delimited.Dialect, settings: ReadSetting
     if record is None:
         return None
     if settings.has_no_header:
-        return _named(record, dialect, settings.column_names)
+        return _without_header(record, dialect, settings.column_names)
     start = delimited.next_position(record, dialect)
     start = delimited.pass_records(stream, dialect, start, settings.header_lines - 1)  # type: ignore[arg-type]
     following: delimited.Record | None = None
-    with contextlib.suppress(DataError):  # a damaged first row is a reject
+    with contextlib.suppress(DataError):  # a damaged first row becomes a reject
         following = delimited.read_header(stream, dialect, limits, position=start)  # type: ignore[arg-type]
     if following is not None:
         _refuse_more_header(following, len(record.fields), settings.header_lines)
     return _Header(record.fields, record.raw, record.offset, start)
 
 
-def _named(first: delimited.Record, dialect: delimited.Dialect, names: Sequence[str]) -> _Header:
-    """The header of a file that has none; its first record is a row."""
+def _without_header(first: delimited.Record, dialect: delimited.Dialect, names: Sequence[str]) -> _Header:
+    """Column names for a file without a header; its first record is a row."""
     count = len(first.fields)
     if names and len(names) != count:
         raise UsageError(f"--column-names has {len(names)} names, but the first row has {count} cells.")
@@ -142,7 +152,7 @@ def _named(first: delimited.Record, dialect: delimited.Dialect, names: Sequence[
 
 
 def _refuse_more_header(record: delimited.Record, n_fields: int, header_lines: int) -> None:
-    """Refuse a header of more lines than are known: of types, of rules, or of what a survey tool writes below the names."""
+    """Refuse a header with more lines than ``header_lines``: of types, of dashes, or what a survey tool writes below names."""
     cells = [cell for cell in record.fields if cell.strip()]
     kinds = {
         "the types of the columns": all(map(_TYPE_WORDS.fullmatch, map(str.strip, cells))) and len(cells) > 1,
@@ -162,18 +172,18 @@ def _limits(settings: ReadSettings) -> delimited.Limits:
 
 
 def dialect_of(layout: Layout) -> delimited.Dialect:
-    """The dialect in which rows are kept and predictions are written."""
+    """The dialect of staged rows and of predictions."""
     return delimited.Dialect.from_json(layout.details["dialect"])
 
 
 def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> str:
-    """What may be wrong with a header in which no text was found: it is further down, or is none, or is not divided.
+    """What may be wrong with a header without a text column: it is further down, missing, or not split.
 
-    No cell of it is told, since it may be a row.
+    No cell is shown, since the header may be a row.
     """
     dialect = dialect_of(layout)
     head = head_of(source, settings.max_expansion)
-    for line, cells in delimited.peek(head, dialect, _LOOKED_AT, delimited.DELIMITERS):
+    for line, cells in delimited.peek(head, dialect, _HEADER_SEARCH_LINES, delimited.DELIMITERS):
         if (
             line > 1
             and any(name_key(cell) in TEXT for cell in cells)
@@ -201,7 +211,7 @@ def read(
     if start == Position():
         start = Position(0, layout.details["offset"], layout.details["line"])
     with open_bytes(source, settings.max_expansion) as stream:
-        go_to(stream, source, start.offset)
+        seek_to(stream, source, start.offset)
         items = _items(stream, source, layout, columns, settings, start)
         yield from cut(items, columns.label is not None, settings, start)
 
@@ -217,7 +227,7 @@ def _items(
     names = [column.name for column in layout.columns]
     text_at = names.index(columns.text)
     label_at = names.index(columns.label) if columns.label is not None else None
-    is_repeated = _repeats(names, text_at, source)
+    is_repeated = _repeated_header(names, text_at, source)
     written, dialect = dialect_of(layout), delimited.Dialect.from_json(layout.details["read"])
     blocks = delimited.read_records(
         stream,  # type: ignore[arg-type]
@@ -249,8 +259,8 @@ def _value(cell: str) -> str | None:
     return None if cell == NULL else cell
 
 
-def _repeats(names: list[str], text_at: int, source: Source) -> Callable[[delimited.Record], bool]:
-    """Tells a header that comes again, as where files were joined; another header is no row either, nor what follows it."""
+def _repeated_header(names: list[str], text_at: int, source: Source) -> Callable[[delimited.Record], bool]:
+    """A function that recognises the header repeated in joined files; raises for a different header, as later rows differ."""
     headers = Headers(names, text_at)
 
     def is_repeated(record: delimited.Record) -> bool:
@@ -269,21 +279,21 @@ def _repeats(names: list[str], text_at: int, source: Source) -> Callable[[delimi
 
 # ------------------------------------------------------------------------------------------------------- the format
 
-_MADE = delimited.Dialect()
-"""The dialect of CSV that is made from another format: UTF-8 with commas."""
-_ANY_RATIO = 2**40
-_ANY_ROW = delimited.Limits(max_row_bytes=2**40, max_columns=2**31)
-"""What a run has just written may be as large as it likes."""
+_DEFAULT_DIALECT = delimited.Dialect()
+"""The dialect of CSV made from another format: UTF-8 with commas."""
+_NO_LIMIT = 2**40
+_NO_LIMITS = delimited.Limits(max_row_bytes=2**40, max_columns=2**31)
+"""No limits for a file that the run itself wrote."""
 
 
 class Csv(RecordFormat):
-    """CSV and its kin: tabs, semicolons, escapes, whatever divides the cells."""
+    """CSV with any delimiter: comma, tab, semicolon and others."""
 
     name = "csv"
     holds_nul = False
 
     def begins(self, head: bytes) -> bool:
-        """No bytes tell it."""
+        """False: CSV has no magic bytes."""
         return False
 
     def describe(self, source: Source, settings: ReadSettings) -> Layout:
@@ -319,7 +329,7 @@ class Csv(RecordFormat):
         return columns
 
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
-        """Refuse a NUL in a name, and a label that the encoding of a CSV input has no characters for."""
+        """Refuse a NUL in a name, and a label that the encoding of a CSV input cannot represent."""
         is_csv = format_of(source.format) is self
         for name in (*([] if is_csv else [column.name for column in layout.columns]), *added):
             if "\0" in name:
@@ -328,14 +338,16 @@ class Csv(RecordFormat):
                     "--output-format parquet."
                 )
         try:
-            delimited.encode_fields([*added, "0.5", "true"], dialect_of(layout) if is_csv else _MADE)
+            delimited.encode_fields(
+                [*added, "0.5", "true"], dialect_of(layout) if is_csv else _DEFAULT_DIALECT
+            )
         except DataError as error:
             raise DataError(f"{printable(source.path)}: {error}") from error
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """From CSV the records' own bytes, from another format UTF-8 with commas, null as an empty cell."""
+        """From CSV the records' own bytes; from another format UTF-8 with commas, null as an empty cell."""
         names = added_names(output.labels, output.prefix)
-        dialect = dialect_of(output.file.layout) if is_own(self, output.file) else _MADE
+        dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
         if header := self._header(output.file):
             out.write(delimited.append_fields(header, names, dialect))
         else:
@@ -346,24 +358,24 @@ class Csv(RecordFormat):
                 out.write(delimited.append_fields(record, fields, dialect))
 
     def _header(self, file: InputFile) -> bytes:
-        if is_own(self, file):
+        if is_input_format(self, file):
             return bytes.fromhex(file.layout.details["header"])
         columns = [column.name for column in file.layout.columns]
-        return delimited.encode_fields(columns, _MADE) if columns else b""
+        return delimited.encode_fields(columns, _DEFAULT_DIALECT) if columns else b""
 
     def _records(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
-        if is_own(self, file):
+        if is_input_format(self, file):
             yield from part.inputs[0].to_pylist()
             return
         columns = format_of(file.format).columns(part, file)
         for values in zip(*map(plain_values, columns), strict=True):
-            yield delimited.encode_fields([as_text(value) for value in values], _MADE)
+            yield delimited.encode_fields([as_text(value) for value in values], _DEFAULT_DIALECT)
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
-        """Records behind the header."""
-        dialect = dialect_of(output.file.layout) if is_own(self, output.file) else _MADE
-        with open_bytes(Source(path, self.name, compression), _ANY_RATIO) as stream:
-            header = delimited.read_header(stream, dialect, _ANY_ROW)  # type: ignore[arg-type]
+        """Records after the header."""
+        dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
+        with open_bytes(Source(path, self.name, compression), _NO_LIMIT) as stream:
+            header = delimited.read_header(stream, dialect, _NO_LIMITS)  # type: ignore[arg-type]
             if header is None:
                 return 0
             start = delimited.next_position(header, dialect)
@@ -371,7 +383,7 @@ class Csv(RecordFormat):
                 stream,  # type: ignore[arg-type]
                 dialect,
                 len(header.fields),
-                _ANY_ROW,
+                _NO_LIMITS,
                 offset=start.offset,
                 line=start.line,
             )

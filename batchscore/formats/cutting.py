@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Item(NamedTuple):
-    """One readable record: its exact bytes and place, its text, its label and the names of its fields if it has its own."""
+    """One readable record: its exact bytes and position, its text and label, and its own field names in JSON."""
 
     raw: bytes
     line: int

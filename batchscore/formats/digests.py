@@ -1,7 +1,7 @@
-"""A digest of the rows of a part: whether a file that is read again gives what it gave before.
+"""A digest of the rows of a part: shows whether reading a file again gives the same rows.
 
-It covers every value that is scored or kept, by its bytes, and none of the bytes between them (Arrow leaves what is under
-a null, and behind the end of a buffer, as it happens to be).
+It covers the bytes of every value that is scored or kept, and nothing else (in Arrow, bytes under a null and after the end
+of a buffer are arbitrary).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIGEST_BYTES = 16
 
 
 def digest_of(rows: Rows) -> str:
-    """BLAKE2b, 128 bits in hex, over the rows, their places and the rejects among them."""
+    """BLAKE2b, 128 bits in hex, over the rows, their positions and the rejects."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     _add_numbers(digest, rows.row)
     for reject in rows.rejects:
@@ -39,7 +39,7 @@ def digest_of(rows: Rows) -> str:
 
 
 def _add(digest: hashlib.blake2b, array: pa.Array) -> None:
-    """Add an array: which values are null, then the others, those within lists and structs likewise."""
+    """Add an array: the null mask, then the other values; lists and structs recursively."""
     if isinstance(array, pa.ExtensionArray):
         _add(digest, array.storage)
         return

@@ -1,16 +1,16 @@
-"""Parquet files whose values Arrow changes, or whose types it forgets, read and written so that it does not.
+"""Lossless reading and writing of Parquet files whose values Arrow changes, or whose types it drops.
 
-- INT96 is a day and the nanoseconds within it. Arrow turns it into one unit for a whole file: nanoseconds wrap outside
-  the years 1677 to 2262, longer units cut what is shorter, and negative nanoseconds (which older Arrow itself wrote for
-  times before 1970) are then off by 584 years. So it is read as its twelve bytes and becomes a timestamp here, each
-  column in nanoseconds if all of its times fit, else in microseconds.
-- INTERVAL, which Arrow takes for twelve bytes without a meaning, becomes an interval of months, days and nanoseconds.
-- ENUM, which Arrow takes for bytes, is text.
-- A dictionary with more values in one row group than its indices count, which Arrow writes but cannot read, gets indices
-  of 32 bits.
+- INT96 is a day and the nanoseconds within it. Arrow converts it to one unit for a whole file: nanoseconds wrap outside
+  the years 1677 to 2262, coarser units truncate, and negative nanoseconds (which older Arrow itself wrote for times
+  before 1970) are then off by 584 years. So it is read as twelve bytes and converted to a timestamp here, each column in
+  nanoseconds if all of its times fit, else in microseconds.
+- INTERVAL, which Arrow reads as twelve plain bytes, becomes an interval of months, days and nanoseconds.
+- ENUM, which Arrow reads as bytes, becomes text.
+- A dictionary with more values in one row group than its index type can count, which Arrow writes but cannot read, gets
+  32-bit indices.
 
-What is written gets back the words of the schema that Arrow has no types for: INTERVAL, ENUM, BSON, GEOMETRY, VARIANT
-and the like, and whether a time of day is one of UTC.
+Written files get back the schema annotations that Arrow has no types for: INTERVAL, ENUM, BSON, GEOMETRY, VARIANT and the
+like, and whether a time of day is UTC.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _EPOCH_DAY = 2_440_588
-"""1970-01-01 as INT96 counts days: the Julian day number of its noon."""
+"""1970-01-01 in the days of INT96: the Julian day number of its noon."""
 _DAY_SECONDS = 86_400
 _INT96 = np.dtype([("nanoseconds", "<i8"), ("day", "<u4")])
 _INTERVAL = np.dtype([("months", "<i4"), ("days", "<i4"), ("milliseconds", "<u4")])
-"""Months and days are unsigned by the letter; their bits are kept, so that a writer's negative ones stay negative."""
+"""Months and days are unsigned by the specification; their bits are kept, so that a writer's negative ones stay negative."""
 _MONTH_DAY_NANO = np.dtype([("months", "<i4"), ("days", "<i4"), ("nanoseconds", "<i8")])
 _TWELVE_BYTES = pa.binary(12)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExactFile:
-    """An open file: ``file`` is Arrow's view of it, ``schema`` the one that :meth:`exact` gives its batches."""
+    """An open file: ``file`` as Arrow sees it, ``schema`` of the batches that :meth:`exact` returns."""
 
     file: pq.ParquetFile
     schema: pa.Schema
     is_plain: bool
-    """Whether Arrow's types are those of ``schema``."""
+    """Whether Arrow's types equal those of ``schema``."""
 
     def exact(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch that was read from ``file``, of all columns or some names of them, in the types of ``schema``."""
+        """A batch read from ``file``, of all or some columns, in the types of ``schema``."""
         if self.is_plain:
             return batch
         seen = collections.Counter[str]()
         fields = []
-        for name in batch.schema.names:  # in any order, and two of one name in theirs
+        for name in batch.schema.names:  # in any order; columns of the same name keep theirs
             fields.append(self.schema.field(self.schema.get_all_field_indices(name)[seen[name]]))
             seen[name] += 1
         return recast(batch, pa.schema(fields, batch.schema.metadata))
@@ -70,7 +70,7 @@ class ExactFile:
 
 @contextlib.contextmanager
 def open_exact(source: Source, units: Sequence[str] = (), wide: Sequence[str] = ()) -> Iterator[ExactFile]:
-    """Open a file; ``units`` are those of its INT96 leaves in their order, ``wide`` the paths of dictionaries (see :func:`look`)."""
+    """Open a file; ``units`` of its INT96 leaves in order, ``wide``: paths of dictionaries (both from :func:`open_options`)."""
     with source.path.open("rb") as file:
         schema = read_schema(file)
     readable = [_readable(element) for element in schema.elements]
@@ -84,7 +84,7 @@ def open_exact(source: Source, units: Sequence[str] = (), wide: Sequence[str] = 
 
 
 def _readable(element: Element) -> Element:
-    """A node as Arrow reads it without loss."""
+    """A node changed so that Arrow reads it without loss."""
     if element.physical[0] == footer.INT96:
         return element.as_bytes(_INT96.itemsize)
     return element.as_string() if _is_enum(element) else element
@@ -97,7 +97,7 @@ def _is_enum(element: Element) -> bool:
 
 
 def _targets(schema: Schema, units: Sequence[str]) -> Iterator[pa.DataType | None]:
-    """For each leaf the type that it becomes here, if Arrow's is not the one."""
+    """For each leaf its type here; None if it is Arrow's."""
     left = iter(units)
     for element in _leaves(schema.elements[1:]):
         if element.physical[0] == footer.INT96:
@@ -117,7 +117,7 @@ def _leaves(elements: Iterable[Element]) -> list[Element]:
 
 
 def recast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch in the types of ``schema``: what Arrow took for twelve bytes becomes what it is, or the other way round."""
+    """A batch in the types of ``schema``: twelve plain bytes become INT96 times or intervals, or the reverse."""
     if batch.schema.types == schema.types:
         return batch
     columns = [_recast(column, kind) for column, kind in zip(batch.columns, schema.types, strict=True)]
@@ -125,7 +125,7 @@ def recast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def storable(schema: pa.Schema) -> pa.Schema:
-    """The schema that Arrow can write as Parquet."""
+    """The schema with types that Arrow can write as Parquet."""
     return _changed(schema, lambda kind: _TWELVE_BYTES if kind == pa.month_day_nano_interval() else kind)
 
 
@@ -151,7 +151,7 @@ def _recast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _values(array: pa.Array, kind: np.dtype[Any]) -> NDArray[Any]:
-    """The values of an array of fixed width, those of nulls too, as numpy sees their bytes."""
+    """The bytes of a fixed-width array as numpy values, including those under nulls."""
     data = array.buffers()[1]
     if not len(array) or data is None:
         return np.empty(0, dtype=kind)
@@ -167,7 +167,7 @@ def _leaf(values: NDArray[Any], array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _instants(values: NDArray[Any], unit: str) -> NDArray[Any]:
-    """INT96 as int64 in ``unit`` since 1970; what does not fit wraps."""
+    """INT96 as int64 in ``unit`` since 1970; values that do not fit wrap."""
     per_second = {"s": 1, "us": 10**6, "ns": 10**9}[unit]
     days = values["day"].astype(np.int64) - _EPOCH_DAY
     found: NDArray[Any] = days * (_DAY_SECONDS * per_second) + values["nanoseconds"] // (10**9 // per_second)
@@ -175,7 +175,7 @@ def _instants(values: NDArray[Any], unit: str) -> NDArray[Any]:
 
 
 def _interval(array: pa.Array, kind: pa.DataType) -> NDArray[Any]:
-    """INTERVAL as Arrow's interval, or back."""
+    """INTERVAL as Arrow's interval, or the reverse."""
     is_reading = kind == pa.month_day_nano_interval()
     given = _values(array, _INTERVAL if is_reading else _MONTH_DAY_NANO)
     values = np.empty(len(given), dtype=_MONTH_DAY_NANO if is_reading else _INTERVAL)
@@ -190,11 +190,11 @@ def _interval(array: pa.Array, kind: pa.DataType) -> NDArray[Any]:
 # ----------------------------------------------------------------------------------------------- what a file holds
 
 
-def look(source: Source, max_expansion: int) -> dict[str, list[str]]:
-    """What :func:`open_exact` must be told of a file; columns of INT96 or with small indices are read for it.
+def open_options(source: Source, max_expansion: int) -> dict[str, list[str]]:
+    """The options of :func:`open_exact` for a file; columns of INT96 or with small dictionary indices are read for it.
 
     Raises:
-        DataError: a column of INT96 has times that no unit holds all of.
+        DataError: no unit can hold all times of an INT96 column.
     """
     found: dict[str, list[str]] = {"units": [], "wide": []}
     leaves = _leaves(node for column in nodes_of(source) for node in column)
@@ -227,7 +227,7 @@ def _column_batches(
 
 
 def _overflows(batches: Iterable[pa.RecordBatch]) -> bool:
-    """Whether Arrow cannot count the values of a dictionary by the indices that the schema gives it."""
+    """Whether a dictionary has too many values for its index type in the schema."""
     try:
         collections.deque(batches, maxlen=0)
     except pa.ArrowInvalid:
@@ -236,7 +236,7 @@ def _overflows(batches: Iterable[pa.RecordBatch]) -> bool:
 
 
 def _units(where: str, batches: Iterable[pa.RecordBatch], marks: Sequence[bool]) -> list[str]:
-    """The unit of each INT96 leaf of one column, ``marks`` being its leaves."""
+    """The unit of each INT96 leaf of one column; ``marks`` tells which leaves are INT96."""
     spans = [_Span() for _ in marks]
     for batch in batches:
         for span, leaf, is_int96 in zip(spans, leaf_arrays(batch.column(0)), marks, strict=True):
@@ -246,25 +246,25 @@ def _units(where: str, batches: Iterable[pa.RecordBatch], marks: Sequence[bool])
 
 
 class _Span:
-    """In which units the times of a column fit."""
+    """The units that can hold all times of a column."""
 
     def __init__(self) -> None:
         self._fits = {"ns": True, "us": True}
-        self._is_fine = False
-        """Whether a time is not one of whole microseconds."""
+        self._needs_nanoseconds = False
+        """Whether any time needs nanoseconds."""
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in some values of INT96."""
+        """Add INT96 values."""
         seconds = _instants(values, "s")
         for unit, per_second in (("ns", 10**9), ("us", 10**6)):
             self._fits[unit] &= bool((_instants(values, unit) // per_second == seconds).all())
-        self._is_fine |= bool((values["nanoseconds"] % 1000).any())
+        self._needs_nanoseconds |= bool((values["nanoseconds"] % 1000).any())
 
     def unit(self, where: str) -> str:
-        """Nanoseconds, as Arrow has it, or else microseconds, which hold whatever Spark, Hive and Impala write."""
+        """Nanoseconds, as in Arrow, else microseconds, which hold anything that Spark, Hive and Impala write."""
         if self._fits["ns"]:
             return "ns"
-        if self._fits["us"] and not self._is_fine:
+        if self._fits["us"] and not self._needs_nanoseconds:
             return "us"
         raise DataError(
             f"{where} holds times of INT96 that no timestamp has room for: beyond the years 1677 to 2262 and finer than "
@@ -279,7 +279,7 @@ Nodes = list[Element]
 
 
 def nodes_of(source: Source) -> list[Nodes]:
-    """The nodes of each column of a file."""
+    """The schema nodes of each column of a file."""
     with source.path.open("rb") as file:
         return read_schema(file).columns()
 
@@ -287,7 +287,7 @@ def nodes_of(source: Source) -> list[Nodes]:
 def restore_annotations(out: IO[bytes], given: Sequence[Nodes]) -> None:
     """Give the columns of a file just written the annotations that Arrow has no types for.
 
-    ``given`` has for each column the nodes that it had where it came from, or none; ``out`` is open for reading, too.
+    ``given``: for each column its nodes in the source file, or none; ``out`` is open for reading, too.
     """
     schema = read_schema(out)
     columns: Iterable[tuple[Nodes, Nodes]] = itertools.zip_longest(schema.columns(), given, fillvalue=[])
@@ -297,10 +297,10 @@ def restore_annotations(out: IO[bytes], given: Sequence[Nodes]) -> None:
 
 
 def _annotated(ours: Nodes, theirs: Nodes) -> Nodes:
-    """The nodes of one column with the annotations that another file has, where they are of one make."""
+    """The nodes of one column with the annotations of another file, where their structure is the same."""
     if [node.children for node in ours] == [node.children for node in theirs]:
         pairs = dict(enumerate(theirs))
-    else:  # a list has other groups around its leaf in some files
+    else:  # some files have other groups around the leaf of a list
         places = [place for place, node in enumerate(ours) if not node.children]
         leaves = _leaves(theirs)
         pairs = dict(zip(places, leaves, strict=True)) if len(places) == len(leaves) else {}

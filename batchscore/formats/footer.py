@@ -1,9 +1,9 @@
-"""The schema in a Parquet footer as its writer put it there: to read, and to mend, what Arrow has no type for.
+"""Reading and rewriting the schema in a Parquet footer, for annotations that Arrow has no type for.
 
-Arrow knows no INTERVAL, ENUM, BSON, GEOMETRY or VARIANT, and what it writes lacks those words. A footer is a struct of
-Thrift's compact protocol (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md); which
-number is which field is said by ``parquet.thrift`` (https://github.com/apache/parquet-format). Only the schema is taken
-apart and put together again: every other byte of a footer stays.
+Arrow has no INTERVAL, ENUM, BSON, GEOMETRY or VARIANT, and drops them when it writes. A footer is a struct in Thrift's
+compact protocol (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md); field numbers are in
+``parquet.thrift`` (https://github.com/apache/parquet-format). Only the schema is decoded and encoded again; every other
+byte of a footer stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SCHEMA = 2
 _UTF8, _STRING = 0, 1
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8
-"""Behind a footer: its length in four bytes, and ``PAR1``."""
+"""After a footer: its length in four bytes, and ``PAR1``."""
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
@@ -51,12 +51,12 @@ class Element:
 
     @property
     def physical(self) -> tuple[int | None, int | None]:
-        """Physical type and, where it has one, its length in bytes; twice nothing for a group."""
+        """Physical type and, for fixed-length types, the length in bytes; ``(None, None)`` for a group."""
         return self._integer(_TYPE), self._integer(_TYPE_LENGTH)
 
     @property
     def children(self) -> int:
-        """How many nodes this group has right below it; 0 for a leaf."""
+        """Number of direct children of this group; 0 for a leaf."""
         return self._integer(_CHILDREN) or 0
 
     @property
@@ -66,29 +66,29 @@ class Element:
 
     @property
     def logical(self) -> Fields | None:
-        """The annotation of the new kind: a union, which has the one field that says what it is."""
+        """The annotation of the new kind: a union, whose only field says what it is."""
         return self.fields[_LOGICAL][1] if _LOGICAL in self.fields else None
 
     def annotated_like(self, other: Element) -> Element:
-        """The node with the annotations of another."""
+        """The node with the annotations of another node."""
         own = {number: field for number, field in self.fields.items() if number not in {_CONVERTED, _LOGICAL}}
         theirs = {number: other.fields[number] for number in (_CONVERTED, _LOGICAL) if number in other.fields}
         return Element(own | theirs)
 
     def as_bytes(self, length: int) -> Element:
-        """The leaf as one of so many bytes: how a value of fixed length lies in the file."""
+        """The leaf as plain bytes of this fixed length."""
         kept = {n: f for n, f in self.fields.items() if n not in {_CONVERTED, _LOGICAL}}
         return Element(kept | {_TYPE: (5, FIXED_LEN_BYTE_ARRAY << 1), _TYPE_LENGTH: (5, length << 1)})
 
     def as_string(self) -> Element:
-        """The leaf as one of UTF-8."""
+        """The leaf as a UTF-8 string."""
         return Element(
             self.fields | {_CONVERTED: (5, _UTF8 << 1), _LOGICAL: (_STRUCT, {_STRING: (_STRUCT, {})})}
         )
 
 
 class Schema(NamedTuple):
-    """A footer: the bytes before its schema, the nodes in depth-first order with the root first, the bytes behind."""
+    """A footer: the bytes before its schema, the nodes in depth-first order (root first), the bytes after."""
 
     before: bytes
     elements: list[Element]
@@ -112,7 +112,7 @@ class Schema(NamedTuple):
         return columns
 
     def metadata(self) -> pq.FileMetaData:
-        """What Arrow makes of the footer; a file can be read by it."""
+        """The footer as Arrow's metadata, with which a file can be read."""
         footer = self.to_bytes()
         return pq.read_metadata(io.BytesIO(_MAGIC + footer + _tail(footer)))
 
@@ -121,13 +121,13 @@ def read_schema(file: IO[bytes]) -> Schema:
     """The schema of a file.
 
     Raises:
-        EOFError: the footer makes no sense.
+        EOFError: the footer is malformed.
     """
     return _schema(_footer(file))
 
 
 def mend_schema(file: IO[bytes], elements: Iterable[Element]) -> None:
-    """Give a file that was just written other schema nodes; ``file`` is open for reading and writing."""
+    """Replace the schema nodes of a file just written; ``file`` is open for reading and writing."""
     footer = _footer(file)
     changed = _schema(footer)._replace(elements=list(elements)).to_bytes()
     file.seek(-_TAIL_BYTES - len(footer), io.SEEK_END)
@@ -167,7 +167,7 @@ def _schema(footer: bytes) -> Schema:
 
 
 class _Reader:
-    """Bytes, and a place among them."""
+    """Bytes with a read position."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -188,7 +188,7 @@ class _Reader:
         return value | byte << shift
 
     def headers(self) -> Iterator[tuple[int, int]]:
-        """Number and type of each field of a struct; the caller takes the value before the next."""
+        """Number and type of each field of a struct; the caller reads the value before the next."""
         number = 0
         while (head := self._take(1)[0]) != 0:
             delta, kind = head >> 4, head & 0x0F
@@ -197,7 +197,7 @@ class _Reader:
             yield number, kind
 
     def value(self, kind: int) -> Any:
-        """The value of a field; that of a truth is its type."""
+        """The value of a field; a boolean's is in its type."""
         if kind in (_TRUE, _FALSE):
             return kind
         if kind == _BYTE:

@@ -1,4 +1,4 @@
-"""What lies there under a table's name and is none: told by its first bytes, or by what lies beside it."""
+"""Files that look like a table by name but are something else: recognised by their first bytes or by files beside them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ HEAD_BYTES = 4096
 
 
 class Kind(NamedTuple):
-    """Something that is no table of ours."""
+    """A kind of file that is not read."""
 
     what: str
-    """In words, with its article."""
+    """A noun phrase with its article."""
     start: re.Pattern[bytes]
-    """What its first bytes match."""
+    """Pattern of its first bytes."""
     advice: str = "Get the table itself."
 
 
@@ -91,7 +91,7 @@ _KINDS = (
 
 
 def recognised(head: bytes) -> Kind | None:
-    """What a file is that begins with ``head`` (4 KiB do), if that is nothing that is read."""
+    """The kind of a file that begins with ``head`` (4 KiB suffice); None if it is not a foreign one."""
     return next((kind for kind in _KINDS if kind.start.match(head)), None)
 
 
@@ -103,11 +103,11 @@ _TABLES = (
     ("a Paimon table", ("snapshot/LATEST", "manifest/manifest-list-*")),
     ("the output of a Spark stream", ("_spark_metadata",)),
 )
-"""Folders whose files are a table only together with a log beside them: what it is, and by which names it is known."""
+"""Folders whose files form a table only with the log beside them: the kind of table, and names that show it."""
 
 
 def table_folder(folder: Path) -> str:
-    """What kind of table with a log of its own ``folder`` is; empty for a plain folder."""
+    """The kind of table with its own log that ``folder`` is; empty for a plain folder."""
     return next((what for what, marks in _TABLES if _holds(folder, marks)), "")
 
 

@@ -1,8 +1,8 @@
-"""What a format is: how a file of it is told, read and written, in one object.
+"""What a format is: how its files are recognised, read and written, in one object.
 
-A row is kept as it was read: in formats of records (CSV, JSON) as the exact bytes of its record, in formats of columns
-(Parquet, Arrow) as its values in every column. A prediction file in the input's own format gives back just that; in
-another format a value is converted once, from :meth:`Format.columns` or :meth:`Format.json_objects`.
+A row is kept as it was read: in record formats (CSV, JSON) as the exact bytes of its record, in columnar formats (Parquet,
+Arrow) as its values in every column. A prediction file in the input's own format has exactly these; for another format a
+value is converted once, from :meth:`Format.columns` or :meth:`Format.json_objects`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from batchscore.records import InputFile, Layout, Rows
 
 Texts = dict[str, list[str | None]]
-"""By column, one text a row; None for null."""
+"""Column → one text per row; None for null."""
 NUL = "a NUL character"
 NOT_UTF8 = "a string that is not UTF-8"
 
 
 class Output(NamedTuple):
-    """What a prediction file is made of."""
+    """What a prediction file is made from, besides its parts."""
 
     file: InputFile
     labels: tuple[str, ...]
@@ -46,7 +46,7 @@ class Output(NamedTuple):
 
 
 class Unheld(NamedTuple):
-    """What an output format cannot hold: the place of the row in its part, the column, and what is in it."""
+    """A value that an output format cannot hold: index of the row in its part, column, and the reason."""
 
     row: int
     column: str
@@ -55,30 +55,30 @@ class Unheld(NamedTuple):
 
 @functools.cache
 def format_of(name: str) -> Format:
-    """The format of this name."""
+    """The format with this name."""
     module = importlib.import_module(f"batchscore.formats.{ENTRIES[name].module}")
     return cast("Format", module.FORMAT)
 
 
 class Format(abc.ABC):
-    """A format of files; the only instance of each subclass is its module's ``FORMAT``."""
+    """A file format; the only instance of each subclass is its module's ``FORMAT``."""
 
     name: str
     """As in :data:`~batchscore.formats.registry.ENTRIES`."""
     family = ""
-    """Of formats of one family, the first bytes tell which it is, whatever the name of the file says."""
+    """Within a family, the first bytes decide the format, whatever the file's name."""
     has_magic = False
-    """Whether every file that is not empty begins with bytes that tell its format."""
+    """Whether every non-empty file begins with bytes that identify the format."""
     can_be_compressed = True
-    """Whether a whole file may be compressed; else it has a compression of its own within."""
+    """Whether a file may be compressed as a whole; otherwise the format compresses internally."""
     rows_have_own_names = False
-    """Whether later rows may have fields that the head did not have."""
+    """Whether later rows may have fields that are not in the head."""
     has_notes = False
-    """Whether a file that has the name of this format may be about the tables beside it; see :meth:`is_note`."""
+    """Whether a file with this format's suffix may be metadata about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False
-    """Whether a string may have bytes that are not UTF-8."""
+    """Whether strings may have bytes that are not UTF-8."""
     holds_nul = True
-    """Whether a string may have a NUL character."""
+    """Whether strings may have NUL characters."""
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -87,10 +87,10 @@ class Format(abc.ABC):
         """Whether a file that begins with ``head`` must be of this format."""
 
     def refuse_head(self, source: Source, head: bytes) -> None:
-        """Raise :class:`~batchscore.errors.DataError` for a file of this kind that is not read, told by its first bytes."""
+        """Raise :class:`~batchscore.errors.DataError` for an unsupported variant of this format, by its first bytes."""
 
     def is_note(self, head: bytes) -> bool:
-        """Whether a file is about the tables beside it, told by its first bytes."""
+        """Whether a file is metadata about the tables beside it, by its first bytes."""
         return False
 
     @abc.abstractmethod
@@ -98,29 +98,29 @@ class Format(abc.ABC):
         """Columns and reading details of a file, from its head.
 
         Raises:
-            DataError: the file is damaged or is not what its format says.
+            DataError: the file is damaged or not of this format.
         """
 
     @abc.abstractmethod
     def read(
         self, source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
     ) -> Iterator[Rows]:
-        """Yield the rows of a file, one :class:`~batchscore.records.Rows` a part, from the part that starts at ``start``.
+        """Yield the rows of a file, one :class:`~batchscore.records.Rows` per part, from the part that starts at ``start``.
 
-        The same file gives the same parts, from wherever reading starts.
+        Parts do not depend on where reading starts.
 
         Raises:
-            DataError: the file is damaged, with the place as far as it is known.
+            DataError: the file is damaged; with the position if known.
         """
 
     def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
-        """What else may be wrong with a file in which no text was found among the columns."""
+        """What else may be wrong with a file without a text column."""
         return ""
 
     def settings_like(self, details: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of :class:`~batchscore.config.ReadSettings` with which predictions are read back.
+        """The fields of :class:`~batchscore.config.ReadSettings` to read predictions back.
 
-        ``details`` is ``dialect`` of a file of ``run.json``.
+        ``details`` is the ``dialect`` of a file in ``run.json``.
         """
         return {}
 
@@ -128,10 +128,10 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
-        """The input's columns of a part as Arrow arrays."""
+        """The input's columns in a part, as Arrow arrays."""
 
     def column(self, part: StagedPart, file: InputFile, name: str) -> pa.Array:
-        """One column of a part, or a field within one, in the type that predictions in Parquet give it."""
+        """One column of a part, or a field within one, in its type in Parquet predictions."""
         path = path_of(file.layout, name)
         place = [column.name for column in file.layout.columns].index(path[0])
         return field_of(self.columns(part, file)[place], path[1:])
@@ -143,7 +143,7 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
-        """The columns ``names`` of a part as text; one that the file lacks is all None."""
+        """The columns ``names`` of a part as text; a missing one is all None."""
 
     @abc.abstractmethod
     def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
@@ -151,7 +151,7 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
-        """The columns ``names`` of a finished prediction file, some rows at a time.
+        """The columns ``names`` of a finished prediction file, in chunks of rows.
 
         Raises:
             DataError: a row cannot be read.
@@ -166,7 +166,7 @@ class Format(abc.ABC):
             ).encode()
 
     def annotations(self, file: InputFile) -> list[Nodes]:
-        """What Arrow has no types for, as the nodes of each column in a Parquet schema."""
+        """The nodes of each column in a Parquet schema, for annotations that Arrow has no types for."""
         return []
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
@@ -180,15 +180,15 @@ class Format(abc.ABC):
         return None
 
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
-        """Raise :class:`~batchscore.errors.DataError` for names of columns that a file of this format cannot hold."""
+        """Raise :class:`~batchscore.errors.DataError` for column names that a file of this format cannot hold."""
 
     @abc.abstractmethod
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """Write a prediction file; ``out`` can be read, too, where it is not compressed."""
+        """Write a prediction file; ``out`` is also readable, unless it is compressed."""
 
     @abc.abstractmethod
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
-        """Rows in a prediction file, told by reading it to its end as far as it can be damaged.
+        """Rows in a prediction file, by reading whatever of it could be damaged.
 
         Raises:
             DataError: it cannot be read.
@@ -204,7 +204,7 @@ class RecordFormat(Format):
 
     @abc.abstractmethod
     def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
-        """The columns ``names`` of some records."""
+        """The columns ``names`` of records, as text."""
 
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
         """The cells as strings."""
@@ -217,7 +217,7 @@ class RecordFormat(Format):
         return pa.array(self.texts(part, file, [name])[name], pa.large_string())
 
     def texts(self, part: StagedPart, file: InputFile, names: Sequence[str]) -> Texts:
-        """The columns ``names`` of a part; one that the file lacks is all None."""
+        """The columns ``names`` of a part; a missing one is all None."""
         return self.texts_of_records(part.inputs[0].to_pylist(), file.layout, names)
 
     def texts_of_rows(self, rows: Rows, layout: Layout, names: Sequence[str]) -> Texts:
@@ -225,7 +225,7 @@ class RecordFormat(Format):
         return self.texts_of_records(rows.raw or [], layout, names)
 
     def texts_of_file(self, source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
-        """The columns ``names`` of a whole file, a part at a time."""
+        """The columns ``names`` of a file, one part at a time."""
         layout = self.describe(source, settings)
         for rows in self.read(source, layout, ColumnChoice(text=names[0]), settings, Position()):
             if rows.rejects:
@@ -235,11 +235,11 @@ class RecordFormat(Format):
             yield self.texts_of_rows(rows, layout, names)
 
 
-def is_own(fmt: Format, file: InputFile) -> bool:
-    """Whether predictions in ``fmt`` are in the format of their input."""
+def is_input_format(fmt: Format, file: InputFile) -> bool:
+    """Whether ``fmt`` is the format of the input."""
     return format_of(file.format) is fmt
 
 
 def added_texts(part: StagedPart) -> list[list[str]]:
-    """The added columns as text, column by column: null is empty, a float32 the shortest text that reads back equal."""
+    """The added columns as text: null as an empty text, a float32 as the shortest text that reads back equal."""
     return [[as_text(value) for value in plain_values(array)] for array in part.added]

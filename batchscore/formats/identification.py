@@ -1,4 +1,4 @@
-"""What a file is: its format and its compression, from its name and its first bytes."""
+"""The format and compression of a file, from its name and its first bytes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from batchscore.formats.source import Source, open_bytes, reading
 _LOOK_BYTES = 16 * 1024
 _MAGIC = {
     "gzip": re.compile(rb"\x1f\x8b\x08"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one to be skipped (pzstd)
-    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a header of CSV may begin with BZh
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or a skippable one (pzstd)
+    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a CSV header may begin with BZh
 }
 
 
 def identify(path: Path, given_format: str | None = None) -> Source:
     """Find format and compression of a file from its first bytes and its name; ``given_format`` wins.
 
-    Of formats of one family the first bytes tell which it is, whatever the name says.
+    Within a family of formats the first bytes decide, whatever the name.
 
     Raises:
-        DataError: it is something else than its name, or the format given, says.
+        DataError: the content contradicts its name or the given format.
         StorageError: it cannot be read.
     """
     source = Source(path, given_format or format_of_name(path.name) or "", "")
@@ -51,7 +51,7 @@ def identify(path: Path, given_format: str | None = None) -> Source:
 
 
 def is_note(path: Path) -> bool:
-    """Whether a file is no table but about the tables beside it, such as ``dataset_info.json``, by name and first bytes."""
+    """Whether a file is metadata about the tables beside it, such as ``dataset_info.json``, by name and first bytes."""
     name = format_of_name(path.name)
     if name is None or not format_of(name).has_notes or not path.is_file():  # a pipe is not opened
         return False
@@ -68,7 +68,7 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
 
 
 def _format_of(source: Source, head: bytes, *, is_given: bool) -> str:
-    """The format of a file that begins with ``head``, which must not be another than the name or the option says."""
+    """The format of a file that begins with ``head``; it must agree with the name or the option."""
     found = next((name for name in NAMES if format_of(name).begins(head)), "")
     wanted = source.format or found or DEFAULT
     if found and format_of(found).family and format_of(found).family == format_of(wanted).family:

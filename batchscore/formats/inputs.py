@@ -1,4 +1,4 @@
-"""INPUT arguments in, files out: folders and globs resolved, each file named below ``predictions/`` and hashed."""
+"""INPUT arguments to files: folders and globs resolved, each file named below ``predictions/`` and hashed."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from batchscore.system.storage import sha256_of
 
 _LOG = logging.getLogger(__name__)
 _CLOCK_TICK_NS = 2 * 10**9
-"""No file system's clock stands still for longer; what was written within a tick of being hashed may change unseen."""
+"""The coarsest timestamp of any file system; a change within this time of hashing may leave the same timestamp."""
 
 
 class Identity(NamedTuple):
-    """What the file system says of a file's content."""
+    """What the file system tells about a file's content."""
 
     size: int
     """Bytes."""
     inode: int
     device: int
     modified: int
-    """Nanoseconds since 1970; any program can set it to what it was."""
+    """mtime in nanoseconds since 1970; any program can set it back."""
     changed: int
-    """The same of the last change to content, name or permissions; no program can set it."""
+    """ctime: last change of content, name or permissions; no program can set it."""
 
     def is_as_written(self, other: Identity) -> bool:
-        """Whether another look at the file shows no sign of a change but one that need not be of its content."""
+        """Whether ``other`` shows no change of content; permissions or links may have changed."""
         return self._replace(changed=0) == other._replace(changed=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FoundFile:
-    """An input file as it lies there now."""
+    """An input file, hashed."""
 
     source: Source
     name: str
-    """Its path below the folder that all inputs share, with ``/``."""
+    """Its path below the common folder of all inputs, with ``/``."""
     sha256: str
     identity: Identity
-    """As it was before it was hashed."""
+    """Taken before it was hashed."""
     hashed: int
     """When hashing began, in nanoseconds since 1970."""
 
     def assert_unchanged(self) -> None:
-        """Raise :class:`DataError` if the file does not hold what was hashed.
+        """Raise :class:`DataError` if the file's content changed since it was hashed.
 
-        Its bytes are read again only where the file system cannot tell: somebody changed its permissions or links, or it
-        was written so shortly before it was hashed that a later change has the same time.
+        It is hashed again only if the file system cannot tell: its permissions or links changed, or it was written so
+        shortly before hashing that a later change may have the same timestamp.
         """
         now = identity_of(self.source.path)
         is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS
@@ -75,10 +75,10 @@ class FoundFile:
 def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -> list[FoundFile]:
     """Resolve files, folders and globs, in the order given (names sorted within a folder or glob), each file once.
 
-    What lies below ``exclude`` (the run folder) is left out.
+    Files below ``exclude`` (the run folder) are left out.
 
     Raises:
-        NoInputError: an argument names nothing.
+        NoInputError: an argument matches nothing.
     """
     paths: dict[Path, Path] = {}
     own = _resolved(exclude)
@@ -97,7 +97,7 @@ def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -
 
 
 def _refuse_tables(paths: Iterable[Path]) -> None:
-    """Refuse files that are a table only together with the log beside them: some of their rows may be gone from it."""
+    """Refuse files of a table with a log (Delta and the like): the log may have deleted some of their rows."""
     seen: set[Path] = set()
     for path in paths:
         for folder in path.parents:
@@ -143,9 +143,9 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _scorable_below(folder: Path) -> Iterator[Path]:
-    """Files with a known suffix; hidden ones and those that start with ``_`` are markers of some program.
+    """Files with a known suffix, except hidden ones and those that start with ``_``, which are some program's markers.
 
-    Linked folders are not entered: they may lead in a circle.
+    Linked folders are not entered: they may form a cycle.
     """
 
     def refuse(error: OSError) -> None:
@@ -155,12 +155,12 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
             path = Path(root) / name
-            if not name.startswith((".", "_")) and format_of_name(name) and not _is_beside_a_table(path):
+            if not name.startswith((".", "_")) and format_of_name(name) and not _is_metadata(path):
                 yield path
 
 
-def _is_beside_a_table(path: Path) -> bool:
-    """Whether a file is about the others, and no table itself."""
+def _is_metadata(path: Path) -> bool:
+    """Whether a file is metadata about other files, not a table."""
     is_beside = is_note(path)
     if is_beside:
         _LOG.info("%s: about the tables beside it, no table; left out", path)
@@ -168,7 +168,7 @@ def _is_beside_a_table(path: Path) -> bool:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Names below ``predictions/``: the file name, or the path below the common folder where there are several."""
+    """Names below ``predictions/``: the file name, or the path below the common folder if there are several."""
     folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
     common = Path(os.path.commonpath(folders))
     return [
@@ -189,7 +189,7 @@ def _sha256_of(source: Source) -> str:
 
 
 def identity_of(path: Path) -> Identity:
-    """What the file system says of a regular file; anything else is refused unopened."""
+    """The identity of a regular file; anything else is refused without opening it."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -202,7 +202,7 @@ def identity_of(path: Path) -> Identity:
 
 
 def output_names(names: Iterable[str], suffix: str) -> list[str]:
-    """Names with the suffix of another format; where two would meet, it is put behind the whole name.
+    """Names with the suffix of another format; if two would be equal, it is appended to the full name instead.
 
     >>> output_names(["a.csv", "b.csv.gz", "b.jsonl"], ".parquet")
     ['a.parquet', 'b.csv.gz.parquet', 'b.jsonl.parquet']

@@ -1,7 +1,7 @@
 """A JSON array of objects, read as a stream: each row keeps the exact bytes of its object.
 
-Only brackets and strings are looked at to find where an element ends; what is in it is parsed, and judged, as a line of
-JSON Lines is. So a value that is no JSON costs its own row; brackets that do not pair up are damage to the file.
+Only brackets and strings are scanned to find where an element ends; its content is parsed like a line of JSON Lines. So an
+invalid value rejects only its own row, while unbalanced brackets mean that the file is damaged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from batchscore.config import ReadSettings
 from batchscore.errors import DataError, printable
 from batchscore.formats import jsonl
 from batchscore.formats.cutting import Item, cut
-from batchscore.formats.source import Source, go_to, open_bytes
+from batchscore.formats.source import Source, open_bytes, seek_to
 from batchscore.records import ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 256 * 1024
 _KEPT_BYTES = 64 * 1024
-"""Of an oversized element, this much is kept in the reject."""
+"""Maximum bytes of an oversized element in its reject."""
 _STEP = re.compile(rb'[^"{}\[\]]*+(?:"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}]))', re.DOTALL)
 """Up to the next string or bracket: group 1 opens, group 2 closes."""
 _SCALAR = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^\s,\]\[{}"]++)(?=[\s,\]])', re.DOTALL)
@@ -35,7 +35,7 @@ _SPACE = re.compile(rb"[ \t\r\n]*+")
 
 
 class _Element(NamedTuple):
-    """One element of the array: its bytes (of an oversized one the first), its size, and its place."""
+    """One element of the array: its bytes (the first ones if oversized), its size, and its position."""
 
     raw: bytes
     size: int
@@ -44,7 +44,7 @@ class _Element(NamedTuple):
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Find the columns among the first objects; rows may still have fields of their own."""
+    """Find the columns in the first objects; later rows may have other fields."""
     jsonl.refuse_encoding(source, settings)
     with open_bytes(source, settings.max_expansion) as stream:
         elements = _elements(stream, source, settings, Position())
@@ -55,9 +55,9 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 def read(
     source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Rows]:
-    """Yield the elements as parts; one that is no object, or whose text is not a string, is a reject."""
+    """Yield the elements as parts; one that is not an object, or whose text is not a string, is a reject."""
     with open_bytes(source, settings.max_expansion) as stream:
-        go_to(stream, source, start.offset)
+        seek_to(stream, source, start.offset)
         items = _items(stream, source, layout, columns, settings, start)
         yield from cut(items, columns.label is not None, settings, start)
 
@@ -81,10 +81,10 @@ def _items(
 def _elements(
     stream: IO[bytes], source: Source, settings: ReadSettings, start: Position
 ) -> Iterator[_Element]:
-    """The elements of the array, from the one that stands at ``start`` on.
+    """The elements of the array, from the one at ``start`` on.
 
     Raises:
-        DataError: what stands between them is no JSON, or something follows the array.
+        DataError: invalid JSON between elements, or something follows the array.
         EOFError: the array is not closed.
     """
     scan = _Scan(stream, source, settings.max_row_bytes, start)
@@ -103,38 +103,38 @@ def _elements(
 
 
 class _Scan:
-    """Goes through the bytes of an array; holds those of one element, and a block."""
+    """Scans the bytes of an array, with one element and one block in memory."""
 
     def __init__(self, stream: IO[bytes], source: Source, max_bytes: int, start: Position) -> None:
         self._stream, self._source, self._max = stream, source, max_bytes
         self._data = b""
         self._at = 0
-        """Where we are in ``_data``."""
+        """Position in ``_data``."""
         self._offset = start.offset
-        """Of ``_data[0]``."""
+        """File offset of ``_data[0]``."""
         self._line, self._counted = start.line, 0
         """The line at ``_data[_counted]``."""
 
     def skip_mark(self) -> None:
-        """Pass over a byte order mark."""
+        """Skip a byte order mark."""
         self._more()
         self._at = 3 if self._data.startswith(b"\xef\xbb\xbf") else 0
 
     def _more(self) -> bool:
-        """Read another block, as large as what is at hand, so that looking at all of it again costs no square."""
+        """Read another block, as large as the data at hand, so that rescanning it all stays linear."""
         block = self._stream.read(max(_BLOCK, len(self._data)))
         self._data += block
         return bool(block)
 
     def _drop(self, end: int) -> None:
-        """Forget the bytes up to ``end``."""
+        """Drop the bytes up to ``end``."""
         self._line += self._data.count(b"\n", self._counted, end)
         self._counted = max(self._counted - end, 0)
         self._offset += end
         self._data, self._at = self._data[end:], max(self._at - end, 0)
 
     def next_byte(self) -> bytes:
-        """The next byte that is no space, which stays; empty at the end."""
+        """The next byte that is not white space, without consuming it; empty at the end."""
         while True:
             match = _SPACE.match(self._data, self._at)
             self._at = match.end() if match else self._at
@@ -145,27 +145,27 @@ class _Scan:
                 return b""
 
     def expect(self, wanted: bytes) -> None:
-        """Pass over a byte that must come next."""
+        """Consume a byte that must come next."""
         found = self.next_byte()
         if not found:
             raise EOFError("its array is not closed")
         if found != wanted:
-            raise self._no_json(f"there must be {wanted.decode()!r}")
+            raise self._invalid(f"there must be {wanted.decode()!r}")
         self._at += 1
 
-    def _no_json(self, what: str) -> DataError:
+    def _invalid(self, what: str) -> DataError:
         return DataError(
             f"{printable(self._source.path)}, line {self._line_here()}, byte {self._offset + self._at}: {what}, so this is no JSON array. "
             "Get a whole copy of it."
         )
 
     def end(self) -> None:
-        """Make sure that nothing follows."""
+        """Check that nothing follows."""
         if self.next_byte():
-            raise self._no_json("something follows the array")
+            raise self._invalid("something follows the array")
 
     def element(self) -> _Element:
-        """The element that stands here."""
+        """The element at the current position."""
         first = self.next_byte()
         if not first:
             raise EOFError("its array is not closed")
@@ -175,7 +175,7 @@ class _Scan:
         if first in b"{[":
             raw, size = self._bracketed()
         elif first in b",]}:":
-            raise self._no_json("there must be an object")
+            raise self._invalid("there must be an object")
         else:
             raw, size = self._scalar()
         return _Element(raw, size, offset, line)
@@ -188,12 +188,12 @@ class _Scan:
     def _scalar(self) -> tuple[bytes, int]:
         while (match := _SCALAR.match(self._data, self._at)) is None:
             if len(self._data) - self._at > self._max or not self._more():
-                raise self._no_json("there must be an object")
+                raise self._invalid("there must be an object")
         self._at = match.end()
         return match[0], len(match[0])
 
     def _bracketed(self) -> tuple[bytes, int]:
-        """From an opening bracket to the one that closes it; of more than the limit the first bytes are kept."""
+        """From an opening bracket to its closing one; beyond the limit only the first bytes are kept."""
         start, depth, head, passed = self._at, 0, b"", 0
         while True:
             match = _STEP.match(self._data, self._at)
@@ -210,18 +210,18 @@ class _Scan:
             start, self._at = 0, at
             if passed + len(self._data) <= self._max:
                 self._need_more()
-            elif not head:  # a row too long: it is passed over, not held
+            elif not head:  # an oversized row is skipped, not kept
                 head = self._first(_KEPT_BYTES)
             else:
-                passed += self._pass_piece()
+                passed += self._skip_unbracketed()
 
     def _first(self, size: int) -> bytes:
         while len(self._data) < size and self._more():
             pass
         return self._data[:size]
 
-    def _pass_piece(self) -> int:
-        """Pass over what holds no bracket, up to the end of the string that begins in it; return its size in bytes."""
+    def _skip_unbracketed(self) -> int:
+        """Skip data without brackets, and the rest of a string that begins in it; returns the bytes skipped."""
         quote = self._data.find(b'"', self._at)
         if quote < 0:
             size = len(self._data)
@@ -232,7 +232,7 @@ class _Scan:
         self._drop(size)
         while (match := _REST.match(self._data)) is None:
             backslashes = len(self._data) - len(self._data.rstrip(b"\\"))
-            whole = len(self._data) - backslashes % 2  # half of an escape may be last
+            whole = len(self._data) - backslashes % 2  # the data may end in the middle of an escape
             size += whole
             self._drop(whole)
             self._need_more()
@@ -251,13 +251,13 @@ class JsonArray(jsonl.JsonFormat):
     has_notes = True
 
     def begins(self, head: bytes) -> bool:
-        """An array that is empty or begins with an object."""
+        """True for an array that is empty or begins with an object."""
         text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
         return text.startswith(b"[") and text[1:].lstrip(b" \t\r\n").startswith((b"{", b"]"))
 
     def is_note(self, head: bytes) -> bool:
-        """One object spread over lines."""
-        return jsonl.is_spread(head)
+        """True for one object over several lines."""
+        return jsonl.is_multiline(head)
 
     def describe(self, source: Source, settings: ReadSettings) -> Layout:
         """See :func:`describe`."""
@@ -270,7 +270,7 @@ class JsonArray(jsonl.JsonFormat):
         return read(source, layout, columns, settings, start)
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """An array, an object a line."""
+        """An array with one object per line."""
         before = b"[\n"
         for body, _ in jsonl.scored_objects(parts, output):
             out.write(before + body)

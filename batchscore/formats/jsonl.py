@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; each row keeps the exact bytes of its line."""
+"""JSON Lines: one object per line; each row keeps the exact bytes of its line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from batchscore.formats.format import (
     Unheld,
     added_texts,
     format_of,
-    is_own,
+    is_input_format,
 )
-from batchscore.formats.paths import MOST_LEVELS, nested_details, path_of, value_at
-from batchscore.formats.source import HEAD_BYTES, Source, go_to, head_of, open_bytes
+from batchscore.formats.paths import MAX_LEVELS, nested_details, path_of, value_at
+from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.formats.staged import added_names
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 _HEAD_RECORDS = 1000
 _KEPT_BYTES = 64 * 1024
-"""Of an oversized line, this much is kept in the reject."""
+"""Maximum bytes of an oversized line in its reject."""
 _MAX_DEPTH = 200
-"""Arrays and objects within each other; Python's own limit depends on who calls, so that a plan could not rely on it."""
+"""Maximum nesting; Python's own limit depends on the call stack, so a plan could not rely on it."""
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Find the columns among the first records; rows may still have fields of their own."""
+    """Find the columns in the first records; later rows may have other fields."""
     head = refuse_encoding(source, settings)
     offset = len(_BOM) if head.startswith(_BOM) else 0
     with open_bytes(source, settings.max_expansion) as stream:
@@ -66,7 +66,7 @@ def _is_utf8(encoding: str | None) -> bool:
 
 
 def layout_of(records: Iterable[bytes]) -> Layout:
-    """The columns of some first records, with the fields of objects within them under their dotted names."""
+    """The columns of the first records, and fields of nested objects under their dotted names."""
     objects = [fields for raw in records if isinstance(fields := _parse(raw), dict)]
     columns = tuple(Column(name, kind) for name, kind in _kinds(objects).items())
     nested: dict[tuple[str, ...], str] = {}
@@ -77,11 +77,11 @@ def layout_of(records: Iterable[bytes]) -> Layout:
 
 
 def _nested(path: tuple[str, ...], values: Iterable[object]) -> dict[tuple[str, ...], str]:
-    """Path → kind of what stands in some objects, and in the objects in these."""
+    """Path → kind of each field in objects, recursively."""
     found: dict[tuple[str, ...], str] = {}
     objects = [value for value in values if isinstance(value, dict)]
     for name, kind in _kinds(objects).items():
-        if len(path) < MOST_LEVELS:
+        if len(path) < MAX_LEVELS:
             found[*path, name] = kind
             if kind == "object":
                 found |= _nested((*path, name), [fields.get(name) for fields in objects])
@@ -89,7 +89,7 @@ def _nested(path: tuple[str, ...], values: Iterable[object]) -> dict[tuple[str, 
 
 
 def _head_lines(stream: IO[bytes], settings: ReadSettings) -> Iterator[bytes]:
-    """The first lines that hold objects: some hundred, and at least one if the file has any."""
+    """The first lines with objects: some hundred, and at least one if the file has any."""
     size = found = 0
     for raw, length in _lines(stream, settings.max_row_bytes):
         if length <= settings.max_row_bytes and isinstance(_parse(raw), dict):
@@ -101,7 +101,7 @@ def _head_lines(stream: IO[bytes], settings: ReadSettings) -> Iterator[bytes]:
 
 
 def _kinds(records: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Name → kind of each field; one that holds values of several kinds is ``mixed``."""
+    """Name → kind of each field; ``mixed`` if it has values of several kinds."""
     kinds: dict[str, str] = {}
     for fields in records:
         for name, value in fields.items():
@@ -123,7 +123,7 @@ def _kind(value: object) -> str:
 
 
 def _parse(line: bytes) -> Any:
-    """The value of one line, or the reason as a ``ValueError``'s text where it has none."""
+    """The value of one line; raises ``ValueError`` with the reason if it is invalid."""
     try:
         value = json.loads(line.decode("utf-8"))
         return ValueError("nested too deeply") if _is_too_deep(line, value) else value
@@ -138,16 +138,16 @@ def _parse(line: bytes) -> Any:
 
 
 def _is_too_deep(line: bytes, value: object) -> bool:
-    """Whether arrays and objects stand more than ``_MAX_DEPTH`` within each other."""
+    """Whether arrays and objects are nested more than ``_MAX_DEPTH`` deep."""
     if line.count(b"[") + line.count(b"{") <= _MAX_DEPTH:
         return False
     level = [value]
     for _ in range(_MAX_DEPTH + 1):
-        level = [item for each in level for item in _inside(each)]
+        level = [item for each in level for item in _children(each)]
     return bool(level)
 
 
-def _inside(value: object) -> Iterable[object]:
+def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
@@ -156,11 +156,11 @@ def _inside(value: object) -> Iterable[object]:
 def read(
     source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Rows]:
-    """Yield the lines as parts; one that is no object, or whose text is not a string, is a reject."""
+    """Yield the lines as parts; one that is not an object, or whose text is not a string, is a reject."""
     if start == Position():
         start = Position(0, layout.details["bom"], 1)
     with open_bytes(source, settings.max_expansion) as stream:
-        go_to(stream, source, start.offset)
+        seek_to(stream, source, start.offset)
         items = _items(stream, layout, columns, settings, start)
         yield from cut(items, columns.label is not None, settings, start)
 
@@ -184,7 +184,7 @@ def too_long(size: int, max_bytes: int) -> str:
 
 
 def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """Each line and its size in bytes; of one longer than ``max_bytes`` only the first bytes."""
+    """Each line and its size in bytes; only the first bytes of a line longer than ``max_bytes``."""
     while raw := stream.readline(max_bytes + 1):
         size = len(raw)
         if size > max_bytes:
@@ -196,32 +196,32 @@ def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
 
 
 def item(raw: bytes, line: int, offset: int, layout: Layout, columns: ColumnChoice) -> Item | Reject:
-    """One record as an item, or as a reject that says why it is none."""
+    """One record as an item, or as a reject with the reason."""
     fields = _parse(raw)
     if isinstance(fields, ValueError):
         return Reject(0, line, offset, str(fields), None, raw)
     if not isinstance(fields, dict):
         return Reject(0, line, offset, f"a JSON {_json_type(fields)}, not an object", None, raw)
-    if b"\\u" in raw and not _is_scalar("".join(fields)):
+    if b"\\u" in raw and not _is_encodable("".join(fields)):
         return Reject(0, line, offset, "a field's name holds half of a surrogate pair", None, raw)
     text = value_at(fields, path_of(layout, columns.text))
     if not isinstance(text, str | None):
         return Reject(
             0, line, offset, f"the text is a JSON {_json_type(text)}, not a string", columns.text, raw
         )
-    if text is not None and not _is_scalar(text):
+    if text is not None and not _is_encodable(text):
         return Reject(0, line, offset, "the text holds half of a surrogate pair", columns.text, raw)
     label = value_at(fields, path_of(layout, columns.label)) if columns.label else None
     return Item(raw, line, offset, text, label, fields)
 
 
 def _json_type(value: object) -> str:
-    """The word that JSON has for a kind of value."""
+    """The JSON name of a value's type."""
     words = {str: "string", bool: "boolean", dict: "object", list: "array"}
     return "null" if value is None else words.get(type(value), "number")
 
 
-def _is_scalar(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     """Whether every character can be written as UTF-8 (JSON's escapes can name half a surrogate pair)."""
     try:
         text.encode()
@@ -237,27 +237,27 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*+")
 
 
 def json_cells(record: bytes) -> dict[str, str | None]:
-    """The fields of a JSON object: strings as they are, every other value as the text it is in the record.
+    """The fields of a JSON object: strings decoded, every other value as its text in the record.
 
-    So is a string that UTF-8 cannot hold (half of a surrogate pair). Of two fields with one name, the last counts.
+    So is a string that UTF-8 cannot hold (half of a surrogate pair). Of two fields with the same name, the last counts.
 
     >>> json_cells(b'{"id": 1.10, "a": [1,  2], "text": "fine", "b": null}')
     {'id': '1.10', 'a': '[1,  2]', 'text': 'fine', 'b': None}
     """
     text = record.decode()
     cells: dict[str, str | None] = {}
-    at = _behind_space(text, _behind_space(text, 0) + 1)
+    at = _skip_space(text, _skip_space(text, 0) + 1)
     while text[at] != "}":
         name, at = _JSON.raw_decode(text, at)
-        at = _behind_space(text, _behind_space(text, at) + 1)  # behind the colon
+        at = _skip_space(text, _skip_space(text, at) + 1)  # after the colon
         value, end = _JSON.raw_decode(text, at)
         cells[name] = value if value is None or _is_plain(value) else text[at:end]
-        at = _behind_space(text, end)
-        at = _behind_space(text, at + 1) if text[at] == "," else at
+        at = _skip_space(text, end)
+        at = _skip_space(text, at + 1) if text[at] == "," else at
     return cells
 
 
-def _behind_space(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     match = _JSON_SPACE.match(text, at)
     return match.end() if match else at
 
@@ -267,7 +267,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _cell_at(cells: Mapping[str, str | None], path: Sequence[str]) -> str | None:
-    """The cell at the end of a path, where each but the last is the text of a JSON object."""
+    """The cell at the end of a path, each step but the last being the text of a JSON object."""
     for name in path[:-1]:
         inside = cells.get(name)
         cells = json_cells(inside.encode()) if inside is not None and inside.startswith("{") else {}
@@ -278,32 +278,32 @@ def _cell_at(cells: Mapping[str, str | None], path: Sequence[str]) -> str | None
 
 _SPACE = b" \t\r\n"
 _LINE_END = re.compile(rb"[ \t]*[\r\n][ \t\r\n]*")
-"""In JSON it stands between values alone."""
-_ANY_RATIO = 2**40
-"""What a run has just written may unfold as far as it likes."""
+"""In valid JSON, line ends occur only between values."""
+_NO_LIMIT = 2**40
+"""No limit for a file that the run itself wrote."""
 
 
 class JsonFormat(RecordFormat):
-    """Objects of JSON: one a line, or in an array."""
+    """JSON objects: one per line, or in an array."""
 
     family = "json"
     rows_have_own_names = True
 
     def refuse_head(self, source: Source, head: bytes) -> None:
-        """Refuse one object that is spread over lines."""
-        if is_spread(head):
+        """Refuse a single object over several lines."""
+        if is_multiline(head):
             raise DataError(
                 f"{printable(source.path)}: a JSON object that is spread over several lines. What is read is an object a "
                 "line, or an array of objects: jq -c . makes the one of it, jq -s . the other."
             )
 
     def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:
-        """Strings as they are, every other value as its JSON text to the letter, null and absent as null."""
+        """Strings decoded, every other value as its exact JSON text; null and absent as None."""
         names = [column.name for column in layout.columns]
         return ([cells.get(name) for name in names] for cells in map(json_cells, records))
 
     def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
-        """A string as it is, any other value as its JSON text."""
+        """Strings decoded, other values as their JSON text."""
         paths = {name: path_of(layout, name) for name in names}
         rows = [json_cells(record) for record in records]
         return {name: [_cell_at(cells, path) for cells in rows] for name, path in paths.items()}
@@ -313,7 +313,7 @@ class JsonFormat(RecordFormat):
         yield from part.inputs[0].to_pylist()
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
-        """A NUL, which is an escape in JSON."""
+        """The first string with a NUL, which JSON has as an escape."""
         for row, record in enumerate(() if target.holds_nul else rows.raw or ()):
             if b"\\u0000" in record:
                 for name, cell in json_cells(record).items():
@@ -323,16 +323,16 @@ class JsonFormat(RecordFormat):
 
     @abc.abstractmethod
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """From JSON the objects' own bytes, from CSV each cell as a string, from columns plain values."""
+        """From JSON the objects' own bytes, from CSV each cell as a string, from columnar formats plain values."""
 
 
 class JsonLines(JsonFormat):
-    """An object a line."""
+    """One object per line."""
 
     name = "jsonl"
 
     def begins(self, head: bytes) -> bool:
-        """An object."""
+        """True for an object."""
         return bool(re.match(rb"\{\s*[\"}]", head.removeprefix(_BOM).lstrip(_SPACE)))
 
     def describe(self, source: Source, settings: ReadSettings) -> Layout:
@@ -346,31 +346,31 @@ class JsonLines(JsonFormat):
         return read(source, layout, columns, settings, start)
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """An object a line, with the line ends that it had."""
+        """One object per line, with its original line end."""
         if output.file.layout.details.get("bom") == len(_BOM):
             out.write(_BOM)
-        own = is_own(self, output.file)
+        own = is_input_format(self, output.file)
         for body, end in scored_objects(parts, output):
             out.write(body + (end or b"\n") if own else _LINE_END.sub(b" ", body) + b"\n")
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """Lines that are not blank."""
-        with open_bytes(Source(path, self.name, compression), _ANY_RATIO) as stream:
+        with open_bytes(Source(path, self.name, compression), _NO_LIMIT) as stream:
             return sum(not line.isspace() for line in stream)
 
 
 FORMAT = JsonLines()
 
 
-def is_spread(head: bytes) -> bool:
-    """Whether JSON that begins so has an object that is spread over lines, without an array around it."""
+def is_multiline(head: bytes) -> bool:
+    """Whether JSON that begins with ``head`` is an object over several lines, outside an array."""
     text = head.removeprefix(_BOM).lstrip(_SPACE)
     first, feed, _ = text.partition(b"\n")
     return bool(feed) and text.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b","))
 
 
 def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
-    """Each row as an object with the added fields, and the white space that stood behind it."""
+    """Each row as an object with the added fields, and the white space after it."""
     keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
     fmt = format_of(output.file.format)
     for part in parts:

@@ -1,6 +1,6 @@
-"""What columns are called: by such a name the text, the label and the id of a row are found.
+"""Names by which the text, label and id columns are found.
 
-A name counts in any case and spelling: ``reviewBody``, ``review_body`` and ``Review Body`` are one.
+Case and separators do not count: ``reviewBody``, ``review_body`` and ``Review Body`` are the same name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEXT = frozenset(
 LESSER_TEXT = frozenset(
     {"description", "post", "texts", "reviews", "comments", "answer", "response", "opinion"}
 )
-"""What the text may be called where no column has a name of ``TEXT``."""
+"""Names of the text column if no column has a name in ``TEXT``."""
 LABEL = frozenset({"label", "labels", "sentiment", "target", "class", "givenlabel"})
 ID = frozenset({"id", "reviewid", "uuid", "rowid", "docid", "documentid", "key", "guid", "idx"})
 _TEXTS = TEXT | LESSER_TEXT
@@ -31,7 +31,7 @@ _SHORT = 40
 
 
 def name_key(name: str) -> str:
-    """A column name without case and joints.
+    """A column name without case and separators.
 
     >>> name_key("Review-Body"), name_key("reviewBody "), name_key("review_body")
     ('reviewbody', 'reviewbody', 'reviewbody')
@@ -40,26 +40,26 @@ def name_key(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether a text, a label or an id is called so."""
+    """Whether this is a known name of a text, label or id column."""
     return len(name) <= _SHORT and name_key(name) in _ANY
 
 
 def is_identifier(name: str) -> bool:
-    """Whether a name looks like one that a program gave, and not like a piece of text."""
+    """Whether a name looks like an identifier, and not like a piece of text."""
     return _IDENTIFIER.fullmatch(name) is not None
 
 
 class Headers:
-    """Tells rows that are headers: of this file once more, of another, or this one's in another order."""
+    """Recognises rows that are headers: this file's repeated, another file's, or this one's in another order."""
 
     def __init__(self, header: Sequence[str], text_at: int) -> None:
         self._names = {name_key(name) for name in header}
         self._text_at = text_at
 
     def has(self, cells: Sequence[str]) -> bool:
-        """Whether all cells are called like columns, or the text is called like a text and another cell like a column."""
+        """Whether all cells are column names, or the text cell is a text's name and another cell a column name."""
         if not cells[0][:1].isalpha() and len(cells) > 1 and self._text_at:
-            return False  # nearly all rows: they begin with a number
+            return False  # nearly all rows begin with a number
         if max(map(len, cells)) > _SHORT:
             return False
         if len(cells) > 1 and all(map(self._is_a_name, cells)):

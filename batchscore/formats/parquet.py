@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import joining
 from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_batches
-from batchscore.formats.exact import Nodes, look, nodes_of, open_exact, recast, restore_annotations, storable
+from batchscore.formats.exact import (
+    Nodes,
+    nodes_of,
+    open_exact,
+    open_options,
+    recast,
+    restore_annotations,
+    storable,
+)
 from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart, added_fields
@@ -28,7 +36,7 @@ _MAGIC = b"PAR1"
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
-    """Columns from the footer, and what :func:`~batchscore.formats.exact.look` finds."""
+    """Columns from the footer, and the options from :func:`~batchscore.formats.exact.open_options`."""
     with open_exact(source) as opened:
         schema, metadata = opened.schema, opened.file.metadata
     refuse_too_wide(source, schema, settings)
@@ -39,14 +47,14 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
     _refuse_joined(source)
-    return layout_of(schema, {"exact": look(source, settings.max_expansion)})
+    return layout_of(schema, {"exact": open_options(source, settings.max_expansion)})
 
 
 def _refuse_joined(source: Source) -> None:
-    """Refuse files that were joined byte by byte: the last footer would be read with the first file's pages.
+    """Refuse concatenated files: the last footer would be read with the first file's pages.
 
     Raises:
-        DataError: somewhere in it a whole Parquet file ends, and another begins.
+        DataError: one Parquet file ends inside this one, and another begins.
     """
     with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(_MAGIC * 2)
@@ -60,7 +68,7 @@ def _refuse_joined(source: Source) -> None:
 
 
 def _ends_a_file(data: mmap.mmap, end: int) -> bool:
-    """Whether the footer of a Parquet file stands before ``end``; a text may hold the same eight letters."""
+    """Whether a Parquet footer ends at ``end``; a text may have the same eight letters."""
     tail = end - len(_MAGIC) - 4
     size = int.from_bytes(data[max(tail, 0) : tail + 4], "little")
     if tail - size < len(_MAGIC):
@@ -83,7 +91,7 @@ def read(
 
 
 def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
-    """Small batches from row ``skip`` on that begin anew with each row group, so that they are the same ones from wherever reading starts."""
+    """Small batches from row ``skip`` on; they restart with each row group, so their boundaries do not depend on ``skip``."""
     with open_exact(source, **layout.details["exact"]) as opened:
         file = opened.file
         for group in range(file.num_row_groups):
@@ -97,7 +105,7 @@ def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) 
                 dropped = min(skip, batch.num_rows)
                 skip -= dropped
                 yield opened.exact(batch).slice(dropped)
-            if rows:  # a page whose header is damaged may be passed over without a word
+            if rows:  # a page with a damaged header may be skipped silently
                 raise EOFError(f"row group {group} lacks {rows} of its rows")
 
 
@@ -114,7 +122,7 @@ class Parquet(ColumnFormat):
     name = "parquet"
 
     def begins(self, head: bytes) -> bool:
-        """The four letters that a file of it begins and ends with."""
+        """The magic bytes at the start (and end) of a file."""
         return head.startswith(_MAGIC)
 
     def describe(self, source: Source, settings: ReadSettings) -> Layout:
@@ -128,7 +136,7 @@ class Parquet(ColumnFormat):
         return read(source, layout, columns, settings, start)
 
     def schema(self, file: InputFile) -> pa.Schema:
-        """Of the file."""
+        """The file's schema."""
         with open_exact(source_of(file), **file.layout.details["exact"]) as opened:
             return opened.schema
 
@@ -143,7 +151,7 @@ class Parquet(ColumnFormat):
         return nodes_of(source_of(file))
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """Every column in its type; from records, strings."""
+        """Every column in its type; strings if the input is of a record format."""
         fmt = format_of(output.file.format)
         schema = fmt.schema(output.file)
         fields = added_fields(output.labels, output.prefix)
@@ -157,7 +165,7 @@ class Parquet(ColumnFormat):
             restore_annotations(out, nodes)
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
-        """As the footer says."""
+        """The number in the footer."""
         with open_parquet(Source(path, self.name, compression)) as file:
             return int(file.metadata.num_rows)
 
@@ -179,9 +187,7 @@ def _row_groups(
     group: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        if group and not can_be_joined(
-            [*group, batch]
-        ):  # readers take the dictionaries of a row group as one
+        if group and not can_be_joined([*group, batch]):  # readers merge the dictionaries of a row group
             yield group
             group, rows, size = [], 0, 0
         group.append(batch)

@@ -1,8 +1,8 @@
-"""Files in, rows out, whatever the format.
+"""Reading files of any format.
 
-``describe`` looks at the head of a file and returns its :class:`~batchscore.records.Layout`; ``read`` yields the file
-as :class:`~batchscore.records.Rows`, one a part, from any part's start. Both are deterministic, so the plan that the
-first pass over a file makes holds for every later one.
+``describe`` reads the head of a file and returns its :class:`~batchscore.records.Layout`; ``read`` yields the file
+as :class:`~batchscore.records.Rows`, one per part, from any part's start. Both are deterministic, so the plan made in the
+first pass over a file holds for every later one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """Columns and reading details of a file, from its head.
 
     Raises:
-        DataError: the file is damaged or is not what its format says.
+        DataError: the file is damaged or not of its format.
         StorageError: it cannot be read.
     """
     with reading(source):
@@ -34,7 +34,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 
 
 def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> Callable[[], str]:
-    """What tells, where no text was found among the columns, what else may be wrong with the file."""
+    """A function that returns what else may be wrong with a file without a text column."""
     return lambda: format_of(source.format).header_advice(source, layout, settings)
 
 
@@ -45,10 +45,10 @@ def read(
     settings: ReadSettings,
     start: Position | None = None,
 ) -> Iterator[Rows]:
-    """Yield the rows of a file, one :class:`Rows` a part, from the part that starts at ``start``.
+    """Yield the rows of a file, one :class:`Rows` per part, from the part that starts at ``start``.
 
     Raises:
-        DataError: the file is damaged, with the place as far as it is known.
+        DataError: the file is damaged; with the position if known.
         StorageError: it cannot be read.
     """
     with reading(source):
@@ -56,10 +56,10 @@ def read(
 
 
 def texts_of_file(source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:
-    """The columns ``names`` of a whole file as text, some rows at a time.
+    """The columns ``names`` of a file as text, in chunks of rows.
 
     Raises:
-        DataError: the file is damaged, or a row of it cannot be read.
+        DataError: the file is damaged, or a row cannot be read.
         StorageError: it cannot be read.
     """
     with reading(source):

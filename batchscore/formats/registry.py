@@ -1,7 +1,7 @@
-"""Which formats there are: an entry a format, with the module that knows everything else about it.
+"""The formats: one entry each, with the module that has everything else about it.
 
-Nothing heavy is imported here, so that the command line can name all of them; :func:`batchscore.formats.format.format_of`
-gives the format itself.
+Nothing heavy is imported here, so that the command line can list them; :func:`batchscore.formats.format.format_of` loads
+the format itself.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 
 
 class Entry(NamedTuple):
-    """A format as it is named; its module has the rest in ``FORMAT``."""
+    """A format's names; its module has the rest in ``FORMAT``."""
 
     title: str
-    """As a noun phrase: a file *is* this."""
+    """A noun phrase for "this file is ..."."""
     suffixes: tuple[str, ...]
-    """Of files; the first is that of predictions."""
+    """File name suffixes; predictions get the first."""
     module: str
 
 
@@ -30,9 +30,9 @@ ENTRIES = {
     "arrow": Entry("Arrow IPC", (".arrow", ".feather", ".ipc"), "arrow"),
 }
 NAMES = tuple(ENTRIES)
-"""As ``--format`` and ``--output-format`` have them."""
+"""The values of ``--format`` and ``--output-format``."""
 DEFAULT = "csv"
-"""Of a file whose name and first bytes say nothing."""
+"""The format if name and first bytes tell nothing."""
 
 
 def suffix_of(name: str) -> str:
@@ -41,7 +41,7 @@ def suffix_of(name: str) -> str:
 
 
 def suffixes() -> list[str]:
-    """The suffixes by which files in a folder are known."""
+    """The suffixes of files that are scored in a folder."""
     return [suffix for entry in ENTRIES.values() for suffix in entry.suffixes]
 
 
@@ -51,6 +51,6 @@ def plain_name(name: str) -> str:
 
 
 def format_of_name(name: str) -> str | None:
-    """The format that a file name tells, or ``None``."""
+    """The format of a file name's suffix, or ``None``."""
     suffix = Path(plain_name(name)).suffix.lower()
     return next((kind for kind, entry in ENTRIES.items() if suffix in entry.suffixes), None)

@@ -1,4 +1,4 @@
-"""A file to read: what it is, and its bytes, decompressed within bounds."""
+"""A file to read: path, format and compression, and its bytes, decompressed within limits."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 256 * 1024
 _FREE_BYTES = 64 * 2**20
-"""A small compressed file may unfold to this much whatever its ratio."""
+"""A small compressed file may expand to this much, whatever its ratio."""
 
 
 class Source(NamedTuple):
-    """A file to read: where it is, its format and its compression (``""``, ``gzip``, ``zstd`` or ``bz2``)."""
+    """A file to read: path, format and compression (``""``, ``gzip``, ``zstd`` or ``bz2``)."""
 
     path: Path
     format: str
@@ -32,19 +32,19 @@ class Source(NamedTuple):
 
 
 def source_of(file: InputFile) -> Source:
-    """What a planned file is read from."""
+    """The source of a planned file."""
     return Source(Path(file.path), file.format, file.compression)
 
 
 @contextlib.contextmanager
 def reading(source: Source) -> Iterator[None]:
-    """Say which file it was when reading fails, and tell damage (65) from a failing disk (74)."""
+    """Name the file in errors, and separate damage (exit code 65) from a failing disk (74)."""
     try:
         yield
     except (EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error
     except OSError as error:
-        if error.errno is None:  # Arrow and bz2 raise a bare OSError for bytes that make no sense
+        if error.errno is None:  # Arrow and bz2 raise an OSError without errno for malformed data
             raise _damaged(source, error) from error
         raise storage_error("Reading", source.path, error) from error
 
@@ -57,7 +57,7 @@ def _damaged(source: Source, error: Exception) -> DataError:
 
 
 class _Bounded(io.RawIOBase):
-    """A decompressed stream that ends in an error once it unfolds beyond reason."""
+    """A decompressed stream that raises once it expands beyond the limit."""
 
     def __init__(self, stream: IO[bytes], packed: IO[bytes], max_expansion: int, name: str) -> None:
         self._stream, self._packed, self._max, self._name = stream, packed, max_expansion, name
@@ -84,12 +84,12 @@ class _Bounded(io.RawIOBase):
 
 
 def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
-    """Open a file for reading, decompressed, within ``max_expansion`` bytes out for each byte in."""
+    """Open a file for reading, decompressed, with at most ``max_expansion`` bytes out per byte in."""
     file = source.path.open("rb")
     if not source.compression:
         return file
     stream: Any
-    if source.compression == "zstd":  # the zstandard package ends a cut stream without a word; Arrow raises
+    if source.compression == "zstd":  # the zstandard package ends a truncated stream silently; Arrow raises
         stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
     else:
         stream = Unpacked(file, source.compression)
@@ -102,8 +102,8 @@ def head_of(source: Source, max_expansion: int) -> bytes:
         return stream.read(HEAD_BYTES)
 
 
-def go_to(stream: IO[bytes], source: Source, offset: int) -> None:
-    """Go to ``offset`` of the decompressed stream; a compressed one is read up to there."""
+def seek_to(stream: IO[bytes], source: Source, offset: int) -> None:
+    """Seek to ``offset`` of the decompressed stream; a compressed one is read up to there."""
     if not source.compression:
         stream.seek(offset)
         return

@@ -1,9 +1,8 @@
-"""A scored part as it is staged: one Arrow IPC file with the rows as they were read and what the model said.
+"""A staged part: one Arrow IPC file with the rows as they were read and their predictions.
 
-Columns: the input's own (formats of columns) or one binary column with the exact bytes of each record (formats of records); then the
-added columns; then four of ours: ``row``, ``given``, ``predicted``
-and ``status`` as numbers. They are found by place, never by name, so that
-no name of an input can be in the way.
+Columns: the input's own (Parquet and Arrow) or one binary column with the exact bytes of each record (text formats); then
+the added columns; then four internal ones: ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
+position, never by name, so that no name in an input can collide.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _FACTS = b"batchscore"
 
 
 def added_fields(labels: Sequence[str], prefix: str) -> list[pa.Field]:
-    """The columns that predictions get, in their order."""
+    """The columns added to predictions, in order."""
     fields = [("predicted_label", pa.string()), ("probability", pa.float32())]
     fields += [(f"prob_{label}", pa.float32()) for label in labels]
     fields += [("n_tokens", pa.int32()), ("truncated", pa.bool_()), ("status", pa.string())]
@@ -69,7 +68,7 @@ class StagedPart:
 
     @property
     def n_inputs(self) -> int:
-        """Number of columns that came from the input."""
+        """Number of columns from the input."""
         return int(self.batch.num_columns) - self._n_added - len(_OWN)
 
     @property
@@ -88,12 +87,12 @@ class StagedPart:
 
     @property
     def row(self) -> NDArray[np.int64]:
-        """Position of each row in its file."""
+        """Index of each row in its file, int64 ``[n]``."""
         return np.asarray(self._own("row"))
 
     @property
     def given(self) -> NDArray[np.int32]:
-        """Index of the given label, -1 without one, -2 for one that the model does not know."""
+        """Index of the given label, int32 ``[n]``: -1 if none, -2 if the model does not know it."""
         return np.asarray(self._own("given"))
 
     @property
@@ -112,7 +111,7 @@ class StagedPart:
 def stage_part(
     path: Path, rows: Rows, predictions: Predictions, given: NDArray[np.int32], labels: Sequence[str]
 ) -> None:
-    """Write a part as a whole, durably."""
+    """Write a part atomically and durably."""
     if rows.table is not None:
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
@@ -134,7 +133,7 @@ def stage_part(
 
 
 def read_part(path: Path, n_labels: int) -> StagedPart:
-    """Map a staged part into memory; its pages are read as they are needed."""
+    """Map a staged part into memory; pages are read on demand."""
     with pa.memory_map(str(path)) as file:
         reader = pa.ipc.open_file(file)
         return StagedPart(reader.get_batch(0), n_labels, json.loads(reader.schema.metadata[_FACTS]))

@@ -1,4 +1,4 @@
-"""Values as text, as predictions in CSV and JSON show them."""
+"""Values as text in CSV and JSON predictions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 
 def as_text(value: Any) -> str:
-    """A value as people write it.
+    """A value as text.
 
-    ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all their digits and no exponent, JSON for what
-    is nested, nothing for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
+    ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all digits and no exponent, JSON for nested values,
+    an empty text for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
     """
     if value is None:
         return ""
@@ -26,7 +26,7 @@ def as_text(value: Any) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A value of Arrow as JSON holds it; what JSON has no word for becomes text (``"nan"`` and ``"inf"``, decimals)."""
+    """An Arrow value as a JSON value; what JSON cannot represent becomes text (``"nan"`` and ``"inf"``, decimals)."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -43,7 +43,7 @@ def plain_json(value: Any) -> Any:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Column names of which no two are equal; a second ``x`` is ``x_2``, or the next number that is free.
+    """Distinct column names: a second ``x`` becomes ``x_2``, or the next free number.
 
     >>> distinct(["x", "x", "x_2", ""])
     ['x', 'x_3', 'x_2', '']

@@ -1,7 +1,7 @@
-"""How far a Parquet row group can unfold, told from the footer and its dictionaries before a row of it is decoded.
+"""How far a Parquet row group can expand, from the footer and dictionaries, before a row of it is decoded.
 
-A dictionary page holds a value once, and an index of a few bits stands for it in every row: four kilobytes can mean
-gigabytes, in one batch of rows or, within a list, in a single row.
+A dictionary page has each value once, and every row has an index of a few bits: four kilobytes can expand to gigabytes, in
+one batch of rows or, within a list, in a single row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from batchscore.errors import DataError, printable
 from batchscore.formats.source import Source
 
 FREE_BYTES = 64 * 2**20
-"""A small file may unfold to this much whatever its ratio."""
+"""A small file may expand to this much, whatever its ratio."""
 _MOST_ROWS = 128
 _BYTES_AT_ONCE = 64 * 2**20
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
@@ -34,18 +34,18 @@ def open_parquet(source: Source, **options: Any) -> Iterator[pq.ParquetFile]:
 
 
 class _Leaf(NamedTuple):
-    """One column chunk of a row group, described by the schema; ``chunk`` is what the footer says of it."""
+    """One column chunk of a row group, with its schema; ``chunk`` is its metadata in the footer."""
 
     path: str
     kind: str
     length: int
-    """Bytes of a value of fixed length."""
+    """Bytes of a fixed-length value."""
     is_repeated: bool
     chunk: Any
 
 
 def unfolds_beyond(source: Source, max_expansion: int) -> DataError:
-    """The error for a file that unfolds to more than ``max_expansion`` times its size."""
+    """The error for a file that expands to more than ``max_expansion`` times its size."""
     return DataError(
         f"{printable(source.path)} unfolds to more than {max_expansion} times its size. If that is as it should be, "
         "raise --max-expansion."
@@ -53,7 +53,7 @@ def unfolds_beyond(source: Source, max_expansion: int) -> DataError:
 
 
 def allowed_bytes(source: Source, max_expansion: int) -> int:
-    """Bytes that a file may unfold to."""
+    """Bytes that a file may expand to."""
     return FREE_BYTES + max_expansion * source.path.stat().st_size
 
 
@@ -61,7 +61,7 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
     """How many rows of a row group to decode at once, so that they stay near 64 MiB.
 
     Raises:
-        DataError: the lists of a single row may unfold beyond what is allowed.
+        DataError: the lists of a single row may expand beyond the limit.
     """
     leaves = _leaves(file, group)
     widths = {leaf.path: _fixed_width(leaf) for leaf in leaves}
@@ -76,7 +76,7 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
 
 
 def _leaves(file: pq.ParquetFile, group: int) -> list[_Leaf]:
-    # Asked for no rows, Arrow goes through the footer of every column and reports damage that column() dies of.
+    # Reading no rows makes Arrow check every column's footer and report damage on which column() would crash.
     next(iter(file.reader.iter_batches(0, row_groups=[group])), None)
     metadata = file.metadata.row_group(group)
     columns = [file.schema.column(index) for index in range(metadata.num_columns)]
@@ -99,12 +99,12 @@ def _refuse_lists(leaves: list[_Leaf], widths: dict[str, int], source: Source, m
 
 
 def _fixed_width(leaf: _Leaf) -> int:
-    """Bytes of a value; of one of any length at least those of its place."""
+    """Bytes of a value; for variable length, at least those of its offset."""
     return int(leaf.length) if leaf.kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[leaf.kind]
 
 
 def _widest_values(source: Source, leaves: list[_Leaf], group: int) -> dict[str, int]:
-    """Bytes of the longest value in the dictionary of each chunk of strings, which is read without unfolding it."""
+    """Bytes of the longest value in the dictionary of each chunk of strings, read without expanding it."""
     paths = [leaf.path for leaf in leaves if leaf.kind == "BYTE_ARRAY"]
     widths = dict.fromkeys(paths, 0)
     with open_parquet(source, read_dictionary=paths) as file:
@@ -112,13 +112,13 @@ def _widest_values(source: Source, leaves: list[_Leaf], group: int) -> dict[str,
             for batch in itertools.islice(file.iter_batches(1, row_groups=[group], columns=[path]), 1):
                 widths[path] = max(map(_longest, batch.columns), default=0)
     for leaf in leaves:
-        if "DELTA_BYTE_ARRAY" in leaf.chunk.encodings:  # a value may repeat all of the one before it
+        if "DELTA_BYTE_ARRAY" in leaf.chunk.encodings:  # a value may repeat the entire previous one
             widths[leaf.path] = int(leaf.chunk.total_uncompressed_size)
     return widths
 
 
 def _longest(array: pa.Array) -> int:
-    """Bytes of the longest value in the dictionaries of an array, however deep they are in it."""
+    """Bytes of the longest value in the dictionaries of an array, at any depth."""
     if isinstance(array, pa.ExtensionArray):
         return _longest(array.storage)
     if isinstance(array, pa.DictionaryArray):

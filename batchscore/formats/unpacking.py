@@ -1,9 +1,9 @@
-"""gzip and bzip2 streams that stand behind each other in a file, unpacked without passing over a byte.
+"""Decompression of concatenated gzip and bzip2 streams without skipping a byte.
 
-The standard library's ``GzipFile`` skips zeros between members and ``BZ2File`` drops whatever does not begin a stream: a
-damaged header then costs every row behind it, without a word. Here each stream must be whole, with its checksums, and the
-next one must begin where it ends. ``gzip -t`` and ``bzip2 -t`` are the judges, but for what they only warn of ("trailing
-garbage ignored"): that is damage too. Zeros up to the end of a gzip file are padding of blocks, as ``gzip`` has it.
+The standard library's ``GzipFile`` skips zeros between members and ``BZ2File`` drops anything that does not begin a stream:
+a damaged header then silently costs every later row. Here each stream must be complete, with valid checksums, and the next
+one must begin where it ends. ``gzip -t`` and ``bzip2 -t`` are the reference, except that what they only warn about
+("trailing garbage ignored") is damage too. Zeros up to the end of a gzip file are padding of blocks, as in ``gzip``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKED_BYTES = 64 * 1024
 
 
 class _Stream(Protocol):
-    """One stream while it is unpacked: as ``bz2.BZ2Decompressor`` does it."""
+    """The decompressor of one stream, with the interface of ``bz2.BZ2Decompressor``."""
 
     @property
     def eof(self) -> bool: ...
@@ -54,20 +54,20 @@ _STREAMS: dict[str, Callable[[], _Stream]] = {"gzip": _Member, "bz2": bz2.BZ2Dec
 
 
 class Unpacked:
-    """The content of all streams of a file, one behind the other."""
+    """The content of all streams of a file, concatenated."""
 
     def __init__(self, packed: IO[bytes], compression: str) -> None:
-        """``packed`` stands at the first byte of the first stream; ``compression`` is ``gzip`` or ``bz2``."""
+        """``packed`` is at the first byte of the first stream; ``compression`` is ``gzip`` or ``bz2``."""
         self._packed, self._compression = packed, compression
         self._stream: _Stream | None = _STREAMS[compression]()
         self._ahead = b""
-        """Read from the file, and not given to the stream yet."""
+        """Bytes read from the file, not yet given to the decompressor."""
 
     def read(self, size: int) -> bytes:
         """At least one byte and at most ``size``; nothing at the end of the last stream.
 
         Raises:
-            EOFError, OSError, zlib.error: a stream is damaged or cut short, or what stands behind one begins no other.
+            EOFError, OSError, zlib.error: a stream is damaged or truncated, or data after one is not another stream.
         """
         while self._stream is not None:
             data = self._stream.decompress(self._input(self._stream), size)
@@ -99,4 +99,4 @@ class Unpacked:
             self._ahead = self._packed.read(_PACKED_BYTES)
 
     def close(self) -> None:
-        """Nothing to release: who opened ``packed`` closes it."""
+        """Nothing to release: the caller closes ``packed``."""

@@ -1,4 +1,4 @@
-"""Staged parts in, prediction files out, whatever the format; and what a format cannot hold, before it is scored."""
+"""Writing prediction files of any format from staged parts, and refusing what a format cannot hold before scoring."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def packed(out: IO[bytes], compression: str) -> Iterator[IO[bytes]]:
-    """Compress what is written, with no name or time in it, so that the same rows give the same bytes."""
+    """Compress what is written, without name or time, so that the same rows give the same bytes."""
     if not compression:
         yield out
     elif compression == "gzip":
@@ -53,7 +53,7 @@ def write_predictions(
 
 
 def count_rows(path: Path, output: Output, output_format: str) -> int:
-    """Rows in a finished prediction file, told by the reader and not by its writer.
+    """Rows in a finished prediction file, counted by reading it.
 
     Raises:
         DataError: it cannot be read.
@@ -75,7 +75,7 @@ def _compression(file: InputFile, output_format: str) -> str:
 
 
 def refuse_unwritable_names(source: Source, layout: Layout, added: Sequence[str], output_format: str) -> None:
-    """Refuse names of columns and labels that predictions cannot hold, while that costs nothing.
+    """Refuse names of columns and labels that predictions cannot hold, before anything is scored.
 
     Raises:
         DataError: the output format cannot hold one.
@@ -84,10 +84,10 @@ def refuse_unwritable_names(source: Source, layout: Layout, added: Sequence[str]
 
 
 def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:
-    """Refuse values that predictions cannot hold as they are, when they are read and not after the night.
+    """Refuse values that predictions cannot hold unchanged, before anything is scored.
 
     Raises:
-        DataError: with the row and the column of the first.
+        DataError: names the row and column of the first.
     """
     fmt, target = format_of(source.format), _target(source.format, output_format)
     found = (fmt.first_unheld(rows, target) or target.first_unwritable(rows)) if target is not fmt else None

@@ -1,1 +1,1 @@
-"""The drop folder: which files are whole, what became of each, the process that scores them, and what goes when."""
+"""The drop folder: which files are complete, how each is scored and filed, and which old runs are removed."""

@@ -1,8 +1,8 @@
-"""Which file of a drop folder was being scored when a call died, told by a mark on the disk.
+"""Which file of a drop folder was being scored when a call died, recorded on disk.
 
-A file can take the whole call with it: memory runs out and the system ends every process of the unit, or the machine
-goes. Nobody is then left to set the file aside, and it would be the first again, every night. So its mark is made durable
-before it is scored and taken back when it has been, whatever became of it; a mark that is found tells of a call that died.
+Scoring a file can kill the whole call: memory runs out and the system ends every process of the unit, or the machine goes
+down. Nobody is left to set the file aside, and it would come first again, every night. So a mark is written durably before
+a file is scored and removed afterwards, whatever the outcome; a mark that is still there means that a call died.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from batchscore.errors import StorageError, storage_error
 from batchscore.system.storage import read_checked, sync_folder, write_checked
 
-MOST_DEATHS = 3
-"""So many calls may die with a file; then it is not tried again. A kill at a bad moment is no reason yet."""
+MAX_DEATHS = 3
+"""After so many calls died, a file is not tried again. More than one, since a call may be killed for other reasons."""
 _NAME = ".attempts.json"
 
 
 class Attempts:
-    """The marks of one inbox, in one small file; who holds the inbox has them to itself."""
+    """The marks of one inbox, in one small file; the caller holds the inbox's lock."""
 
     def __init__(self, inbox: Path) -> None:
         self._path = inbox / _NAME
@@ -32,27 +32,27 @@ class Attempts:
             raise storage_error("Reading", self._path, error) from error
         self._written: dict[str, Any] = saved or {}
         self._marks: dict[str, Any] = dict(self._written)
-        self._forget_the_gone()
+        self._drop_missing_files()
 
-    def _forget_the_gone(self) -> None:
-        """A file that was moved starts anew if it comes again."""
+    def _drop_missing_files(self) -> None:
+        """Drop the marks of files that are gone: one that comes back starts at zero."""
         names = {digest: mark["name"] for digest, mark in self._marks.items()}
         for digest, name in names.items():
             if not os.path.lexists(self._path.with_name(name)):
                 del self._marks[digest]
 
     def deaths(self, sha256: str, parts: int = 0) -> int:
-        """How many calls died with this content, ``parts`` of it being staged now; only those in a row without progress."""
+        """How many calls in a row died on this content without progress; ``parts`` are staged now."""
         mark = self._marks.get(sha256)
         return mark["deaths"] if mark and parts <= mark["parts"] else 0
 
     def deaths_of_name(self, name: str) -> int:
-        """The same by the name of the file, as long as nobody has read it."""
+        """The same by the file's name, before its content is hashed."""
         return max((mark["deaths"] for mark in self._marks.values() if mark["name"] == name), default=0)
 
     @contextlib.contextmanager
-    def noted(self, name: str, sha256: str, parts: int) -> Iterator[None]:
-        """Hold the mark while the block scores the file.
+    def marked(self, name: str, sha256: str, parts: int) -> Iterator[None]:
+        """Keep the mark while the block scores the file.
 
         Raises:
             StorageError: the mark cannot be written.
@@ -62,7 +62,7 @@ class Attempts:
         try:
             self._write()
             yield
-        except BaseException:  # stopped by a signal, say: nobody died
+        except BaseException:  # stopped by a signal, for example: not a death
             self._marks.pop(sha256)
             if before is not None:
                 self._marks[sha256] = before
@@ -70,11 +70,11 @@ class Attempts:
         self._marks.pop(sha256)
 
     def close(self) -> None:
-        """Make durable what holds now; of each file but the last that has happened on the way.
+        """Save the marks; those of all files but the last are saved already.
 
-        A mark that cannot be taken back counts for one death too many, which is no reason to fail.
+        A mark that cannot be removed counts as one death too many, which is no reason to fail.
         """
-        self._forget_the_gone()
+        self._drop_missing_files()
         with contextlib.suppress(StorageError):
             if self._marks != self._written:
                 self._write()

@@ -1,11 +1,11 @@
-"""A drop folder, emptied: each whole file becomes a run of its own and then lies in ``done/`` or ``failed/``.
+"""Emptying a drop folder: each complete file is scored as a run of its own, then moved to ``done/`` or ``failed/``.
 
-A file stays where it is until its run has finished, and is then moved by one rename. So a call that is killed leaves
-nothing to mend: the next one finds the file, finds its run by the hash of its content, and goes on. One call at a time
-holds the inbox (an OS lock, which dies with it). A file that calls die with comes after the others, and is set aside in
-the end (:mod:`batchscore.inbox.attempts`).
+A file stays in place until its run has finished, and is then moved by one rename. So a killed call needs no repair: the
+next one finds the file, finds its run by the hash of its content, and resumes. One call at a time holds the inbox (an OS
+lock, released when the process ends). A file that calls died on comes after the others, and is set aside in the end
+(:mod:`batchscore.inbox.attempts`).
 
-``DIR/<date>/<name>-<first 16 digits of the content's SHA-256>/`` is a file's run folder; the date is the local one of the
+``DIR/<date>/<name>-<first 16 digits of the content's SHA-256>/`` is a file's run folder; the date is the local date of the
 call that began it.
 """
 
@@ -39,8 +39,8 @@ from batchscore.errors import (
     printable,
     storage_error,
 )
-from batchscore.inbox.attempts import MOST_DEATHS, Attempts
-from batchscore.inbox.filing import LONGEST_NAME, cut_name, free_name, make_own, move, rename
+from batchscore.inbox.attempts import MAX_DEATHS, Attempts
+from batchscore.inbox.filing import MAX_NAME_BYTES, cut_name, free_name, make_inbox_folder, move, rename
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
 from batchscore.inbox.whole_files import (
     ERROR,
@@ -63,17 +63,17 @@ _LOG = logging.getLogger(__name__)
 DONE, FAILED = "done", "failed"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RUN = re.compile(r"-([0-9a-f]{16})(-\d+)?$")
-_NOT_THE_FILE = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError)}
-"""What is likely not the file's fault: it stays where it is, the others are tried, and the call ends with the code."""
+_NOT_THE_FILES_FAULT = {cls.exit_code: cls for cls in (UsageError, OutputError, StorageError)}
+"""Errors that are likely not the file's fault: it stays in place, the others are tried, and the call exits with the code."""
 
 
 class FileOutcome(NamedTuple):
-    """What became of one file of the inbox."""
+    """The outcome of one file of the inbox."""
 
     name: str
     status: str
-    """``scored``, ``done`` (the same content had been scored), ``failed``, or ``waiting`` (it stays: it changed, its run is
-    held, or something that is not its fault is in the way, as ``exit_code`` tells)."""
+    """``scored``, ``done`` (the same content was scored before), ``failed``, or ``waiting`` (it stays: it changed, its run is
+    locked, or an error that is not its fault, see ``exit_code``)."""
     exit_code: int
     rows: int
     folder: str
@@ -87,9 +87,9 @@ class InboxResult:
     files: tuple[FileOutcome, ...]
     seconds: float
     error: BatchscoreError | None = None
-    """What met every file alike (the model, the device) and ended the call before its time."""
+    """An error that would affect every file (the model, the device) and ended the call early."""
     settling: tuple[str, ...] = ()
-    """Names of files that were left for a later call, since they may still be written."""
+    """Names of files left for a later call, since they may still be written."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class InboxResult:
         return {"files": dict(statuses), "counts": {"read": sum(each.rows for each in self.files)}}
 
     def summary(self) -> dict[str, Any]:
-        """What machines read of it, as JSON values."""
+        """The result for ``--json``, as JSON values."""
         return {
             "status": "emptied",
             "exit_code": 0,
@@ -121,20 +121,20 @@ class InboxResult:
 
     @property
     def exit_code(self) -> int:
-        """What a command that did this alone ends with."""
+        """The exit code of a command that makes this one call."""
         return self.problem.exit_code if self.problem is not None else 0
 
     def outcome(self) -> None:
-        """Raise if less was done than was asked for.
+        """Raise if the call did less than it was asked to.
 
-        In this order: what ended the call, what was in the way of a file, a file that failed, a gate that did.
+        In this order: the error that ended the call, one that kept a file waiting, a failed file, a failed gate.
         """
         if self.error is not None:
             raise self.error
-        stuck = [each for each in self.files if each.exit_code in _NOT_THE_FILE]
+        stuck = [each for each in self.files if each.exit_code in _NOT_THE_FILES_FAULT]
         if stuck:
             message = f"{len(stuck)} of {len(self.files)} files stay; the first, {printable(stuck[0].name)}: "
-            raise _NOT_THE_FILE[stuck[0].exit_code](message + stuck[0].message)
+            raise _NOT_THE_FILES_FAULT[stuck[0].exit_code](message + stuck[0].message)
         failed = [each for each in self.files if each.status == "failed"]
         if failed:
             first = failed[0]
@@ -151,18 +151,18 @@ class InboxResult:
 
 
 def empty(settings: InboxSettings, tell: Callable[[FileOutcome], None], logs: Logs = PLAIN) -> InboxResult:
-    """Score whatever is new and whole, once; what went wrong after that began is in the result.
+    """Score every complete file once; errors after the start are in the result.
 
-    ``tell`` gets each file as soon as it is clear what became of it; ``logs`` is how the process that scores tells the rest.
+    ``tell`` is called with each file's outcome as soon as it is known; ``logs`` are the log settings of the scoring process.
 
     Raises:
         NoInputError: there is no such inbox.
         BusyError: another call holds it.
-        NothingToDoError: nothing is new, and ``skip_empty`` is set.
-        BatchscoreError: the inbox or the output cannot be used at all.
+        NothingToDoError: no file is ready, and ``skip_empty`` is set.
+        BatchscoreError: the inbox or the output cannot be used.
     """
     with _held(settings) as process:
-        result = _once(settings, process(logs), tell)
+        result = _score_new_files(settings, process(logs), tell)
     if not result.files and result.error is None and settings.skip_empty:
         left = f" {settling_line(result.settling, settings)}." if result.settling else ""
         raise NothingToDoError(f"Nothing to score in {printable(settings.inbox)}.{left}")
@@ -175,22 +175,22 @@ def watch(
     logs: Logs = PLAIN,
     conclude: Callable[[InboxResult], None] = lambda _: None,
 ) -> None:
-    """Score whatever comes, until a signal ends it, or what would meet every file alike.
+    """Score files as they come, until a signal or an error that would affect every file.
 
-    ``conclude`` gets what each round did that found anything; what went wrong in it is logged before, but for the error
-    that ends the watch. Raises as :func:`empty` does, the ``error`` of a round, and
-    for a missing ``watchfiles``.
+    ``conclude`` is called with the result of each round that found a file; its errors are logged before, except the one that
+    ends the watch. Raises what :func:`empty` raises, the ``error`` of a round, and :class:`UsageError` without
+    ``watchfiles``.
     """
     try:
         import watchfiles
     except ImportError as error:
         raise missing_extra("--watch", "watch") from error
-    pause = max(1000, round(settings.settle * 1000))  # a file that settles makes no event
+    pause = max(1000, round(settings.settle * 1000))  # a file that settles causes no event
     with _held(settings) as process:
         scoring = process(logs)
 
-        def round_() -> None:
-            result = _once(settings, scoring, tell)
+        def score_round() -> None:
+            result = _score_new_files(settings, scoring, tell)
             if result.error is None and (problem := result.problem) is not None:
                 _LOG.error("%s", problem, extra={"event": "error", "exit_code": problem.exit_code})
             if result.files or result.error is not None:
@@ -198,7 +198,7 @@ def watch(
             if result.error is not None:
                 raise result.error
 
-        round_()
+        score_round()
         for _ in watchfiles.watch(
             settings.inbox,
             recursive=False,
@@ -206,12 +206,12 @@ def watch(
             yield_on_timeout=True,
             raise_interrupt=True,
         ):
-            round_()
+            score_round()
 
 
 @contextlib.contextmanager
 def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]:
-    """Hold the inbox; gives what makes the process that scores, which ends with the block."""
+    """Lock the inbox; yields a function that makes the scoring process, which ends with the block."""
     refuse_missing(settings.inbox)
     started: list[ScoringProcess] = []
 
@@ -232,7 +232,7 @@ def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]
 
 
 class _Call(NamedTuple):
-    """What every file of one call meets."""
+    """What the files of one call share."""
 
     settings: InboxSettings
     process: ScoringProcess
@@ -240,7 +240,7 @@ class _Call(NamedTuple):
     attempts: Attempts
 
 
-def _once(
+def _score_new_files(
     settings: InboxSettings, process: ScoringProcess, tell: Callable[[FileOutcome], None]
 ) -> InboxResult:
     started = time.monotonic()
@@ -250,7 +250,7 @@ def _once(
     call = _Call(settings, process, _Runs(settings.output), Attempts(settings.inbox))
     try:
         for path in sorted(found.whole, key=lambda path: call.attempts.deaths_of_name(path.name)):
-            each = _take(path, call)
+            each = _process_file(path, call)
             tell(each)
             outcomes.append(each)
     except BatchscoreError as error:
@@ -261,7 +261,7 @@ def _once(
 
 
 def line(outcome: FileOutcome) -> str:
-    """What became of a file, for people."""
+    """A file's outcome as a line for people."""
     name = printable(outcome.name)
     if outcome.status in {"scored", "done"}:
         again = "scored before" if outcome.status == "done" else f"{outcome.rows} rows"
@@ -270,26 +270,23 @@ def line(outcome: FileOutcome) -> str:
     return f"{name}: {outcome.status}: {outcome.message}"
 
 
-# ------------------------------------------------------------------------------------------------- what is whole
-
-
 # -------------------------------------------------------------------------------------------------- one file
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What a change shows in; the last, when it was made, can be set by no program."""
+    """Size, mtime, inode and ctime: a change shows in them, and no program can set the ctime."""
     facts = path.lstat()
     return facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns
 
 
-def _take(path: Path, call: _Call) -> FileOutcome:
-    """Score one file and move it; a file with something in its way stays.
+def _process_file(path: Path, call: _Call) -> FileOutcome:
+    """Score one file and move it, unless it is ``waiting``.
 
     Raises:
-        BatchscoreError: what would meet every file alike.
+        BatchscoreError: an error that would affect every file.
     """
     settings = call.settings
-    outcome, digest = _scored(path, call)
+    outcome, digest = _score_in_place(path, call)
     if outcome.exit_code == ModelError.exit_code:
         raise ModelError(outcome.message)
     try:
@@ -304,20 +301,20 @@ def _take(path: Path, call: _Call) -> FileOutcome:
     return FileOutcome(path.name, outcome.status, outcome.exit_code, rows, outcome.folder, outcome.message)
 
 
-def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
-    """What became of a file, and the SHA-256 of its content; it lies where it lay."""
+def _score_in_place(path: Path, call: _Call) -> tuple[Outcome, str]:
+    """Score a file without moving it; returns the outcome and the SHA-256 of its content."""
     digest = ""
     try:
         if reason := refusal(path, call.settings.score.read.format):
             return _failed(reason), digest
         before = _identity(path)
         digest = sha256_of(path)
-        outcome = _tried(path, Job(str(path), digest, call.runs.folders(path.name, digest)), call)
+        outcome = _score_with_retry(path, Job(str(path), digest, call.runs.folders(path.name, digest)), call)
         if outcome.folder:
             call.runs.note(outcome.folder, digest)
         if _identity(path) != before:
             return _waiting("it changed while it was being scored; left for the next call"), digest
-        if outcome.exit_code in _NOT_THE_FILE:
+        if outcome.exit_code in _NOT_THE_FILES_FAULT:
             return _waiting(outcome.message, outcome.exit_code), digest
         return (_waiting(outcome.message) if outcome.exit_code == BusyError.exit_code else outcome), digest
     except FileNotFoundError:
@@ -329,29 +326,29 @@ def _scored(path: Path, call: _Call) -> tuple[Outcome, str]:
         return _waiting(str(found), found.exit_code), digest
 
 
-def _tried(path: Path, job: Job, call: _Call) -> Outcome:
-    """Score a file, under a mark that outlives us; once more if its process died: it may have been somebody else's signal."""
+def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
+    """Score a file while its mark is on disk; try once more if the process died, since it may have been killed from outside."""
     parts = sum(1 for folder in job.folders for _ in staged_parts(Path(folder)))
     deaths = call.attempts.deaths(job.sha256, parts)
-    if deaths >= MOST_DEATHS:
-        outcome = Outcome(1, "failed", _DEADLY.format(deaths), "", {})
+    if deaths >= MAX_DEATHS:
+        outcome = Outcome(1, "failed", _DIED_REPEATEDLY.format(deaths), "", {})
     else:
-        call.process.prepare()  # a death while the model is loaded is not the file's
+        call.process.prepare()  # a death while loading the model is not the file's fault
         try:
-            with call.attempts.noted(path.name, job.sha256, parts):
+            with call.attempts.marked(path.name, job.sha256, parts):
                 outcome = call.process.score(job)
                 if outcome.exit_code < 0:
                     _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
                     outcome = call.process.score(job)
         except StorageError as error:
             return _waiting(str(error), error.exit_code)
-    if outcome.exit_code < 0 or deaths >= MOST_DEATHS:
+    if outcome.exit_code < 0 or deaths >= MAX_DEATHS:
         for folder in job.folders:
-            _forget(Path(folder))
+            _remove_unscored(Path(folder))
     return outcome
 
 
-_DEADLY = (
+_DIED_REPEATEDLY = (
     "The last {} calls died while they scored it, and none was left to say of what. Perhaps memory ran out, or it crashes "
     "the reader. Try it alone with `batchscore score`."
 )
@@ -365,8 +362,8 @@ def _waiting(message: str, exit_code: int = 0) -> Outcome:
     return Outcome(exit_code, "waiting", message, "", {})
 
 
-def _forget(folder: Path) -> None:
-    """Remove what a process that died left of a run that had scored nothing."""
+def _remove_unscored(folder: Path) -> None:
+    """Remove what a process that died left of a run, if nothing was scored."""
     if not any(staged_parts(folder)):
         remove_tree(folder / STAGING)
         with contextlib.suppress(OSError):
@@ -374,9 +371,9 @@ def _forget(folder: Path) -> None:
 
 
 def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> FileOutcome:
-    """Write what was wrong for a person, then move the file: a kill in between does it once more."""
+    """Write a note that says why, then move the file; after a kill in between, both are done again."""
     folder = settings.inbox / FAILED
-    make_own(folder)
+    make_inbox_folder(folder)
     target = free_name(path, folder, digest)
     code = outcome.exit_code if outcome.exit_code > 0 else 1
     text = (
@@ -394,7 +391,7 @@ def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: st
 
 
 class _Runs:
-    """The run folders below ``output``, by the content of the file that each is of."""
+    """The run folders below ``output``, by the hash of their input's content."""
 
     def __init__(self, output: Path) -> None:
         self._today = output / datetime.datetime.now().astimezone().date().isoformat()
@@ -406,9 +403,9 @@ class _Runs:
                     self._known.setdefault(match[1], []).append(str(path))
 
     def folders(self, name: str, digest: str) -> list[str]:
-        """Run folders of this content, finished or not, newest first; and behind them one of today that is free."""
+        """Run folders of this content, finished or not, newest first, then a free name of today."""
         known = self._known.get(digest[:16], [])
-        kept = cut_name(name, LONGEST_NAME)
+        kept = cut_name(name, MAX_NAME_BYTES)
         first = new = f"{self._today / kept}-{digest[:16]}"
         number = 1
         while new in known:
@@ -417,7 +414,7 @@ class _Runs:
         return [*known, new]
 
     def note(self, folder: str, digest: str) -> None:
-        """A file of this content has a run in ``folder`` now."""
+        """Remember that ``folder`` is a run of this content."""
         known = self._known.setdefault(digest[:16], [])
         if folder not in known:
             known.insert(0, folder)

@@ -1,4 +1,4 @@
-"""Moving a file of a drop folder, with its mark, to where it belongs: by one rename, under a name that is free."""
+"""Moving a file of a drop folder, with its marker: by one rename, under a free name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchscore.errors import (
 from batchscore.inbox.whole_files import (
     MARKER,
     is_marked,
-    is_plain,
+    is_plain_name,
 )
 from batchscore.system.storage import (
     make_folder,
@@ -21,17 +21,17 @@ from batchscore.system.storage import (
     sync_folder,
 )
 
-LONGEST_NAME = 150
-"""Bytes of a file's name that its run folder keeps."""
+MAX_NAME_BYTES = 150
+"""Maximum bytes of a file's name in the name of its run folder."""
 
 
 def move(path: Path, folder: Path, digest: str) -> None:
-    """Move a file into a folder of the inbox, under its name or, where other content has that, a numbered one."""
-    make_own(folder)
+    """Move a file into a folder of the inbox, under its name or, if other content has that name, a numbered one."""
+    make_inbox_folder(folder)
     rename(path, free_name(path, folder, digest))
 
 
-def make_own(folder: Path) -> None:
+def make_inbox_folder(folder: Path) -> None:
     """Make a folder of the inbox; raises :class:`~batchscore.errors.OutputError` where it is a link."""
     if folder.is_symlink():
         raise OutputError(
@@ -42,27 +42,27 @@ def make_own(folder: Path) -> None:
 
 def free_name(path: Path, folder: Path, digest: str) -> Path:
     """A name in ``folder`` that is free, or holds the same content."""
-    name = cut_name(path.name if is_plain(path.name) else printable(path.name), 255)
+    name = cut_name(path.name if is_plain_name(path.name) else printable(path.name), 255)
     target = folder / name
     number = 1
     while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):
         number += 1
         stem, dot, suffix = name.partition(".")
-        target = folder / f"{cut_name(stem, LONGEST_NAME)}-{number}{dot}{cut_name(suffix, 60)}"
+        target = folder / f"{cut_name(stem, MAX_NAME_BYTES)}-{number}{dot}{cut_name(suffix, 60)}"
     return target
 
 
 def cut_name(name: str, size: int) -> str:
-    """The first ``size`` bytes of a name at the most, and no half of a character."""
+    """At most the first ``size`` bytes of a name, cut between characters."""
     return name.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "ignore")
 
 
 def rename(path: Path, target: Path) -> None:
-    """Rename a file, and its mark with it; raises :class:`~batchscore.errors.StorageError`."""
+    """Rename a file together with its marker; raises :class:`~batchscore.errors.StorageError`."""
     marker = path.with_name(path.name + MARKER)
     try:
         has_mark = is_marked(path)
-        path.rename(target)  # of a link itself, wherever it leads
+        path.rename(target)  # renames a link itself, not its target
         if has_mark:
             marker.rename(target.with_name(cut_name(target.name, 255 - len(MARKER)) + MARKER))
         sync_folder(target.parent)

@@ -1,8 +1,8 @@
-"""Old run folders, found and removed: only what the tool wrote there, byte for byte as it wrote it.
+"""Finding and removing old run folders: only files that the tool wrote and nobody changed.
 
-Of a finished run that is what its own manifest lists, by name and hash. Of a run that never finished it is the staging
-folder, what was already put in place of the files that stand in the manifest there, the note of a run that was refused, and
-its list of rejects, where the folder has a name that a scheduled run gives it (a copy elsewhere is somebody's).
+Of a finished run, the files in its manifest whose hash matches. Of an unfinished run, the staging folder, files already
+published that are in the staged manifest, the note of a refusal, and the list of rejects if the folder's name is that of a
+scheduled run (a copy elsewhere belongs to somebody).
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from batchscore.runs.folder import (
     MANIFEST,
     NOTE,
     STAGING,
+    STAGING_NAMES,
     is_finished,
     read_facts,
+    staged_manifests,
 )
 from batchscore.runs.refusals import read_refusal
 from batchscore.system.storage import (
@@ -36,12 +38,10 @@ from batchscore.system.storage import (
     remove_tree,
 )
 
-_STAGED = re.compile(r"[0-9a-f]{32}|(holder|replaced)\.json|\.[0-9a-f]{16}\.tmp")
-"""Names directly in a staging folder."""
-_REJECT = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
-"""What a line of the rejects has."""
+_REJECT_FIELDS = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
+"""Fields of a line of the rejects."""
 _SCHEDULED = re.compile(r"\d{4}-\d\d-\d\d(/.+-[0-9a-f]{16}(-\d+)?)?")
-"""``<date>``, or as ``inbox`` has it ``<date>/<name>-<content hash>``: how the path of such a run ends."""
+"""How the path of a scheduled run ends: ``<date>``, or ``<date>/<name>-<content hash>`` from ``inbox``."""
 
 
 def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
@@ -51,13 +51,13 @@ def old_runs(folder: Path, days: int, now: datetime.datetime) -> list[Path]:
 
 
 class OldRun(NamedTuple):
-    """A run that is too old, and what became of it."""
+    """A run that is too old, and whether it was removed."""
 
     path: Path
     changed: tuple[str, ...] = ()
-    """Files that are not as they were written, and so stay."""
+    """Files that were changed since they were written, and so stay."""
     problem: str = ""
-    """Why it could not be removed; empty where it was, or would be."""
+    """Why it could not be removed; empty if it was, or would be."""
 
 
 def remove_old_runs(
@@ -68,10 +68,10 @@ def remove_old_runs(
     kept: Path | None = None,
     dry_run: bool = False,
 ) -> Iterator[OldRun]:
-    """Remove the runs that :func:`old_runs` finds, but for the one that is ``kept``; yields each when that is done.
+    """Remove the runs that :func:`old_runs` finds, except ``kept``; yields each once it is removed.
 
-    A run that cannot be removed is no reason to fail: it is yielded with its ``problem``, and found again the next time.
-    Under ``dry_run`` nothing is removed, and what would be is yielded.
+    A run that cannot be removed is no reason to fail: it is yielded with its ``problem``, and found again next time.
+    With ``dry_run`` nothing is removed, and what would be is yielded.
     """
     for path in old_runs(folder, days, now):
         if kept is not None and path.resolve() == kept.resolve():
@@ -93,7 +93,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 
 def _ended(path: Path) -> datetime.datetime | None:
-    """When the run finished, or was last touched; None for a folder that is no run of ours."""
+    """When the run finished, or was last touched; None if the folder is not a run."""
     try:
         return _finished(path) if is_finished(path) else _last_touched(path)
     except (*DAMAGE, BatchscoreError):
@@ -111,7 +111,7 @@ def _finished(path: Path) -> datetime.datetime | None:
 
 
 def _last_touched(path: Path) -> datetime.datetime | None:
-    """Of a run that has not finished: the newest time of anything of ours in it."""
+    """The newest modification time in an unfinished run; files that no run wrote do not count."""
     ours = [path / name for name in (STAGING, *BEFORE_SCORING) if _is_ours(path / name)]
     found = [each for one in ours for each in (one, *one.rglob("*"))]
     newest = max((each.lstat().st_mtime for each in found), default=None)
@@ -119,11 +119,11 @@ def _last_touched(path: Path) -> datetime.datetime | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a staging folder, a note or a list of rejects is one that a run wrote."""
+    """Whether a run wrote this staging folder, note or list of rejects."""
     if path.is_symlink():
         return False
     if path.name == STAGING:
-        return path.is_dir() and all(_STAGED.fullmatch(each.name) for each in path.iterdir())
+        return path.is_dir() and all(STAGING_NAMES.fullmatch(each.name) for each in path.iterdir())
     run = path.parent
     if path.name == NOTE:
         return read_refusal(run) is not None
@@ -133,17 +133,17 @@ def _is_ours(path: Path) -> bool:
 
 def _holds_rejects(path: Path) -> bool:
     with path.open("rb") as file:
-        return all(json.loads(line).keys() <= _REJECT for line in file)
+        return all(json.loads(line).keys() <= _REJECT_FIELDS for line in file)
 
 
 def remove_run(path: Path, below: Path) -> list[str]:
     """Remove what the run wrote, and the folders that are then empty, up to ``below``.
 
-    Whatever else lies there stays, and so do files that are not as they were written: their names are returned. The
-    manifest goes last, so that the next call ends what a kill broke off.
+    Anything else stays, and so do files that were changed since; the names of these are returned. The manifest is removed
+    last, so that the next call completes a removal that was killed.
 
     Raises:
-        BatchscoreError: the run is held by another process, or its manifest cannot be read.
+        BatchscoreError: another process has locked the run, or its manifest cannot be read.
         OSError: a file cannot be removed.
     """
     with locked(path):
@@ -159,7 +159,7 @@ def remove_run(path: Path, below: Path) -> list[str]:
 
 
 def _remove_listed(path: Path, hashes: dict[str, str]) -> list[str]:
-    """Remove the files of these names that have these hashes; returns the names of the others that are there."""
+    """Remove the files whose hash matches; returns the names of those whose hash does not."""
     changed = []
     for name in sorted(hashes, key=lambda name: name == FACTS):
         if not os.path.lexists(path / name):
@@ -175,7 +175,7 @@ def _remove_unfinished(path: Path) -> list[str]:
     changed: list[str] = []
     staging = path / STAGING
     if _is_ours(staging):
-        for manifest in staging.glob(f"*/final/{MANIFEST}"):
+        for manifest in staged_manifests(path):
             changed += _remove_listed(path, read_manifest(manifest.parent))
     for name in BEFORE_SCORING:
         if name not in changed and (path / name).exists() and _is_ours(path / name):

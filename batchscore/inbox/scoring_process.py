@@ -1,6 +1,6 @@
-"""Files scored in a process of their own, which keeps the model: what a file does to it, it does not do to its caller.
+"""A separate process that keeps the model and scores files, so that a file that crashes it does not crash the caller.
 
-A reader in C can die of a file. Then this process dies, the caller learns of it, and the next file gets a new one.
+A file can crash a reader written in C. Then this process dies, the caller sees it, and the next file gets a new process.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one file."""
+    """The outcome of one file."""
 
     exit_code: int
-    """As in DESIGN, "Exit codes"; ``-N`` if signal *N* killed the process."""
+    """As in :mod:`batchscore.errors`; ``-N`` if signal *N* killed the process."""
     status: str
-    """``scored``, ``done`` (it had been scored before) or ``failed``."""
+    """``scored``, ``done`` (it was scored before) or ``failed``."""
     message: str
     """Why it failed, or which gate did."""
     folder: str
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 class ScoringProcess:
-    """A process that scores one file after another; it is started when first needed, and again if it died."""
+    """A process that scores one file after another; started when first needed, and again after it died."""
 
     def __init__(self, settings: ScoreSettings, logs: Logs) -> None:
         self._settings, self._logs = settings, logs
@@ -67,18 +67,18 @@ class ScoringProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs, if one does."""
+        """The running process's id; None if none runs."""
         return self._running[0].pid if self._running is not None else None
 
     def prepare(self) -> None:
-        """Have the process started and the model loaded, so that what fails in that is no file's fault.
+        """Start the process and load the model, so that a failure there is not blamed on a file.
 
         Raises:
-            BatchscoreError: the model or the settings cannot be used, or the process died of them.
+            BatchscoreError: the model or the settings cannot be used, or the process died loading them.
         """
         if self._running is not None and self._is_prepared:
             return
-        outcome = self._ask(None)
+        outcome = self._request(None)
         if outcome.exit_code < 0:
             raise ModelError(f"{outcome.message} That was while it loaded the model, before any file.")
         if outcome.exit_code:
@@ -86,10 +86,10 @@ class ScoringProcess:
         self._is_prepared = True
 
     def score(self, job: Job) -> Outcome:
-        """Score one file. A process that dies of it is no error here: the outcome says so."""
-        return self._ask(job)
+        """Score one file. If the process dies, the outcome says so; nothing is raised."""
+        return self._request(job)
 
-    def _ask(self, job: Job | None) -> Outcome:
+    def _request(self, job: Job | None) -> Outcome:
         self._running = self._running or self._start()
         process, pipe = self._running
         try:
@@ -99,10 +99,10 @@ class ScoringProcess:
             process.join()
             code = process.exitcode or 0
             self._running = None
-            return Outcome(code if code < 0 else 1, "failed", _death(code), "", {})
+            return Outcome(code if code < 0 else 1, "failed", _death_message(code), "", {})
 
     def _start(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("spawn")  # of a parent with threads, a fork may hang
+        context = multiprocessing.get_context("spawn")  # a fork of a parent with threads may hang
         ours, theirs = context.Pipe()
         arguments = (theirs, self._settings, self._logs)
         process = context.Process(target=_work, args=arguments, name="scoring", daemon=True)
@@ -113,7 +113,7 @@ class ScoringProcess:
         return process, ours
 
     def close(self) -> None:
-        """End the process; what it is in the middle of goes on another time."""
+        """End the process; a run in progress is resumed another time."""
         if self._running is not None:
             process, pipe = self._running
             process.terminate()
@@ -124,7 +124,7 @@ class ScoringProcess:
         self._running = None
 
 
-def _death(code: int) -> str:
+def _death_message(code: int) -> str:
     if code >= 0:
         return f"The process that scored it ended without a word (exit code {code})."
     try:
@@ -136,8 +136,8 @@ def _death(code: int) -> str:
 
 
 def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
-    """Score what comes through the pipe until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+    """Score the jobs from the pipe until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     set_up_logs(logs)
@@ -158,12 +158,12 @@ def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet:
         return _score(job, settings, models, quiet=quiet)
     except BatchscoreError as error:
         return Outcome(error.exit_code, "failed", str(error), "", {})
-    except Exception:  # noqa: BLE001 - a fault of ours, which must not fail the other files
+    except Exception:  # noqa: BLE001 - a bug of ours must not fail the other files
         return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
 
 
 def _load(settings: ScoreSettings, models: Models) -> Outcome:
-    """Load the model, before there is a file to score."""
+    """Load the model before there is a file to score."""
     from batchscore.model.loading import ModelSettings
 
     bundle = models.open(settings.model, settings.revision)
@@ -177,8 +177,8 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
 
     bundle = models.open(settings.model, settings.revision)
     for folder in job.folders:
-        if (done := _same(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
-            return _judged(done)
+        if (done := _finished_run(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
+            return _outcome_of(done)
     for folder in job.folders:
         one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
         try:
@@ -187,12 +187,12 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
             if folder == job.folders[-1]:
                 raise
             continue  # an earlier run of this content with another model or other options
-        return _judged(result)
+        return _outcome_of(result)
     raise ModelError(f"{printable(job.path)} has no folder to be scored into.")
 
 
-def _judged(result: RunResult) -> Outcome:
-    """A run that was written is an outcome too where a gate or a row of it failed."""
+def _outcome_of(result: RunResult) -> Outcome:
+    """The outcome of a finished run, including one with a failed gate or failed rows."""
     code, message = 0, ""
     try:
         result.outcome()
@@ -201,8 +201,10 @@ def _judged(result: RunResult) -> Outcome:
     return Outcome(code, result.status, message, str(result.output), result.metrics["counts"])
 
 
-def _same(folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
-    """A finished run of this content, under whatever name, by this model with these options."""
+def _finished_run(
+    folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings
+) -> RunResult | None:
+    """The finished run in ``folder`` if it is of this content (under any name), this model and these options."""
     from batchscore.runs.folder import DAMAGE, is_finished, read_run
     from batchscore.runs.run import RunResult
 

@@ -1,4 +1,4 @@
-"""Which files of a drop folder are whole: unchanged for a while and closed, or with a mark beside them."""
+"""Which files of a drop folder are complete: unchanged for a while and closed, or with a marker beside them."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ ERROR = ".error.txt"
 _UNFINISHED = re.compile(r"(?i)\.(part|partial|tmp|temp|crdownload|filepart|download|swp|upload)$|~$")
 
 
-_LITTER = re.compile(r"(?i)thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|~\$.*|\.~lock.*")
+_DESKTOP_FILES = re.compile(r"(?i)thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|~\$.*|\.~lock.*")
 """What desktops and office programs leave in a folder."""
 
 
-_NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode categories that a name may not have: control characters, bytes that are no text, separators of lines."""
+_FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories not allowed in a name: control characters, undecodable bytes, line separators."""
 
 
 def refuse_missing(inbox: Path) -> None:
-    """Raise :class:`~batchscore.errors.NoInputError` where there is no such folder."""
+    """Raise :class:`~batchscore.errors.NoInputError` if there is no such folder."""
     if not inbox.is_dir():
         raise NoInputError(f"There is no folder {printable(inbox)}. Make it, or name another inbox.")
 
 
 def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
-    """What is said of files that may still be written."""
+    """The message about files that may still be written."""
     first = printable(names[0])
     which = first if len(names) == 1 else f"{len(names)} files, {first} the first,"
     if settings.require_done:
@@ -54,16 +54,16 @@ def settling_line(names: Sequence[str], settings: InboxSettings) -> str:
 
 
 class Contents(NamedTuple):
-    """What lies in an inbox, oldest first."""
+    """The files in an inbox, oldest first."""
 
     whole: list[Path]
-    """Everything that is complete, or never will be (a link, a pipe)."""
+    """Complete files, and what never will be one (a link, a pipe)."""
     settling: list[str]
-    """Names of what may still be written: changed a moment ago, open for writing, or without its mark."""
+    """Names of files that may still be written: changed a moment ago, open for writing, or without their marker."""
 
 
 def contents(settings: InboxSettings) -> Contents:
-    """Look into the inbox.
+    """List the files of the inbox.
 
     Raises:
         NoInputError: there is no such inbox.
@@ -72,7 +72,7 @@ def contents(settings: InboxSettings) -> Contents:
     found = []
     for entry in os.scandir(settings.inbox):
         name = entry.name
-        if _is_passed_over(name):
+        if _is_ignored(name):
             continue
         with contextlib.suppress(FileNotFoundError):
             facts = entry.stat(follow_symlinks=False)
@@ -85,10 +85,10 @@ def contents(settings: InboxSettings) -> Contents:
     )
 
 
-def _is_passed_over(name: str) -> bool:
-    """Whether a name says that this is no file to score: hidden, in the making, a mark, or what a desktop left."""
+def _is_ignored(name: str) -> bool:
+    """Whether a file is ignored by its name: hidden, temporary, a marker, or a desktop's file."""
     is_ours = name.endswith((MARKER, ERROR))
-    return bool(name.startswith(".") or is_ours or _UNFINISHED.search(name) or _LITTER.fullmatch(name))
+    return bool(name.startswith(".") or is_ours or _UNFINISHED.search(name) or _DESKTOP_FILES.fullmatch(name))
 
 
 def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> bool:
@@ -99,12 +99,14 @@ def _is_whole(path: Path, facts: os.stat_result, settings: InboxSettings) -> boo
     if settings.require_done:
         return False
     now = time.time()
-    changed = facts.st_mtime if facts.st_mtime <= now else facts.st_ctime  # a clock elsewhere may be ahead
+    changed = (
+        facts.st_mtime if facts.st_mtime <= now else facts.st_ctime
+    )  # the clock of another machine may be ahead
     return now - changed >= settings.settle and not _is_being_written(path)
 
 
 def is_marked(path: Path) -> bool:
-    """Whether ``NAME.done`` lies beside the file, and not from before the file was last written."""
+    """Whether ``NAME.done`` is beside the file and not older than it."""
     with contextlib.suppress(OSError):
         mark = path.with_name(path.name + MARKER).lstat()
         return stat.S_ISREG(mark.st_mode) and mark.st_mtime_ns >= path.lstat().st_mtime_ns
@@ -112,36 +114,36 @@ def is_marked(path: Path) -> bool:
 
 
 def _is_being_written(path: Path) -> bool:
-    """Whether a process of this machine has the file open for writing; Linux then grants no read lease."""
+    """Whether a process on this machine has the file open for writing; Linux then grants no read lease."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False  # scoring will say why it cannot be read
+        return False  # scoring reports why it cannot be read
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except (
         OSError
-    ) as error:  # others' files and some file systems have no leases: then the settled time alone counts
+    ) as error:  # no leases on other users' files and some file systems: then only the settle time counts
         return error.errno == errno.EAGAIN
     finally:
         os.close(descriptor)
     return False
 
 
-def is_plain(name: str) -> bool:
-    """Whether a name can stand on a line of its own; spaces of any kind are no harm."""
-    return not any(unicodedata.category(char) in _NO_NAME for char in name)
+def is_plain_name(name: str) -> bool:
+    """Whether a name has no control characters and fits on one line; any kind of space is fine."""
+    return not any(unicodedata.category(char) in _FORBIDDEN_CATEGORIES for char in name)
 
 
 def refusal(path: Path, given_format: str | None) -> str:
-    """Why what lies there is not scored; empty for a plain file with a plain name."""
+    """Why this is not scored; empty for a regular file with a plain name and a known suffix."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return "It is a link, and links are not followed. Put the file itself here."
     if not stat.S_ISREG(mode):
         return "It is a pipe, a socket or a device, not a file."
-    if not is_plain(path.name):
+    if not is_plain_name(path.name):
         return "Its name holds line breaks or other control characters. Give it a plain name."
     if given_format is None and format_of_name(path.name) is None:
         return f"Its name ends with none of {', '.join(suffixes())} (or one of these and .gz, .zst, .bz2)."

@@ -1,4 +1,4 @@
-"""Metrics in, pages out: a page is one function, its template beside it.
+"""Pages from metrics: each page is one function, with its template beside it.
 
 ``run_page`` is the page of one run, ``trend_page`` that of all nights in a folder. Nothing heavy is imported before a
 page is made.

@@ -1,9 +1,9 @@
-"""What the charts look like, in Altair; ``python -m batchscore.reports.chart_specs`` compiles them to ``charts.json``.
+"""The charts' definitions in Altair; ``python -m batchscore.reports.chart_specs`` compiles them to ``charts.json``.
 
-Altair takes half a second to import, and the numbers are all that changes from night to night. So the charts are
-compiled to Vega beforehand, with named data sets that are empty; :mod:`batchscore.reports.charts` fills and draws them.
-A test holds ``charts.json`` against these definitions. Colours are the page's CSS variables: a chart follows the page
-from light to dark.
+Altair takes half a second to import, and only the numbers change from night to night. So the charts are compiled to Vega
+beforehand, with empty named data sets; :mod:`batchscore.reports.charts` fills and draws them. A test compares
+``charts.json`` with these definitions. Colours are the page's CSS variables, so a chart follows the page's light or dark
+theme.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def histogram() -> Chart:
 
 
 def coverage() -> Chart:
-    """``thresholds`` {share, value, low, high, name}, and ``named`` of them with their names written beside."""
+    """``thresholds`` {share, value, low, high, name}, and ``named``: those with their names written beside."""
     data = alt.Chart(alt.NamedData("thresholds"))
     scale = alt.Scale(domain=[0, 1])
     x = alt.X("share:Q", scale=scale, axis=_axis("share of rows accepted without a look", _SHARE))
@@ -92,7 +92,7 @@ def coverage() -> Chart:
 
 
 def precision_recall() -> Chart:
-    """``points`` {recall, precision, label: "0" to "3"}: a line a label."""
+    """``points`` {recall, precision, label: "0" to "3"}: one line per label."""
     colours = alt.Scale(domain=["0", "1", "2", "3"], range=[_ACCENT, _LOOK, _GOOD, _BAD])
     chart: Chart = (
         alt.Chart(alt.NamedData("points"))
@@ -117,9 +117,9 @@ def precision_recall() -> Chart:
 def trend(axis_format: str) -> Chart:
     """A metric over the nights; every ``t`` is in milliseconds UTC.
 
-    ``nights`` {t, value, low, high, other, limit}, null where there is nothing; ``dots`` {t, value, kind}, kind
+    ``nights`` {t, value, low, high, other, limit}, null if missing; ``dots`` {t, value, kind}, kind
     ``usual`` or ``bad``; ``gaps`` {t, kind}, kind ``missing`` or ``unfinished``; ``stretches`` {from, to}.
-    Parameters: ``first`` and ``last`` of the axis, ``from_zero`` 1 where the values are shown from zero.
+    Parameters: ``first`` and ``last`` of the axis, ``from_zero`` 1 if the value axis starts at zero.
     """
     nights, dots = alt.Chart(alt.NamedData("nights")), alt.Chart(alt.NamedData("dots"))
     scale = alt.Scale(
@@ -148,7 +148,7 @@ def trend(axis_format: str) -> Chart:
 
 
 def _stretches(scale: alt.Scale) -> alt.Chart:
-    """A wash behind nights that deserve a look."""
+    """A shaded band behind nights that deserve a look."""
     chart: alt.Chart = (
         alt.Chart(alt.NamedData("stretches"))
         .mark_rect(fill=_BAD, opacity=0.14)
@@ -158,7 +158,7 @@ def _stretches(scale: alt.Scale) -> alt.Chart:
 
 
 def _gaps(x: alt.X) -> alt.Chart:
-    """A mark at the foot for each night without numbers."""
+    """A mark at the bottom for each night without numbers."""
     colours = alt.Scale(domain=["missing", "unfinished"], range=[_SOFT, _BAD])
     chart: alt.Chart = (
         alt.Chart(alt.NamedData("gaps"))

@@ -1,7 +1,7 @@
-"""Charts as SVG inside a page: no script, no request, no colour of their own.
+"""Charts as SVG inside a page: no script, no request, colours from the page.
 
-vl-convert (the Vega engine in a library) is imported when the first chart is drawn; its start takes about half a second
-of processor time, each chart then a few milliseconds. The charts come compiled, see :mod:`chart_specs`.
+vl-convert (the Vega engine as a library) is imported when the first chart is drawn; that takes about half a second of CPU
+time, each chart then a few milliseconds. The charts are compiled beforehand, see :mod:`chart_specs`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def draw(
 ) -> markupsafe.Markup:
     """Draw the chart ``name`` of ``charts.json`` with ``data`` as its data sets; returns an ``<svg>`` element.
 
-    ``title`` and ``description`` are what a screen reader says. Raises ``KeyError`` for a data set or parameter that the
-    chart does not have.
+    ``title`` and ``description`` are for screen readers. Raises ``KeyError`` for a data set or parameter that the chart
+    does not have.
     """
     import vl_convert
 
@@ -47,7 +47,7 @@ def _compiled() -> dict[str, Any]:
 
 
 def _embedded(svg: str, title: str, description: str) -> markupsafe.Markup:
-    """The drawing of Vega as a part of a page: it fills its box, says what it shows, and is half as long."""
+    """Vega's SVG made part of a page: it fills its box, has a title and description, and is half as long."""
     opening, body = svg.split(">", 1)
     box = re.search(r'viewBox="[\d. -]+"', opening)
     if box is None:
@@ -60,6 +60,6 @@ def _embedded(svg: str, title: str, description: str) -> markupsafe.Markup:
 
 
 def _shorter(tag: re.Match[str]) -> str:
-    """Coordinates to a tenth of a pixel; no roles, since the chart is one picture."""
+    """Round coordinates to a tenth of a pixel; drop roles, since the chart is one image."""
     text = re.sub(r' (role|aria-[a-z]+|class|pointer-events)="[^"]*"', "", tag[0])
     return re.sub(r"\d+\.\d\d+", lambda digits: f"{float(digits[0]):.1f}", text)

@@ -1,4 +1,4 @@
-"""Is it the model or the labels? What a run's claim of wrong labels comes to, in words."""
+"""Is it the model or the labels? The claim about wrong labels in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Metrics = Mapping[str, Any]
 
 
 def model_or_labels(metrics: Metrics) -> str:
-    """The verdict of ``label_issues.claim`` with its numbers; rows that are worth checking are listed whatever it is."""
+    """The verdict of ``label_issues.claim`` with its numbers; rows worth checking are listed in any case."""
     claim = (metrics.get("label_issues") or {}).get("claim")
     if not claim:
         return "It was not looked at."
@@ -51,7 +51,7 @@ def _cannot_tell(claim: Metrics, _: Metrics) -> str:
 
 
 def _expected(claim: Metrics) -> str:
-    """How many labels the model disagrees with, and how many one would expect from its reliability."""
+    """How many labels the model disagrees with, and how many are expected from its reliability."""
     if claim.get("expected_mismatches") is None:
         return ""
     held_out = claim.get("held_out_rows")

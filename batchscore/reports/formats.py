@@ -1,7 +1,7 @@
-"""Numbers, dates and foreign text as people read them on a page.
+"""Numbers, dates and untrusted text formatted for a page.
 
-Every string that came from outside (a label, a file name, a review) goes through :func:`shown` or :func:`review`, and
-then through the template's escaping: nothing on a page runs, and nothing turns or covers the text beside it.
+Every string from outside (a label, a file name, a review) goes through :func:`shown` or :func:`review`, and then through
+the template's escaping: it cannot run as code, and it cannot reverse or cover the text beside it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import unicodedata
 
 from batchscore.errors import printable
 
-UNKNOWN = "–"  # noqa: RUF001 - a dash for what is not known
+UNKNOWN = "–"  # noqa: RUF001 - a dash for an unknown value
 NAME_LENGTH = 90
-"""Characters of a name (file, label, slice) on a page."""
+"""Maximum characters of a name (file, label, slice) on a page."""
 TEXT_LENGTH = 600
-"""Characters of a review on a page."""
-_SEEN = {"\u200c": "\u200c", "\u200d": "\u200d"}
-"""Joiners: invisible, but what emoji, Persian and Hindi are spelled with."""
-_MOST_MARKS = 4
-"""Combining marks on one character; more of them climb over the lines above."""
+"""Maximum characters of a review on a page."""
+_KEPT_JOINERS = {"\u200c": "\u200c", "\u200d": "\u200d"}
+"""Zero-width joiners, kept because emoji, Persian and Hindi need them."""
+_MAX_MARKS = 4
+"""Combining marks on one character; more would cover the lines above."""
 _LARGE, _SMALL = 100, 1e-3
 
 
 def visible(text: str) -> str:
-    r"""Like :func:`batchscore.errors.printable`, but joiners stay, every space is one, and marks are four at most.
+    r"""Like :func:`batchscore.errors.printable`, but keeps joiners, makes every space a plain one, and at most four marks.
 
     >>> visible("a\u202eb\0")
     'a\\u202eb\\x00'
@@ -35,19 +35,19 @@ def visible(text: str) -> str:
     for char in text:
         category = unicodedata.category(char)
         marks = marks + 1 if category in {"Mn", "Me"} else 0
-        if marks <= _MOST_MARKS:
-            pieces.append(_SEEN.get(char) or (" " if category == "Zs" else printable(char)))
+        if marks <= _MAX_MARKS:
+            pieces.append(_KEPT_JOINERS.get(char) or (" " if category == "Zs" else printable(char)))
     return "".join(pieces)
 
 
 def shown(value: object, length: int = NAME_LENGTH) -> str:
-    """A name or value in one line, the middle left out where it is long.
+    """A name or value in one line, with the middle left out if it is long.
 
     >>> shown("a" * 50 + "z", length=9)
     'aaaa…aaaz'
     """
     text = str(value)
-    if len(text) > 2 * length:  # what is left out is not looked at
+    if len(text) > 2 * length:  # cut before cleaning: most of a huge text is left out anyway
         text = text[:length] + text[-length:]
     text = visible(text)
     if not text.strip():
@@ -59,7 +59,7 @@ def shown(value: object, length: int = NAME_LENGTH) -> str:
 
 
 def review(text: object) -> str:
-    """A review as people read it: ``<br />`` and line ends as spaces, cut, control characters visible.
+    """A review in one line: ``<br />`` and line ends as spaces, cut, control characters visible.
 
     >>> review("Good.<br /><br />Not great.")
     'Good. Not great.'
@@ -71,7 +71,7 @@ def review(text: object) -> str:
 
 
 def number(value: float | None) -> str:
-    """A count with its thousands apart, or a number to three decimals.
+    """A count with thousands separators, or a number to three decimals.
 
     >>> number(1234567), number(0.01234), number(0.0), number(0.00001), number(None)
     ('1,234,567', '0.012', '0', '<0.001', '–')
@@ -84,7 +84,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage; 0 % and 100 % only where they are exact.
+    """A share as a percentage; 0 % and 100 % only if exact.
 
     >>> percent(0.9012), percent(0.99999), percent(1.0)
     ('90.1%', '>99.9%', '100.0%')
@@ -123,12 +123,12 @@ def signed(value: float | None, *, is_share: bool) -> str:
 
 
 def interval(estimate: dict[str, float] | None) -> str:
-    """The 95 % interval of a share."""
+    """The 95 % interval of a share, in words."""
     return f"{percent(estimate['low'])} to {percent(estimate['high'])}" if estimate else ""
 
 
 def duration(seconds: float) -> str:
-    """A length of time.
+    """A duration in words.
 
     >>> duration(0.42), duration(61), duration(3725)
     ('0.4 s', '1 min 1 s', '1 h 2 min')
@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(text: object) -> str:
-    """An ISO time as date and time of day; anything else as it is.
+    """An ISO time as date and time of day; anything else unchanged.
 
     >>> moment("2026-11-07T03:12:44+00:00")
     '7 November 2026, 03:12 UTC'

@@ -1,8 +1,8 @@
-"""Runs as nights: what each came to, which days have none, and which are out of the ordinary.
+"""Runs as nights: the state of each, days without a run, and nights that are out of the ordinary.
 
-Whatever dates there are, what is drawn is bounded: days without a run are nights of their own up to a hundred in a row, a
-longer gap is one :class:`Stretch`, and runs from before such a gap, or from more than five years before the last one, are
-counted and not drawn.
+What is drawn is bounded for any dates: up to a hundred days in a row without a run are nights of their own, a longer gap is
+one :class:`Stretch`, and runs from before such a gap, or more than five years before the last one, are counted but not
+drawn.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from batchscore.evaluation.metrics import FOLLOWED, Better, Metric, Value
 
 BEFORE = 28
-"""Finished nights that one is compared with: the four weeks before."""
+"""Number of finished nights before that a night is compared with: four weeks."""
 LONG_GAP = 100
-"""Days without a run up to which each is a night."""
+"""Up to this many days without a run in a row, each is a night."""
 _MOST_DAYS = 5 * 366
 _FIRST_YEAR = 1970
-"""An earlier date cannot be meant."""
+"""Earlier dates are wrong."""
 _LEAST_BEFORE = 10
 _SPREADS = 4.0
 """A night is out of the ordinary beyond this many (robust) standard deviations of the nights before."""
@@ -31,12 +31,12 @@ _DAY = datetime.timedelta(days=1)
 
 
 class State(enum.Enum):
-    """What became of a night, from bad to good."""
+    """The state of a night, from bad to good."""
 
     UNFINISHED = "unfinished"
     """Its folder holds no finished run."""
     REFUSED = "refused"
-    """Nothing was scored: bad data, a model that cannot be used, a disk that failed."""
+    """Nothing was scored: bad data, an unusable model, a failing disk."""
     NO_INPUT = "no_input"
     MISSING = "missing"
     """No run has this date."""
@@ -45,13 +45,13 @@ class State(enum.Enum):
     GATE = "gate"
     """Finished, and a quality gate failed."""
     EMPTY = "empty"
-    """Finished, and not one row was scored."""
+    """Finished, but no row was scored."""
     UNUSUAL = "unusual"
     """Finished, and a metric is clearly worse than in the four weeks before."""
     SKIPPED = "skipped"
     """There was nothing to score, which ``--skip-empty`` lets pass."""
     UNGATED = "ungated"
-    """Finished, and no gate on the quality of predictions was set: nobody said what is good enough."""
+    """Finished without a gate on the quality of predictions: nobody defined what is good enough."""
     USUAL = "usual"
     """Finished, and its quality gates passed."""
 
@@ -63,7 +63,7 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Night:
-    """One run folder, or (``MISSING``) one day without any."""
+    """One run folder, or (``MISSING``) one day without one."""
 
     date: datetime.date
     state: State
@@ -72,13 +72,13 @@ class Night:
     finished: str = ""
     values: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """The gate of each metric that has one."""
+    """Metric → limit of its gate."""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     failed_gates: tuple[str, ...] = ()
     unusual: tuple[str, ...] = ()
     """Metrics out of the ordinary."""
     is_compared: bool = False
-    """Whether there were nights enough before it to tell."""
+    """Whether enough nights before it were there to compare with."""
     problem: str = ""
     """Why there are no numbers."""
 
@@ -115,26 +115,26 @@ class Nights:
     """The nights of a folder of runs, up to a day."""
 
     shown: tuple[Night, ...]
-    """By date; every day between the first and the last of them has one. Empty where no run has a date to go by."""
+    """By date; every day between the first and the last has one. Empty if no run has a usable date."""
     until: datetime.date
     """The day up to which days without a run are counted."""
     is_open: bool = False
-    """Whether that day is not over, so that its run may still come."""
+    """Whether that day is not over, so its run may still come."""
     gaps: tuple[Stretch, ...] = ()
-    """More than a hundred days without a run: before the nights shown, or after them."""
+    """Gaps of more than a hundred days without a run, before or after the nights shown."""
     earlier: tuple[Night, ...] = ()
     """Runs from before the nights shown."""
     misdated: tuple[Night, ...] = ()
-    """Runs with a date after ``until``, or from before there were computers to run them."""
+    """Runs with a date after ``until``, or before 1970."""
 
     @property
     def all(self) -> tuple[Night, ...]:
-        """Shown or not."""
+        """All nights, shown or not."""
         return (*self.misdated, *self.earlier, *self.shown)
 
     @property
     def last(self) -> Night | None:
-        """The last one that left anything, even if only a note why it was refused."""
+        """The last night with a run folder, even if it only has a note of a refusal."""
         return next((night for night in reversed(self.shown) if night.state is not State.MISSING), None)
 
     @property
@@ -144,11 +144,11 @@ class Nights:
 
     @property
     def stretches(self) -> list[Stretch]:
-        """What a person should look at, in order: nights in a row (:func:`stretches`), and the gaps that are not drawn."""
+        """What deserves a look, in order: nights in a row (:func:`stretches`), and the gaps that are not drawn."""
         return sorted([*stretches(self.shown), *self.gaps], key=lambda stretch: stretch.first)
 
     def count(self, state: State) -> int:
-        """Nights of this state, those of the gaps among them; runs that are not shown do not count."""
+        """Nights of this state, including days in gaps; runs that are not shown do not count."""
         gaps = sum(gap.nights for gap in self.gaps) if state is State.MISSING else 0
         return gaps + sum(night.state is state for night in self.shown)
 
@@ -156,8 +156,7 @@ class Nights:
 def nights_of(runs: Iterable[Night], until: datetime.date | None, today: datetime.date) -> Nights:
     """Runs in any order as nights up to ``until``, with the days that have none.
 
-    Without ``until`` that is ``today``, or tomorrow if a run has that date already (it may have run where the day begins
-    earlier).
+    ``until`` defaults to ``today``, or to tomorrow if a run has that date already (from a time zone further east).
     """
     runs = sorted(runs, key=_place)
     if until is None:
@@ -190,7 +189,7 @@ def _place(night: Night) -> tuple[datetime.date, str, str]:
 
 
 def _first_shown(runs: Sequence[Night]) -> int:
-    """Index of the first run that is shown: behind the last long gap, and at most five years before the last run."""
+    """Index of the first run that is shown: after the last long gap, and at most five years before the last run."""
     for first in range(len(runs) - 1, 0, -1):
         before, after = runs[first - 1], runs[first]
         if any(_gap(before, after.date - _DAY)) or (runs[-1].date - before.date).days >= _MOST_DAYS:
@@ -199,7 +198,7 @@ def _first_shown(runs: Sequence[Night]) -> int:
 
 
 def _gap(before: Night, until: datetime.date) -> Iterator[Stretch]:
-    """The days after a run up to ``until``, if they are too many to be nights."""
+    """The days after a run up to ``until`` as a gap, if there are too many to be nights."""
     days = (until - before.date).days
     if days > LONG_GAP:
         yield Stretch(before.date + _DAY, until, days)
@@ -217,7 +216,7 @@ def _days_after(day: datetime.date, until: datetime.date) -> Iterator[Night]:
 
 
 def _judged(nights: Sequence[Night]) -> list[Night]:
-    """In order of their dates, each finished night held against those before it."""
+    """The nights, each finished one compared with those before it."""
     judged: list[Night] = []
     before: dict[str, list[float]] = {metric.name: [] for metric in FOLLOWED}
     for night in sorted(nights, key=_place):
@@ -235,10 +234,10 @@ def _judged(nights: Sequence[Night]) -> list[Night]:
 
 
 def _is_unusual(metric: Metric, value: Value, before: Sequence[float]) -> bool:
-    """Whether a value is worse than the median of those before by more than chance and habit explain.
+    """Whether a value is worse than the median of those before by more than chance and the usual spread.
 
     The spread of the nights before is 1.4826 times their median absolute deviation (a normal distribution's standard
-    deviation, not moved by a bad week among them); the night's own interval, where it has one, must leave the median out.
+    deviation, robust against a bad week); the night's own interval, if it has one, must exclude the median.
     """
     if len(before) < _LEAST_BEFORE or metric.better is Better.NEITHER:
         return False
@@ -250,7 +249,7 @@ def _is_unusual(metric: Metric, value: Value, before: Sequence[float]) -> bool:
 
 
 def stretches(nights: Sequence[Night]) -> list[Stretch]:
-    """Nights in a row that deserve a look, in order; a single one is a stretch too."""
+    """Runs of consecutive nights that deserve a look, in order; a single night is a stretch too."""
     found: list[Stretch] = []
     is_open = False
     for night in nights:

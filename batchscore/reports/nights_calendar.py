@@ -1,4 +1,4 @@
-"""The nights of a trend as a calendar: a row a weekday, a column a week, a square a night."""
+"""The nights of a trend as a calendar: one row per weekday, one column per week, one square per night."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Day:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Year:
-    """The squares of one year: a column a week, a row a weekday below the row of month names."""
+    """The squares of one year: one column per week, one row per weekday below the row of month names."""
 
     number: int
     months: list[tuple[int, str]]
@@ -48,7 +48,7 @@ class Year:
 
 
 def years(nights: Sequence[Night], links: Mapping[str, str]) -> list[Year]:
-    """The calendar of all nights; of several on one day the worst is shown."""
+    """The calendar of all nights; if a day has several, the worst is shown."""
     if not nights:
         return []
     worst: dict[datetime.date, Night] = {}
@@ -78,7 +78,7 @@ def _week(date: datetime.date) -> int:
 
 
 def weeks(years: Sequence[Year]) -> int:
-    """How many columns the calendar has."""
+    """Number of columns of the calendar."""
     return max((day.column for year in years for day in year.days), default=1)
 
 

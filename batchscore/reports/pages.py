@@ -1,4 +1,4 @@
-"""From a view (plain data) to a whole page: one environment for all templates, everything escaped."""
+"""Rendering a page from a view (plain data): one environment for all templates, everything escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from batchscore.reports import formats
 
 
 def render(template: str, **view: Any) -> str:
-    """Fill a template of this package; a name that the template uses and ``view`` lacks is an error."""
+    """Fill a template of this package; a name missing in ``view`` is an error."""
     import jinja2
 
     environment = jinja2.Environment(

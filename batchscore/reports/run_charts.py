@@ -1,4 +1,4 @@
-"""The charts of a run's page, each with the sentence that says what it shows to those who cannot see it."""
+"""The charts of a run's page, each with a description for screen readers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from batchscore.reports.verdict import Metrics
 _NAMED = (0.5, 0.8, 0.9, 0.95, 0.99)
 _KINDS = ("correct", "wrong", "unlabelled")
 _LINES = ("accent", "look", "good", "bad")
-"""CSS classes of the lines of one chart, in order."""
+"""CSS classes of a chart's lines, in order."""
 _MOST_FOUND = 0.9
 _CLOSE = 0.04
-"""Names nearer than this on the chart would cover each other."""
+"""Names closer than this on the chart would overlap."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawing with its title, what it shows in words, and the keys to its colours (CSS class, name)."""
+    """A drawing with its title, its description in words, and its legend (CSS class, name)."""
 
     title: str
     caption: str
@@ -35,10 +35,10 @@ class Figure:
 
 
 def confidence(metrics: Metrics) -> Iterator[Figure]:
-    """Whether probabilities are honest (with labels), how high they are, and what each label's rank the rows like."""
+    """Reliability diagram (with labels), histogram of probabilities, and precision-recall curves (with labels)."""
     if not metrics["counts"]["scored"]:
         return
-    least = _least(metrics)
+    least = _axis_start(metrics)
     if metrics["calibration"]:
         yield _reliability(metrics["calibration"], least)
     yield _histogram(metrics["histograms"]["probability"], least)
@@ -47,8 +47,8 @@ def confidence(metrics: Metrics) -> Iterator[Figure]:
         yield _precision_recall(curves)
 
 
-def _least(metrics: Metrics) -> float:
-    """Where the axis of probabilities starts: no prediction has less than one in the number of labels."""
+def _axis_start(metrics: Metrics) -> float:
+    """Start of the probability axis: 1 / number of labels, the least probability of a prediction."""
     return math.floor(10 / len(metrics["labels"])) / 10
 
 
@@ -85,7 +85,7 @@ def _reliability(calibration: dict[str, Any], least: float) -> Figure:
 
 
 def _before(calibration: dict[str, Any]) -> list[dict[str, float]]:
-    """The bins before the temperature, where there was one."""
+    """The bins before temperature scaling, if there was any."""
     if not calibration.get("before") or calibration["temperature"] == 1:
         return []
     return [
@@ -139,7 +139,7 @@ def _precision_recall(curves: dict[str, dict[str, list[float]]]) -> Figure:
 
 
 def coverage(metrics: Metrics) -> Figure | None:
-    """How right the answers above each probability are; None without labels."""
+    """Accuracy of the predictions above each probability; None without labels."""
     table = metrics["coverage"]
     if not metrics["quality"]:
         return None

@@ -20,8 +20,8 @@ def render_run(
 ) -> str:
     """The page of one run, from ``facts`` of ``run.json`` and ``metrics`` of ``metrics.json``.
 
-    ``worst``: the mismatches to show, as :meth:`MismatchTable.head` gives them. ``baseline``: the metrics of the run
-    that this one is compared with. ``with_text=False`` leaves the texts of reviews out.
+    ``worst``: the mismatches to show, from :meth:`MismatchTable.head`. ``baseline``: the metrics of the run
+    that this one is compared with. ``with_text=False`` leaves out the texts of reviews.
     """
     judged = verdict.judge(metrics, baseline)
     has_labels = metrics["quality"] is not None
@@ -69,7 +69,7 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
 
 
 def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
-    """What expected accuracy is, and how it compares with the truth where both are known."""
+    """The expected accuracy, and the actual one if known."""
     expected = metrics["expected_accuracy"]
     if not expected:
         return ""
@@ -98,7 +98,7 @@ def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) ->
 
 
 def _compared(metrics: Mapping[str, Any]) -> str:
-    """What a comparison row by row says."""
+    """The row-by-row comparison in words."""
     both = metrics.get("comparison")
     if not both:
         return ""
@@ -127,7 +127,7 @@ def _compared(metrics: Mapping[str, Any]) -> str:
 
 
 def _flips(both: Mapping[str, Any]) -> str:
-    """What the changes came to where a label is known."""
+    """Changed predictions on labelled rows: how many got right or wrong."""
     text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
     if both["fixed"] != both["broken"]:
         chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"

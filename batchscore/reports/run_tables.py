@@ -27,14 +27,14 @@ _MATRIX_LABELS = 12
 _MOST_CONFUSIONS = 30
 _MOST_SLICES = 12
 _MOST_FAILURES = 20
-_MOST_FILES = 100
-_SHORT = 40
-"""Characters of a label at the head of a column."""
+_MAX_FILES = 100
+_MAX_HEADING = 40
+"""Maximum characters of a label as a column heading."""
 _COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
 
 
 def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, str, bool]]:
-    """Of each kind of row: name, number, the earlier run's number, and whether there are any."""
+    """For each kind of row: name, count, the earlier run's count, and whether there are any."""
     kinds = {"read": "read", "scored": "scored"}
     kinds |= {metric.name: metric.heading_on_page(metrics) for metric in in_section(Section.ROWS)}
     return [
@@ -49,7 +49,7 @@ def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, s
 
 
 def quality(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """The metrics with the earlier run's beside them, and their intervals."""
+    """The metrics with their intervals, and the earlier run's beside them."""
     lines = [line for each in in_section(Section.QUALITY) if (line := _metric_line(each, metrics, baseline))]
     head = ["metric", "this run", *(["earlier run", "change"] if baseline else []), "95 % interval"]
     return Table(head, lines)
@@ -76,7 +76,7 @@ def _metric_line(metric: Metric, metrics: Metrics, baseline: Metrics | None) -> 
 
 
 def _is_clearly_worse(metric: Metric, here: Value, earlier: Value) -> bool:
-    """Whether the metric got worse, and its interval leaves out what it was."""
+    """Whether the metric got worse, and its interval excludes the earlier value."""
     if here.low is None or here.high is None or here.low <= earlier.value <= here.high:
         return False
     return (here.value - earlier.value) * metric.better < 0
@@ -101,7 +101,7 @@ def gates(metrics: Metrics) -> Table:
 
 
 def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """How many rows got each label, most frequent first: what can be said of labels where none were given."""
+    """How many rows got each label, most frequent first: the table for runs without given labels."""
     now = metrics["histograms"]["predicted_labels"]
     before = at(baseline, "histograms", "predicted_labels") or {}
     names = sorted(now, key=lambda name: -now[name])
@@ -118,7 +118,7 @@ def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
 
 
 def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """Precision, recall and F1 of each label, those with most rows first where there are many."""
+    """Precision, recall and F1 of each label; if there are many, those with most rows first."""
     every = metrics["quality"]["per_label"]
     names = (
         sorted(every, key=lambda name: -every[name]["support"])
@@ -146,7 +146,7 @@ def _more(found: int, most: int, what: str) -> str:
 
 
 def confusion(metrics: Metrics) -> Table:
-    """The confusion matrix, each cell coloured by its share of the given label; pairs alone where labels are many."""
+    """The confusion matrix, each cell coloured by its share of the given label; with many labels a list of pairs."""
     matrix = metrics["quality"]["confusion_matrix"]
     names = matrix["labels"]
     if len(names) > _MATRIX_LABELS:
@@ -156,9 +156,12 @@ def confusion(metrics: Metrics) -> Table:
             ["given", "predicted", "rows"], lines, words=2, note=_more(len(pairs), _MOST_CONFUSIONS, "pairs")
         )
     return Table(
-        ["given ↓ predicted →", *(shown(name, _SHORT) for name in names)],
+        ["given ↓ predicted →", *(shown(name, _MAX_HEADING) for name in names)],
         [
-            [shown(name, _SHORT), *(_tinted(n, sum(line), row == column) for column, n in enumerate(line))]
+            [
+                shown(name, _MAX_HEADING),
+                *(_tinted(n, sum(line), row == column) for column, n in enumerate(line)),
+            ]
             for row, (name, line) in enumerate(zip(names, matrix["counts"], strict=True))
         ],
     )
@@ -170,7 +173,7 @@ def _tinted(count: int, total: int, is_right: bool) -> Cell:
 
 
 def coverage(metrics: Metrics) -> Table:
-    """How many rows would be accepted above each probability, and how right they are."""
+    """Rows above each probability, and their accuracy."""
     has_labels = metrics["quality"] is not None
     lines = [
         [
@@ -193,7 +196,7 @@ def coverage(metrics: Metrics) -> Table:
 
 
 def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
-    """One table a column: flagged slices first, then the largest."""
+    """One table per column: flagged slices first, then the largest."""
     changes = {(each["column"], each["value"]): each for each in at(metrics, "comparison", "slices") or []}
     for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
         entries = [{**entry, "change": changes.get((column, entry["value"]))} for entry in group]
@@ -227,7 +230,7 @@ def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _by_number(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """As they are; where all values are numbers, in the order of these."""
+    """Sorted by value if all values are numbers, else unchanged."""
     try:
         return sorted(entries, key=lambda entry: float(entry["value"]))
     except ValueError:
@@ -239,12 +242,12 @@ def _slice_name(value: str) -> str:
 
 
 def _is_flagged(entry: Mapping[str, Any]) -> bool:
-    """Whether a slice is clearly worse than the others, or than it was."""
+    """Whether a slice is clearly worse than the other rows, or than before."""
     return bool(entry["worse"] or (entry["change"] and entry["change"]["worse"]))
 
 
 def _slice_change(change: Mapping[str, Any] | None) -> Cell:
-    """How the accuracy of the rows that both runs predicted changed, in points."""
+    """Change of accuracy on the rows that both runs predicted, in points."""
     if not change or not change["accuracy_change"]:
         return Cell(UNKNOWN)
     return Cell(signed(change["accuracy_change"]["value"], is_share=True), "look" if change["worse"] else "")
@@ -263,16 +266,16 @@ def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
 
 
 def flips(metrics: Metrics) -> Table | None:
-    """Which predictions changed from which label to which, if two runs were compared."""
+    """Changed predictions by earlier and present label; None without a comparison."""
     compared = metrics.get("comparison")
     if not compared or not compared["rows"] or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
         return None
     names = compared["changes"]["labels"]
     lines: list[list[str | Cell]] = [
-        [shown(name, _SHORT), *(_flip(n, row == column) for column, n in enumerate(line))]
+        [shown(name, _MAX_HEADING), *(_flip(n, row == column) for column, n in enumerate(line))]
         for row, (name, line) in enumerate(zip(names, compared["changes"]["counts"], strict=True))
     ]
-    return Table(["before ↓ now →", *(shown(name, _SHORT) for name in names)], lines)
+    return Table(["before ↓ now →", *(shown(name, _MAX_HEADING) for name in names)], lines)
 
 
 def _flip(count: int, is_same: bool) -> Cell:
@@ -280,7 +283,7 @@ def _flip(count: int, is_same: bool) -> Cell:
 
 
 def drift(metrics: Metrics) -> Table | None:
-    """How far each distribution moved."""
+    """Drift of each distribution; None without a baseline."""
     report = metrics.get("drift")
     if not report:
         return None
@@ -298,7 +301,7 @@ def drift(metrics: Metrics) -> Table | None:
 
 
 def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
-    """The inputs: which columns were taken for what, and what the label values mean to the model."""
+    """The inputs: their text, label and id columns, and what the label values mean."""
     listed = list(facts.get("files") or [])
     unknown = metrics.get("unknown_labels") or {}
     lines = [
@@ -309,39 +312,39 @@ def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
             number(file["rows"]),
             number(file["rejects"]),
         ]
-        for file in listed[:_MOST_FILES]
+        for file in listed[:_MAX_FILES]
     ]
-    note = f"{len(listed) - _MOST_FILES:,} more files are in run.json." if len(listed) > _MOST_FILES else ""
+    note = f"{len(listed) - _MAX_FILES:,} more files are in run.json." if len(listed) > _MAX_FILES else ""
     head = ["file", "text in", "label in", "id in", "unknown labels", "rows", "rejected"]
     return Table(head, lines, words=5, note=note)
 
 
 def _columns(file: Mapping[str, Any]) -> list[str]:
-    """The columns that were taken for the text, the label (with what its values mean) and the id."""
+    """The text, label (with the meanings of its values) and id columns."""
     columns = file.get("columns") or {}
     text, label, identifier = (columns.get(role) for role in ("text", "label", "id"))
     meanings = list((file.get("label_values") or {}).items())
     said = [
-        f"{shown(value, _SHORT)} = {shown(name, _SHORT) if name else 'no label'}"
+        f"{shown(value, _MAX_HEADING)} = {shown(name, _MAX_HEADING) if name else 'no label'}"
         for value, name in meanings[:5]
     ]
     said += [f"{len(meanings) - 5} more"] if len(meanings) > 5 else []
     meaning = f" ({', '.join(said)})" if said and label else ""
     return [
-        shown(text or UNKNOWN, _SHORT),
-        f"{shown(label or UNKNOWN, _SHORT)}{meaning}",
-        shown(identifier or UNKNOWN, _SHORT),
+        shown(text or UNKNOWN, _MAX_HEADING),
+        f"{shown(label or UNKNOWN, _MAX_HEADING)}{meaning}",
+        shown(identifier or UNKNOWN, _MAX_HEADING),
     ]
 
 
 def _values(unknown: Mapping[str, int]) -> str:
     most = sorted(unknown.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{shown(value, _SHORT)} ({count:,})" for value, count in most[:5])
+    text = ", ".join(f"{shown(value, _MAX_HEADING)} ({count:,})" for value, count in most[:5])
     return f"{text}, {len(most) - 5} more" if len(most) > 5 else text
 
 
 def failures(metrics: Metrics) -> Table | None:
-    """Rows that could not be scored, with the reason."""
+    """Rows that could not be scored, with reasons; None if there are none."""
     failed = metrics.get("failed_rows") or []
     if not failed:
         return None
@@ -351,7 +354,7 @@ def failures(metrics: Metrics) -> Table | None:
 
 
 def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was run with what: one line a fact."""
+    """Facts about the run, one line each."""
     model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
     lines = [(key, moment(facts[key])) for key in ("started", "finished") if key in facts]
     lines += list(_pace(facts))
@@ -370,7 +373,7 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The options that say something, those of a group one by one."""
+    """The options that are set, those of a group one by one."""
     for key, value in options.items():
         if isinstance(value, dict) and key in {"read", "compute"}:
             yield from _given(value)
@@ -379,7 +382,7 @@ def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """How long it took, and how fast that was."""
+    """Duration and speed."""
     work = facts.get("work") or {}
     if facts.get("seconds") is not None:
         yield "took", duration(facts["seconds"])
@@ -392,26 +395,28 @@ def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(key: object) -> str:
-    return shown(str(key).replace("_", " "), _SHORT)
+    return shown(str(key).replace("_", " "), _MAX_HEADING)
 
 
 def _plain(value: Any) -> str:
-    return shown(_said(value), 200)
+    return shown(_value_in_words(value), 200)
 
 
-def _said(value: Any) -> str:
+def _value_in_words(value: Any) -> str:
     """A JSON value in words: ``labels changed 0, largest change 0.001``."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{str(key).replace('_', ' ')} {_said(each)}" for key, each in value.items())
+        return ", ".join(
+            f"{str(key).replace('_', ' ')} {_value_in_words(each)}" for key, each in value.items()
+        )
     if isinstance(value, list):
-        return ", ".join(map(_said, value))
+        return ", ".join(map(_value_in_words, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[dict[str, Any]]:
-    """The worst mismatches with what the page says of each."""
+    """The worst mismatches as the page shows them."""
     known = {
         "file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality",
         "is_label_issue", "n_tokens", "truncated", "text",
@@ -423,7 +428,7 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
             "file": row["file"],
             "row": f"{row['row']:,}",
             "ids": [
-                f"{shown(key, _SHORT)} {shown(value, _SHORT)}"
+                f"{shown(key, _MAX_HEADING)} {shown(value, _MAX_HEADING)}"
                 for key, value in row.items()
                 if key not in known
             ],
@@ -435,7 +440,7 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
 
 
 def mismatch_note(metrics: Metrics, listed: int) -> str:
-    """How many there are, and where the rest is."""
+    """How many mismatches there are, and where the rest are listed."""
     total = metrics.get("mismatches", listed)
     return (
         f"The {listed:,} worth checking first of {rows(total)}: where the model is surest of another label, be it right or "

@@ -1,4 +1,4 @@
-"""Tables as data: what a template needs to lay one out, and nothing of HTML."""
+"""Tables as data for a template, without HTML."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """Something in a table: text, and what is to be seen of it."""
+    """A table cell: text and its appearance."""
 
     text: str
     mark: str = ""
     """A CSS class: ``good``, ``look``, ``bad`` or none."""
     tint: int | None = None
-    """How strongly the cell is coloured, 0 to 100."""
+    """Strength of the cell's colour, 0 to 100."""
     span: tuple[float, float, float] | None = None
     """An interval and a point in it, each 0 to 100, drawn as a small bar."""
     link: str = ""
-    """A relative address, quoted already."""
+    """A relative URL, already quoted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """Columns named in ``head``; the first ``words`` of them hold words, the others numbers."""
+    """Columns named in ``head``; the first ``words`` of them are text, the others numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     words: int = 1
     note: str = ""
-    """Said below the table."""
+    """Text below the table."""
 
     def cells(self) -> list[list[Cell]]:
         """The rows with every cell as a :class:`Cell`."""

@@ -1,4 +1,4 @@
-"""Nights as one page, and the same numbers for programs."""
+"""Nights as one page, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from batchscore.reports.tables import Cell, Table
 from batchscore.reports.verdict import Answer, Level, Verdict
 
 _RECENT = 14
-"""Nights in the table that is open from the start."""
-_MOST_DOTS = 70
+"""Nights in the table that is open at first."""
+_MAX_DOTS = 70
 """Up to this many nights, each is a dot."""
 _MOST_STRETCHES = 3
-_MOST_LINES = 1000
+_MAX_LINES = 1000
 """Nights in the longest table of the page."""
 _MOST_NAMED = 3
 _DAY = datetime.timedelta(days=1)
@@ -48,8 +48,8 @@ _LEVELS = {
 def trend_json(nights: Nights) -> dict[str, Any]:
     """Everything about the nights as JSON values.
 
-    ``first`` and ``last`` of those shown, ``until``, ``states`` (nights of each), ``stretches`` worth a look, ``gaps`` of more
-    than a hundred days, every night, and the runs that are not shown: ``earlier`` and ``misdated``.
+    ``first`` and ``last`` of those shown, ``until``, ``states`` (number of nights in each), ``stretches`` worth a look,
+    ``gaps`` of more than a hundred days, every night, and the runs that are not shown: ``earlier`` and ``misdated``.
     """
     shown = nights.shown
     return {
@@ -66,7 +66,7 @@ def trend_json(nights: Nights) -> dict[str, Any]:
 
 
 def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
-    """The page of ``nights``; ``links`` has the address of each one's page by its path, ``written`` is now as ISO time."""
+    """The page of ``nights``; ``links``: path of a night → URL of its page; ``written``: now as ISO time."""
     shown = nights.shown
     lines = _lines(shown, links)
     bad = [line for line, night in zip(lines, shown, strict=True) if night.state.is_bad]
@@ -95,7 +95,7 @@ def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
 
 
 def judge(nights: Nights) -> Verdict:
-    """What the last night and those before it come to; the days since then that have no run come first."""
+    """The verdict on the last night and those before it; days since then without a run come first."""
     last, missing = nights.last, nights.missing_at_the_end
     if last is None:
         return Verdict(Level.BAD, f"There is no run up to {day(nights.until)}.", tuple(_not_shown(nights)))
@@ -119,19 +119,19 @@ def judge(nights: Nights) -> Verdict:
         headline = (
             f"No run since {day(last.date)}: {missing:,} night{' is' if missing == 1 else 's are'} missing."
         )
-    elif (before := _alike_at_the_end(nights.shown)) and last.state.is_bad:
+    elif (before := _nights_in_same_state(nights.shown)) and last.state.is_bad:
         headline = f"{headline[:-1]}, as on the {f'{before} nights' if before > 1 else 'night'} before."
     return Verdict(level, headline, tuple(answers))
 
 
-def _alike_at_the_end(nights: Sequence[Night]) -> int:
-    """How many nights in a row before the last came to the same."""
+def _nights_in_same_state(nights: Sequence[Night]) -> int:
+    """How many nights in a row before the last have its state."""
     states = [night.state for night in reversed(nights)]
     return next((k for k, state in enumerate(states) if state is not states[0]), len(states)) - 1
 
 
 def _gate_advice(nights: Sequence[Night]) -> Iterator[Answer]:
-    """How to have somebody say what is good enough, where the last run was held against nothing."""
+    """How to set a gate, if the last run had none."""
     last = next((night for night in reversed(nights) if night.values), None)
     if last is not None and last.state is State.UNGATED:
         yield Answer(
@@ -141,7 +141,7 @@ def _gate_advice(nights: Sequence[Night]) -> Iterator[Answer]:
 
 
 def _not_shown(nights: Nights) -> Iterator[Answer]:
-    """Runs that are on no calendar, and why."""
+    """Runs that the calendar leaves out, and why."""
     if misdated := nights.misdated:
         named = [
             f"{shown(night.path or '.')} ({night.date.isoformat()})" for night in misdated[-_MOST_NAMED:]
@@ -197,7 +197,7 @@ def _last_night(night: Night) -> str:
 
 
 def _worst(bad: Sequence[Stretch], nights: Sequence[Night]) -> str:
-    """The longest stretches, the latest of equal ones first, each with what was worst in it."""
+    """The longest stretches, the latest of equal ones first, each with its reason."""
     if not bad:
         is_gated = all(night.state in {State.USUAL, State.SKIPPED} for night in nights)
         return (
@@ -220,7 +220,7 @@ def _dates(stretch: Stretch) -> str:
 
 
 def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
-    """The first metric that got out of the ordinary, at its worst and as usual; else what became of the nights."""
+    """The first unusual metric, with its worst and its usual value; else the states of the nights."""
     inside = [night for night in nights if stretch.first <= night.date <= stretch.last]
     usual = [night for night in nights if not night.state.is_bad]
     for metric in FOLLOWED:
@@ -232,17 +232,15 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
         habit = [n.values[metric.name].value for n in usual if metric.name in n.values]
         if values and metric.better is not Better.NEITHER:
             worst = min(values) if metric.better is Better.MORE else max(values)
-            tail = f", usually {_say(metric, statistics.median(habit))}" if habit else ""
-            if not any(
-                metric.name in n.unusual for n in inside
-            ):  # as usual, but not good enough for its gate
-                tail = f", its gate {_say(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
-            return f"{metric.words} {_say(metric, worst)}{tail}"
+            tail = f", usually {_value_text(metric, statistics.median(habit))}" if habit else ""
+            if not any(metric.name in n.unusual for n in inside):  # a usual value that fails its gate
+                tail = f", its gate {_value_text(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
+            return f"{metric.words} {_value_text(metric, worst)}{tail}"
     found = dict.fromkeys(STATE_WORDS[night.state] for night in inside if night.state.is_bad)
-    return ", ".join(found) or STATE_WORDS[State.MISSING]  # of a gap no day is a night
+    return ", ".join(found) or STATE_WORDS[State.MISSING]  # the days of a gap are not nights
 
 
-def _say(metric: Metric, value: float | None) -> str:
+def _value_text(metric: Metric, value: float | None) -> str:
     if metric.is_share:
         return percent(value)
     is_count = metric.better is Better.NEITHER
@@ -259,11 +257,11 @@ def _metric(name: str) -> Metric:
 
 
 def _figures(nights: Sequence[Night]) -> Iterator[Figure]:
-    """A chart of each metric that at least one night has."""
+    """A chart for each metric that at least one night has."""
     for metric in FOLLOWED:
         followed = [night for night in nights if metric.name in night.values]
         if metric.name == "expected_accuracy" and any("accuracy" in night.values for night in nights):
-            continue  # drawn beside the truth
+            continue  # drawn in the chart of the actual value
         if followed:
             yield _figure(metric, nights, followed)
 
@@ -273,16 +271,16 @@ def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) 
     lines = [_point(night, metric.name, other) for night in nights]
     usual = statistics.median(night.values[metric.name].value for night in followed)
     latest, low, high = followed[-1], *_range(metric, followed)
-    caption = f"Last {_say(metric, latest.values[metric.name].value)}, usually {_say(metric, usual)}, from {low} to {high}."
+    caption = f"Last {_value_text(metric, latest.values[metric.name].value)}, usually {_value_text(metric, usual)}, from {low} to {high}."
     limits = [night.limits[metric.name] for night in followed if metric.name in night.limits]
-    caption += f" Its gate (dashed): {_say(metric, limits[-1])}." if limits else ""
+    caption += f" Its gate (dashed): {_value_text(metric, limits[-1])}." if limits else ""
     caption += (
         " Dotted: expected accuracy, an estimate." if other and any(line["other"] for line in lines) else ""
     )
     data = {
         "nights": lines,
         "dots": [dot for night in followed if (dot := _dot(night, metric, len(followed)))],
-        "gaps": [{"t": _at(n), "kind": _foot(n)} for n in nights if not n.values],
+        "gaps": [{"t": _at(n), "kind": _gap_mark(n)} for n in nights if not n.values],
         "stretches": [
             {"from": _noon(s.first) - _HALF_DAY, "to": _noon(s.last) + _HALF_DAY}
             for s in stretches(nights)
@@ -304,7 +302,7 @@ _HALF_DAY = 12 * 3600 * 1000
 
 def _range(metric: Metric, followed: Sequence[Night]) -> tuple[str, str]:
     values = [night.values[metric.name].value for night in followed]
-    return _say(metric, min(values)), _say(metric, max(values))
+    return _value_text(metric, min(values)), _value_text(metric, max(values))
 
 
 def _point(night: Night, name: str, other: str) -> dict[str, Any]:
@@ -319,14 +317,14 @@ def _point(night: Night, name: str, other: str) -> dict[str, Any]:
     }
 
 
-def _foot(night: Night) -> str:
-    """What a night without numbers is at the foot of a chart: without a run, or with one that came to nothing."""
+def _gap_mark(night: Night) -> str:
+    """The kind of mark for a night without numbers: no run, or an unfinished one."""
     return "missing" if night.state in {State.MISSING, State.SKIPPED} else "unfinished"
 
 
 def _dot(night: Night, metric: Metric, nights: int) -> dict[str, Any] | None:
     is_bad = metric.name in (*night.unusual, *night.failed_gates)
-    if not is_bad and nights > _MOST_DOTS:
+    if not is_bad and nights > _MAX_DOTS:
         return None
     return {"t": _at(night), "value": night.values[metric.name].value, "kind": "bad" if is_bad else "usual"}
 
@@ -336,7 +334,7 @@ def _at(night: Night) -> int:
 
 
 def _noon(date: datetime.date) -> int:
-    """Milliseconds UTC of the middle of a day."""
+    """The middle of a day in milliseconds UTC."""
     return (date - datetime.date(1970, 1, 1)).days * 2 * _HALF_DAY + _HALF_DAY
 
 
@@ -346,7 +344,7 @@ _COLUMNS = tuple(metric for metric in FOLLOWED if metric.is_column)
 def _lines(
     nights: Sequence[Night], links: Mapping[str, str]
 ) -> list[tuple[Cell, Cell, Cell, dict[str, Cell]]]:
-    """Of each night: its date, what became of it, why, and its numbers by name."""
+    """For each night its date, state, reason, and numbers by name."""
     return [
         (
             Cell(night.date.isoformat(), link=links.get(night.path, "")),
@@ -354,7 +352,7 @@ def _lines(
             Cell(_reason(night)),
             {
                 metric.name: Cell(
-                    _say(metric, night.values[metric.name].value),
+                    _value_text(metric, night.values[metric.name].value),
                     "bad" if metric.name in (*night.unusual, *night.failed_gates) else "",
                 )
                 for metric in _COLUMNS
@@ -372,8 +370,8 @@ def _reason(night: Night) -> str:
 
 
 def _table(lines: Sequence[tuple[Cell, Cell, Cell, dict[str, Cell]]]) -> Table:
-    """The latest night first, a thousand at the most; columns that no night has are left out."""
-    surplus, lines = len(lines) - _MOST_LINES, lines[-_MOST_LINES:]
+    """The latest nights first, at most a thousand; columns that no night has are left out."""
+    surplus, lines = len(lines) - _MAX_LINES, lines[-_MAX_LINES:]
     columns = [metric for metric in _COLUMNS if any(metric.name in numbers for *_, numbers in lines)]
     has_reasons = any(reason.text for _, _, reason, _ in lines)
     return Table(

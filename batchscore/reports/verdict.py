@@ -1,8 +1,8 @@
-"""What a run's numbers come to, in words: one headline, and an answer to each question of the morning.
+"""The verdict on a run in words: one headline, and an answer to each question of the morning.
 
 Did it run, is the model as good as before, what did it get wrong, and is it the model or the labels. Nothing is called good
-without a reason: that is a gate on quality that passed, or an earlier run that this one is at most two points behind. What
-nobody has set a limit for is told in plain, with how to set one.
+without a reason: a quality gate that passed, or an earlier run that this one is at most two points behind. Without a limit
+the numbers are stated neutrally, with how to set one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from batchscore.reports.gates import gate_sentence
 
 Metrics = Mapping[str, Any]
 _LEAST_MATCHED = 0.5
-"""Share of the labelled rows that must have been in the earlier run for the same rows to stand for all."""
-_CLEAR = 0.05
-"""A change is called one below this p-value."""
+"""Least share of the labelled rows in both runs for which these rows represent all."""
+_SIGNIFICANT = 0.05
+"""A change is significant below this p-value."""
 _MARGIN = 0.02
-"""Accuracy is as good as it was if its 95 % interval leaves no larger loss than this open."""
-_FEW = 0.1
-"""An interval of accuracy that is wider than this is of too few rows to call anything good."""
+"""Accuracy is as good as before if the 95 % interval of its change excludes a loss larger than this."""
+_WIDE_INTERVAL = 0.1
+"""With an interval of accuracy wider than this, rows are too few to call anything good."""
 _RELABELLED = 0.01
-"""Share of rows with another label than in the earlier run from which the same rows are not the same any more."""
+"""From this share of changed labels on, accuracy on the same rows is not comparable with the earlier run's."""
 _NAMED_VALUES = 5
 _DRIFTS = {VERDICTS[1]: "a small shift", VERDICTS[2]: "a clear shift"}
 DISTRIBUTIONS = {
@@ -40,9 +40,9 @@ DISTRIBUTIONS = {
     "n_tokens": "text length",
     "truncated": "truncation",
 }
-"""What drift is measured on, in words."""
+"""Names of drift measures, in words."""
 SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
-"""What the columns of slices that are always there are called on a page."""
+"""Names on the page of the slice columns that every run has."""
 _LEFT_OUT = {
     "null_text": "without a text",
     "empty_text": "with an empty text",
@@ -52,11 +52,11 @@ _LEFT_OUT = {
 
 
 class Level(enum.Enum):
-    """How loud something is said; the value is the CSS class."""
+    """How an answer is highlighted; the value is the CSS class."""
 
     GOOD = "good"
     PLAIN = "plain"
-    """Neither good nor bad: something to know."""
+    """Neither good nor bad: information."""
     LOOK = "look"
     BAD = "bad"
 
@@ -72,7 +72,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """The first line of a page, and the answers below it."""
+    """The headline of a page, and the answers below it."""
 
     level: Level
     headline: str
@@ -81,28 +81,28 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """Accuracy, or what is expected of it, in two runs."""
+    """Accuracy, actual or expected, in two runs."""
 
     what: str
     before: float
     after: float
     is_clear: bool
     interval: Estimate | None = None
-    """Of the difference, positive where this run is better; None of estimates, which can be wrong together."""
+    """Interval of the difference, positive if this run is better; None for expected accuracy, whose errors may correlate."""
 
     @property
     def difference(self) -> float:
-        """Positive where this run is better."""
+        """Positive if this run is better."""
         return self.after - self.before
 
     @property
     def is_as_good(self) -> bool:
-        """Whether a loss that matters can be ruled out: that nothing was seen on three rows does not do so."""
+        """Whether a relevant loss can be ruled out; seeing none on three rows does not suffice."""
         return self.interval is not None and self.interval.low > -_MARGIN
 
     @property
     def level(self) -> Level:
-        """A clear loss deserves a look; good is only what was shown to be."""
+        """A clear loss deserves a look; good needs evidence."""
         if self.is_clear and self.difference < 0:
             return Level.LOOK
         is_shown = self.is_as_good or (self.is_clear and self.interval is not None)
@@ -121,11 +121,11 @@ class Change:
 
 
 def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
-    """Read ``metrics.json`` (and that of the run it is compared with) as a person would."""
+    """The verdict from ``metrics.json`` and, if compared, that of the earlier run."""
     change = change_of(metrics, baseline)
     quality = _is_it_as_good(metrics, change, baseline)
     loud = [_did_it_run(metrics), *_are_labels_known(metrics), quality]
-    answers = [*loud, _what_is_wrong(metrics)]  # a weak slice is there every night, and cries no wolf
+    answers = [*loud, _what_is_wrong(metrics)]  # a weak slice occurs every night, and is not an alarm
     if metrics["quality"]:
         answers.append(_model_or_labels(metrics))
     levels = {answer.level for answer in loud}
@@ -136,13 +136,15 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
 
 
 def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
-    """How accuracy changed: on the same rows if they were compared, else between two samples, else as expected."""
+    """Change of accuracy: on the same rows if compared, else between two samples, else of expected accuracy."""
     compared = metrics.get("comparison") or {}
     is_enough = compared.get("evaluated", 0) >= _LEAST_MATCHED * metrics["counts"]["evaluated"]
     if is_enough and compared.get("accuracy_before") and compared.get("accuracy_after"):
         before, after = compared["accuracy_before"]["value"], compared["accuracy_after"]["value"]
         interval = Estimate(**compared["accuracy_change"])
-        return Change("accuracy on the same rows", before, after, compared["p_value"] < _CLEAR, interval)
+        return Change(
+            "accuracy on the same rows", before, after, compared["p_value"] < _SIGNIFICANT, interval
+        )
     if baseline is None:
         return None
     before, after = ((run.get("quality") or {}).get("accuracy") for run in (baseline, metrics))
@@ -158,7 +160,7 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
 
 
 def _difference(before: Metrics, after: Metrics) -> Estimate | None:
-    """How far accuracy moved between different rows, from their counts."""
+    """Difference of accuracy between two samples, from their counts."""
     (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
     return proportion_difference(right, n, right_now, m)
 
@@ -177,16 +179,16 @@ def _gate_line(metrics: Metrics) -> str:
 def _headline(metrics: Metrics, change: Change | None) -> str:
     counts = metrics["counts"]
     if line := _gate_line(metrics):
-        return f"{line}{_unread(counts)}"
+        return f"{line}{_left_out(counts)}"
     if counts.get("failed"):
-        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{_unread(counts)}"
+        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{_left_out(counts)}"
     if not counts["scored"]:
-        return f"It ran, but there was no row to score.{_unread(counts)}"
-    return f"{_quality_line(metrics, change)}{_unread(counts)}"
+        return f"It ran, but there was no row to score.{_left_out(counts)}"
+    return f"{_quality_line(metrics, change)}{_left_out(counts)}"
 
 
-def _unread(counts: Metrics) -> str:
-    """What the numbers of the headline do not speak of: rows that could not be read, labels that mean nothing here."""
+def _left_out(counts: Metrics) -> str:
+    """Rows that the headline's numbers leave out: unreadable ones, and those with unknown labels."""
     lines = []
     if rejects := counts.get("rejects"):
         lines.append(f" {rows(rejects)} could not be read.")
@@ -201,9 +203,11 @@ def _quality_line(metrics: Metrics, change: Change | None) -> str:
     passed = _passed_line(metrics)
     if change is not None:
         but = "with" if change.level is Level.LOOK else "but with"
-        shifted = f", {but} {_shift(metrics)}" if _is_shifted(metrics) else ""
+        shifted = f", {but} {_drift_in_words(metrics)}" if _is_shifted(metrics) else ""
         others = (
-            f", but {rows(_others(metrics))} have another label than then" if _is_relabelled(metrics) else ""
+            f", but {rows(_relabelled_rows(metrics))} have another label than then"
+            if _is_relabelled(metrics)
+            else ""
         )
         told = f"{change}: {percent(change.after)}, before {percent(change.before)}{shifted}{others}."
         if change.what.startswith("expected"):
@@ -211,15 +215,15 @@ def _quality_line(metrics: Metrics, change: Change | None) -> str:
         return f"It ran, and {change.what} is {told}"
     if quality:
         told = f"accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})"
-        if _alarm(metrics):
-            return f"It ran, but {told} is worse than always saying {shown(_commonest(metrics)[0], 40)}."
+        if _majority_warning(metrics):
+            return f"It ran, but {told} is worse than always saying {shown(_most_common(metrics)[0], 40)}."
         return f"It ran: {told}. {passed or 'No gate says whether that is good enough.'}"
     told = f"expected accuracy {percent(expected['value'])} ({interval(expected)}), an estimate"
     return f"It ran. No labels came along; {told}.{f' {passed}' if passed else ''}"
 
 
 def _quality_gates(metrics: Metrics) -> list[Mapping[str, Any]]:
-    """The gates that say something about the predictions."""
+    """The gates on the quality of predictions."""
     return [gate for gate in metrics.get("gates") or [] if is_of_quality(gate["metric"])]
 
 
@@ -248,7 +252,7 @@ def _did_it_run(metrics: Metrics) -> Answer:
 
 
 def _are_labels_known(metrics: Metrics) -> Iterator[Answer]:
-    """Rows whose label value is none of the model's labels: which values, and what to do; nothing where all are known."""
+    """Rows whose label the model does not know: which values, and what to do; nothing if all are known."""
     counts = metrics["counts"]
     unknown = counts.get("unknown_label")
     if not unknown:
@@ -269,43 +273,43 @@ def _are_labels_known(metrics: Metrics) -> Iterator[Answer]:
 
 
 def _is_it_as_good(metrics: Metrics, change: Change | None, baseline: Metrics | None) -> Answer:
-    shift = _shift(metrics)
+    shift = _drift_in_words(metrics)
     seen = f" There is {shift}." if shift else ""
     gates = f" {line}" if (line := _passed_line(metrics)) else ""
     if change is None:
         text, level = _how_good(metrics), _gated_level(metrics)
         advice = "" if gates or not metrics["counts"]["scored"] else f" {_advice(metrics)}"
-        return Answer("How good is it?", f"{text}{gates}{_alarm(metrics)}{advice}", level)
-    text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {_moved(change)}.{seen}"
-    is_loud = _is_shifted(metrics) or _is_relabelled(metrics) or _alarm(metrics)
+        return Answer("How good is it?", f"{text}{gates}{_majority_warning(metrics)}{advice}", level)
+    text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {_change_in_words(change)}.{seen}"
+    is_loud = _is_shifted(metrics) or _is_relabelled(metrics) or _majority_warning(metrics)
     level = Level.LOOK if is_loud else change.level
     if level is Level.PLAIN:
         level = _gated_level(metrics)
-    answer = f"{text}{_relabelled(metrics, baseline)}{gates}{_alarm(metrics)}"
+    answer = f"{text}{_relabelled(metrics, baseline)}{gates}{_majority_warning(metrics)}"
     return Answer("Is it as good as before?", answer, level)
 
 
-def _others(metrics: Metrics) -> int:
-    """Rows whose given label is another than in the earlier run, as far as that is known."""
+def _relabelled_rows(metrics: Metrics) -> int:
+    """Rows whose given label differs from the earlier run's, where known."""
     return int((metrics.get("comparison") or {}).get("relabelled") or 0)
 
 
 def _is_relabelled(metrics: Metrics) -> bool:
-    """Whether so many labels are others that accuracy on the same rows, under tonight's labels, is not all there is to say."""
+    """Whether so many labels changed that accuracy with tonight's labels alone would mislead."""
     evaluated = int((metrics.get("comparison") or {}).get("evaluated", 0))
-    return _others(metrics) >= max(1.0, _RELABELLED * evaluated)
+    return _relabelled_rows(metrics) >= max(1.0, _RELABELLED * evaluated)
 
 
 def _relabelled(metrics: Metrics, baseline: Metrics | None) -> str:
-    if not _others(metrics):
+    if not _relabelled_rows(metrics):
         return ""
     own = ((baseline or {}).get("quality") or {}).get("accuracy")
     was = f", which had an accuracy of {percent(own['value'])} under its own" if own else ""
-    return f" Both are under tonight's labels: {rows(_others(metrics))} had another in the earlier run{was}."
+    return f" Both are under tonight's labels: {rows(_relabelled_rows(metrics))} had another in the earlier run{was}."
 
 
 def _advice(metrics: Metrics) -> str:
-    """How to have somebody say what is good enough."""
+    """How to set a gate."""
     metric = "accuracy" if metrics["quality"] else "expected_accuracy"
     return (
         f"Nobody has said what is good enough: --fail-below {metric}=X sets a gate, and --baseline RUN_DIR compares with an "
@@ -313,8 +317,8 @@ def _advice(metrics: Metrics) -> str:
     )
 
 
-def _moved(change: Change) -> str:
-    """How far accuracy moved, and what can be said of that."""
+def _change_in_words(change: Change) -> str:
+    """How far accuracy moved, and whether that is significant."""
     estimate = " (estimates, without labels)" if change.interval is None else ""
     if not change.difference:
         moved = "unchanged"
@@ -327,23 +331,23 @@ def _moved(change: Change) -> str:
 
 
 def _gated_level(metrics: Metrics) -> Level:
-    """Good where a gate on quality passed, on rows enough to mean something; else as nobody has said."""
-    if _alarm(metrics):
+    """Good if a quality gate passed on enough rows, "look" if worse than the most common label; else plain."""
+    if _majority_warning(metrics):
         return Level.LOOK
     if not _passed_line(metrics):
         return Level.PLAIN
     if metrics["quality"]:
         accuracy = metrics["quality"]["accuracy"]
-        return Level.GOOD if accuracy["high"] - accuracy["low"] <= _FEW else Level.PLAIN
+        return Level.GOOD if accuracy["high"] - accuracy["low"] <= _WIDE_INTERVAL else Level.PLAIN
     expected = metrics["expected_accuracy"] or {}
     return Level.GOOD if expected.get("calibration_error") is not None else Level.PLAIN
 
 
-def _alarm(metrics: Metrics) -> str:
-    """Where the model is clearly worse than no model: the commonest label alone would be right more often."""
+def _majority_warning(metrics: Metrics) -> str:
+    """A warning if the model is clearly worse than always answering the most common label; else empty."""
     if not metrics["quality"]:
         return ""
-    label, share = _commonest(metrics)
+    label, share = _most_common(metrics)
     if metrics["quality"]["accuracy"]["high"] >= share or share == 1:
         return ""
     return (
@@ -352,8 +356,8 @@ def _alarm(metrics: Metrics) -> str:
     )
 
 
-def _shift(metrics: Metrics) -> str:
-    """What drifted, by the worst verdict: ``a clear shift in probability``; nothing where nothing could be compared."""
+def _drift_in_words(metrics: Metrics) -> str:
+    """The worst drift verdict and where: ``a clear shift in probability``; empty if nothing was compared."""
     report = metrics.get("drift") or {}
     verdict = report.get("verdict")
     if verdict in (None, NOTHING_TO_COMPARE):
@@ -373,7 +377,9 @@ def _how_good(metrics: Metrics) -> str:
     quality, expected, counts = metrics["quality"], metrics["expected_accuracy"], metrics["counts"]
     if quality:
         accuracy = quality["accuracy"]
-        few = ", too few to be sure of anything" if accuracy["high"] - accuracy["low"] > _FEW else ""
+        few = (
+            ", too few to be sure of anything" if accuracy["high"] - accuracy["low"] > _WIDE_INTERVAL else ""
+        )
         of_all = f" of {counts['scored']:,}" if counts["evaluated"] < counts["scored"] else ""
         evaluated = f"{counts['evaluated']:,}{of_all} rows" if of_all else rows(counts["evaluated"])
         return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{few}."
@@ -426,8 +432,8 @@ def confusions_of(metrics: Metrics) -> list[tuple[str, str, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _commonest(metrics: Metrics) -> tuple[str, float]:
-    """The commonest given label, and its share of the evaluated rows."""
+def _most_common(metrics: Metrics) -> tuple[str, float]:
+    """The most common given label, and its share of the evaluated rows."""
     support = {label: row["support"] for label, row in metrics["quality"]["per_label"].items()}
     label = max(support, key=lambda name: support[name])
     return label, support[label] / max(sum(support.values()), 1)

@@ -1,1 +1,1 @@
-"""One run from its inputs to its finished folder: plan, score, finish, and what is read back from it."""
+"""One run from its inputs to its finished folder: plan, score, finish, and reading it back."""

@@ -1,10 +1,10 @@
 """An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
 
-Rows are matched by their id where both runs have an id column (``7`` and ``7.0`` are one number, ``07`` is another text); else
-by file name and row. A file that is not the same as then (by its SHA-256) may have other rows in the same places: there a row
-is matched only if its text is the same. Nothing is held in memory but a few thousand rows of the earlier predictions; ids are
-looked up in a table on disk. The label values of both runs are compared too: accuracy then and now is that under tonight's
-labels, which may be others.
+Rows are matched by id if both runs have an id column (``7`` and ``7.0`` are the same number, ``07`` is another text), else by
+file name and row. A file that changed since (by its SHA-256) may have other rows in the same places: there a row is matched
+only if its text is the same. Only a few thousand rows of the earlier predictions are in memory; ids are looked up in a table
+on disk. Given labels of both runs are compared too: accuracy of both runs is computed with tonight's labels, which may
+differ from the earlier ones.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ __all__ = [
 ]
 
 NOT_KNOWN = -2
-"""The earlier label of a row whose file had no label column, or whose value's meaning was not written down."""
+"""The earlier label of a row whose file had no label column, or whose value's meaning was not recorded."""
 _NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
-"""How a run writes down a number whose name the file itself gives."""
+"""How ``run.json`` has a number whose name the file itself gives."""
 _BATCH_ROWS = 4096
-_ANY_SIZE = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
-"""What a run has written may be as large as it likes."""
+_NO_LIMITS = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
+"""No limits for files that a run wrote."""
 
 
 _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
@@ -73,7 +73,7 @@ _FLOAT_MARK = "\0"
 
 
 class EarlierRows(NamedTuple):
-    """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 without one), columns."""
+    """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 if none), and columns as text."""
 
     row: NDArray[np.int64]
     predicted: NDArray[np.int32]
@@ -85,22 +85,22 @@ class EarlierFile:
     """The predictions of one input file of the earlier run."""
 
     name: str
-    """Of the input, below ``predictions/``."""
+    """The input's name below ``predictions/``."""
     path: Path
-    """Of the predictions."""
+    """The prediction file."""
     format: str
     compression: str
     input_sha256: str
     rejects: int
     columns: ColumnChoice
     dialect: Mapping[str, str]
-    """Of a CSV file, as far as the earlier run noted it down."""
+    """The dialect of a CSV file; empty if the earlier run did not record it."""
     meanings: Mapping[str, str]
-    """The label of each value in its label column by :func:`label_key`, as far as the earlier run noted that down."""
+    """:func:`label_key` of a value in the label column → label, as far as the earlier run recorded it."""
 
     @property
     def source(self) -> Source:
-        """What the predictions are read from."""
+        """The prediction file as a source to read."""
         return Source(self.path, self.format, self.compression)
 
 
@@ -115,28 +115,28 @@ class Baseline:
     """``metrics.json``."""
     files: tuple[EarlierFile, ...]
     hashes: Mapping[str, str]
-    """Path → SHA-256 of its files, as its ``_SUCCESS`` has them."""
+    """Path → SHA-256 of its files, from its ``_SUCCESS``."""
     labels: tuple[str, ...]
-    """Tonight's, by index."""
+    """Tonight's labels, by index."""
     prediction: str
     """Name of the column with the predicted label."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything in it but times: the same results are the same baseline."""
+        """SHA-256 over all its files except those that hold times: the same results are the same baseline."""
         lasting = sorted(pair for pair in self.hashes.items() if pair[0] not in TIMED)
         return hashlib.sha256(json.dumps(lasting).encode()).hexdigest()
 
     @property
     def distributions(self) -> Distributions:
-        """What drift is measured against."""
+        """The distributions that drift is measured against."""
         return Distributions.from_metrics(self.metrics)
 
     def verify(self) -> None:
-        """Read everything that the comparison needs once.
+        """Check the hash of every file that the comparison needs.
 
         Raises:
-            DataError: a file is missing or not as it was written.
+            DataError: a file is missing or was changed.
         """
         for name, digest in self.hashes.items():
             if name.startswith(f"{PREDICTIONS}/") or name in {FACTS, METRICS, REJECTS}:
@@ -148,8 +148,8 @@ class Baseline:
                     self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
                 )
 
-    def pieces(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
-        """The predictions of one file in order, a few thousand rows at a time, with the input columns ``names``."""
+    def chunks(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
+        """The predictions of one file in order, a few thousand rows at a time, with the columns ``names``."""
         wanted = [self.prediction, *(name for name in names if name != self.prediction)]
         index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
         rejected = _Rejected(self.path, file)
@@ -164,11 +164,11 @@ class Baseline:
 
 
 def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
-    """Open a finished run to compare with one of a model with these ``labels``.
+    """Open a finished run to compare with; tonight's model has these ``labels``.
 
     Raises:
         NoInputError: there is no finished run.
-        DataError: it is damaged, or another version's.
+        DataError: it is damaged, or of another version.
         ModelError: its model has other labels.
     """
     if not is_finished(folder):
@@ -215,7 +215,7 @@ def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
 
 
 def _meanings(values: Mapping[str, str]) -> dict[str, str]:
-    """By their keys, what values mean; of ``0 (negative)`` the number is the value, unless it is one by itself."""
+    """:func:`label_key` of each value → label; ``0 (negative)`` counts as ``0`` too, unless there is a value ``0``."""
     numbers = {
         match[1]: label for value, label in values.items() if (match := _NAMED_NUMBER.fullmatch(value))
     }
@@ -242,11 +242,11 @@ def _described(file: EarlierFile) -> Layout:
 
 
 def _settings(file: EarlierFile) -> ReadSettings:
-    return ReadSettings(**format_of(file.format).settings_like(file.dialect), **_ANY_SIZE)  # type: ignore[arg-type]
+    return ReadSettings(**format_of(file.format).settings_like(file.dialect), **_NO_LIMITS)  # type: ignore[arg-type]
 
 
 class _Rejected:
-    """Where the predictions of a file stood in its input: one after the other, but for the rejects between them."""
+    """Input rows of the predictions of a file: consecutive, except for the rejects between them."""
 
     def __init__(self, folder: Path, file: EarlierFile) -> None:
         self._rejects = _reject_rows(folder / REJECTS, file.name) if file.rejects else iter(())
@@ -254,7 +254,7 @@ class _Rejected:
         self._next = 0
 
     def rows(self, count: int) -> NDArray[np.int64]:
-        """Positions of the next ``count`` predictions."""
+        """Input rows of the next ``count`` predictions, int64."""
         rows = np.arange(self._next, self._next + count, dtype=np.int64)
         while self._reject is not None and count and self._reject <= rows[-1]:
             rows[np.searchsorted(rows, self._reject) :] += 1
@@ -272,27 +272,27 @@ def _reject_rows(path: Path, name: str) -> Iterator[int]:
 
 
 class Earlier(NamedTuple):
-    """What each of ``n`` rows was in the earlier run."""
+    """Prediction and label of each of ``n`` rows in the earlier run."""
 
     predicted: NDArray[np.int32]
-    """Index of the label predicted then: -1 where nothing was predicted, ``ABSENT`` where the row was not there,
-    ``AMBIGUOUS`` where its id was several times."""
+    """Index of the label predicted then: -1 if nothing was predicted, ``ABSENT`` if the row did not occur, ``AMBIGUOUS`` if its
+    id occurred more than once."""
     given: NDArray[np.int32]
-    """Index of the label given then: -1 without one, ``NOT_KNOWN``."""
+    """Index of the label given then: -1 if none, or ``NOT_KNOWN``."""
 
 
 class Matcher(Protocol):
-    """Finds the earlier prediction and label of each row; parts must come in the order of their plan."""
+    """Finds the earlier prediction and label of each row; parts must come in plan order."""
 
     matched_by: str
     """``id``, or ``file and row``."""
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
-        """What became of the rows then."""
+        """The rows' earlier predictions and labels."""
 
 
 def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
-    """Match the rows of ``files`` with those of an earlier run; ``folder`` is made for what is kept on disk."""
+    """Match the rows of ``files`` with those of an earlier run; the id table is made in ``folder``."""
     both: list[Sequence[EarlierFile | InputFile]] = [[f for f in baseline.files if _has_rows(f)], files]
     if all(file.columns.id is not None for side in both for file in side if _has_rows(file)):
         return _ById(baseline, files, folder)
@@ -307,18 +307,18 @@ def _label_of(file: EarlierFile) -> list[str]:
     return [file.columns.label] if file.columns.label is not None else []
 
 
-def _given(piece: EarlierRows, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
-    """Index of the label that each row of ``piece`` was given then, as the earlier run has written down what values mean."""
+def _given(chunk: EarlierRows, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the label that each row was given then, by the meanings of values that the earlier run recorded."""
     if file.columns.label is None:
-        return np.full(len(piece.row), NOT_KNOWN, dtype=np.int32)
+        return np.full(len(chunk.row), NOT_KNOWN, dtype=np.int32)
     index = {key: labels.index(label) if label in labels else -1 for key, label in file.meanings.items()}
-    texts = piece.texts[file.columns.label]
+    texts = chunk.texts[file.columns.label]
     found = (-1 if is_missing(text) else index.get(label_key(text), NOT_KNOWN) for text in texts)
     return np.fromiter(found, np.int32, len(texts))
 
 
 class _ById:
-    """Ids are equal as they are written, else as whole numbers: many tools turn a column with gaps into floats."""
+    """Ids match as text, else as whole numbers: many tools turn an integer column with gaps into floats."""
 
     matched_by = "id"
 
@@ -329,9 +329,9 @@ class _ById:
         self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
         for file in baseline.files:
             if (name := file.columns.id) is not None:
-                for piece in baseline.pieces(file, [name, *_label_of(file)]):
-                    given = _given(piece, file, baseline.labels).astype(np.int64)
-                    ids, values = piece.texts[name], given - NOT_KNOWN << 32 | piece.predicted + 1
+                for chunk in baseline.chunks(file, [name, *_label_of(file)]):
+                    given = _given(chunk, file, baseline.labels).astype(np.int64)
+                    ids, values = chunk.texts[name], given - NOT_KNOWN << 32 | chunk.predicted + 1
                     self._table.add(ids, values)
                     self._table.add([_as_float(each) for each in ids], values)
         self._table.seal()
@@ -343,21 +343,21 @@ class _ById:
         found = self._table.find(ids)
         missing = np.flatnonzero(found == ABSENT)
         found[missing] = self._by_number([ids[at] for at in missing])
-        is_there = found >= 0
-        predicted = np.where(is_there, (found & 0xFFFFFFFF) - 1, found)
-        given = np.where(is_there, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
+        is_found = found >= 0
+        predicted = np.where(is_found, (found & 0xFFFFFFFF) - 1, found)
+        given = np.where(is_found, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
         return Earlier(predicted.astype(np.int32), given.astype(np.int32))
 
     def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
         numbers = [_whole_number(each) for each in ids]
         as_integer = self._table.find(numbers)
         as_float = self._table.find([number and _FLOAT_MARK + number for number in numbers])
-        is_both = (as_integer != ABSENT) & (as_float != ABSENT)
-        return np.where(is_both, AMBIGUOUS, np.where(as_integer != ABSENT, as_integer, as_float))
+        is_in_both = (as_integer != ABSENT) & (as_float != ABSENT)
+        return np.where(is_in_both, AMBIGUOUS, np.where(as_integer != ABSENT, as_integer, as_float))
 
 
 def _whole_number(text: str | None) -> str | None:
-    """A whole number as an integer is written; leading zeros make an id of another kind.
+    """A whole number without its decimals; None for other text, including numbers with leading zeros.
 
     >>> [_whole_number(text) for text in ("7", "7.0", "-7.00", "07", "7.5", "1e3")]
     ['7', '7', '-7', None, None, None]
@@ -367,7 +367,7 @@ def _whole_number(text: str | None) -> str | None:
 
 
 def _as_float(text: str | None) -> str | None:
-    """What a whole number that is written as a float is found by, besides the text itself."""
+    """A second key for a whole number written as a float, besides its text; None for any other text."""
     number = _whole_number(text)
     return None if number is None or number == text else _FLOAT_MARK + number
 
@@ -379,7 +379,7 @@ class _ByRow:
         self._baseline, self._files = baseline, files
         self._earlier = {file.name: file for file in baseline.files}
         self._current = -1
-        self._pieces: Iterator[EarlierRows] = iter(())
+        self._chunks: Iterator[EarlierRows] = iter(())
         self._held: EarlierRows | None = None
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
@@ -389,27 +389,27 @@ class _ByRow:
         earlier = self._earlier.get(file.name)
         if earlier is None:
             return Earlier(found, given)
-        # the same bytes have the same rows in the same places; else the texts must be the same
+        # a file with the same bytes has the same rows in the same places; otherwise texts are compared
         compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
         if self._current != part.file:
             self._current, self._held = part.file, None
-            self._pieces = self._baseline.pieces(earlier, [*compared, *_label_of(earlier)])
+            self._chunks = self._baseline.chunks(earlier, [*compared, *_label_of(earlier)])
         texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
-        for piece in self._up_to(int(rows[-1]) if len(rows) else -1):
-            here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, piece.row), (piece.row, rows)))
+        for chunk in self._up_to(int(rows[-1]) if len(rows) else -1):
+            here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, chunk.row), (chunk.row, rows)))
             if texts is not None:
-                then = piece.texts[earlier.columns.text]
+                then = chunk.texts[earlier.columns.text]
                 same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
                 here, there = here[same], there[same]
-            found[here] = piece.predicted[there]
-            given[here] = _given(piece, earlier, self._baseline.labels)[there]
+            found[here] = chunk.predicted[there]
+            given[here] = _given(chunk, earlier, self._baseline.labels)[there]
         return Earlier(found, given)
 
     def _up_to(self, last: int) -> Iterator[EarlierRows]:
-        """Pieces that may hold rows up to ``last``; the last of them is kept, since it may hold later ones too."""
+        """Chunks that may have rows up to ``last``; the last one is kept, since it may have later rows too."""
         while True:
             if self._held is None:
-                self._held = next(self._pieces, None)
+                self._held = next(self._chunks, None)
             if self._held is None:
                 return
             if len(self._held.row):
@@ -420,7 +420,7 @@ class _ByRow:
 
 
 def earlier_run(baseline: Baseline) -> dict[str, Any]:
-    """What ``run.json`` says of it: ``path``, ``fingerprint`` and the time when it was ``finished``."""
+    """The entry about the baseline in ``run.json``: ``path``, ``fingerprint`` and the time when it was ``finished``."""
     return {
         "path": str(baseline.path),
         "fingerprint": baseline.facts.get("fingerprint"),

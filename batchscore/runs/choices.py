@@ -1,4 +1,4 @@
-"""What was chosen of a run's inputs, in words: nobody should have to guess which column was scored, and as what."""
+"""Which columns of a run's inputs were chosen, in words: nobody should have to guess what was scored."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 from batchscore.errors import printable
 from batchscore.model.labels import NO_LABEL
+from batchscore.runs.folder import FACTS
 
 if TYPE_CHECKING:
     from batchscore.records import InputFile
     from batchscore.runs.planning import Plan
 
-_SAID_FILES = 5
-_SAID_VALUES = 8
-_LONGEST = 40
+_MAX_FILES = 5
+_MAX_VALUES = 8
+_MAX_CHARS = 40
 
 
 def choice_of(file: InputFile) -> str:
-    """What is the text, the label and the id of a file, and what each label value means.
+    """The text, label and id columns of a file, and what each label value means.
 
     ``text in review, label in stars (1 = NEGATIVE, 5 = POSITIVE), no id``
     """
@@ -31,41 +32,41 @@ def choice_of(file: InputFile) -> str:
 
 
 def meaning_of(file: InputFile) -> str:
-    """What the values in a label column mean, in brackets; empty where none has a label."""
+    """What the values in a label column mean, in brackets; empty if there are none."""
     said = [
         f"{_short(value)} = {_short(label) if label != NO_LABEL else 'no label'}"
-        for value, label in list(file.label_values.items())[:_SAID_VALUES]
+        for value, label in list(file.label_values.items())[:_MAX_VALUES]
     ]
     more = len(file.label_values) - len(said)
     return f" ({', '.join(said)}{f' and {more} more' if more else ''})" if said else ""
 
 
 def choices_of(plan: Plan) -> Iterator[str]:
-    """A line for each choice; files with the same one share it."""
+    """One line per choice; files with the same choice share a line."""
     names: dict[str, list[str]] = {}
     for file in plan.files:
         names.setdefault(choice_of(file), []).append(file.name)
-    for choice, files in list(names.items())[:_SAID_FILES]:
+    for choice, files in list(names.items())[:_MAX_FILES]:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         yield f"{printable(files[0])}{more}: {choice}"
-    if len(names) > _SAID_FILES:
-        yield f"{len(names) - _SAID_FILES} more kinds of files: run.json has them all"
+    if len(names) > _MAX_FILES:
+        yield f"{len(names) - _MAX_FILES} more kinds of files: {FACTS} has them all"
 
 
-def doubts_of(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
-    """What a person should know of the labels: values that the model does not know, and labels that are not looked at."""
+def label_warnings(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
+    """Warnings about given labels: values that the model does not know, and labels that are not used."""
     unknown = [file for file in plan.files if file.unknown_labels]
-    for file in unknown[:_SAID_FILES]:
+    for file in unknown[:_MAX_FILES]:
         rows = sum(file.unknown_labels.values())
         values = sorted(file.unknown_labels.items(), key=lambda pair: -pair[1])
-        said = ", ".join(f"{_short(value)} ({count:,})" for value, count in values[:_SAID_VALUES])
-        more = f" and {len(values) - _SAID_VALUES} more values" if len(values) > _SAID_VALUES else ""
+        said = ", ".join(f"{_short(value)} ({count:,})" for value, count in values[:_MAX_VALUES])
+        more = f" and {len(values) - _MAX_VALUES} more values" if len(values) > _MAX_VALUES else ""
         yield (
             f"{printable(file.name)}: {rows:,} rows have a label that the model does not know: {said}{more}. Say what they "
             "mean with --label-map GIVEN=LABEL (nothing behind the =: no label)"
         )
-    if len(unknown) > _SAID_FILES:
-        yield f"{len(unknown) - _SAID_FILES} more files have labels that the model does not know: run.json has them"
+    if len(unknown) > _MAX_FILES:
+        yield f"{len(unknown) - _MAX_FILES} more files have labels that the model does not know: {FACTS} has them"
     if not uses_labels and any(file.has_label_column for file in plan.files):
         yield (
             "given labels are not looked at: those of the model are only LABEL_0, LABEL_1 and so on. Say what each value "
@@ -75,4 +76,4 @@ def doubts_of(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
 
 def _short(text: str | None) -> str:
     said = printable(text)
-    return said if len(said) <= _LONGEST and said.count(" ") < 3 else f"({len(said)} characters)"
+    return said if len(said) <= _MAX_CHARS and said.count(" ") < 3 else f"({len(said)} characters)"

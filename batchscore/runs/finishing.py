@@ -1,9 +1,7 @@
-"""From staged parts to the final files of a run: built in the staging folder, counted, hashed, renamed.
+"""From staged parts to the final files of a run: built in the staging folder, counted, hashed, renamed, ``_SUCCESS`` last.
 
-``_SUCCESS`` comes last.
-
-Finishing may be killed and started again at any point: it reads only the plan and the parts, and every file it builds
-has the same bytes each time (times in ``run.json`` and ``report.html`` apart).
+Finishing may be killed and restarted at any point: it reads only the plan and the parts, and every file it builds
+has the same bytes each time (except for times in ``run.json`` and ``report.html``).
 """
 
 from __future__ import annotations
@@ -67,12 +65,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LISTED_FAILURES = 1000
-_WORST = 50
-"""Mismatches that the page shows."""
+_SHOWN_MISMATCHES = 50
+"""Number of mismatches on the page."""
 
 
 class Finish:
-    """Builds the final files of one run and puts them in place."""
+    """Builds the final files of one run and publishes them."""
 
     def __init__(
         self,
@@ -85,30 +83,30 @@ class Finish:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
 
-    def run(self, tell_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
+    def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
 
-        ``tell_facts`` makes ``run.json`` from the counts of rows when all else is built, so that it knows how long that took.
+        ``make_facts`` makes ``run.json`` from the row counts, called after the other files are built so that their time counts.
         """
         remove_tree(self._staging.final)
         make_folder(self._staging.final / PREDICTIONS)
-        metrics = self._judged(self._metrics())
+        metrics = self._with_drift_and_gates(self._metrics())
         self._predictions()
         worst: list[dict[str, Any]] = []
         if self._plan.has_labels:
             table = mismatches.MismatchTable(
                 self._plan.files, self._plan.parts, self._bundle.labels, self._open
             )
-            keys, issues = self._suspects()
-            metrics["label_issues"] = {**issues, "claim": self._claim(metrics)}
+            keys, issues = self._find_mismatches()
+            metrics["label_issues"] = {**issues, "claim": self._wrong_labels_claim(metrics)}
             self._build(MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
             self._build(MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
-            worst = table.head(keys, _WORST)
+            worst = table.head(keys, _SHOWN_MISMATCHES)
             metrics["mismatches"] = len(keys)
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / METRICS, to_json(metrics))
-        facts = tell_facts(metrics["counts"])
+        facts = make_facts(metrics["counts"])
         write_bytes(self._staging.final / FACTS, to_json(facts))
         before = self._baseline.metrics if self._baseline else None
         page = render_run(facts, metrics, worst, before, with_text=self._settings.with_text)
@@ -136,7 +134,7 @@ class Finish:
         return read_part(self._staging.part(number), len(self._bundle.labels))
 
     def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
-        """Index, place while it is built, and make of each prediction file."""
+        """File index, staging path and :class:`Output` of each prediction file."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
             output = Output(file, self._bundle.labels, self._settings.prefix)
@@ -150,9 +148,11 @@ class Finish:
                 write_predictions(parts, output, self._settings.output_format, out)
 
     def _metrics(self) -> dict[str, Any]:
-        """One pass over the staged parts for every number but the label issues."""
+        """All metrics but the label issues, in one pass over the staged parts."""
         evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
-        compared = _Compared(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+        compared = (
+            _BaselineComparison(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+        )
         duplicates = 0
         failures: list[dict[str, Any]] = []
         for part, staged in self._parts():
@@ -171,7 +171,7 @@ class Finish:
         if compared is not None:
             metrics["comparison"] = compared.summary(self._bundle)
             counts = metrics["counts"]
-            _warn_of_strangers(metrics["comparison"], counts["read"] - counts["rejects"])
+            _warn_if_no_id_matches(metrics["comparison"], counts["read"] - counts["rejects"])
         metrics["unknown_labels"] = {
             file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
         }
@@ -179,7 +179,7 @@ class Finish:
         return metrics
 
     def _assert_conserved(self) -> None:
-        """Read the finished files once more: rows in = rows in predictions + rejects, file by file."""
+        """Count rows in the finished files: for each file, rows read = rows in predictions + rejects."""
         for _, path, output in self._outputs():
             file, rows = output.file, count_rows(path, output, self._settings.output_format)
             if rows + file.rejects != file.rows:
@@ -194,8 +194,8 @@ class Finish:
         if listed != self._plan.rejects:
             raise RuntimeError(f"{self._plan.rejects} rows were rejected, but {listed} are listed.")
 
-    def _judged(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Add drift against the baseline, and what the gates say."""
+    def _with_drift_and_gates(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Add drift against the baseline, and the gates' results."""
         if self._baseline is not None:
             report = measure_drift(self._baseline.distributions, Distributions.from_metrics(metrics))
             metrics["drift"] = report.to_json()
@@ -208,18 +208,18 @@ class Finish:
         return None if error is None else float(error)
 
     def _temperature(self) -> float | None:
-        """What calibrated the probabilities; None where that cannot be undone, since they are means over windows."""
+        """The temperature that calibrated the probabilities; None with ``windows``, where means cannot be uncalibrated."""
         long_text = ModelSettings.of(self._settings, self._bundle).long_text
         return None if long_text == "windows" else self._bundle.temperature
 
     def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
-        """What the rows of a part are broken down by, besides length: the file, and the columns asked for."""
+        """Slice name → values for the rows of a part, besides length: the file, and the slice columns."""
         file = self._plan.files[part.file]
         columns = texts_of(staged, file, self._settings.slice_columns)
         return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
-    def _suspects(self) -> tuple[mismatches.Keys, dict[str, Any]]:
-        """The places of all mismatches in their final order, and what is known of the labels."""
+    def _find_mismatches(self) -> tuple[mismatches.Keys, dict[str, Any]]:
+        """Keys of all mismatches in their final order, and the label-issue metrics."""
         issues = LabelIssues(len(self._bundle.labels))
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
@@ -229,8 +229,8 @@ class Finish:
         )
         return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
-    def _claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What can be said of the number of wrong labels; None without evaluated rows."""
+    def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The claim about the number of wrong labels; None without evaluated rows."""
         if metrics["reliability"] is None:
             return None
         trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
@@ -238,7 +238,7 @@ class Finish:
         return claim_wrong_labels(metrics["reliability"], trained, n_labels, compared).to_json()
 
     def _put_in_place(self) -> None:
-        """Rename every file to its final name, remove what an earlier run left, and the manifest last."""
+        """Remove files of an earlier run and rename every file to its final name, the manifest last."""
         output, final = self._settings.output, self._staging.final
         names = files_below(final)
         hashes = {name: sha256_of(final / name) for name in names}
@@ -253,8 +253,8 @@ class Finish:
             publish(final / name, output / name)
 
 
-def _warn_of_strangers(comparison: Mapping[str, Any], rows: int) -> None:
-    """Say that no id of this run was in the earlier one: it may be right, or one of them writes its ids in another way."""
+def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
+    """Warn if no id of this run is in the baseline: the runs may write ids differently."""
     if comparison["matched_by"] == "id" and rows and comparison["unmatched"] == rows:
         _LOG.warning(
             "None of %d rows has an id that is in the --baseline once (%d have one that is there more often), so nothing is "
@@ -264,8 +264,8 @@ def _warn_of_strangers(comparison: Mapping[str, Any], rows: int) -> None:
         )
 
 
-class _Compared:
-    """The rows of this run beside those of an earlier one."""
+class _BaselineComparison:
+    """Compares the rows of this run with those of the baseline."""
 
     def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
         self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
@@ -277,7 +277,7 @@ class _Compared:
     def update(
         self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
     ) -> None:
-        """Add the rows of a part; parts come in the order of their plan."""
+        """Add the rows of a part; parts come in plan order."""
         earlier = self._matcher.before(part, staged)
         before = earlier.predicted
         given, predictions, matched = staged.given, staged.predictions, before >= -1
@@ -293,9 +293,9 @@ class _Compared:
         self._slices.update(given, before, predictions.predicted, lengths, slices)
 
     def summary(self, bundle: Bundle) -> dict[str, Any]:
-        """:meth:`Comparison.summary` with what it is of, and ``slices``.
+        """:meth:`Comparison.summary` with ``slices`` and facts about the comparison.
 
-        ``same_model``, ``matched_by``, ``unmatched`` rows (``ambiguous`` ones included).
+        These are ``same_model``, ``matched_by`` and ``unmatched`` rows (``ambiguous`` ones included).
         """
         return {
             "same_model": self._its_model == bundle.fingerprint,

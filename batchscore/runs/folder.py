@@ -1,14 +1,14 @@
-"""What a run folder is: the names of what lies in it, whether its run has finished, and what the run says of itself.
+"""What a run folder is: the names of its files, whether its run has finished, and the run's own facts.
 
 ::
 
-    predictions/<input name>   every row of an input, with the columns that were added
+    predictions/<input name>   every row of an input, with the added columns
     mismatches.parquet, .csv   rows whose prediction differs from their label, if rows have labels
     rejects.jsonl              rows that could not be read, if there are any
     metrics.json, run.json     results; everything else about the run
     report.html                the page
     _SUCCESS                   the manifest, written last
-    .staging/                  what a run needs to go on, until it has finished
+    .staging/                  what a run needs to resume, until it has finished
     refused.json               why a night was refused before anything was scored
 """
 
@@ -17,12 +17,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscore.errors import DataError, OutputError, printable
 from batchscore.system.storage import (
+    HOLDER,
     MANIFEST,
     STAGING,
     damaged_files,
@@ -46,6 +48,7 @@ __all__ = [
     "REJECTS",
     "RUN_NAMES",
     "STAGING",
+    "STAGING_NAMES",
     "TIMED",
     "RunFolder",
     "RunState",
@@ -56,6 +59,7 @@ __all__ = [
     "prediction_names",
     "read_facts",
     "read_run",
+    "staged_manifests",
     "staged_parts",
     "state_of",
 ]
@@ -71,21 +75,26 @@ NOTE = "refused.json"
 ALWAYS_WRITTEN = frozenset({FACTS, METRICS, PAGE})
 """Files that every finished run has."""
 TIMED = frozenset({FACTS, PAGE})
-"""Files that differ each time a run is made, since they hold times."""
+"""Files that differ each time a run is made, since times are in them."""
 BEFORE_SCORING = frozenset({REJECTS, NOTE})
-"""What a run that was refused may have left in its folder."""
+"""Files that a refused run may leave in its folder."""
 RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
-"""Names by which a folder is taken for that of a run."""
+"""Names by which a folder is recognised as a run folder."""
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading a run raises whose files are not as they were written."""
+"""Exceptions that reading a damaged run may raise."""
 _REPLACED = "replaced.json"
+_PART_SUFFIX = ".arrow"
+STAGING_NAMES = re.compile(
+    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|\.[0-9a-f]{{16}}\.tmp"
+)
+"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, unfinished writes."""
 
 
 # --------------------------------------------------------------------------------------------------- its state
 
 
 class RunState(enum.Enum):
-    """What a folder holds, told by names alone."""
+    """The state of a run folder, from file names alone."""
 
     FINISHED = "finished"
     UNFINISHED = "unfinished"
@@ -95,7 +104,7 @@ class RunState(enum.Enum):
 
 
 def state_of(folder: Path) -> RunState:
-    """Look at the names in a folder; it need not be there."""
+    """The state of a folder, which need not exist."""
     if is_finished(folder):
         return RunState.FINISHED
     if (folder / NOTE).exists():
@@ -105,7 +114,7 @@ def state_of(folder: Path) -> RunState:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run stands finished in the folder."""
+    """Whether the folder holds a finished run."""
     return (folder / MANIFEST).exists()
 
 
@@ -119,7 +128,7 @@ def foreign_names(folder: Path) -> set[str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunFolder:
-    """What a run says of itself. Each property raises one of ``DAMAGE`` where the files are not as we write them."""
+    """The facts and metrics of a run. Each property raises one of ``DAMAGE`` if the files are damaged."""
 
     path: Path
     facts: Mapping[str, Any]
@@ -129,7 +138,7 @@ class RunFolder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over all that its results depend on."""
+        """SHA-256 (hex) over everything that the results depend on."""
         return str(self.facts["fingerprint"])
 
     @property
@@ -139,7 +148,7 @@ class RunFolder:
 
     @property
     def files(self) -> Sequence[Mapping[str, Any]]:
-        """Its inputs: ``name``, ``sha256``, ``rows``, ``rejects`` and more of each."""
+        """The inputs, each with ``name``, ``sha256``, ``rows``, ``rejects`` and more."""
         files: Sequence[Mapping[str, Any]] = self.facts["files"]
         return files
 
@@ -157,16 +166,16 @@ class RunFolder:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Rows by what became of them: ``read``, ``rejects``, ``scored`` and others."""
+        """Rows by outcome: ``read``, ``rejects``, ``scored`` and others."""
         counts: Mapping[str, int] = self.metrics["counts"]
         return counts
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read what a run, finished or not, says of itself.
+    """Read the facts and metrics of a run, finished or not.
 
     Raises:
-        OSError, ValueError: a file is not there, cannot be read, or is no JSON.
+        OSError, ValueError: a file is missing, cannot be read, or is not JSON.
     """
     return RunFolder(folder, read_facts(folder), json.loads((folder / METRICS).read_bytes()))
 
@@ -182,10 +191,10 @@ def read_facts(folder: Path) -> Mapping[str, Any]:
 
 
 def check_run(folder: Path) -> dict[str, str]:
-    """Read every file of a finished run; returns path → SHA-256 as its manifest has them.
+    """Check every file of a finished run; returns path → SHA-256 from its manifest.
 
     Raises:
-        DataError: a file is missing, changed or foreign, or the run has not finished; the message names it.
+        DataError: a file is missing, changed or not in the manifest, or the run has not finished; the message names it.
     """
     hashes = read_manifest(folder)
     if problems := damaged_files(folder, hashes):
@@ -221,8 +230,8 @@ class Staging:
 
     @property
     def holds_parts(self) -> bool:
-        """Whether anything was scored that would be lost with this folder."""
-        return any(self.parts.glob("*.arrow"))
+        """Whether any part was scored, and would be lost with this folder."""
+        return any(self.parts.glob(f"*{_PART_SUFFIX}"))
 
     @property
     def final(self) -> Path:
@@ -234,13 +243,28 @@ class Staging:
         """The rejects that planning found."""
         return self.folder / REJECTS
 
-    def replaced(self) -> set[str]:
-        """Files in the run folder that are an earlier run's, or an earlier start's of this one.
+    @property
+    def rejects_copy(self) -> Path:
+        """A copy of the rejects, to be renamed into the run folder if the run is refused."""
+        return self.folder / "refused.jsonl"
 
-        The list lies beside the staging folders of all runs, so that it outlives each of them.
+    @property
+    def plan(self) -> Path:
+        """The plan."""
+        return self.folder / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        """The journal of the staged parts."""
+        return self.folder / "journal.jsonl"
+
+    def replaced(self) -> set[str]:
+        """Names of files in the run folder from an earlier run, or an earlier start of this one.
+
+        The list is kept beside the staging folders of all runs, so that it outlives each of them.
 
         Raises:
-            OutputError: it is damaged, so that nobody can tell what is to go.
+            OutputError: the list is damaged, so it is unknown which files to remove.
         """
         path = self.folder.with_name(_REPLACED)
         names = read_checked(path)
@@ -251,14 +275,19 @@ class Staging:
         return set(names or ())
 
     def note_replaced(self, names: Iterable[str]) -> None:
-        """Remember the files that are to go unless this run writes them anew."""
+        """Record the files to remove unless this run writes them again."""
         write_checked(self.folder.with_name(_REPLACED), sorted(names))
 
     def part(self, number: int) -> Path:
         """The file of a staged part."""
-        return self.parts / f"{number:08d}.arrow"
+        return self.parts / f"{number:08d}{_PART_SUFFIX}"
 
 
 def staged_parts(folder: Path) -> Iterator[Path]:
-    """The parts that are staged in a run folder, whatever run they are of."""
-    return (folder / STAGING).glob("*/parts/*.arrow")
+    """The parts that are staged in a run folder, of any run."""
+    return (folder / STAGING).glob(f"*/parts/*{_PART_SUFFIX}")
+
+
+def staged_manifests(folder: Path) -> Iterator[Path]:
+    """The manifests of final files that are staged in a run folder, of any run."""
+    return (folder / STAGING).glob(f"*/final/{MANIFEST}")

@@ -1,8 +1,8 @@
-"""A number by id for any number of rows: on disk, found by a hash of 128 bits, in bounded memory.
+"""A table on disk from id to number, for any number of rows in bounded memory, keyed by a 128-bit hash.
 
-The hashes are first thrown into buckets by their leading bits, each bucket is sorted by itself, and the sorted buckets
-in a row are one sorted table: 24 bytes a row on disk, about 30 MB in memory while a bucket (260,000 rows) is sorted, and a
-few pages at a time when ids are looked up. Two ids share a hash with a chance of rows**2 / 2**129.
+The hashes are first split into buckets by their leading bits and each bucket is sorted; concatenated, the buckets are one
+sorted table: 24 bytes per row on disk, about 30 MB in memory while a bucket (260,000 rows) is sorted, and a few pages at a
+time for lookups. The probability that any two ids share a hash is rows**2 / 2**129.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ABSENT = -2
-"""What is found for an id that is not in the table, and for none at all."""
+"""The result for an id that is not in the table, and for no id."""
 AMBIGUOUS = -3
-"""What is found for an id that was added more than once."""
+"""The result for an id that was added more than once."""
 _BUCKET_ROWS = 2**18
 _MOST_BUCKETS = 4096
 _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("value", "<i8")])
@@ -30,10 +30,10 @@ _REST = np.dtype([("low", "<u8"), ("value", "<i8")])
 
 
 class IdTable:
-    """``add`` all, ``seal`` once, then ``find``. ``folder`` must be empty and is the table's own."""
+    """``add`` everything, ``seal`` once, then ``find``. ``folder`` must be empty and belongs to the table."""
 
     def __init__(self, folder: Path, rows: int) -> None:
-        """``rows``: about how many there will be."""
+        """``rows``: their expected number."""
         self._folder = folder
         self._buckets = min(max(1, -(-rows // _BUCKET_ROWS)), _MOST_BUCKETS)
 
@@ -60,7 +60,7 @@ class IdTable:
             raise storage_error("Writing", self._folder / name, error) from error
 
     def seal(self) -> None:
-        """Sort what was added; of an id that is there more than once, one row is left, marked as ambiguous."""
+        """Sort the rows; an id that occurs more than once keeps one row, marked as ambiguous."""
         for name in ("high", "rest"):
             (self._folder / name).write_bytes(b"")
         for path in sorted(self._folder.glob("*.bucket")):
@@ -76,22 +76,22 @@ class IdTable:
             self._append("rest", rest)
 
     def find(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
-        """The value of each id, int64 ``[n]``: ``ABSENT`` where there is none, ``AMBIGUOUS`` where there were several."""
+        """The value of each id, int64 ``[n]``: ``ABSENT`` if there is none, ``AMBIGUOUS`` if there were several."""
         found = np.full(len(ids), ABSENT, dtype=np.int64)
         has_id, hashes = _hashes(ids)
         if not len(hashes) or not (self._folder / "high").stat().st_size:
             return found
-        # mapped anew each time, so that pages once looked at are not counted as memory for good
+        # mapped anew each time, so that pages once read do not count as memory for ever
         high = np.memmap(self._folder / "high", dtype="<u8", mode="r")
         rest = np.memmap(self._folder / "rest", dtype=_REST, mode="r")
         at = np.minimum(np.searchsorted(high, hashes[:, 0]), len(high) - 1)
-        is_there = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
-        found[has_id] = np.where(is_there, rest["value"][at], ABSENT)
+        has_id = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
+        found[has_id] = np.where(has_id, rest["value"][at], ABSENT)
         return found
 
 
 def _hashes(ids: Sequence[str | None]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
-    """Which rows have an id ``[n]``, and the two halves of the hash of each of those ``[k, 2]``."""
+    """Mask of the rows that have an id, ``[n]``, and the two halves of each of their hashes, ``[k, 2]``."""
     has_id = np.fromiter((bool(each) for each in ids), dtype=np.bool_, count=len(ids))
     digests = b"".join(
         hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""What is in a file, a run or a bundle, and whether it is still as it was written."""
+"""Facts about a file, a run or a bundle, and whether it was changed since it was written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verify(path: Path) -> dict[str, Any]:
     """Check a run or a bundle against its manifest; returns its ``kind`` and number of ``files``.
 
     Raises:
-        DataError: a file of a run is missing, changed or foreign; the message names it.
+        DataError: a file of a run is missing, changed or not in the manifest; the message names it.
         ModelError: the same for a bundle.
         NoInputError: there is nothing there.
     """
@@ -51,7 +51,7 @@ def inspect(path: str) -> dict[str, Any]:
 
 
 def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
-    """What a person wants to know of a trained bundle, from :func:`inspect`: settings, data, curve, evaluation."""
+    """The lines shown for a trained bundle, from :func:`inspect`: settings, data, curve, evaluation."""
     training, metrics = facts["training"], facts["metrics"]
     data = training["data"]
     settings = ", ".join(
@@ -68,7 +68,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     ]
     for name in ("train", "evaluation"):
         lines.append(f"data, {name}: {data[name]['rows']} rows, SHA-256 {data[name]['sha256']}")
-        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in _odd(data, name)]
+        lines += [f"  {key.replace('_', ' ')}: {value}" for key, value in _oddities(data, name)]
     if suspects := data.get("suspects"):
         lines.append(f"labels worth checking: {suspects['flagged']} of {suspects['labelled']}")
     for entry in training["curve"]:
@@ -94,8 +94,8 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
 
 
-def _odd(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
-    """What was left out of a split, and what is odd about its rows."""
+def _oddities(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
+    """Rows left out of a split, and odd rows in it."""
     found = data.get("hygiene", {}).get(name, {})
     counts = {key: value for key, value in found.items() if isinstance(value, int) and key != "longest"}
     return [

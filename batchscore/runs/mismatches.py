@@ -1,6 +1,6 @@
-"""Labelled rows whose prediction differs, those worth checking first on top: for programs (Parquet) and for people (CSV).
+"""Labelled rows whose prediction differs, most suspicious first: for programs (Parquet) and for people (CSV).
 
-Only the sort keys of the mismatches are held in memory (17 bytes each); the rows are taken from the staged parts, a few
+Only the sort keys of the mismatches are in memory (17 bytes each); the rows are taken from the staged parts, a few
 thousand at a time, in their final order.
 """
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
-_SEEN_NUL = "\u2400"
+_VISIBLE_NUL = "\u2400"
 _CHUNK_ROWS = 4096
 _CHUNK_TOKENS = 2**21
-"""Tokens of the rows that are gathered at once, at the most: about 8 MiB of text."""
+"""Maximum tokens of the rows gathered at once: about 8 MiB of text."""
 _HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
 _FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
-"""What a spreadsheet may take for a formula: a sign behind nothing, or behind what it drops or does not show;
-the last four are the wide signs."""
+"""What a spreadsheet may take for a formula: a sign at the start, or after characters that it drops or does not show;
+the last four are the full-width signs."""
 _OWN = (
     ("file", pa.string()),
     ("row", pa.int64()),
@@ -55,7 +55,7 @@ _OWN = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keys:
-    """The mismatches of a run in their final order, ``m`` rows: where each is, and what its label is worth."""
+    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
 
     part: NDArray[np.int32]
     index: NDArray[np.int32]
@@ -84,7 +84,7 @@ def mismatched(part: StagedPart) -> NDArray[np.int64]:
 
 
 def in_order(keys: Keys) -> Keys:
-    """Sort mismatches by label quality, lowest first; equal ones keep the order of their files and rows."""
+    """Sort mismatches by label quality, lowest first; ties keep the order of files and rows."""
     return keys.at(np.lexsort((keys.index, keys.part, keys.quality)))
 
 
@@ -94,7 +94,7 @@ def gather(
 ) -> Keys:
     """The mismatches of all parts in their final order.
 
-    ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is asked when all are seen.
+    ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is called after the last part.
     """
     number, index, quality, n_tokens = [], [], [], []
     for part, staged, qualities in found:
@@ -125,8 +125,9 @@ class MismatchTable:
         self._open = open_part
         self._schemas = [input_schema(file) for file in files]
         self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
-        self._others = [
-            _others(schema, file, self.id_name) for schema, file in zip(self._schemas, files, strict=True)
+        self._other_columns = [
+            _other_columns(schema, file, self.id_name)
+            for schema, file in zip(self._schemas, files, strict=True)
         ]
         self.others = self._other_fields()
         own = [pa.field(name, kind) for name, kind in _OWN]
@@ -142,9 +143,9 @@ class MismatchTable:
         return kinds.pop() if len(kinds) == 1 else pa.large_string()
 
     def _other_fields(self) -> dict[str, pa.Field]:
-        """The remaining columns of all files; where files disagree about a type, text."""
+        """The remaining columns of all files; text if files have different types."""
         fields: dict[str, pa.Field] = {}
-        for schema, others in zip(self._schemas, self._others, strict=True):
+        for schema, others in zip(self._schemas, self._other_columns, strict=True):
             for name, place in others.items():
                 field = schema.field(place)
                 kind = without_dictionaries(field.type)
@@ -154,7 +155,7 @@ class MismatchTable:
         return fields
 
     def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
-        """The rows of ``keys`` in order, a bounded number of rows and tokens at a time."""
+        """The rows of ``keys`` in order, in batches of bounded rows and tokens."""
         tokens = np.cumsum(keys.n_tokens, dtype=np.int64)
         start = 0
         while start < len(keys):
@@ -165,9 +166,9 @@ class MismatchTable:
             start = end
 
     def nodes(self) -> list[Nodes]:
-        """For each column its nodes in the first Parquet file that has it in this type, or none."""
+        """For each column its schema nodes in the first Parquet file that has it with this type, or none."""
         found: dict[str, Nodes] = {}
-        for file, schema, others in zip(self._files, self._schemas, self._others, strict=True):
+        for file, schema, others in zip(self._files, self._schemas, self._other_columns, strict=True):
             given = format_of(file.format).annotations(file)
             places = dict(others)
             if self.id_name is not None and file.columns.id in schema.names:
@@ -178,7 +179,7 @@ class MismatchTable:
         return [found.get(name, []) for name in self.schema.names]
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
-        """The first ``rows`` mismatches as plain values, the other input columns left out."""
+        """The first ``rows`` mismatches as Python values, without the other input columns."""
         return [
             dict(zip(self.own_names, row, strict=True))
             for batch in self.batches(keys.at(slice(rows)))
@@ -187,7 +188,7 @@ class MismatchTable:
 
     @property
     def own_names(self) -> list[str]:
-        """The columns without the other input columns."""
+        """The report's own columns, without the other input columns."""
         return [name for name in self.schema.names if name not in self.others]
 
     def _chunk(self, keys: Keys) -> pa.RecordBatch:
@@ -225,7 +226,7 @@ class MismatchTable:
             kind = self.schema.field(self.id_name).type
             ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
             values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(len(rows), kind)
-        others = self._others[place]
+        others = self._other_columns[place]
         for name, field in self.others.items():
             values[name] = (
                 _cast(columns[others[name]], field.type)
@@ -236,25 +237,25 @@ class MismatchTable:
 
 
 def _storable(name: str) -> str:
-    """A file name with escapes for what is not UTF-8 in it."""
+    """A file name with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def free_name(name: str) -> str:
-    """An input column's name in the report, out of the way of the report's own names."""
+    """An input column's name in the report, distinct from the report's own names."""
     return f"input_{name}" if name in {own for own, _ in _OWN} else name
 
 
 def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
-    """The type of a column, or of a field within one; of a field of JSON, which is text here, text."""
+    """The type of a column, or of a field within one; text for a field within JSON."""
     kind = schema.field(path[0]).type
     for name in path[1:]:
         kind = kind.field(name).type if pa.types.is_struct(kind) else pa.large_string()
     return kind
 
 
-def _others(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
-    """Name in the report → place of every column that is neither text nor id; a name that occurs twice is numbered."""
+def _other_columns(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
+    """Name in the report → index of every column that is neither text nor id; a repeated name is numbered."""
     taken = [
         schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
     ]
@@ -283,7 +284,7 @@ def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
 
 
 def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
-    """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, the other input columns left out."""
+    """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, no other input columns."""
     names = table.own_names
     dialect = Dialect()
     out.write(encode_fields([_cell(name) for name in names], dialect) + b"\n")
@@ -293,12 +294,12 @@ def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = as_text(value).replace("\0", _SEEN_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
+    text = as_text(value).replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
     return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
 
 
 def for_spreadsheet(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would take for a formula (OWASP, "CSV Injection").
+    """Put an apostrophe before text that a spreadsheet would take for a formula (OWASP, "CSV Injection").
 
     >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1")
     ("'=1+1", '1+1')

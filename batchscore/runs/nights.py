@@ -1,7 +1,7 @@
-"""The runs below a folder as nights, read from what they left.
+"""The runs below a folder as nights.
 
-A night has the date that it is *for*: that of its folder (a whole name that is a date, see :mod:`batchscore.runs.dates`), else
-what ``--date`` said, else the local day on which the run finished.
+A night's date is the one that it is *for*: that of its folder (see :mod:`batchscore.runs.dates`), else that of ``--date``,
+else the local day on which the run finished.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REFUSED = {
     ModelError.exit_code: (State.REFUSED, "the model or the settings: "),
     StorageError.exit_code: (State.REFUSED, "the disk: "),
 }
-"""What the note of a refusal makes of a night, and how its reason begins."""
+"""Exit code of a refusal → state of the night, and the start of its reason."""
 
 
 def read_nights(
@@ -45,15 +45,14 @@ def read_nights(
 ) -> Nights:
     """Every run below ``folder`` by date, with the days up to ``until`` that have none.
 
-    ``until`` is ``today`` if it is not given, or tomorrow if a run has that date already (it may have run where the day
-    begins earlier).
+    ``until`` defaults to ``today``, or to tomorrow if a run has that date already (from a time zone further east).
     """
     today = today or datetime.datetime.now().astimezone().date()
     return nights_of((_read_run(path, folder) for path in run_folders(folder)), until, today)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """Folders below ``folder`` that hold a run, finished or not; links are not followed, nor runs looked into."""
+    """Folders below ``folder`` that hold a run, finished or not; links and folders within runs are not visited."""
     for root, folders, files in os.walk(folder):
         here = Path(root)
         if is_run(here) or RUN_NAMES & set(files):
@@ -81,14 +80,14 @@ def _read_run(path: Path, folder: Path) -> Night:
 
 
 def _date(path: Path, name: PurePath) -> datetime.date:
-    """What a run is for that cannot be read: as its folder says, or its ``run.json``, else the day it last changed."""
+    """The date of an unreadable run: from its folder's name, its ``run.json``, or the day of its last change."""
     with contextlib.suppress(*DAMAGE):
-        return date_of_path(name) or _told_date(read_facts(path))
+        return date_of_path(name) or _recorded_date(read_facts(path))
     return datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone().date()
 
 
-def _told_date(facts: Mapping[str, Any]) -> datetime.date:
-    """What ``run.json`` says that the run is for: ``date``, else the local day of ``finished``."""
+def _recorded_date(facts: Mapping[str, Any]) -> datetime.date:
+    """The date in ``run.json``: ``date``, else the local day of ``finished``."""
     return datetime.datetime.fromisoformat(facts.get("date") or facts["finished"]).date()
 
 
@@ -104,7 +103,7 @@ def _night(name: PurePath, run: RunFolder) -> Night:
     counts = {key: int(value) for key, value in run.counts.items()}
     is_gated = any(is_of_quality(gate["metric"]) for gate in gates)
     return Night(
-        date=date_of_path(name) or _told_date(run.facts),
+        date=date_of_path(name) or _recorded_date(run.facts),
         state=_state(counts, is_gated=is_gated, has_failed=bool(failed)),
         path=name.as_posix(),
         finished=run.finished,
@@ -126,7 +125,7 @@ def _state(counts: Mapping[str, int], *, is_gated: bool, has_failed: bool) -> St
 
 
 def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    """The metrics of one run that are followed, those that it has."""
+    """The metrics of one run that the trend follows, if it has them."""
     for metric in FOLLOWED:
         value = metric.read(metrics, facts)
         if value is not None and (value.value or not metric.skips_zero):

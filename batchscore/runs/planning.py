@@ -1,8 +1,8 @@
-"""Everything that can be known about the inputs is known before the first row is scored.
+"""Planning: everything that can be known about the inputs is known before the first row is scored.
 
 One pass over each file, far faster than scoring it, finds its parts, its rejects and its label values. So a file with
-too many bad rows, without a text column or with labels that the model does not know costs seconds, not the night; and
-the plan, kept in the run's staging folder, is what a resumed run goes on with.
+too many bad rows, without a text column or with labels that the model does not know costs seconds, not the night. The plan
+is kept in the run's staging folder for a resumed run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do: its files, their parts, and how rows are counted."""
+    """What a run will score: its files and their parts."""
 
     files: tuple[InputFile, ...]
     parts: tuple[Part, ...]
@@ -45,12 +45,12 @@ class Plan:
 
     @property
     def rejects(self) -> int:
-        """Rows that cannot be read."""
+        """Unreadable rows of all files."""
         return sum(file.rejects for file in self.files)
 
     @property
     def has_labels(self) -> bool:
-        """Whether any file has a label column that the model's labels are held against."""
+        """Whether any file has a label column that predictions are compared with."""
         return any(file.columns.label for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def make_plan(
     """Read every file once; unreadable rows are written to ``rejects`` as JSON Lines.
 
     Raises:
-        DataError: a damaged file, a schema that cannot be scored, a name that is taken, or labels of which the model
-            knows none.
+        DataError: a damaged file, a schema that cannot be scored, a column name that the scorer adds, or labels none of
+            which the model knows.
     """
     use_labels = uses_labels(bundle, settings)
     looks = [_look(file, settings.read, use_labels) for file in found]
@@ -125,7 +125,7 @@ def make_plan(
 
 
 def uses_labels(bundle: Bundle, settings: ScoreSettings) -> bool:
-    """Whether given labels are looked at: not those for ``LABEL_0``, of which nobody can tell what it means."""
+    """Whether given labels are used; not if the model's are ``LABEL_0`` and so on, whose meaning is unknown."""
     return not bundle.has_generic_labels or bool(settings.label_map)
 
 
@@ -136,10 +136,10 @@ def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
-    """Read the rows of the wanted parts again, in their order; a file is opened once for parts that follow each other.
+    """Read the rows of the wanted parts again, in order; a file is opened once for consecutive parts.
 
     Raises:
-        DataError: they are not those that were planned.
+        DataError: the rows are not those that were planned.
     """
     stream: Iterator[Rows] | None = None
     following: tuple[int, int] | None = None
@@ -171,7 +171,7 @@ class _Survey:
         self._has_label_column = columns.label is not None or has_label_column(layout)
 
     def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
-        """Yield the file's parts, ``limit`` rows at the most, and count what is in them."""
+        """Yield the file's parts, at most ``limit`` rows, and count rows, rejects and label values."""
         for whole in read(self._file.source, self._layout, self.columns, settings):
             if limit is not None and self.rows >= limit:
                 return
@@ -183,7 +183,7 @@ class _Survey:
             yield rows
 
     def _note_names(self, names: set[str], settings: ReadSettings) -> None:
-        """Take in the fields that this part of a JSON Lines file brings with it."""
+        """Add the field names of a part of a JSON file."""
         path = self._file.source.path
         if names and not self.columns.text:
             raise DataError(
@@ -204,10 +204,10 @@ class _Survey:
         return dataclasses.replace(self._layout, columns=(*self._layout.columns, *more))
 
     def result(self, *, counts_from_0: bool) -> InputFile:
-        """What the plan keeps of the file.
+        """The file's entry in the plan.
 
         Raises:
-            DataError: nobody can tell what the values in its label column mean.
+            DataError: the meaning of the values in its label column is ambiguous.
         """
         source = self._file.source
         meaning = self.values.meaning(counts_from_0=counts_from_0)

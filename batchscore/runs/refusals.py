@@ -1,8 +1,8 @@
-"""What a night leaves behind that was refused before anything was scored: a note, so that the trend can say why.
+"""The note that a run leaves if it was refused before anything was scored, so that the trend can say why.
 
-A night whose input is missing would else look like one on which nobody called. The note lies in the run folder, in
-nobody's way: the next call of the same command takes it away when it gets further, or writes its own. Only a night has
-one, a run whose date is known; somebody who mistypes a name by hand finds no folder that they did not want.
+Otherwise a night whose input is missing would look like one on which the job did not run. The note is in the run folder; the
+next call of the same command removes it when it gets further, or writes its own. Only a run whose date is known leaves one:
+somebody who mistypes a name by hand gets no unwanted folder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from batchscore.errors import (
 from batchscore.runs.folder import NOTE, RunState, foreign_names, state_of
 from batchscore.system.storage import to_json, write_bytes
 
-_NOTED = (DataError, NoInputError, StorageError, ModelError, NothingToDoError)
-"""Not wrong usage (2), a folder of somebody else (73) or one that is held (75)."""
-_LONGEST = 2000
-"""Characters of a reason."""
+_NOTED_ERRORS = (DataError, NoInputError, StorageError, ModelError, NothingToDoError)
+"""Not wrong usage (2), a folder that holds something else (73) or a locked one (75)."""
+_MAX_REASON_CHARS = 2000
+"""Maximum characters of a reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,25 +37,25 @@ class Refusal:
 
     exit_code: int
     reason: str
-    """As it stood on stderr."""
+    """The message on stderr."""
     at: str
     """ISO time with its offset."""
     date: str
-    """ISO date that the night is for."""
+    """ISO date of the night."""
 
 
 @contextlib.contextmanager
 def refusals_noted(output: Path, date: datetime.date | None) -> Iterator[None]:
-    """Leave a note in the run folder ``output`` if the block ends with a refusal; the caller holds the folder's lock.
+    """Write a note into the run folder ``output`` if the block ends with a refusal; the caller holds the folder's lock.
 
-    ``date``: of the night; without one nothing is noted. In a folder that holds a finished run, or anything that no
-    unfinished run leaves there, nothing is written.
+    Nothing is written without the night's ``date``, nor into a folder that holds a finished run or anything that no
+    unfinished run leaves there.
     """
     try:
         yield
-    except _NOTED as error:
+    except _NOTED_ERRORS as error:
         if date is not None:
-            with contextlib.suppress(BatchscoreError, OSError):  # the refusal is what is to be told
+            with contextlib.suppress(BatchscoreError, OSError):  # the refusal is the error to report
                 _note(output, error, date)
         raise
 
@@ -64,15 +64,15 @@ def _note(output: Path, error: BatchscoreError, date: datetime.date) -> None:
     if foreign_names(output):
         return
     at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    refusal = Refusal(error.exit_code, str(error)[:_LONGEST], at, date.isoformat())
+    refusal = Refusal(error.exit_code, str(error)[:_MAX_REASON_CHARS], at, date.isoformat())
     write_bytes(output / NOTE, to_json(dataclasses.asdict(refusal)))
 
 
 def read_refusal(folder: Path) -> Refusal | None:
-    """The note in a run folder that holds no finished run; None without one.
+    """The note in a run folder without a finished run; None if there is none.
 
     Raises:
-        ValueError: it is not as we write it.
+        ValueError: the note is damaged.
     """
     if state_of(folder) is not RunState.REFUSED:
         return None

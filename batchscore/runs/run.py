@@ -1,7 +1,7 @@
 """One call of ``score``: from settings to a finished run folder.
 
-Everything that can be refused is refused before the first row is scored. What is scored is staged part by part, so
-that a killed run goes on where it was; the final files are built and renamed at the end.
+Everything that can be refused is refused before the first row is scored. Scored parts are staged one by one, so that a
+killed run resumes where it was; the final files are built and renamed at the end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
-from batchscore.runs.choices import choices_of, doubts_of
+from batchscore.runs.choices import choices_of, label_warnings
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
 from batchscore.runs.finishing import Finish
@@ -88,18 +88,18 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 5
-_AT_THE_END = ("jinja2", "vl_convert")
-_LABEL_ISSUES = "cleanlab.experimental.label_issues_batched"
-"""What finishing a run imports, and what it imports where rows have labels."""
+_FINISHING_MODULES = ("jinja2", "vl_convert")
+_LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
+"""Modules that finishing a run imports, and the one that it imports only if rows have labels."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunResult:
-    """What one call of ``score`` did; ``outcome()`` raises where that is less than what was asked for."""
+    """The result of one call of ``score``; ``outcome()`` raises if rows or gates failed."""
 
     output: Path
     status: str
-    """``scored``, ``done`` (it had been finished before) or ``planned`` (``--dry-run``)."""
+    """``scored``, ``done`` (it was finished before) or ``planned`` (``--dry-run``)."""
     rows: int
     rejects: int
     metrics: Mapping[str, Any]
@@ -107,7 +107,7 @@ class RunResult:
     plan: Plan | None = None
 
     def outcome(self) -> None:
-        """Raise :class:`GateFailedError` or :class:`DataError` if the run, though written, is not what was asked for."""
+        """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
         failed = self.metrics.get("counts", {}).get("failed", 0)
         if failed:
             raise DataError(
@@ -122,24 +122,24 @@ class RunResult:
 
 
 def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
-    """Score files into a run folder, going on where an earlier call of the same was stopped.
+    """Score files into a run folder, resuming where an earlier call of the same was stopped.
 
-    ``models`` is where the model comes from; a caller with many runs gives one that keeps it.
+    ``models`` loads the model; a caller with many runs gives one that keeps it.
 
     Raises:
-        BatchscoreError: of the kind that its exit code tells (DESIGN, "Exit codes").
+        BatchscoreError: see :mod:`batchscore.errors` for the kinds.
     """
     started = time.monotonic()
     models = models or Models()
     refuse_unusable(settings.engine)
     night = _night(settings)
-    if date_of_run(settings.output) is not None:  # then --date says nothing new
+    if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)
     with failing(settings.output):
         if settings.dry_run:
             return _planned(_open(settings, models), settings, started)
         with (
-            locked(settings.output),  # the lock first: who comes second is told at once
+            locked(settings.output),  # the lock first: a second call fails at once
             refusals_noted(settings.output, night),
             failing(settings.output),
             imports_ahead() as want,
@@ -149,10 +149,10 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
 
 
 def _night(settings: ScoreSettings) -> datetime.date | None:
-    """The date that the run is for, as far as it is known before the run has finished.
+    """The date that the run is for, if it is known before the run has finished.
 
     Raises:
-        UsageError: the folder says another one than ``--date``.
+        UsageError: the folder's date differs from ``--date``.
     """
     found = date_of_run(settings.output)
     if settings.date is not None and found not in (None, settings.date):
@@ -164,7 +164,7 @@ def _night(settings: ScoreSettings) -> datetime.date | None:
 
 
 class _Opened(NamedTuple):
-    """What a run is made of, every byte of it hashed."""
+    """Inputs, model and baseline of a run, all hashed."""
 
     found: list[FoundFile]
     bundle: Bundle
@@ -176,7 +176,7 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
         found = find_files(settings.inputs, settings.read.format, settings.output)
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
-    is_open = settings.force or not is_finished(settings.output)  # else there is likely nothing to score
+    is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
@@ -206,26 +206,26 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
 def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
-    _say_doubts(plan, opened.bundle, settings)
+    _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
 
 
-def _say_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
     for line in choices_of(plan):
         _LOG.log(NOTICE, "%s", line)
-    _say_doubts(plan, bundle, settings)
+    _log_label_warnings(plan, bundle, settings)
 
 
-def _say_doubts(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
-    for line in doubts_of(plan, uses_labels=uses_labels(bundle, settings)):
+def _log_label_warnings(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
+    for line in label_warnings(plan, uses_labels=uses_labels(bundle, settings)):
         _LOG.warning("%s", line)
 
 
 def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
-    """SHA-256 over all that results depend on: inputs, bundle, ``options``, and the program with its main libraries.
+    """SHA-256 over everything that results depend on: inputs, bundle, ``options``, and versions of the main libraries.
 
-    Where the options leave it to the bundle what becomes of long texts, it is the bundle's word that counts.
+    If the options do not say how to treat long texts, the bundle's setting counts.
     """
     options = {**options, "long_text": options["long_text"] or bundle.long_text}
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
@@ -243,7 +243,7 @@ def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str
 
 
 class _Run:
-    """One run that holds the lock of its folder."""
+    """One run; the caller holds the lock of its folder."""
 
     def __init__(
         self,
@@ -259,26 +259,26 @@ class _Run:
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = settings.output
-        # The bytes of the baseline count, not its path.
+        # The baseline counts by its content, not its path.
         compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
         self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(settings.output / STAGING / staged[:32])
         self._begun = _now()
-        self._spent = _Spent()
+        self._spent = _WorkDone()
 
     def go(self) -> RunResult:
-        """Do what is left to do."""
+        """Do what is left of the run."""
         if (done := self._finished_before()) is not None:
             return done
         if self._baseline is not None:
             self._baseline.verify()
-        self._clear_the_way()
+        self._prepare_folder()
         try:
             self._refuse_long_names()
             plan = self._plan()
-            _say_choices(plan, self._bundle, self._settings)
-            give_back_freed_memory()  # what reading every file took
+            _log_choices(plan, self._bundle, self._settings)
+            give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
             self._refuse_rejects(plan)
@@ -301,7 +301,7 @@ class _Run:
         return RunResult(self._output, status, rows, rejects, metrics, seconds, plan)
 
     def _finished_before(self) -> RunResult | None:
-        """The result of this very run, if it stands finished in the folder."""
+        """The result of this same run, if the folder holds it finished."""
         if not is_finished(self._output) or self._settings.force:
             return None
         try:
@@ -318,8 +318,8 @@ class _Run:
         remove_tree(self._output / STAGING)
         return self._result("done", counts["read"], counts["rejects"], run.metrics)
 
-    def _clear_the_way(self) -> None:
-        """Refuse a folder that holds something else; under ``--force`` drop it."""
+    def _prepare_folder(self) -> None:
+        """Refuse a folder that holds anything else; with ``--force`` replace another run."""
         staging = self._output / STAGING
         foreign = foreign_names(self._output)
         if foreign and not is_finished(self._output) and not staging.exists():
@@ -340,20 +340,20 @@ class _Run:
             )
         replaced = names_in_manifest(self._output) | self._staging.replaced()
         replaced |= {name for name in BEFORE_SCORING if (self._output / name).exists()}
-        if replaced:  # before anything goes: a kill from here on forgets nothing
+        if replaced:  # before anything is removed, so that a kill forgets nothing
             self._staging.note_replaced(replaced)
-        remove_file(self._output, NOTE)  # what refused an earlier call did not refuse this one
+        remove_file(self._output, NOTE)  # this call got further than the refused one
         for folder in begun:
-            if folder != self._staging.folder:  # a --force that was stopped goes on like any other run
+            if folder != self._staging.folder:  # a stopped run with --force is resumed like any other
                 remove_tree(folder)
         make_folder(self._staging.parts)
         note_holder(self._output)
 
     def _drop_unscored(self) -> None:
-        """Leave no staging folder behind where nothing was scored, unless it says what an earlier run left here."""
+        """Remove the staging folder if nothing was scored, unless it lists files that an earlier run left."""
         with contextlib.suppress(
             BatchscoreError, OSError
-        ):  # the error that brought us here is the one to tell
+        ):  # the error that brought us here is the one to report
             is_mixed = not is_finished(self._output) and self._staging.replaced() - BEFORE_SCORING
             if not self._staging.holds_parts and not is_mixed:
                 remove_tree(self._output / STAGING)
@@ -364,8 +364,8 @@ class _Run:
         refuse_long_names(self._staging.folder, [str(final / PREDICTIONS / name) for name in names])
 
     def _plan(self) -> Plan:
-        """The plan that an earlier start left, if it and its rejects are as they were written, or a new one."""
-        path, rejects = self._staging.folder / "plan.json", self._staging.rejects
+        """The plan of an earlier start, if it and its rejects are intact, or a new one."""
+        path, rejects = self._staging.plan, self._staging.rejects
         saved = read_checked(path)
         if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
             return Plan.from_json(saved["plan"])
@@ -381,7 +381,7 @@ class _Run:
         with self._staging.rejects.open("rb") as file:
             first = json.loads(file.readline())
         where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
-        if is_finished(self._output):  # a finished run, which stays as it is
+        if is_finished(self._output):  # a finished run stays as it is
             listed = "Name another --output to have all of them listed"
         else:
             self._publish_rejects()
@@ -393,21 +393,21 @@ class _Run:
         )
 
     def _publish_rejects(self) -> None:
-        copy = self._staging.folder / "refused.jsonl"
+        copy = self._staging.rejects_copy
         with self._staging.rejects.open("rb") as rejects, atomic_write(copy) as out:
             shutil.copyfileobj(rejects, out)
         publish(copy, self._output / REJECTS)
 
     def _score(self, plan: Plan) -> dict[str, Any]:
-        """Score the parts that are not staged yet; returns what they were computed with."""
-        journal = Journal(self._staging.folder / "journal.jsonl")
+        """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
+        journal = Journal(self._staging.journal)
         try:
             compute, done = self._resume(journal)
             self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
             todo = [part for part in plan.parts if part.number not in done]
             if not todo:
                 return compute
-            self._want(*_AT_THE_END, *[_LABEL_ISSUES] * plan.has_labels)
+            self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             wanted = ModelSettings.of(self._settings, self._bundle)
@@ -425,7 +425,7 @@ class _Run:
             journal.close()
 
     def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
-        """What a run that begins computes with: its own first rows may tell the best token budget."""
+        """The facts of a new run's computation, with the token budget tuned on the run's first rows if that pays."""
         wanted = self._settings.compute.max_batch_tokens
         if wanted is not None or not is_worth_tuning(model, plan.rows):
             return dict(compute)
@@ -435,7 +435,7 @@ class _Run:
         return {**compute, "max_batch_tokens": budget}
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
-        """What an earlier start computed with, and the numbers of the parts that it left whole."""
+        """The facts of an earlier start's computation, and the numbers of its intact parts."""
         compute: dict[str, Any] = {}
         done: set[int] = set()
         for entry in journal.entries:
@@ -510,7 +510,7 @@ class _Run:
 
 
 def _advice(reject: Mapping[str, Any]) -> str:
-    """What option a reject of a CSV file may be asking for."""
+    """The option that may help with a reject of a CSV file."""
     if "quote" not in reject["reason"]:
         return ""
     if b'\\"' in base64.b64decode(reject["raw"]):
@@ -519,23 +519,23 @@ def _advice(reject: Mapping[str, Any]) -> str:
 
 
 def _now() -> datetime.datetime:
-    """Local time with its offset, whose date is the night's where nothing else tells one."""
+    """Local time with its offset; its date is the night's if there is no other."""
     return datetime.datetime.now().astimezone()
 
 
-class _Spent:
-    """What scoring took, over all starts of a run: the journal keeps what earlier ones did."""
+class _WorkDone:
+    """The cost of scoring, over all starts of a run; that of earlier starts comes from the journal."""
 
     def __init__(self) -> None:
         self._total: collections.Counter[str] = collections.Counter()
         self.earlier = 0.0
-        """Seconds that earlier starts spent on parts that count."""
+        """Seconds that earlier starts spent on intact parts."""
         self.workers: int | None = None
-        """How many computed at a time in this start; None where everything was scored before."""
+        """Workers of this start; None if everything was scored before."""
         self._last = time.monotonic()
 
     def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Count the parts that earlier starts left whole."""
+        """Count the intact parts of earlier starts."""
         for entry in entries:
             self._total.update(entry["work"])
             self.earlier += entry["work"].get("seconds", 0.0)
@@ -546,7 +546,7 @@ class _Spent:
         self._last = time.monotonic()
 
     def add(self, work: Mapping[str, float]) -> dict[str, float]:
-        """Count a part; returns ``work`` with the ``seconds`` since the part before it."""
+        """Count a part; returns ``work`` with the ``seconds`` since the previous part."""
         now = time.monotonic()
         work = {**work, "seconds": now - self._last}
         self._last = now
@@ -554,7 +554,7 @@ class _Spent:
         return work
 
     def summary(self, scored: int, seconds: float) -> dict[str, Any]:
-        """Sums, and rates: rows of the whole run (``seconds``), tokens of the scoring alone; None where undefined."""
+        """Sums and rates: rows over the whole run's ``seconds``, tokens over scoring alone; None where undefined."""
         total = self._total
         return {
             "scoring_seconds": round(total["seconds"], 3),

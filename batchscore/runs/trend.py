@@ -19,7 +19,7 @@ from batchscore.system.storage import make_folder, to_json, write_bytes
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trend:
-    """What :func:`write_trend` wrote."""
+    """The files that :func:`write_trend` wrote."""
 
     page: Path
     data: Path
@@ -35,14 +35,15 @@ def write_trend(
 ) -> Trend:
     """Write the page of the nights below ``folder`` and its JSON beside it.
 
-    ``output`` names the page; without it that is ``folder/report.html``. Days without a run are counted up to ``until``,
-    today without it; ``now`` is when that is, with an offset.
+    ``output`` is the page, by default ``folder/report.html``. Days without a run are counted up to ``until``, by default
+    today; ``now`` is the current time, with an offset.
 
     Raises:
-        NoInputError: ``folder`` is not there, or no run is below it.
-        UsageError: the page would be written over a run's own.
+        NoInputError: ``folder`` does not exist, or no run is below it.
+        UsageError: the page would overwrite a run's own.
+        OutputError: ``output`` cannot be a page's name.
     """
-    page = output or folder / "report.html"
+    page = output or folder / PAGE
     data = page.with_suffix(".json")
     if not folder.is_dir():
         raise NoInputError(f"There is no folder {printable(folder)}. Name the folder that holds the runs.")
@@ -51,9 +52,7 @@ def write_trend(
             f"{printable(page.parent)} is itself a run. Name the folder above it, or another place with --output."
         )
     if page == data or page.is_dir():
-        raise OutputError(
-            f"--output {printable(page)} is no name for a page. Name a file such as report.html."
-        )
+        raise OutputError(f"--output {printable(page)} is no name for a page. Name a file such as {PAGE}.")
     now = now or datetime.datetime.now().astimezone()
     nights = read_nights(folder, until, now.date())
     runs = [night for night in nights.all if night.state is not State.MISSING]

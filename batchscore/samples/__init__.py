@@ -1,7 +1,7 @@
-"""Sample reviews, written for this project: what the quickstart trains and scores, and what tests are made of.
+"""Sample reviews, written for this project, for the quickstart and the tests.
 
-``reviews.jsonl`` holds one review a line: ``id``, ``text`` (a few are null or empty), ``label``, ``split`` (``train`` or
-``test``) and ``tags`` (``wrong_label`` where the label is wrong on purpose, ``long`` beyond 512 tokens, ``emoji``, …).
+``reviews.jsonl`` has one review per line: ``id``, ``text`` (a few are null or empty), ``label``, ``split`` (``train`` or
+``test``) and ``tags`` (``wrong_label`` if the label is wrong on purpose, ``long`` beyond 512 tokens, ``emoji``, …).
 
 ``python -m batchscore.samples FOLDER`` writes them as files: ``train.parquet``, ``reviews.parquet``, ``reviews.csv``.
 """

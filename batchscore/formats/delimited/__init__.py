@@ -1,31 +1,30 @@
-r"""Read CSV as it is in the world: every cell as the text it was, every record with its exact bytes and its place.
+r"""Read real-world CSV: every cell as its original text, every record with its exact bytes and position.
 
 Pure: a binary stream in, records out. The standard library's ``csv.reader`` (strict) does the parsing, block by block,
-at C speed; where it stumbles, a scanner of our own looks at the one record in question and decides how far the damage
-goes. No decision depends on where a block ends.
+at C speed; where it fails, our own scanner examines the record in question and decides how far the damage extends. No
+decision depends on where a block ends.
 
 The rules:
 
 - Records follow RFC 4180. A *physical line* ends with ``\n`` and the carriage returns before it (``\r\n``, ``\r\r\n``); in a
-  file whose header ends with a lone ``\r``, that too. Nothing else ends one (not ``\x0b``, ``\x85`` or ``\u2028``, which
-  ``str.splitlines`` would take): elsewhere a lone ``\r`` is text. Line ends inside quotes are kept as they are.
-- Quotes inside an unquoted field (``the "best" film``) are text as long as they pair up within it; one without a partner
-  (``5" disk``, or ``1"Fine, really",1``, which lacks a delimiter) makes the row a reject: what divides may be text.
+  file whose header ends with a lone ``\r``, that too. Nothing else ends one (not ``\x0b``, ``\x85`` or ``\u2028``, at which
+  ``str.splitlines`` splits): elsewhere a lone ``\r`` is text. Line ends inside quotes are kept unchanged.
+- Quotes inside an unquoted field (``the "best" film``) are text as long as they pair up within it; an unpaired one
+  (``5" disk``, or ``1"Fine, really",1``, which lacks a delimiter) makes the row a reject: its delimiters may be text.
   Text after a closing quote (``"abc"def``) is an error.
-- Ragged, NUL-bearing, undecodable and oversized rows become :class:`Rejected`; their neighbours do not notice.
+- Ragged, NUL-bearing, undecodable and oversized rows become :class:`Rejected`; their neighbours are unaffected.
 - An empty physical line outside quotes is no record: its bytes belong to nothing, but lines and offsets count it.
 - Apart from those lines, and from the cut raw bytes of an oversized reject, every byte after the header belongs to
   exactly one record or reject: their ``raw`` joined is the rest of the file.
 
-After a quoting error the reader is lost: it cannot know whether the next line is inside or outside quotes. Line after
-line is rejected, each by itself, since nobody can tell how many rows they were, until one that is *credible* as the start
-of a record (:meth:`_Parser._resume`): it reads well, and so do the next ones, or the quotes ahead agree. A quote that was
-never closed then costs its own line and no other; a stray quote in a review of many lines costs the lines of that review,
-and never brings up a "row" out of the middle of its prose.
+After a quoting error it is unknown whether the next line is inside or outside quotes. Line after line is rejected, each by
+itself, since the number of rows is unknown, until one is *credible* as the start of a record (:meth:`_Parser._resume`): it
+parses well, and so do the next ones, or the quotes ahead agree. An unclosed quote then costs only its own line; a stray
+quote in a review of many lines costs the lines of that review, and never yields a "row" from the middle of its prose.
 
-Work stays linear in the bytes. Within a window ``csv.reader`` sees each quoted line once; a window that holds too
-little to decide doubles; and of two scans that start in damage neither runs far into the other: a line that opens a
-quote ends any scan that reaches it within quotes.
+Work is linear in the bytes. Within a window ``csv.reader`` sees each quoted line once; a window with too little to decide
+doubles; and two scans that start in damage hardly overlap: a line that opens a quote ends any scan that reaches it within
+quotes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-r"""How one CSV file is written: its characters, its encoding, the ends of its lines, and how its text is made ready to parse.
+r"""The dialect of one CSV file: its special characters, encoding and line ends, and how its text is prepared for parsing.
 
-``csv.reader`` knows delimiters of one character, no escape that also doubles quotes, and no carriage return inside an
-unquoted cell. All three come to it as *stand-ins*: characters that Unicode sets aside for a program's own use
-(U+FDD0 to U+FDD4) take the place of what it would misread, line by line, and the cells get their own characters back.
+``csv.reader`` supports delimiters of one character, no escape character together with doubled quotes, and no carriage
+return inside an unquoted cell. All three are replaced by *stand-ins*, characters that Unicode reserves for internal use
+(U+FDD0 to U+FDD4), line by line, and restored in the cells.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 TERMINATORS = ("\r\r\n", "\r\n", "\n", "\r")
-"""What a line may end with, the longer ones first."""
+"""Line ends, the longer ones first."""
 MARK = "batchscore.mark"
-"""The error handler that decodes a byte that makes no sense as a lone surrogate."""
+"""The error handler that decodes an invalid byte as a lone surrogate."""
 _FIELD_LIMIT = 2**31 - 1
 _LONG_TEXT = 4 << 20
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
@@ -52,19 +52,19 @@ _ESCAPING_CODECS = frozenset(
     {"utf-7", "unicode-escape", "raw-unicode-escape", "punycode", "idna", "hz", "undefined"}
 )
 _SEPARATOR, _DELIMITER, _QUOTE, _ESCAPE, _RETURN = map(chr, range(0xFDD0, 0xFDD5))
-"""Stand-ins: for a delimiter of several characters where it may divide, and for four characters that mean only themselves."""
+"""Stand-ins: for an active delimiter of several characters, and for four characters meant literally."""
 STAND_INS = re.compile("[\ufdd0-\ufdd4]")
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    r"""How one file is written.
+    r"""The dialect of one file.
 
-    ``delimiter`` is one character or a few that stand together (``||``). ``quotechar`` may be empty: then nothing is
-    quoted. ``escapechar``, usually empty, takes their meaning from a quote, a delimiter and itself where it stands before
-    one; before anything else it is text (Spark and MySQL write so). ``encoding`` is a Python codec name that neither reads
-    nor writes a byte order mark; the mark itself is ``bom``. ``line_terminator`` is the header's own: ``\n``, ``\r\n``,
-    ``\r\r\n`` or ``\r``. Raises :class:`UsageError` for characters that cannot be meant.
+    ``delimiter`` is one character or a short string (``||``). ``quotechar`` may be empty: then nothing is quoted.
+    ``escapechar``, usually empty, makes a following quote, delimiter or itself literal; before anything else it is text (as
+    in Spark and MySQL). ``encoding`` is a Python codec name that neither reads nor writes a byte order mark; the mark
+    itself is ``bom``. ``line_terminator`` is the header's own: ``\n``, ``\r\n``, ``\r\r\n`` or ``\r``. Raises
+    :class:`UsageError` for invalid characters.
     """
 
     delimiter: str = ","
@@ -98,12 +98,12 @@ class Dialect:
 
     @property
     def has_lone_returns(self) -> bool:
-        """Whether a carriage return by itself ends a line, as it did on old Macs; elsewhere it is text."""
+        """Whether a lone carriage return ends a line, as on old Macs; elsewhere it is text."""
         return self.line_terminator == "\r"
 
     @property
     def separator(self) -> str:
-        """What divides the cells of a line that :func:`coded` has made ready."""
+        """The delimiter in a line prepared by :func:`coded`."""
         return self.delimiter if len(self.delimiter) == 1 else _SEPARATOR
 
     def to_json(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a row may be: bytes of one record, and columns of the table; and how many bytes are read at a time."""
+    """Maximum bytes of a record and columns of the table; and how many bytes are read at a time."""
 
     max_row_bytes: int = 32 << 20
     max_columns: int = 10_000
@@ -143,10 +143,10 @@ class Position(NamedTuple):
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
-    """Stand a lone surrogate in for each byte that cannot be decoded, so that its field can be found.
+    """Replace each undecodable byte by a lone surrogate, so that its field can be found.
 
-    Strictly decoded text holds no lone surrogate. No codec that is let in takes a delimiter, quote or line end into
-    a broken sequence (tried for all multibyte codecs of CPython 3.11).
+    Strictly decoded text has no lone surrogate. No accepted codec consumes a delimiter, quote or line end in a broken
+    sequence (tested for all multibyte codecs of CPython 3.11).
     """
     if not isinstance(error, UnicodeDecodeError):
         raise error
@@ -159,8 +159,8 @@ codecs.register_error(MARK, _mark_undecodable)
 def detect_encoding(head: bytes, given: str | None = None) -> tuple[str, bytes]:
     """Return the codec name and the byte order mark of a file that begins with ``head``.
 
-    ``given`` wins. Without it a mark decides, then the NUL pattern of UTF-16 and UTF-32, then it is UTF-8: no other
-    encoding is ever guessed. Raises :class:`UsageError` for a ``given`` that is unknown or cannot be read by lines.
+    ``given`` wins. Without it the mark decides, then the NUL pattern of UTF-16 and UTF-32, else UTF-8: no other encoding is
+    ever guessed. Raises :class:`UsageError` for a ``given`` that is unknown or cannot be read by lines.
     """
     marked = next(((name, bom) for name, bom in _BOMS if head.startswith(bom)), None)
     patterned = _NUL_LANES.get(
@@ -187,7 +187,7 @@ def _codec_name(given: str) -> str:
 
 
 def encoding_hint(encoding: str) -> str:
-    """Say what to try when bytes are not ``encoding``; empty where there is nothing to suggest."""
+    """What to try if bytes are not ``encoding``; empty if there is nothing to suggest."""
     return (
         "; if the file comes from Windows, --encoding cp1252 may be the answer" if encoding == "utf-8" else ""
     )
@@ -202,7 +202,7 @@ def unit_bytes(encoding: str) -> int:
 
 
 def physical_lines(data: bytes, dialect: Dialect, *, final: bool) -> list[bytes]:
-    """Split at line ends, which stay. Unless ``final``, leave out what may go on: a last line without an end."""
+    """Split at line ends, which are kept. Unless ``final``, leave out a last line without an end, which may continue."""
     if dialect.encoding in _UNIT_TYPES:
         return _wide_lines(data, dialect, final=final)
     if not dialect.has_lone_returns:
@@ -239,7 +239,7 @@ def text_lines(text: str, dialect: Dialect) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _codes(dialect: Dialect) -> tuple[re.Pattern[str] | None, dict[str, str]]:
-    """What is to be replaced in the text of a file, and by which stand-in."""
+    """Pattern of what to replace in a file's text, and the stand-in for each match."""
     delimiter, quote, escape = dialect.delimiter, dialect.quotechar, dialect.escapechar
     table: dict[str, str] = {}
     if escape:
@@ -254,7 +254,7 @@ def _codes(dialect: Dialect) -> tuple[re.Pattern[str] | None, dict[str, str]]:
 
 
 def coded(text: str, dialect: Dialect) -> str:
-    """``text`` with a stand-in for what ``csv.reader`` would misread; the very same object where there is nothing of it."""
+    """``text`` with stand-ins for what ``csv.reader`` would misread; the same object if there is none."""
     pattern, table = _codes(dialect)
     if pattern is not None:
         text = pattern.sub(lambda match: table[match[0]], text)
@@ -264,7 +264,7 @@ def coded(text: str, dialect: Dialect) -> str:
 
 
 def decoded(cells: list[str], dialect: Dialect) -> list[str]:
-    """Cells of a coded text as they are."""
+    """Cells of a coded text with stand-ins restored."""
     return [_plain(cell, dialect) if STAND_INS.search(cell) else cell for cell in cells]
 
 
@@ -275,9 +275,9 @@ def _plain(cell: str, dialect: Dialect) -> str:
 
 
 def csv_reader(lines: Iterable[str], dialect: Dialect) -> Reader:
-    """The standard library's reader, strict, over lines that :func:`coded` has made ready."""
-    # The limit is one for the process, 131,072 characters unless raised, and a review may be longer. Ours is
-    # max_row_bytes, so it is only ever raised, and each time anew: another library may have lowered it.
+    """The standard library's reader, strict, over lines prepared by :func:`coded`."""
+    # The field size limit is global, 131,072 characters by default, and a review may be longer. Ours is max_row_bytes, so
+    # it is only raised, and on every call, since another library may have lowered it.
     if csv.field_size_limit() < _FIELD_LIMIT:
         csv.field_size_limit(_FIELD_LIMIT)
     if dialect.quotechar:
@@ -286,7 +286,7 @@ def csv_reader(lines: Iterable[str], dialect: Dialect) -> Reader:
 
 
 def rows_of(text: str, dialect: Dialect) -> Iterator[list[str]]:
-    """The records of some text, cell by cell; raises ``csv.Error`` where one cannot be parsed."""
+    """The records of some text as cells; raises ``csv.Error`` if one cannot be parsed."""
     ready = coded(text, dialect)
     rows = csv_reader(text_lines(ready, dialect), dialect)
     return iter(rows) if ready is text else (decoded(row, dialect) for row in rows)

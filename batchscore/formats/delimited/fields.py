@@ -1,4 +1,4 @@
-"""One record at hand: its cells from its bytes, and bytes from cells."""
+"""A single record: cells from bytes, and bytes from cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_record(raw: bytes, dialect: Dialect) -> list[str]:
 
 
 def encode_fields(values: Sequence[str], dialect: Dialect) -> bytes:
-    """Return ``values`` as a piece of a record in the file's own encoding, quoted where needed, without a terminator.
+    """Return ``values`` as part of a record in the file's own encoding, quoted where needed, without a terminator.
 
     Raises :class:`DataError` for a value that this dialect cannot hold.
     """
@@ -68,7 +68,7 @@ def append_fields(record_raw: bytes, extra: Sequence[str], dialect: Dialect) -> 
 
 
 def _joined(body: bytes, extra: Sequence[str], dialect: Dialect) -> bytes:
-    """Body and fields, written anew where the end of one would run into the delimiter (``a|`` before ``||``)."""
+    """Body and fields; re-encoded if the end of one would merge with the delimiter (``a|`` before ``||``)."""
     joined = body + dialect.delimiter.encode(dialect.encoding) + encode_fields(extra, dialect)
     cells = [*parse_record(body, dialect), *extra] if body else ["", *extra]
     return joined if parse_record(joined, dialect) == cells else encode_fields(cells, dialect)

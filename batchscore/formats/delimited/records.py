@@ -1,4 +1,4 @@
-"""From windows to records: ``csv.reader`` at C speed where all is well, a scanner of our own where it is not."""
+"""From windows to records: ``csv.reader`` at C speed for well-formed data, our own scanner elsewhere."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from batchscore.formats.delimited.windows import KEPT_BYTES, Source, Window
 _AHEAD_BYTES = 1 << 20
 _AHEAD_LINES = 1000
 _RUN_LINES = 8
-"""So many lines in a row that read well by themselves are rows, whatever the quotes far behind them say."""
+"""So many consecutive lines that each parse well are rows, whatever later quotes suggest."""
 _OF_PROSE = frozenset(",;: ")
-"""Delimiters that prose holds too; a line with the right number of any other is a row by itself."""
+"""Delimiters that also occur in prose; a line with the right number of any other one is a row."""
 _SWALLOWED_LINES = 4
-"""So many lines of one record that all look like rows are rows; two with a number in each, where prose has no delimiter."""
+"""So many lines of one record that all look like rows are rows; two, with a number in each, if prose lacks the delimiter."""
 
 
 class Record(NamedTuple):
@@ -45,11 +45,11 @@ class Record(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """Bytes that are no row: why, and in which column if that is known.
+    """Bytes that are not a row: the reason, and the column if known.
 
-    It is a record whose extent is certain, or one physical line of what cannot be told apart.
+    Either a record whose extent is certain, or one physical line of damage.
 
-    ``raw`` is complete up to ``max_row_bytes``; of more only the first 64 KiB are kept, and ``reason`` says so.
+    ``raw`` is complete up to ``max_row_bytes``; beyond that only the first 64 KiB are kept, and ``reason`` says so.
     """
 
     line: int
@@ -60,7 +60,7 @@ class Rejected(NamedTuple):
 
 
 def next_position(record: Record | Rejected, dialect: Dialect) -> Position:
-    """Return where the record after ``record`` starts; of a :class:`Rejected` only if its raw bytes are complete."""
+    """Return where the record after ``record`` starts; a :class:`Rejected` must have complete raw bytes."""
     lines = len(physical_lines(record.raw, dialect, final=True))
     return Position(record.offset + len(record.raw), record.line + lines)
 
@@ -77,9 +77,9 @@ def read_records(
 ) -> Iterator[list[Record | Rejected]]:
     """Yield lists of records and rejects, in file order, from a stream that stands at a record boundary.
 
-    ``offset`` and ``line`` say which one (:func:`next_position`); the stream is read from where it stands and never
-    sought. ``header`` names the columns in rejects. Memory is a small multiple of ``limits.block_bytes`` where rows
-    are ordinary, and of ``limits.max_row_bytes`` where one is as long as that.
+    ``offset`` and ``line`` are its position (:func:`next_position`); the stream is read from where it is and never sought.
+    ``header`` names the columns in rejects. Memory is a small multiple of ``limits.block_bytes`` for ordinary rows, and of
+    ``limits.max_row_bytes`` if a row is that long.
     """
     limits = limits or Limits()
     parser = _Parser(dialect, n_fields, limits, tuple(header))
@@ -102,10 +102,10 @@ def read_records(
 
 @dataclass(slots=True)
 class _Damage:
-    """Lines that are no rows, as long as no credible record follows.
+    """Lines that are not rows, until a credible record follows.
 
-    ``end`` is the offset where it ends at the latest, if that is known: that of a well-quoted record with too few or
-    too many fields in several lines, which may have swallowed others by a quote that is not closed.
+    ``end`` is the offset where it ends at the latest, if known: the end of a well-quoted record of several lines with the
+    wrong number of fields, which may have swallowed others by an unclosed quote.
     """
 
     line: int
@@ -113,10 +113,10 @@ class _Damage:
 
 
 class _Scan(NamedTuple):
-    """What stands at a line: a record that is ``complete``, ``broken``, still ``open``, or ``over`` the limit.
+    """The record at a line: ``complete``, ``broken``, still ``open``, or ``over`` the limit.
 
-    ``n_fields`` are complete; ``end`` is the line behind the scan; ``has_stray`` says that a quote stood within an
-    unquoted field, ``odd`` in which field they did not pair up (-1: in none).
+    ``n_fields`` are complete; ``end`` is the line after the scan; ``has_stray`` tells whether an unquoted field has a quote,
+    ``odd`` in which field they are unpaired (-1: in none).
     """
 
     state: str
@@ -131,7 +131,7 @@ _Items = list[Record | Rejected]
 
 
 class _Parser:
-    """Turns windows into records and rejects; between two windows it remembers only that it is amid damage."""
+    """Turns windows into records and rejects; the only state between windows is whether it is within damage."""
 
     def __init__(self, dialect: Dialect, n_fields: int, limits: Limits, header: tuple[str, ...]) -> None:
         self.dialect = dialect
@@ -152,9 +152,9 @@ class _Parser:
         self._sound = re.compile(rf"(?:{record}[\r\n]++)*+(?:{record})?")
 
     def parse(self, window: Window) -> tuple[_Items, int]:
-        """Return the records and rejects that are certain, and how many lines of the window they used up."""
+        """Return the records and rejects that are certain, and how many lines of the window they consumed."""
         items: _Items = []
-        index, seen = 0, 0  # csv.reader has seen the lines before `seen`, and stumbled over the last of them
+        index, seen = 0, 0  # csv.reader has seen the lines before `seen`, and failed at the last of them
         following: int | None
         while index < len(window.raws):
             if self.damage is not None:
@@ -171,7 +171,7 @@ class _Parser:
         return items, index
 
     def overflow(self, head: bytes, size: int, position: Position) -> Rejected:
-        """Take a physical line that is over the limit by itself: the first bytes of it, and its size in bytes."""
+        """Reject a single physical line over the limit, from its first bytes and its size in bytes."""
         if self.damage is not None and self.damage.end == position.offset:
             self.damage = None
         reason = self._amid(self.damage) if self.damage else self._reason(_Scan("over", 0, 0), position.line)
@@ -182,9 +182,9 @@ class _Parser:
     def _read_run(self, window: Window, first: int, seen: int, items: _Items) -> tuple[int, int]:
         """Read records at C speed up to the end of the window or the first that csv.reader cannot finish.
 
-        Returns the line behind the records that were taken (``first`` if none could be) and the line behind all that
-        csv.reader has seen. Lines before ``seen`` are not shown to it again, except those without any quote; nor is a
-        stretched window, whose first record is long or damaged.
+        Returns the line after the accepted records (``first`` if there are none) and the line after all that csv.reader
+        has seen. Lines before ``seen`` are not parsed by it again, except those without any quote; nor is a stretched
+        window, whose first record is long or damaged.
         """
         plain = self._quote_free(window, first, seen)
         if plain > first:
@@ -205,12 +205,12 @@ class _Parser:
         return ends[self._take_rows(window, rows, ends, items)], first + reader.line_num
 
     def _cells(self, window: Window, lines: range) -> Iterable[list[str]]:
-        """The records in some whole lines, cell by cell."""
+        """The records in complete lines, as cells."""
         rows = csv_reader(window.texts[lines.start : lines.stop], self.dialect)
         return (decoded(row, self.dialect) for row in rows) if window.is_coded else rows
 
     def _quote_free(self, window: Window, index: int, seen: int) -> int:
-        """Return the line up to which no quote occurs; looked for only if there is none at all, or near damage."""
+        """Return the line up to which no quote occurs; searched only if there is none at all, or near damage."""
         if not self._has_quote(window.text):
             return len(window.raws)
         if index >= seen:
@@ -219,7 +219,7 @@ class _Parser:
         return len(window.raws) if at < 0 else window.line_of(at)
 
     def _take_rows(self, window: Window, rows: list[list[str]], ends: Sequence[int], items: _Items) -> int:
-        """Append the rows that run from line ``ends[k]`` to ``ends[k + 1]``; return how many of them could be."""
+        """Append the rows from line ``ends[k]`` to ``ends[k + 1]``; return how many were accepted."""
         fits = window.starts[-1] - window.starts[0] <= self.max_row_bytes
         upto = self._first_doubtful(rows, window, ends)
         if fits and not window.is_suspect and set(map(len, rows[:upto])) == {self.n_fields}:
@@ -241,10 +241,10 @@ class _Parser:
         return upto
 
     def _first_doubtful(self, rows: list[list[str]], window: Window, ends: Sequence[int]) -> int:
-        """The first row whose quotes may mean something else than they seem to; ``len(rows)`` if there is none.
+        """The first row whose quotes are ambiguous; ``len(rows)`` if there is none.
 
-        A quote in an unquoted field that has no partner there: what divides may have been meant as text, as in
-        ``1"Fine, really",1``, which has three fields, and none that its writer meant. Or a record that swallows rows.
+        Either an unpaired quote in an unquoted field, so that a delimiter may have been meant as text, as in
+        ``1"Fine, really",1``, which has three fields, none as its writer meant. Or a record that swallows rows.
         """
         if not self._has_quote(window.text) or not rows:
             return len(rows)
@@ -260,9 +260,10 @@ class _Parser:
         return len(rows)
 
     def _swallows(self, window: Window, start: int, end: int) -> bool:
-        """Whether each line of a record looks like a row by itself: then a quote opened by accident, and another closed.
+        """Whether each line of a record looks like a row: then a stray quote opened it, and another closed it.
 
-        A row by itself has the right number of fields, taken without quotes, and a number wherever the first line has one.
+        A line looks like a row if it has the right number of fields, ignoring quotes, and a number wherever the first line
+        has one.
         """
         separator, numeric = self.dialect.separator, [True] * self.n_fields
         if self.n_fields == 1:
@@ -277,7 +278,7 @@ class _Parser:
         return any(numeric) or (self._run_lines == 1 and end - start >= _SWALLOWED_LINES)
 
     def _read_one(self, window: Window, index: int, items: _Items) -> int | None:
-        """Read the record at one line, or begin damage; None if it takes more lines to tell."""
+        """Read the record at one line, or begin damage; None if more lines are needed."""
         scan = self._probe(window, index)
         if scan is None:
             return None
@@ -298,7 +299,7 @@ class _Parser:
         return index + 1
 
     def _pass_damage(self, damage: _Damage, window: Window, index: int, items: _Items) -> int | None:
-        """Reject lines up to one that may be a record; None if it takes more to tell."""
+        """Reject lines up to one that may start a record; None if more lines are needed."""
         resume = self._resume(window, index)
         if resume is None:
             return None
@@ -311,7 +312,7 @@ class _Parser:
         return resume
 
     def _reject(self, window: Window, line: int, reason: str, column: str | None, items: _Items) -> None:
-        """Append one physical line as a reject; an empty one is nothing."""
+        """Append one physical line as a reject, unless it is empty."""
         raw = window.raws[line]
         if window.texts[line].strip("\r\n") or len(raw) > self.max_row_bytes:
             if len(raw) > max(self.max_row_bytes, KEPT_BYTES):
@@ -320,7 +321,7 @@ class _Parser:
             items.append(Rejected(window.line + line, window.starts[line], reason, column, raw))
 
     def _judge(self, row: list[str], window: Window, start: int, end: int, items: _Items) -> None:
-        """Append what is well quoted as a record, or as a reject if it is bad in another way; pass over empty lines."""
+        """Append a well-quoted row as a record, or as a reject if it has another problem; skip empty lines."""
         if not row:
             return
         raw, line, offset = window.raw(start, end), window.line + start, window.starts[start]
@@ -332,7 +333,7 @@ class _Parser:
         items.append(Rejected(line, offset, problem, self._column(culprit), raw))
 
     def _problem(self, row: list[str], raw: bytes) -> tuple[str, int]:
-        """Return why a row is rejected (empty: it is not) and the index of the field, -1 if it is none."""
+        """Return why a row is rejected (empty: it is not) and the index of the field, -1 if no single one."""
         encoding = self.dialect.encoding
         try:
             text = raw.decode(encoding)
@@ -368,7 +369,7 @@ class _Parser:
     # Where damage ends
 
     def _probe(self, window: Window, index: int, *, strict: bool = False) -> _Scan | None:
-        """Scan the record at a line, within the limit of bytes; None if it takes more lines to tell."""
+        """Scan the record at a line, within the byte limit; None if more lines are needed."""
         stop = window.line_at(window.starts[index] + self.max_row_bytes)
         if stop == index:
             return _Scan("over", 0, index + 1)
@@ -384,8 +385,8 @@ class _Parser:
     def _scan(self, window: Window, index: int, stop: int, *, strict: bool = False) -> _Scan:
         """Follow the quotes from line ``index`` to the end of its record, at most to line ``stop``.
 
-        A record of several lines with a stray quote and the wrong number of fields is taken for broken: its quote
-        closed by accident. So is, where ``strict``, whatever cannot become a record without stray quotes.
+        A record of several lines with a stray quote and the wrong number of fields counts as broken: its quote closed by
+        accident. With ``strict``, so does anything that cannot become a record without stray quotes.
         """
         text, at, limit = window.text, window.chars[index], window.chars[stop]
         next_line, has_stray, odd, n_fields = window.chars[index + 1], False, -1, 0
@@ -412,10 +413,10 @@ class _Parser:
         return self.dialect.quotechar != "" and self.dialect.quotechar in text
 
     def _resume(self, window: Window, index: int) -> int | None:
-        """Say whether a record may start at a line behind damage: return that line, or the next one to be judged.
+        """Whether a record may start at a line after damage: return that line, or the next one to check.
 
-        It may if it has the right number of fields and no stray quote, and if it begins a run of lines that read well
-        or the next quote behind it agrees that the lines before are outside quotes. None if it takes more to tell.
+        It may if it has the right number of fields and no stray quote, and if it begins a run of lines that parse well or
+        the next quote after it agrees that the lines before are outside quotes. None if more lines are needed.
         """
         scan = self._probe(window, index, strict=True)
         if scan is None:
@@ -441,10 +442,10 @@ class _Parser:
         return scan.state == "complete" and not scan.has_stray and scan.n_fields == self.n_fields
 
     def _begins_a_run(self, window: Window, index: int, behind: int) -> bool | None:
-        """Whether this line and those behind it read well one by one: prose within quotes does not, for long.
+        """Whether this line and the following ones each parse well: prose within quotes does not, for long.
 
-        Never of a table of one column, where every line does, nor of a record of several lines. None if it takes more
-        lines to tell.
+        False for a table of one column, where every line does, and for a record of several lines. None if more lines are
+        needed.
         """
         if self.n_fields == 1 or behind > index + 1:
             return False
@@ -462,7 +463,7 @@ class _Parser:
         return self._is_credible(self._scan(window, line, line + 1, strict=True))
 
     def _first_quote(self, window: Window, at: int) -> str:
-        """Say what the first quote of a line is: ``opening`` a field, ``closing`` one, or ``within`` one."""
+        """Tell whether the first quote of a line is ``opening`` a field, ``closing`` one, or ``within`` one."""
         line = window.line_of(at)
         before = window.text[at - 1] if at > window.chars[line] else ""
         ends_field = window.text[at + 1 : at + 2] in ("", "\r", "\n", self.dialect.separator)
@@ -474,7 +475,7 @@ class _Parser:
         return "opening"
 
     def _looks_tabular(self, window: Window, start: int, end: int) -> bool:
-        """Without any quote to go by: at least half of the lines that are not empty have the right number of fields."""
+        """For lines without quotes: whether at least half of the non-empty ones have the right number of fields."""
         lines = [text for text in window.texts[start:end] if text.strip("\r\n")]
         right = sum(text.count(self.dialect.separator) + 1 == self.n_fields for text in lines)
         return 2 * right >= len(lines)

@@ -30,36 +30,36 @@ from batchscore.formats.delimited.dialect import (
 from batchscore.formats.delimited.records import Record, Rejected, next_position, read_records
 
 DELIMITERS = (",", ";", "\t", "|", "\x01")
-"""What usually divides; the last is Hive's."""
+"""Common delimiters; the last is Hive's."""
 RARE_DELIMITERS = ("^", "~", "#", "::", "\x1f", "¦")
-"""What divides where none of the usual ones does."""
+"""Delimiters tried if no common one fits."""
 _SNIFFED_RECORDS = 100
 _HEADER_BYTES = 1 << 20
 _SEPARATOR_LINE = re.compile(r"sep=(?P<delimiter>[^\r\n])\r*\n?")
-"""The line that Excel reads and leaves out."""
+"""A line for Excel, which is not part of the table."""
 _LEAST_SHARE = 0.9
-"""A rare delimiter must give so many of the first records the width of the header."""
+"""Share of the first records to which a rare delimiter must give the header's number of fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is known of a dialect beforehand; None is to be found."""
+    """Parts of the dialect given by settings; None is detected."""
 
     delimiter: str | None = None
     quotechar: str | None = None
     escapechar: str | None = None
     encoding: str | None = None
     skip_lines: int = 0
-    """Physical lines before the header, which are no part of the table."""
+    """Physical lines before the header, which are not part of the table."""
 
 
 def sniff(head: bytes, given: Given | None = None, *, is_whole: bool = True) -> Dialect:
-    r"""Work out the dialect from the first bytes of a file (64 KiB do); what is given is taken as it is.
+    r"""Detect the dialect from the first bytes of a file (64 KiB suffice); what is given is kept.
 
     The delimiter is the candidate that gives the header more than one field and the most records the header's number of
-    fields; the rare ones are tried where no usual one does; a table of one column gets the comma. A line ``sep=;`` says
-    it. The quote is ``"`` unless given. A backslash escapes quotes where the head reads well with that and not without.
-    ``is_whole`` says that the head is all there is.
+    fields; rare ones are tried if no common one fits; a table of one column gets the comma. A line ``sep=;`` decides. The
+    quote is ``"`` unless given. A backslash escapes quotes if the head parses well only with that. ``is_whole``: the head
+    is the whole file.
     """
     given = given or Given()
     name, bom = detect_encoding(head, given.encoding)
@@ -79,7 +79,7 @@ def sniff(head: bytes, given: Given | None = None, *, is_whole: bool = True) -> 
 
 
 def _divided(text: str, start: Dialect) -> Dialect:
-    """``start`` with the delimiter that divides the text best."""
+    """``start`` with the delimiter that fits the text best."""
     (share, width), usual = _best(text, start, DELIMITERS)
     if width > 1:
         doubled = replace(usual, delimiter="||")
@@ -112,14 +112,14 @@ def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
 
 
 def _escaped(text: str, dialect: Dialect, *, is_whole: bool) -> Dialect:
-    """The dialect with a backslash as its escape, if the text reads well with it and not without."""
+    """The dialect with a backslash as its escape, if the text parses well only with it."""
     escaped = replace(dialect, escapechar="\\")
     is_certain = not _rejects(text, escaped, is_whole) and _rejects(text, dialect, is_whole)
     return escaped if is_certain else dialect
 
 
 def _rejects(text: str, dialect: Dialect, is_whole: bool) -> int:
-    """How many lines of a head cannot be read; the header counts too."""
+    """Number of unreadable lines in a head, including the header."""
     plain = replace(dialect, encoding="utf-8", bom=b"")
     data = text.encode("utf-8", "surrogatepass")
     try:
@@ -134,7 +134,7 @@ def _rejects(text: str, dialect: Dialect, is_whole: bool) -> int:
 
 
 def _terminator(text: str, dialect: Dialect) -> str:
-    """What the header's line ends with."""
+    """The line end of the header."""
     lines = list(io.StringIO(text, newline=""))
     reader = csv_reader(lines, replace(dialect, delimiter=",") if len(dialect.delimiter) > 1 else dialect)
     try:
@@ -165,11 +165,11 @@ def read_header(
     skip_lines: int = 0,
     position: Position | None = None,
 ) -> Record | None:
-    """Read the header record and leave ``stream``, at its first byte before, right behind it.
+    """Read the header record from ``stream``, at its first byte, and leave it right after the record.
 
-    ``skip_lines`` physical lines, empty lines and one ``sep=;`` before it are passed over. Returns None for a file that
-    holds no record at all. Duplicate and empty names are legal. A stream that stands at a ``position`` gives the record
-    there. Raises :class:`DataError` for a header that cannot be decoded or parsed, or is too wide.
+    ``skip_lines`` physical lines, empty lines and one ``sep=;`` before it are skipped. Returns None for a file without any
+    record. Duplicate and empty names are legal. With ``position``, the stream is there, and the record there is returned.
+    Raises :class:`DataError` for a header that cannot be decoded or parsed, or is too wide.
     """
     limits = limits or Limits()
     is_first = position is None
@@ -182,7 +182,7 @@ def read_header(
 
 
 def _skip_lines(stream: BinaryIO, dialect: Dialect, skip_lines: int) -> Position:
-    """Pass over the byte order mark and ``skip_lines`` physical lines; return where that ends."""
+    """Skip the byte order mark and ``skip_lines`` physical lines; return the position after them."""
     stream.read(len(dialect.bom))
     offset = len(dialect.bom)
     for _ in range(skip_lines):
@@ -210,7 +210,7 @@ def _next_record(stream: BinaryIO, dialect: Dialect, position: Position) -> Reco
 
 
 def pass_records(stream: BinaryIO, dialect: Dialect, position: Position, count: int) -> Position:
-    """Pass over ``count`` more records of the header; return where they end."""
+    """Skip ``count`` more records of the header; return the position after them."""
     for _ in range(count):
         record = _next_record(stream, dialect, position)
         if record is None:
@@ -220,7 +220,7 @@ def pass_records(stream: BinaryIO, dialect: Dialect, position: Position, count: 
 
 
 def _header_lines(stream: BinaryIO, dialect: Dialect, raws: list[bytes]) -> Iterator[str]:
-    """Yield lines made ready to parse, reading not one byte further; keep their bytes in ``raws``."""
+    """Yield lines prepared for parsing, without reading a byte further; keep their bytes in ``raws``."""
     size = 0
     while raw := _read_line(stream, dialect):
         raws.append(raw)
@@ -257,9 +257,9 @@ def _read_line(stream: BinaryIO, dialect: Dialect) -> bytes:
 def peek(
     head: bytes, dialect: Dialect, lines: int, delimiters: Sequence[str] = ()
 ) -> list[tuple[int, list[str]]]:
-    """The first lines of a head with their numbers, cell by cell, each for itself: for a look, not for scoring.
+    """The first lines of a head as cells, each with its number and parsed by itself: for advice, not for scoring.
 
-    Each line is divided by the dialect's delimiter and, again, by each of ``delimiters``.
+    Each line is split by the dialect's delimiter and, again, by each of ``delimiters``.
     """
     text = codecs.getincrementaldecoder(dialect.encoding)(MARK).decode(head[len(dialect.bom) :])
     tried = [replace(dialect, delimiter=each) for each in delimiters if each != dialect.quotechar]
@@ -272,5 +272,5 @@ def peek(
 
 
 def likely_delimiters(name: str) -> Sequence[str]:
-    """Characters of a lone column's name that may divide it: neither letters, digits, spaces nor what joins a name."""
+    """Characters in a lone column's name that may be delimiters: not letters, digits, spaces or name separators."""
     return list(dict.fromkeys(char for char in name if not char.isalnum() and char not in " _-.()'\"[]/\\"))

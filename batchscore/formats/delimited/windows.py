@@ -1,4 +1,4 @@
-"""From a stream to windows: the complete physical lines at hand, decoded and made ready to parse."""
+"""From a stream to windows: complete physical lines, decoded and prepared for parsing."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from batchscore.formats.delimited.dialect import (
 )
 
 KEPT_BYTES = 64 << 10
-"""How much of an oversized row its reject keeps."""
+"""Maximum bytes of an oversized row in its reject."""
 
 
 @dataclass
 class Window:
-    """The complete physical lines at hand, the first of them a record boundary or a line that is being judged.
+    """Complete physical lines; the first is a record boundary or a line within damage.
 
     ``text`` is the lines decoded and coded (:func:`~batchscore.formats.delimited.dialect.coded`), ``texts`` the same line by
-    line; ``starts`` has the stream offset of each line and of the end. The bytes from there up to ``end`` are known to
-    belong to the next line. ``is_final`` says that nothing follows, ``is_stretched`` that the window is longer than a
-    block, ``is_suspect`` that it holds a NUL or bytes that cannot be decoded, ``is_coded`` that it holds stand-ins.
+    line; ``starts`` has the stream offset of each line and of the end. The bytes from there up to ``end`` belong to the
+    next line. ``is_final``: nothing follows; ``is_stretched``: the window is longer than a block; ``is_suspect``: it has a
+    NUL or undecodable bytes; ``is_coded``: it has stand-ins.
     """
 
     raws: list[bytes]
@@ -55,20 +55,20 @@ class Window:
         return self.raws[start] if end - start == 1 else b"".join(self.raws[start:end])
 
     def line_of(self, char: int) -> int:
-        """Return the line that holds this character; for the end of the text, the number of lines."""
+        """Return the line of this character; for the end of the text, the number of lines."""
         return bisect_right(self.chars, char) - 1
 
     def line_at(self, offset: int) -> int:
-        """Return the line that starts at this stream offset or is cut by it: all lines before it end by then."""
+        """Return the line that starts at this stream offset or contains it."""
         return bisect_right(self.starts, offset) - 1
 
 
 @dataclass(slots=True)
 class Source:
-    """The bytes that were read and not yet consumed, shown through a window of ``reach`` bytes.
+    """The bytes read and not yet consumed, seen through a window of ``reach`` bytes.
 
-    The reach is a block. It doubles while the window holds too little to tell what its first line is, up to
-    ``max_reach``, which always tells.
+    The reach is one block. It doubles while the window has too little to decide about its first line, up to ``max_reach``,
+    which always suffices.
     """
 
     stream: BinaryIO
@@ -81,7 +81,7 @@ class Source:
     is_at_end: bool = False
 
     def window(self, position: Position) -> Window:
-        """Decode the complete lines; those that cannot be are decoded with marks, and the window is suspect."""
+        """Decode the complete lines; if that fails, undecodable bytes are marked and the window is suspect."""
         self.reach = self.reach or self.block_bytes
         self._fill()
         shown = self.buffer[self.start : self.start + self.reach]
@@ -105,7 +105,7 @@ class Source:
         )
 
     def _decoded(self, data: bytes) -> tuple[str, bool]:
-        """The text of some lines, and whether it holds a NUL or what cannot be decoded."""
+        """The text of some lines, and whether it has a NUL or undecodable bytes."""
         try:
             text = data.decode(self.dialect.encoding)
         except UnicodeDecodeError:
@@ -113,19 +113,19 @@ class Source:
         return text, "\0" in text
 
     def consume(self, size: int) -> None:
-        """Pass over the bytes that were understood; if there were none, show more next time."""
+        """Consume the bytes that were parsed; if there were none, widen the window."""
         self.start += size
         self.reach = self.block_bytes if size else min(2 * self.reach, self.max_reach)
 
     def skip_line(self) -> tuple[bytes, int]:
-        """Pass over one physical line of any length; return its first 64 KiB and its length in bytes."""
+        """Skip one physical line of any length; return its first 64 KiB and its length in bytes."""
         head, size, width = b"", 0, unit_bytes(self.dialect.encoding)
         while True:
             shown = self.buffer[self.start :]
             lines = physical_lines(shown, self.dialect, final=self.is_at_end)
             passed = (
                 len(lines[0]) if lines else max(0, len(shown) // width - 1) * width
-            )  # half of a CRLF may be last
+            )  # the last byte may be half of a CRLF
             head, size = head + shown[: min(passed, KEPT_BYTES - len(head))], size + passed
             self.start += passed
             if lines or self.is_at_end:

@@ -13,13 +13,13 @@ from batchscore.runs.engines import local, ray
 __all__ = ["ENGINES", "Engine", "refuse_unusable"]
 
 Engine = Callable[[Iterable[tuple[Part, Rows]], Model, Callable[[Part, Rows, Predictions], None]], None]
-"""Takes the parts to score with their rows, the model, and what is to be called with each result, in order."""
+"""Called with the parts to score and their rows, the model, and a function that takes each result, in order."""
 
 ENGINES: dict[str, Engine] = {"local": local.run, "ray": ray.run}
 
 
 def refuse_unusable(name: str) -> None:
-    """Raise :class:`~batchscore.errors.UsageError` for an engine that there is not, or whose package is missing."""
+    """Raise :class:`~batchscore.errors.UsageError` for an unknown engine, or one whose package is missing."""
     if name not in ENGINES:
         raise UsageError(f"There is no engine {name!r}; there are: {', '.join(ENGINES)}.")
     if name == "ray" and importlib.util.find_spec("ray") is None:

@@ -1,13 +1,12 @@
-"""All parts in this process: reading and tokenising, computing, and staging at the same time, over bounded queues.
+"""All parts in this process: reading and tokenising, computing, and staging run concurrently, with bounded queues.
 
-On a CPU as many workers compute as there are cores, each a thread that uses one core for one micro-batch at a time; the
-weights are there once. That is faster than one micro-batch on all cores, whose threads wait for each other at the end
-of every operation, and it makes answers independent of the number of cores: how a product of matrices is divided among
-threads changes its last bit, and here it is never divided. Micro-batches of the next part begin while the last ones of
-a part are still under way, so no worker waits at the end of a part.
+On a CPU there is one worker per core, each a thread that computes one micro-batch at a time on one core; weights are
+shared. That is faster than one micro-batch on all cores, whose threads wait for each other at the end of every operation,
+and it makes answers independent of the number of cores: how a matmul is split among threads changes its last bit, and
+here it is never split. Micro-batches of the next part start while the last ones of a part are still running, so no worker
+idles at the end of a part.
 
-On a GPU two workers take turns: while one waits for its results, the other has put its micro-batch into the queue of
-the device.
+On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from batchscore.records import Part, Predictions, Rows
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Parts at most in each queue: tokenised, computing, and to be staged."""
+"""Maximum parts in each queue: tokenised, computing, and to be staged."""
 
 
 def run(
     parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
 ) -> None:
-    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a thread of its own.
+    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a separate thread.
 
-    The first error, whichever stage it comes from, ends the run; parts that ``sink`` has taken stay taken.
+    The first error of any stage ends the run; parts already given to ``sink`` are kept.
     """
 
     def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
@@ -50,8 +49,8 @@ def run(
     )
     pending: collections.deque[Future[None]] = collections.deque()
 
-    def hand_on() -> None:
-        """Wait for the oldest part on the device and have it staged; its error, or one of staging, comes out here."""
+    def stage_oldest() -> None:
+        """Wait for the oldest part and hand it to staging; raises its error, or one of staging."""
         part, rows, ready, computation = computing.popleft()
         pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
         while len(pending) > _AHEAD or (pending and pending[0].done()):
@@ -62,21 +61,21 @@ def run(
         ahead(prepared()) as stream,
         ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
         ThreadPoolExecutor(1, "stage") as stage,
-        _dropped_on_error(workers, stage),
+        _cancel_on_error(workers, stage),
     ):
         for part, rows, ready in stream:
             computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map)))
             if len(computing) >= _AHEAD:
-                hand_on()
+                stage_oldest()
         while computing:
-            hand_on()
+            stage_oldest()
         while pending:
             pending.popleft().result()
 
 
 @contextlib.contextmanager
-def _dropped_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
-    """Where the block fails, what has not begun does not begin any more."""
+def _cancel_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
+    """If the block fails, cancel tasks that have not started."""
     try:
         yield
     except BaseException:
@@ -87,7 +86,7 @@ def _dropped_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
-    """Let a thread run through ``items`` up to ``size`` ahead of whoever takes them; its error comes out in its place."""
+    """Read ``items`` in a thread, up to ``size`` ahead of the consumer; an error is raised in its place in the sequence."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
     thread = threading.Thread(target=_feed, args=(items, waiting, stopped), name="ahead", daemon=True)
@@ -100,7 +99,7 @@ def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
 
 
 def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: threading.Event) -> None:
-    """Put every item, then the end or the error, until all is taken or somebody says stop."""
+    """Put every item, then the end or the error, until all are taken or ``stopped`` is set."""
 
     def offer(kind: str, value: Any) -> None:
         while not stopped.is_set():
@@ -114,13 +113,13 @@ def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: th
             if stopped.is_set():
                 return
         offer("end", None)
-    except BaseException as error:  # noqa: BLE001 - it is raised again where the item would have come out
+    except BaseException as error:  # noqa: BLE001 - raised again by the consumer
         offer("error", error)
 
 
 def _taken(waiting: queue.Queue[tuple[str, Any]], thread: threading.Thread) -> Iterator[Any]:
     while True:
-        is_alive = thread.is_alive()  # asked first: what it put before it died is still taken
+        is_alive = thread.is_alive()  # checked first: items put before it died are still taken
         try:
             kind, value = waiting.get(timeout=1)
         except queue.Empty:

@@ -1,11 +1,10 @@
 """Parts on the actors of a Ray cluster: that of ``RAY_ADDRESS``, or one on this machine for the length of the run.
 
-Reading, staging and the journal stay in this process, so a run is resumed as any other. Texts go to an actor and
-predictions come back, a part at a time; each actor has a model of its own and computes on one core, or one GPU. The
-answers are those of the local engine where the machines are of one kind.
+Reading, staging and the journal stay in this process, so a run is resumed like any other. Texts go to an actor and
+predictions come back, a part at a time; each actor has a model of its own and computes on one core, or one GPU. Answers
+equal those of the local engine if the machines are of the same kind.
 
-An actor that dies (its node is taken away, its memory runs out) is started again with the part it had, three times at
-the most.
+An actor that dies (its node is lost, its memory runs out) is restarted with the part it had, at most three times.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 _STARTS = 3
 _OBJECT_STORE = 256 * 2**20
-"""Bytes for what is under way, where Ray is started here; a part's texts are 64 MiB at the most."""
+"""Bytes for parts in flight if Ray is started here; a part's texts are at most 64 MiB."""
 
 
 def run(
@@ -40,23 +39,23 @@ def run(
     """Score ``parts`` and call ``sink`` with each, in order; see :func:`batchscore.runs.engines.local.run`.
 
     Raises:
-        ModelError: the model is not on the actors' machine as it is here.
-        StorageError: actors died again and again.
+        ModelError: the model on an actor's machine is missing or differs from the one here.
+        StorageError: actors died repeatedly.
     """
     import ray
 
     with _connected(model.workers):
         remote = ray.remote(num_cpus=1, num_gpus=int(model.backend.device != "cpu"), max_restarts=_STARTS)
         actors: list[Any] = [remote(ScoringActor).remote(*_recipe(model)) for _ in range(model.workers)]
-        under_way: collections.deque[tuple[Part, Rows, Any]] = collections.deque()
+        in_flight: collections.deque[tuple[Part, Rows, Any]] = collections.deque()
         try:
             for number, (part, rows) in enumerate(parts):
                 task = actors[number % len(actors)].score.options(max_task_retries=_STARTS)
-                under_way.append((part, rows, task.remote(list(rows.texts))))
-                if len(under_way) > 2 * len(actors):  # one that is computed and one that waits, for each
-                    _hand_on(under_way, sink)
-            while under_way:
-                _hand_on(under_way, sink)
+                in_flight.append((part, rows, task.remote(list(rows.texts))))
+                if len(in_flight) > 2 * len(actors):  # per actor one part in computation and one waiting
+                    _deliver_oldest(in_flight, sink)
+            while in_flight:
+                _deliver_oldest(in_flight, sink)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
@@ -69,16 +68,16 @@ def run(
                 ray.kill(actor)
 
 
-def _hand_on(under_way: collections.deque[tuple[Part, Rows, Any]], sink: Callable[..., None]) -> None:
+def _deliver_oldest(in_flight: collections.deque[tuple[Part, Rows, Any]], sink: Callable[..., None]) -> None:
     import ray
 
-    part, rows, answer = under_way.popleft()
+    part, rows, answer = in_flight.popleft()
     sink(part, rows, ray.get(answer))
 
 
 @contextlib.contextmanager
 def _connected(workers: int) -> Iterator[None]:
-    """Ray, as it runs already or as it is started here, on the loopback address and without telling anyone."""
+    """Connect to Ray, or start it here: on the loopback address, without usage statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -95,10 +94,8 @@ def _connected(workers: int) -> Iterator[None]:
     ray.init(
         log_to_driver=False, logging_level=logging.ERROR, **({} if os.environ.get("RAY_ADDRESS") else own)
     )
-    with contextlib.suppress(
-        ValueError, TypeError
-    ):  # not the main thread, or a handler that is not of Python
-        for number, handler in handlers.items():  # Ray sets its own
+    with contextlib.suppress(ValueError, TypeError):  # not the main thread, or a handler that is not Python's
+        for number, handler in handlers.items():  # Ray replaces them
             signal.signal(number, handler)
     try:
         yield
@@ -107,12 +104,12 @@ def _connected(workers: int) -> Iterator[None]:
 
 
 def _recipe(model: Model) -> tuple[Bundle, BackendSpec, InferenceSettings]:
-    """What an actor makes the same model of."""
+    """Everything an actor needs to make the same model."""
     return model.bundle, BackendSpec.of(model.backend), model.inference
 
 
 class ScoringActor:
-    """A model in a process of Ray's."""
+    """A model in a Ray actor."""
 
     def __init__(self, bundle: Bundle, spec: BackendSpec, inference: InferenceSettings) -> None:
         try:
@@ -129,7 +126,7 @@ class ScoringActor:
         """The predictions of a part's texts.
 
         Raises:
-            ModelError: the model's folder is another than where the run was started.
+            ModelError: the model's folder differs from the one where the run was started.
         """
         if self._problem:
             raise ModelError(f"{self._problem}. Put the folder there under the same path.")
