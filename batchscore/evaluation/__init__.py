@@ -1,8 +1,8 @@
-"""What scored rows say about themselves and the model: pure, mergeable, numpy only.
+"""Metrics of scored rows: pure, mergeable, numpy only.
 
-:class:`Evaluation` collects everything about one run; :func:`measure_drift` and :class:`Comparison` set two runs side by side;
-:class:`LabelIssues` ranks the rows whose given label is worth checking, :func:`claim_wrong_labels` says how many labels are
-wrong if that can be told, and :func:`evaluate_gates` holds metrics against limits.
+:class:`Evaluation` computes everything about one run; :func:`measure_drift` and :class:`Comparison` compare two runs;
+:class:`LabelIssues` ranks rows whose given label is worth checking, :func:`claim_wrong_labels` estimates how many labels are
+wrong if the data allow it, and :func:`evaluate_gates` checks metrics against limits.
 """
 
 from batchscore.evaluation.comparison import Comparison

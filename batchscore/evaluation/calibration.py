@@ -1,4 +1,4 @@
-"""Whether a probability of 0.9 is right nine times out of ten."""
+"""Calibration: whether predictions with a probability of 0.9 are right nine times out of ten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs over the same rows: what was fixed, what was broken, and whether that can be chance."""
+"""Compare two runs over the same rows: what was fixed, what was broken, and whether that is significant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Comparison(Tally):
     changes: Counts
     """``[C, C]``: rows predicted in both runs, by the label before (first index) and after (second)."""
     not_compared: int = 0
-    """Matched rows that one of the runs has no prediction for."""
+    """Matched rows without a prediction in one of the runs."""
     evaluated: int = 0
     right_before: int = 0
     right_after: int = 0
@@ -33,7 +33,7 @@ class Comparison(Tally):
     labels_compared: int = 0
     """Evaluated rows whose given label in the earlier run is known."""
     relabelled: int = 0
-    """And is another."""
+    """Those of them whose label differs."""
 
     @classmethod
     def empty(cls, n_labels: int) -> Self:
@@ -47,17 +47,17 @@ class Comparison(Tally):
         after: NDArray[np.integer[Any]],
         given_before: NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        """Add ``n`` rows: given label (negative without a known one) and predictions of both runs (-1 without one).
+        """Add ``n`` rows: given labels (negative if unknown) and predictions of both runs (-1 if none).
 
-        ``given_before``: given label in the earlier run, negative where none is known.
+        ``given_before``: given labels in the earlier run, negative if unknown.
         """
         both = (before >= 0) & (after >= 0)
         labels, old, new = given[both], before[both].astype(np.int64), after[both].astype(np.int64)
         n_labels = len(self.changes)
         known, was_right, is_right = labels >= 0, old == labels, new == labels
         cells = np.bincount(old * n_labels + new, minlength=n_labels**2)
-        then = np.full(len(labels), -1) if given_before is None else given_before[both]
-        is_told = known & (then >= 0)
+        labels_before = np.full(len(labels), -1) if given_before is None else given_before[both]
+        has_both_labels = known & (labels_before >= 0)
         self.merge(
             type(self)(
                 changes=cells.reshape(n_labels, n_labels),
@@ -68,8 +68,8 @@ class Comparison(Tally):
                 fixed=int((~was_right & is_right).sum()),
                 broken=int((was_right & ~is_right).sum()),
                 both_wrong_changed=int((known & ~was_right & ~is_right & (old != new)).sum()),
-                labels_compared=int(is_told.sum()),
-                relabelled=int((is_told & (then != labels)).sum()),
+                labels_compared=int(has_both_labels.sum()),
+                relabelled=int((has_both_labels & (labels_before != labels)).sum()),
             )
         )
 
@@ -77,8 +77,8 @@ class Comparison(Tally):
         """JSON values; those about accuracy are None without evaluated rows.
 
         ``rows`` compared, ``not_compared``, ``changed`` predictions, ``evaluated`` rows, ``fixed``, ``broken``,
-        ``both_wrong_changed``, ``relabelled`` rows (evaluated ones whose given label was another; None where no label of the
-        earlier run is known), ``accuracy_before`` and ``accuracy_after`` {value, low, high}, ``accuracy_change``
+        ``both_wrong_changed``, ``relabelled`` rows (evaluated ones whose given label changed; None if no label of the earlier
+        run is known), ``accuracy_before`` and ``accuracy_after`` {value, low, high}, ``accuracy_change``
         {value, low, high} (paired, Bonett and Price), ``p_value`` (McNemar, exact, two-sided), ``changes`` {labels,
         counts: before x after}.
         """

@@ -1,4 +1,4 @@
-"""What became of the rows."""
+"""Counts of rows by status and label."""
 
 from __future__ import annotations
 

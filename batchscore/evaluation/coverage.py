@@ -1,4 +1,4 @@
-"""If only predictions above a probability were accepted without a look: how many, and how right."""
+"""Coverage and accuracy if only predictions above a probability were accepted without review."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchscore.evaluation.outcomes import Outcomes
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
-"""Compared as float32, the type of a probability, so that a row shown with 0.9 is accepted at 0.9."""
+"""Compared as float32, the type of a probability, so that a probability of 0.9 reaches 0.9."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -25,7 +25,7 @@ class Coverage(Tally):
     evaluated: Counts
     correct: Counts
     probability: ExactSums
-    """Of the predicted labels of scored rows."""
+    """Of the predicted label, summed over scored rows."""
 
     @classmethod
     def empty(cls) -> Self:
@@ -46,7 +46,7 @@ class Coverage(Tally):
     def summary(self) -> list[dict[str, Any]]:
         """For each threshold: ``threshold``, ``rows`` and ``share`` accepted, ``evaluated`` rows and their ``accuracy``.
 
-        ``expected_accuracy`` is the mean probability of the rows accepted.
+        ``expected_accuracy`` is the mean probability of the accepted rows.
         """
         scored, evaluated, correct, probability = (
             np.cumsum(counts[::-1])[::-1]

@@ -1,9 +1,9 @@
-"""Whether two runs saw the same kind of rows: their distributions side by side.
+"""Drift: whether the rows of two runs have the same distributions.
 
 Four distributions are compared, as counts over fixed bins: predicted labels, probability of the predicted label (20
 bins), ``n_tokens`` (14 bins), truncated or not. Thresholds: the convention of credit scoring for the population
 stability index, under 0.1 no change and over 0.25 a clear one (Lewis 1994, *An Introduction to Credit Scoring*; Siddiqi
-2006). They take no account of the number of rows, so a PSI that chance alone explains is "no change" too: with equal
+2006). They ignore the number of rows, so a PSI within chance is "no change" too: with equal
 distributions PSI is about (1/n + 1/m) times chi-square with bins - 1 degrees (Yurdakul and Naranjo 2020, J. Risk Model
 Validation 14), and ``noise`` is the 99 % point of that.
 """
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALL, CLEAR = 0.1, 0.25
-"""PSI from which a shift is small, and above which it is clear."""
+"""PSI from which there is a small shift, and above which a clear one."""
 NOTHING_TO_COMPARE = "nothing to compare"
 VERDICTS = ("no change", "small shift", "clear shift")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Distributions:
-    """What drift is measured on: rows by bin, all of scored rows."""
+    """The distributions that drift is measured on: scored rows by bin."""
 
     predicted_labels: Mapping[str, int]
     probability: tuple[int, ...]
@@ -41,9 +41,9 @@ class Distributions:
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
-        """Take them from ``Evaluation.metrics()`` or a ``metrics.json``.
+        """Read them from ``Evaluation.metrics()`` or a ``metrics.json``.
 
-        Raises :class:`DataError` if they are missing, or counted in other bins than this version's.
+        Raises :class:`DataError` if they are missing or have other bins than this version.
         """
         try:
             histograms = metrics["histograms"]
@@ -73,14 +73,14 @@ class Distributions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drift:
-    """How far one distribution moved; the distances are None where a side has no rows."""
+    """The drift of one distribution; distances are None if a side has no rows."""
 
     distribution: str
     psi: float | None
     noise: float | None
-    """99 of 100 comparisons of equal distributions stay under this PSI."""
+    """99 % of comparisons of equal distributions have a smaller PSI."""
     ks: float | None
-    """Largest difference of the two cumulative shares at an edge of the bins; None where the bins have no order."""
+    """Largest difference of the cumulative shares at the bin edges; None for unordered bins."""
     js_distance: float | None
     verdict: str
 
@@ -91,7 +91,7 @@ class Drift:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DriftReport:
-    """The four comparisons, and the worst of their verdicts."""
+    """The four comparisons and their worst verdict."""
 
     distributions: tuple[Drift, ...]
 
@@ -104,7 +104,7 @@ class DriftReport:
 
     @property
     def verdict(self) -> str:
-        """The worst of the four in plain words."""
+        """The worst of the four, in words."""
         verdicts = {d.verdict for d in self.distributions}
         return next(
             (v for v in (NOTHING_TO_COMPARE, *reversed(VERDICTS)) if v in verdicts), NOTHING_TO_COMPARE
@@ -121,7 +121,7 @@ class DriftReport:
 
 
 def measure_drift(baseline: Distributions, current: Distributions) -> DriftReport:
-    """Compare two runs; labels are matched by name, one that a run does not have counts 0 there."""
+    """Compare two runs; labels are matched by name, a missing one counts 0."""
     labels = sorted({*baseline.predicted_labels, *current.predicted_labels})
     before, after = ([d.predicted_labels.get(label, 0) for label in labels] for d in (baseline, current))
     pairs = {
@@ -141,17 +141,16 @@ def measure_drift(baseline: Distributions, current: Distributions) -> DriftRepor
 def psi(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
     """Population stability index of two count arrays ``[B]``: sum of (q - p) ln(q / p).
 
-    Bins that are empty on both sides are left out; half a row is added to each other bin, so that one that is empty on
-    one side stays finite.
+    Bins empty on both sides are left out; half a row is added to each other bin, so that the PSI stays finite.
     """
-    held = (before + after) > 0
-    p, q = (counts[held] + 0.5 for counts in (before, after))
+    used = (before + after) > 0
+    p, q = (counts[used] + 0.5 for counts in (before, after))
     p, q = p / p.sum(), q / q.sum()
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def ks(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
-    """Kolmogorov-Smirnov distance of two binned distributions: at most that of the values themselves."""
+    """Kolmogorov-Smirnov distance of two binned distributions: a lower bound of that of the values."""
     gaps = np.cumsum(before) / before.sum() - np.cumsum(after) / after.sum()
     return float(np.abs(gaps).max())
 

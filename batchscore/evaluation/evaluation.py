@@ -1,4 +1,4 @@
-"""Everything that is measured about scored rows, in one object that merges."""
+"""All metrics of scored rows, in one mergeable object."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 STATE_FORMAT = 3
 _CURVES = 4
-"""Labels whose precision-recall curve is told: those of most rows."""
+"""Labels with a precision-recall curve: those with the most rows."""
 
 
 class Evaluation:
-    """Measure rows part by part, in any order and on any machine, and get what one pass would give, bit by bit.
+    """Evaluate rows part by part, in any order and on any machine; the result equals that of one pass, bit by bit.
 
-    ``labels`` are the model's, in the order of their index. ``calibration_error`` is an ECE measured where labels were
-    known (the model's validation set); it widens the expected accuracy. ``temperature`` is what the probabilities were
-    calibrated with; None where that cannot be undone (means over windows). Memory is constant: about 1 MB a label, plus
+    ``labels`` are the model's, in the order of their index. ``calibration_error`` is an ECE on labelled rows (the
+    model's validation set); it widens the interval of the expected accuracy. ``temperature`` is the one that the
+    probabilities were calibrated with; None if it cannot be undone (means over windows). Memory is constant: about 1 MB a label, plus
     200 slices a column.
     """
 
@@ -66,9 +66,9 @@ class Evaluation:
         slices: Mapping[str, Sequence[object] | str] | None = None,
         rejects: int = 0,
     ) -> None:
-        """Add the rows of one part (or of any other piece).
+        """Add the rows of one part (or any other subset).
 
-        ``given[n]``: index of each row's label, -1 without one, -2 where its value is none of the labels.
+        ``given[n]``: index of each row's label, -1 if it has none, -2 if its value is not a label.
         ``slices``: columns to break the accuracy down by, one value a row, or one string for all rows
         (``{"file": "a.csv"}``). ``rejects``: rows of the part that could not be read. Raises ``ValueError`` if the
         arrays do not belong together.
@@ -90,7 +90,7 @@ class Evaluation:
             self.uncalibrated.update(outcomes.before(self.temperature))
 
     def merge(self, other: Self) -> None:
-        """Add the rows that ``other`` has seen; raises ``ValueError`` if its labels, calibration error or temperature differ."""
+        """Add the rows of ``other``; raises ``ValueError`` if its labels, calibration error or temperature differ."""
         if (other.labels, *other._scale) != (self.labels, *self._scale):
             raise ValueError(f"evaluations of different models: labels {self.labels} and {other.labels}")
         for name, tally in self._tallies().items():
@@ -155,7 +155,7 @@ class Evaluation:
         }
 
     def to_state(self) -> dict[str, Any]:
-        """The tallies as JSON values, to be kept with a part; :meth:`from_state` gives an equal evaluation."""
+        """The tallies as JSON values, to be stored with a part; :meth:`from_state` gives an equal evaluation."""
         return {
             "format": STATE_FORMAT,
             "labels": list(self.labels),
@@ -167,7 +167,7 @@ class Evaluation:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_state`; raises :class:`DataError` where ``state`` cannot be read."""
+        """The inverse of :meth:`to_state`; raises :class:`DataError` if ``state`` cannot be read."""
         if state.get("format") != STATE_FORMAT:
             raise DataError(
                 f"the stored evaluation has format {state.get('format')!r}, not {STATE_FORMAT}; score again"

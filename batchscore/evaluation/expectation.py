@@ -1,4 +1,4 @@
-"""How right the predictions should be, going by their own probabilities: needs no labels."""
+"""Expected accuracy from the model's own probabilities: needs no labels."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Expectation(Tally):
     def estimate(self, calibration_error: float | None) -> Estimate | None:
         """Mean probability of the predicted labels; None without scored rows.
 
-        If the probabilities are honest, the number of right predictions is Poisson-binomial with variance sum p (1 - p);
-        the interval is 1.96 of its standard deviations, widened on both sides by ``calibration_error`` (an ECE measured
-        where labels were known), which bounds how far the mean probability was from the accuracy there.
+        If the probabilities are calibrated, the number of right predictions is Poisson-binomial with variance sum p (1 - p);
+        the interval is 1.96 of its standard deviations, widened on both sides by ``calibration_error`` (an ECE on
+        labelled rows), which bounds the gap between mean probability and accuracy there.
         """
         if self.rows == 0:
             return None

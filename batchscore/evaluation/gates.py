@@ -22,7 +22,7 @@ class Direction(enum.Enum):
 
     @property
     def option(self) -> str:
-        """The option that makes such a gate."""
+        """The option for such a gate."""
         return "--fail-below" if self is Direction.AT_LEAST else "--fail-above"
 
     @classmethod
@@ -39,7 +39,7 @@ _UNDEFINED = "undefined for these rows, such as a label that never occurs"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A metric and the limit that it must keep."""
+    """A metric and its limit."""
 
     metric: str
     limit: float
@@ -51,7 +51,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What became of a gate."""
+    """The result of checking a gate."""
 
     gate: Gate
     value: float | None
@@ -74,23 +74,23 @@ class GateResult:
 
 
 def is_of_quality(metric: str) -> bool:
-    """Whether a gate on ``metric`` judges predictions; others judge the rows that came, or how these changed."""
+    """Whether a gate on ``metric`` is about predictions; others are about the input rows, or their drift."""
     known = named(metric)
     return known is None or known.is_of_quality
 
 
 def needs_baseline(metric: str) -> bool:
-    """Whether ``metric`` says how rows changed, and so has no value without an earlier run."""
+    """Whether ``metric`` compares with an earlier run."""
     known = named(metric)
     return known is not None and known.needs_baseline
 
 
 def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direction | None = None) -> Gate:
-    """Read ``METRIC=X``, X a number or a percentage, such as ``accuracy=0.85``, ``null_text=1%``, ``recall_NEG=0.8``.
+    """Parse ``METRIC=X``, X a number or a percentage, such as ``accuracy=0.85``, ``null_text=1%``, ``recall_NEG=0.8``.
 
     Without ``labels`` (the model is not open yet) the label of ``precision_…``, ``recall_…`` and ``f1_…`` is not
-    checked; ``direction`` is the side that the option means, any side if None. Raises :class:`UsageError` for an unknown
-    metric, one whose good side is the other, or a limit that cannot be meant.
+    checked; ``direction`` is that of the option, None for any. Raises :class:`UsageError` for an unknown metric, the wrong
+    direction, or an impossible limit.
 
     >>> parse_gate("null_text=1%")
     Gate(metric='null_text', limit=0.01, direction=<Direction.AT_MOST: 'at most'>)
@@ -98,7 +98,7 @@ def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direct
     name, equals, limit = text.rpartition("=")
     if not equals:
         raise UsageError(f"the gate {printable(text)!r} is not METRIC=X, such as accuracy=0.85")
-    metric = _gated(name.strip(), labels)
+    metric = _gate_metric(name.strip(), labels)
     value = _parse_limit(text, limit.strip(), metric)
     good = Direction.of(metric)
     if direction not in (None, good):
@@ -118,7 +118,7 @@ def parse_gates(
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """The metrics that gates know, by name, from what ``metrics.json`` holds; None where one could not be computed.
+    """The metrics that gates can use, by name, from ``metrics.json``; None if one could not be computed.
 
     ``null_text``, ``empty_text``, ``failed``, ``rejects``, ``truncated``, ``unlabelled`` and ``unknown_label`` are
     shares of the rows read.
@@ -128,7 +128,7 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def evaluate_gates(gates: Iterable[Gate], flat: Mapping[str, float | None]) -> list[GateResult]:
-    """Hold each gate against :func:`flat_metrics`; one whose metric could not be computed fails and says why."""
+    """Check each gate against :func:`flat_metrics`; a metric that could not be computed fails its gate, with a reason."""
     return [_evaluate(gate, flat) for gate in gates]
 
 
@@ -154,8 +154,8 @@ def _why(metric: str, flat: Mapping[str, float | None]) -> str:
     return _NEEDS_LABELS if flat.get("accuracy") is None else _UNDEFINED
 
 
-def _gated(name: str, labels: Sequence[str] | None) -> Metric:
-    """The metric that a gate names; raises for one that no gate takes."""
+def _gate_metric(name: str, labels: Sequence[str] | None) -> Metric:
+    """The metric of a gate; raises for one that gates do not support."""
     of_any = [*GATED, *of_labels(labels or ())]
     found = named(name) if labels is None else next((each for each in of_any if each.name == name), None)
     if found is not None and found.is_gated:

@@ -1,4 +1,4 @@
-"""What the scored rows look like: probabilities by correctness, lengths, labels, cuts."""
+"""Histograms of the scored rows: probabilities by correctness, lengths, labels, truncation."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Which given labels are worth checking first: confident learning (Northcutt, Jiang and Chuang 2021, JAIR 70).
 
-The order is good: flipped labels come first. The count is not one of wrong labels, although it is called so: it takes every
-mistake that the model is sure of for one. :mod:`batchscore.evaluation.wrong_labels` says how many are wrong, if that can be told.
+The ranking is good: flipped labels come first. The count overestimates wrong labels, despite its name: it includes every
+confident mistake of the model. :mod:`batchscore.evaluation.wrong_labels` estimates how many are wrong, if the data allow it.
 
-cleanlab's ``LabelInspector`` does the estimate, in two passes over the rows and constant memory; it is asked not to
-keep the quality of every row. Its thresholds are running means of floats, so that the passes are made over the parts in
-the order of their plan, each part as one batch. cleanlab costs seconds to import, and is imported when first needed.
+cleanlab's ``LabelInspector`` does the estimate in two passes and constant memory, without storing every row's quality. Its
+thresholds are running means of floats, so both passes go over the parts in plan order, each part as one batch. cleanlab
+takes seconds to import, and is imported when first needed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _BINS = (int(np.float32(1).view(np.int32)) >> _SHIFT) + 2
 def label_quality(given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """The self-confidence of each row's label: the probability of the given label, cleanlab's default score.
 
-    ``given[n]`` (negative without a known label) and ``probabilities[n, C]`` give float32 ``[n]``, NaN where there is
-    no label or no prediction.
+    ``given[n]`` (negative without a known label) and ``probabilities[n, C]`` give float32 ``[n]``, NaN without a label
+    or prediction.
     """
     quality = np.asarray(probabilities, dtype=np.float32)[np.arange(len(given)), np.maximum(given, 0)]
     return np.where(np.asarray(given) >= 0, quality, np.float32(np.nan))
 
 
 class LabelIssues:
-    """Two passes over the labelled rows, then a rule.
+    """Two passes over the labelled rows, then a threshold.
 
     ``update_thresholds`` for every part, then ``quality`` for every part, then ``is_label_issue`` and ``summary``.
     """
@@ -47,7 +47,7 @@ class LabelIssues:
         self._mismatches = np.zeros(_BINS, dtype=np.int64)
 
     def update_thresholds(self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> None:
-        """First pass: learn how sure the model is of each label where it was given."""
+        """First pass: learn the model's mean confidence in each given label."""
         rows = _usable(given, probabilities)
         if rows.any():
             self._inspector.update_confident_thresholds(given[rows], probabilities[rows].astype(np.float64))
@@ -74,9 +74,9 @@ class LabelIssues:
     def threshold(self) -> float:
         """A mismatch with a lower quality than this is an issue.
 
-        ``LabelInspector.get_label_issues`` takes the ``n_issues`` rows of lowest quality, whichever come first among
-        ties. Here qualities that agree in 15 bits of their mantissa (to 3 in 100,000) are ties, and a group of ties is
-        in or out as a whole, never beyond ``n_issues``: the same rows are found whatever their order.
+        ``LabelInspector.get_label_issues`` takes the ``n_issues`` rows of lowest quality, ties in row order. Here qualities
+        equal in 15 bits of their mantissa (to 3 in 100,000) are ties, and a group of ties is all in or all out, never
+        beyond ``n_issues``: the result does not depend on the row order.
         """
         if self.n_issues == 0:
             return 0.0
@@ -84,7 +84,7 @@ class LabelIssues:
         return float(np.array(min(fitting, _BINS - 1) << _SHIFT, dtype=np.int32).view(np.float32))
 
     def is_label_issue(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which of some *mismatches* are issues, from their ``quality[n]``, after both passes; NaN never is.
+        """Which *mismatches* are issues, by their ``quality[n]``, after both passes; NaN is not.
 
         A row whose prediction is its given label is never an issue, as in cleanlab's ``find_label_issues``.
         """

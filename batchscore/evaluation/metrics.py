@@ -1,4 +1,4 @@
-"""What a metric is: one entry of :data:`METRICS` a metric, and every gate, page, trend and gauge loops over these.
+"""The registry of metrics: one entry of :data:`METRICS` each; gates, pages, the trend and Prometheus loop over them.
 
 To add one, write its formula, put the result into the ``summary`` that it belongs to (see ``quality.py``), and add an entry here that reads it.
 """
@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 from batchscore.evaluation.tally import ratio
 
 Document: TypeAlias = Mapping[str, Any]
-"""What ``metrics.json`` or ``run.json`` holds."""
+"""The content of ``metrics.json`` or ``run.json``."""
 
 
 class Unit(enum.Enum):
-    """How a value is written."""
+    """How a value is shown."""
 
     SHARE = "share"
-    """From 0 to 1, written as a percentage."""
+    """From 0 to 1, shown as a percentage."""
     NUMBER = "number"
 
 
@@ -34,18 +34,18 @@ class Better(enum.IntEnum):
 
 
 class Section(enum.Enum):
-    """The table of a run's page that a metric stands in."""
+    """The table of a run's page that lists a metric."""
 
     QUALITY = "quality"
     LABELS = "labels"
-    """A row a label."""
+    """One row per label."""
     ROWS = "rows"
     DRIFT = "drift"
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A metric of one run, with its 95 % interval where it has one."""
+    """A metric of one run, with its 95 % interval if it has one."""
 
     value: float
     low: float | None = None
@@ -54,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Everything that is particular to one metric."""
+    """Everything specific to one metric."""
 
     name: str
     """In ``--fail-below NAME=X`` and in the trend's ``report.json``."""
@@ -62,50 +62,50 @@ class Metric:
     unit: Unit
     better: Better
     read: Callable[[Document, Document], Value | None]
-    """Its value from ``metrics.json`` and ``run.json``; None where the run has none, or is of a version that had none."""
+    """Its value from ``metrics.json`` and ``run.json``; None if the run, or the version that wrote it, has none."""
     section: Section | None = None
-    """Where a run's page lists it; None where the page only speaks of it in sentences, or not at all."""
+    """The table of a run's page that lists it; None if no table does."""
     heading: Callable[[Document], str] | None = None
-    """What that table calls it, if not ``words``, from ``metrics.json``; empty where the table leaves it out."""
+    """Its name in that table, if not ``words``, from ``metrics.json``; empty if the table leaves it out."""
     span: tuple[float, float] = (0.0, math.inf)
-    """The least and the greatest number there can be; a share is from 0 to 1."""
+    """Smallest and largest possible number; a share is from 0 to 1."""
     is_gated: bool = False
     """Whether ``--fail-below`` or ``--fail-above`` takes it."""
     needs_baseline: bool = False
     is_followed: bool = False
-    """Whether the trend draws it, and tells nights on which it is out of the ordinary."""
+    """Whether the trend draws it and reports unusual nights."""
     least_step: float = 0.005
-    """A change from night to night that is smaller than this is never out of the ordinary."""
+    """A smaller change from night to night is never unusual."""
     skips_zero: bool = False
-    """Whether the trend takes a night without any for one without a value."""
+    """Whether the trend treats 0 as missing."""
     is_column: bool = False
     """Whether the trend's table of nights has a column for it."""
     gauge: str = ""
-    """Its name for Prometheus, behind ``batchscore_``; empty if Prometheus does not get it."""
+    """Its Prometheus name, after ``batchscore_``; empty if not exported."""
     gauge_help: str = ""
 
     @property
     def is_share(self) -> bool:
-        """Whether it is written as a percentage."""
+        """Whether it is shown as a percentage."""
         return self.unit is Unit.SHARE
 
     @property
     def is_of_quality(self) -> bool:
-        """Whether it judges predictions; others judge the rows that came, or how these changed."""
+        """Whether it is about predictions; others are about the input rows, or their drift."""
         return self.section in {Section.QUALITY, Section.LABELS}
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the greatest value there can be."""
+        """Smallest and largest possible value."""
         return (0.0, 1.0) if self.is_share else self.span
 
     def heading_on_page(self, metrics: Document) -> str:
-        """What the page of a run calls it; empty where it is left out."""
+        """Its name on a run's page; empty if left out."""
         return self.words if self.heading is None else self.heading(metrics)
 
 
 def at(document: Document | None, *path: str) -> Any:
-    """The value at ``path``, None where any step is missing."""
+    """The value at ``path``, None if a key is missing."""
     value: Any = document
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -113,7 +113,7 @@ def at(document: Document | None, *path: str) -> Any:
 
 
 def _stored(*path: str) -> Callable[[Document, Document], Value | None]:
-    """Read a number of ``metrics.json``, or a ``{value, low, high}`` of it."""
+    """Read a number or a ``{value, low, high}`` from ``metrics.json``."""
 
     def read(metrics: Document, _: Document) -> Value | None:
         here = at(metrics, *path)
@@ -127,7 +127,7 @@ def _stored(*path: str) -> Callable[[Document, Document], Value | None]:
 
 
 def _share_of_rows(name: str) -> Callable[[Document, Document], Value | None]:
-    """Read a count of ``metrics.json`` as a share of the rows read."""
+    """Read a count from ``metrics.json`` as a share of the rows read."""
 
     def read(metrics: Document, _: Document) -> Value | None:
         counts = metrics["counts"]
@@ -138,7 +138,7 @@ def _share_of_rows(name: str) -> Callable[[Document, Document], Value | None]:
 
 
 def _wrong_labels(metrics: Document, _: Document) -> Value | None:
-    """The share of given labels that are wrong, where the run could tell."""
+    """The share of wrong given labels, if the run has an estimate."""
     wrong = at(metrics, "label_issues", "claim", "wrong_labels")
     labelled = at(metrics, "label_issues", "labelled")
     if not wrong or not labelled:
@@ -170,7 +170,7 @@ def _ece_before_heading(metrics: Document) -> str:
 
 
 def _of_rows(name: str, words: str, *, is_gated: bool = True, **more: Any) -> Metric:
-    """A share of the rows read, of which less is better."""
+    """A share of the rows read; less is better."""
     read = _share_of_rows(name)
     return Metric(name, words, Unit.SHARE, Better.LESS, read, Section.ROWS, is_gated=is_gated, **more)
 
@@ -242,14 +242,14 @@ METRICS: tuple[Metric, ...] = (
         is_followed=True, is_column=True,
     ),
 )  # fmt: skip
-"""In the order of the pages."""
+"""In page order."""
 
 FOLLOWED = tuple(metric for metric in METRICS if metric.is_followed)
-"""Those of the trend."""
+"""Metrics in the trend."""
 GATED = tuple(metric for metric in METRICS if metric.is_gated)
-"""Those that a gate takes, without those of a label."""
+"""Metrics that gates support, without those per label."""
 LABEL_METRICS = {"precision": "precision", "recall": "recall", "f1": "F1"}
-"""Name and words of those that each label has; a gate takes ``precision_<LABEL>``."""
+"""Name and words of the metrics per label; a gate takes ``precision_<LABEL>``."""
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
@@ -271,6 +271,6 @@ def of_labels(labels: Sequence[str]) -> list[Metric]:
 
 
 def named(name: str) -> Metric | None:
-    """The metric with this name, that of any label included; None where this version knows none."""
+    """The metric with this name, also one per label; None if unknown."""
     kind, _, label = name.partition("_")
     return _BY_NAME.get(name) or (of_label(kind, label) if kind in LABEL_METRICS and label else None)

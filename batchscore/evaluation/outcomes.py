@@ -1,4 +1,4 @@
-"""The rows of one update: what was given, what was predicted, and which of them can be judged."""
+"""The rows of one update: given labels, predictions, and which rows can be evaluated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROUNDING = 1e-6
-"""A probability may leave [0, 1] by this much and is then clipped."""
+"""A probability may exceed [0, 1] by this much; it is clipped."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcomes:
-    """``n`` rows and ``C`` labels. Rows with an ``ok`` status are *scored*; those with a known label too, *evaluated*."""
+    """``n`` rows and ``C`` labels. Rows with status ``ok`` are *scored*; if they also have a known label, *evaluated*."""
 
     given: NDArray[np.int64]
-    """``[n]``: index of the given label, -1 without one, -2 where its value is unknown."""
+    """``[n]``: index of the given label, -1 if none, -2 if its value is unknown."""
     predicted: NDArray[np.int64]
     """``[n]``: -1 where not scored."""
     probabilities: NDArray[np.float32]
@@ -33,13 +33,13 @@ class Outcomes:
     scored: NDArray[np.bool_]
     evaluated: NDArray[np.bool_]
     correct: NDArray[np.bool_]
-    """``[n]``: evaluated, and the prediction is the given label."""
+    """``[n]``: evaluated, and predicted as given."""
     top: NDArray[np.float32]
     """``[n]``: probability of the predicted label; NaN where not scored."""
 
     @classmethod
     def of(cls, given: NDArray[np.integer[Any]], predictions: Predictions, n_labels: int) -> Self:
-        """Derive the masks once. Raises ``ValueError`` if the arrays do not belong together."""
+        """Compute the masks. Raises ``ValueError`` if the arrays do not belong together."""
         labels, predicted = (
             np.asarray(given, dtype=np.int64),
             np.asarray(predictions.predicted, dtype=np.int64),
@@ -63,7 +63,7 @@ class Outcomes:
         )
 
     def before(self, temperature: float) -> Self:
-        """The same rows with the ``top`` that they had before the probabilities were calibrated."""
+        """The same rows with ``top`` before temperature scaling."""
         top = np.full(len(self), np.nan, dtype=np.float32)
         rows, chosen = np.flatnonzero(self.scored), self.predicted[self.scored]
         top[rows] = undo_temperature(self.probabilities[rows], temperature)[np.arange(len(rows)), chosen]

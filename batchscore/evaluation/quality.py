@@ -1,4 +1,4 @@
-"""How often predictions agree with the given labels, and how good the probabilities are."""
+"""Accuracy, F1, Matthews' correlation, log loss and Brier score."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Quality(Tally):
         """``accuracy``, ``macro_f1``, ``matthews``, ``log_loss``, ``brier_score_loss``, ``brier_sum``; needs evaluated rows.
 
         ``brier_sum`` is the mean over rows of the squared errors summed over all labels (0 to 2; Brier 1950).
-        ``brier_score_loss`` is what scikit-learn calls so: for two labels the mean squared error of the second one's
-        probability (0 to 1, half of the sum), for more the sum.
+        ``brier_score_loss`` is scikit-learn's: for two labels the mean squared error of the second one's probability (0 to
+        1, half of the sum), for more the sum.
         """
         rows, is_binary = self.rows, len(self.confusion) == 2
         accuracy, f1, correlation = self.accuracy, macro_f1(self.confusion), matthews(self.confusion)
@@ -98,7 +98,7 @@ def macro_f1(confusion: Counts) -> Estimate | None:
     Interval: delta method on the multinomial confusion matrix (Takahashi, Yamamoto, Kuchiba and Koyama 2022, Applied
     Intelligence 52:4961-4972). With s_i = row i + column i of the proportions p, F_i = 2 p_ii / s_i, the mean's slope
     in p_ii is 2 (1 - F_i) / s_i and in p_ij -(F_i / s_i + F_j / s_j), each over the number of labels; the variance is
-    (sum p g^2 - (sum p g)^2) / rows. It is 0, and the interval a point, where every prediction is right.
+    (sum p g^2 - (sum p g)^2) / rows. It is 0, and the interval a point, if every prediction is right.
     """
     rows = int(confusion.sum())
     if rows == 0:
@@ -120,9 +120,9 @@ def matthews(confusion: Counts) -> Estimate | None:
     """Matthews' correlation coefficient of given and predicted labels, -1 to 1; None without rows.
 
     For any number of labels (Gorodkin 2004, Computational Biology and Chemistry 28:367-374), as
-    ``sklearn.metrics.matthews_corrcoef`` has it: with the proportions p, their rows r and columns c, it is N / sqrt(A B),
-    N = sum p_ii - sum r_i c_i, A = 1 - sum r_i^2, B = 1 - sum c_i^2. Where only one label was given, or only one
-    predicted, it is undefined: 0 then, and the interval is all of -1 to 1.
+    in ``sklearn.metrics.matthews_corrcoef``: with the proportions p, their rows r and columns c, it is N / sqrt(A B),
+    N = sum p_ii - sum r_i c_i, A = 1 - sum r_i^2, B = 1 - sum c_i^2. If only one label was given, or only one
+    predicted, it is undefined: 0, with the interval -1 to 1.
 
     Interval: delta method as for :func:`macro_f1` (for two labels: Itaya, Tamura, Hayashi and Yamamoto 2024, arXiv
     2405.12622). The slope in p_ij is ([i = j] - c_i - r_j) / sqrt(A B) + value * (r_i / A + c_j / B).
@@ -143,8 +143,6 @@ def matthews(confusion: Counts) -> Estimate | None:
     p, r, c = confusion / rows, np.array(given) / rows, np.array(predicted) / rows
     slopes = (np.eye(len(p)) - c[:, None] - r[None, :]) * (rows**2 / scale)
     slopes += value * rows**2 * (r[:, None] / spread_given + c[None, :] / spread_predicted)
-    slopes -= (
-        p * slopes
-    ).sum()  # a difference of two squares would be off by 1e-8 where every prediction is right
+    slopes -= (p * slopes).sum()  # a difference of squares would be off by 1e-8 if every prediction is right
     spread = Z95 * math.sqrt(float((p * slopes**2).sum()) / rows)
     return Estimate(value, max(-1.0, value - spread), min(1.0, value + spread))

@@ -1,10 +1,9 @@
 """How well a label's probability ranks the rows: ROC-AUC and average precision, one label against the rest.
 
-Both need the order of all rows, which does not fit in constant memory. Rows are counted in bins of equal *relative*
-width instead: a bin is the leading bits of the float32 pattern of p (p <= 0.5) or of 1 - p (p > 0.5), so that 0.0001
-and 0.0002, or 0.9998 and 0.9999, fall far apart. Rows of one bin are treated as ties, and what that can hide is
-computed from the same counts (``error_bound``); nothing in a bin that only one float32 can fall into, as those near 1
-are. Memory is constant: 56,323 bins a label up to 32 labels, fewer above.
+Both need the order of all rows, which does not fit in constant memory. So rows are counted in bins of equal *relative*
+width: a bin is the leading bits of the float32 p (p <= 0.5) or 1 - p (p > 0.5), so that 0.0001 and 0.0002, or 0.9998 and
+0.9999, fall far apart. Rows in one bin are treated as ties; the resulting error is bounded from the same counts
+(``error_bound``), and is 0 in bins that hold a single float32 value, as those near 1 do. Memory is constant: 56,323 bins a label up to 32 labels, fewer above.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _MANTISSA = 23
 _LOWEST = 127 - 33
 """Biased exponent of 2**-33: smaller probabilities share one bin."""
 _LOWEST_REST = 127 - 24
-"""Biased exponent of 2**-24, the smallest 1 - p > 0 that float32 has for p > 0.5."""
+"""Biased exponent of 2**-24, the smallest 1 - p > 0 in float32 for p > 0.5."""
 
 
 class Area(NamedTuple):
-    """An area under a curve, and how far the exact one can be from it at most."""
+    """An area under a curve, and a bound on its error."""
 
     value: float
     error_bound: float
@@ -39,7 +38,7 @@ class Area(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Ranking(Tally):
-    """Tally of the evaluated rows: ``counts[C, 2, B]``, by label, by whether it is the given one, by bin."""
+    """Tally of the evaluated rows: ``counts[C, 2, B]``, by label, whether it is the given one, and bin."""
 
     counts: Counts
 
@@ -58,13 +57,13 @@ class Ranking(Tally):
             np.add.at(counts, ((given == label).astype(np.int64), bins), 1)
 
     def roc_auc(self) -> list[Area | None]:
-        """Area under the ROC curve of each label; None without rows on both sides."""
-        is_exact = holds_one_value(_bits(len(self.counts)))
+        """Area under the ROC curve of each label; None without both positives and negatives."""
+        is_exact = is_single_valued(_bits(len(self.counts)))
         return [roc_auc(negatives, positives, is_exact) for negatives, positives in self.counts]
 
     def average_precision(self) -> list[Area | None]:
-        """Average precision of each label; None where no row has it."""
-        is_exact = holds_one_value(_bits(len(self.counts)))
+        """Average precision of each label; None without rows of that label."""
+        is_exact = is_single_valued(_bits(len(self.counts)))
         return [average_precision(negatives, positives, is_exact) for negatives, positives in self.counts]
 
     def curves(self) -> list[tuple[list[float], list[float]]]:
@@ -73,7 +72,7 @@ class Ranking(Tally):
 
 
 def macro(areas: list[Area | None]) -> Area | None:
-    """Mean over the labels where it is defined (the error bound is the mean of theirs); None if it is nowhere."""
+    """Mean over the labels that have a value, also of the error bounds; None if none has."""
     known = [area for area in areas if area is not None]
     if not known:
         return None
@@ -83,7 +82,7 @@ def macro(areas: list[Area | None]) -> Area | None:
 
 
 def n_bins(bits: int) -> int:
-    """Bins when ``bits`` bits of the mantissa are kept: 32 octaves below 0.5, 23 above, and both ends.
+    """Number of bins with ``bits`` bits of the mantissa: 32 octaves below 0.5, 23 above, and both ends.
 
     >>> n_bins(10)
     56323
@@ -92,7 +91,7 @@ def n_bins(bits: int) -> int:
 
 
 def bin_of(probabilities: NDArray[np.float32], bits: int) -> NDArray[np.int64]:
-    """The bin of each float32 probability; never falls where the probability rises.
+    """The bin of each float32 probability; monotone in the probability.
 
     >>> bin_of(np.array([0, 0.5, 1], dtype=np.float32), 10).tolist()
     [0, 32769, 56322]
@@ -104,10 +103,10 @@ def bin_of(probabilities: NDArray[np.float32], bits: int) -> NDArray[np.int64]:
     return np.where(p <= 0.5, np.maximum(low, 0), n_bins(bits) - 1 - np.maximum(rest, 0))
 
 
-def holds_one_value(bits: int) -> NDArray[np.bool_]:
-    """``[B]``: whether only one float32 falls into the bin, so that its rows are ties indeed.
+def is_single_valued(bits: int) -> NDArray[np.bool_]:
+    """``[B]``: whether the bin holds a single float32 value, so that its rows are true ties.
 
-    That is 0.5, 1, and where p > 0.5 has no more steps of 2**-24 in an octave of 1 - p than the octave has bins.
+    These are 0.5, 1, and, for p > 0.5, octaves of 1 - p with no more steps of 2**-24 than bins.
     """
     is_single = np.zeros(n_bins(bits), dtype=np.bool_)
     is_single[-1 - ((bits + 1) << bits) :] = True
@@ -116,11 +115,11 @@ def holds_one_value(bits: int) -> NDArray[np.bool_]:
 
 
 def roc_auc(negatives: Counts, positives: Counts, is_exact: NDArray[np.bool_] | bool = False) -> Area | None:
-    """Area under the ROC curve from counts by bin (both ``[B]``, by rising probability).
+    """Area under the ROC curve from counts by bin (both ``[B]``, in order of probability).
 
     The share of (positive, negative) pairs in the right order, a tied pair counting one half (Mann and Whitney 1947).
-    Each pair in one bin may truly be worth 0 or 1, so the error is at most half the share of such pairs, not counting
-    those in bins where ``is_exact``.
+    The true value of a pair in one bin is between 0 and 1, so the error is at most half the share of such pairs, except
+    in bins that are ``is_exact``.
 
     >>> roc_auc(np.array([2, 0]), np.array([1, 1]))
     Area(value=0.75, error_bound=0.25)
@@ -140,9 +139,9 @@ def average_precision(
     """Average precision from counts by bin: sum over thresholds of the recall gained times the precision there.
 
     Let T and F be the rows of each kind above a bin that holds m positives and k negatives. Taken as ties they add
-    m (T+m) / (T+m+F+k). Whatever their order, they add at most m (T+m) / (T+m+F), and at least what comes of all k
+    m (T+m) / (T+m+F+k). Whatever their order, they add at most m (T+m) / (T+m+F), and at least, with all k
     negatives first, the sum of (T+i) / (T+i+F+k) for i = 1..m, which is no less than m - (F+k) ln(1 + m / (T+F+k)).
-    Bins where ``is_exact`` are ties, and add no error.
+    Bins that are ``is_exact`` are true ties and add no error.
     """
     if positives.sum() == 0:
         return None
@@ -160,9 +159,9 @@ def average_precision(
 
 
 def precision_recall(negatives: Counts, positives: Counts) -> tuple[list[float], list[float]]:
-    """Recall and precision at up to 51 thresholds, the surest rows first; both empty without a positive.
+    """Recall and precision at up to 51 thresholds, highest first; both empty without positives.
 
-    The first threshold is the highest probability seen, the others are those at which recall reaches 2 %, 4 % and so on.
+    The first threshold is the highest probability; the others are where recall reaches 2 %, 4 % and so on.
 
     >>> precision_recall(np.array([2, 0]), np.array([1, 1]))
     ([0.5, 1.0], [1.0, 0.5])

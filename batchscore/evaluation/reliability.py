@@ -1,7 +1,7 @@
-"""How often predictions were right at each confidence: what a model's disagreements are held against later.
+"""Reliability: how often predictions are right at each confidence, the reference for later disagreements.
 
-The bins are of equal width in log-odds, since a good model is sure of most rows: of the 15 bins of equal width that
-the calibration error has, one would hold nearly all of them, and 0.95 and 0.999 would look alike.
+Bins have equal width in log-odds, as a good model is confident of most rows: one of the 15 equal-width bins of the
+calibration error would hold nearly all rows, and not separate 0.95 from 0.999.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Intervals and tests on counts, without scipy.
 
-Everything here takes counts and returns plain floats. Two-sided 95 % unless said otherwise.
+All functions take counts and return plain floats. Two-sided 95 % unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def wilson(successes: int, rows: int) -> Estimate | None:
 def two_proportion_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> float:
     """One-sided p-value that a group errs more often than the rest: pooled z test for two proportions.
 
-    1 where nothing can be said (no rows on one side, or no errors, or only errors).
+    1 if undefined (no rows on one side, no errors, or only errors).
     """
     if not rows or not rows_rest:
         return 1.0
@@ -60,7 +60,7 @@ def two_proportion_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> 
 
 
 def fisher_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> float:
-    """The same question by Fisher's exact test: P(X >= ``wrong``), X hypergeometric with the margins fixed."""
+    """The same by Fisher's exact test: P(X >= ``wrong``), X hypergeometric with the margins fixed."""
     total, total_wrong = rows + rows_rest, wrong + wrong_rest
     first = (
         _log_choose(total_wrong, wrong)
@@ -73,7 +73,7 @@ def fisher_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> float:
 
 
 def worse_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> float:
-    """:func:`two_proportion_p`, or :func:`fisher_p` where a cell of the 2x2 table expects fewer than 5 rows (Cochran)."""
+    """:func:`two_proportion_p`, or :func:`fisher_p` if a cell of the 2x2 table expects fewer than 5 rows (Cochran)."""
     if not rows or not rows_rest:
         return 1.0
     total, total_wrong = rows + rows_rest, wrong + wrong_rest
@@ -83,7 +83,7 @@ def worse_p(wrong: int, rows: int, wrong_rest: int, rows_rest: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for making several tests (Holm 1979): compare each with 0.05.
+    """p-values adjusted for multiple tests (Holm 1979): compare each with 0.05.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -99,8 +99,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mcnemar_p(fixed: int, broken: int) -> float:
     """McNemar's exact two-sided p-value: twice the smaller tail of Binomial(fixed + broken, 1/2), at most 1.
 
-    The largest term is taken in log space and the others from ratios of neighbours; terms more than ten standard
-    deviations further down add less than 1e-40 of it and are left out.
+    The largest term is computed in log space, the others by ratios of neighbours; terms more than ten standard
+    deviations away add less than 1e-40 of it and are left out.
 
     >>> round(mcnemar_p(1, 5), 6)
     0.21875

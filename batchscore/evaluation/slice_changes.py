@@ -1,4 +1,4 @@
-"""Two runs over the same rows, slice by slice: where it got better, and where worse."""
+"""Compare two runs over the same rows by slice: where the predictions got better or worse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.evaluation.significance import holm, mcnemar_p, paired_difference
-from batchscore.evaluation.slices import LEAST_ROWS, SIGNIFICANT, Columns, add_groups, coded, in_order
+from batchscore.evaluation.slices import LEAST_ROWS, SIGNIFICANT, Columns, add_groups, encoded, in_order
 from batchscore.evaluation.tally import ratio
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(slots=True)
 class SliceChanges:
-    """Tally of the rows that both runs predicted, by column and value; the first 200 values of a column are kept.
+    """Tally of the rows that both runs predicted, by column and value; at most 200 values a column.
 
     ``groups[column][value]`` is (rows, changed, evaluated, right before, right after, fixed, broken).
     """
@@ -44,7 +44,7 @@ class SliceChanges:
             known & ~was_right & is_right,
             known & was_right & ~is_right,
         )
-        for column, values, codes in coded(*lengths, columns):
+        for column, values, codes in encoded(*lengths, columns):
             counts = [np.bincount(codes[kind], minlength=len(values)) for kind in kinds]
             groups = {
                 value: [int(count[k]) for count in counts] for k, value in enumerate(values) if counts[0][k]
@@ -52,12 +52,12 @@ class SliceChanges:
             add_groups(self.groups.setdefault(column, {}), groups)
 
     def summary(self) -> list[dict[str, Any]]:
-        """One entry a slice, in the order of :meth:`Slices.summary`.
+        """One entry per slice, in the order of :meth:`Slices.summary`.
 
         ``column``, ``value``, ``rows`` that both runs predicted, ``changed`` predictions, ``evaluated`` rows, ``fixed``,
         ``broken``, ``accuracy_before``, ``accuracy_after``, ``accuracy_change`` {value, low, high} (paired) and
-        ``p_value`` (McNemar, adjusted by Holm over all slices that were tested: 20 evaluated rows or more, and not all of
-        their column); ``worse`` where it is below 0.05 and more were broken than fixed.
+        ``p_value`` (McNemar, adjusted by Holm over all tested slices: at least 20 evaluated rows, and not the whole
+        column); ``worse`` if it is below 0.05 and more were broken than fixed.
         """
         entries = [
             _entry(column, value, group, is_all=len(self.groups[column]) == 1)

@@ -1,8 +1,8 @@
-"""Accuracy of groups of rows, and which of them are clearly worse than the rest.
+"""Accuracy by slice, and which slices are significantly worse than the rest.
 
-A column may have any number of values, and memory must not grow with them: the first 200 values in alphabetical order
-are kept, the rest counted together as ``(other)``. Which values are kept depends on the values only, never on the order
-in which rows or parts arrive: one that left the first 200 can never return to them.
+A column may have any number of values, but memory is bounded: the first 200 values in alphabetical order are kept, the rest
+are counted together as ``(other)``. Which values are kept does not depend on the order of rows or parts: a value that
+dropped out of the first 200 never returns.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from batchscore.evaluation.outcomes import Outcomes
 
 Columns = Mapping[str, Sequence[object] | str]
-"""Columns to break rows down by: one value a row, or one string for all rows."""
+"""Columns to slice by: one value per row, or one string for all rows."""
 
 MOST_VALUES = 200
 LONGEST_VALUE = 100
-"""Characters of a value that are kept; values that begin alike are one slice."""
+"""Characters of a value; values with the same prefix are one slice."""
 OTHER, NULL = "(other)", "(null)"
 LEAST_ROWS = 20
-"""A slice with fewer evaluated rows is never called worse."""
+"""A slice with fewer evaluated rows is not tested."""
 SIGNIFICANT = 0.05
 LENGTHS = (64, 128, 256, 512)
 LENGTH_BANDS = ("1-64", "65-128", "129-256", "257-512", ">512")
@@ -43,13 +43,13 @@ _Group = list[int]
 
 @dataclasses.dataclass(slots=True)
 class Slices:
-    """A tally a value a column; ``groups[column][value]`` is (scored, evaluated, correct, exact sum of probability)."""
+    """Tallies by column and value; ``groups[column][value]`` is (scored, evaluated, correct, exact sum of probability)."""
 
     groups: dict[str, dict[str, _Group]] = dataclasses.field(default_factory=dict)
 
     def update(self, outcomes: Outcomes, columns: Columns) -> None:
-        """Add the scored rows among ``outcomes``, by each column of :func:`coded`."""
-        for column, values, codes in coded(outcomes.truncated, outcomes.n_tokens, columns):
+        """Add the scored rows among ``outcomes``, by each column of :func:`encoded`."""
+        for column, values, codes in encoded(outcomes.truncated, outcomes.n_tokens, columns):
             self._add(column, outcomes, values, codes)
 
     def _add(self, column: str, outcomes: Outcomes, values: Sequence[str], codes: NDArray[np.int64]) -> None:
@@ -67,17 +67,17 @@ class Slices:
         add_groups(self.groups.setdefault(column, {}), groups)
 
     def merge(self, other: Self) -> None:
-        """Add the rows that ``other`` has seen."""
+        """Add the rows of ``other``."""
         for column, groups in other.groups.items():
             add_groups(self.groups.setdefault(column, {}), groups)
 
     def summary(self) -> list[dict[str, Any]]:
-        """One entry a slice, by column and value: the built-in columns first, ``(null)`` and ``(other)`` last.
+        """One entry per slice, by column and value: the built-in columns first, ``(null)`` and ``(other)`` last.
 
-        ``worse`` is True where the share of errors is clearly higher than in the other slices of its column: one-sided
-        z test for two proportions (Fisher's exact test where a cell expects fewer than 5 rows), ``p_value`` adjusted by
-        Holm over all slices of all columns that were tested, below 0.05. Slices under 20 evaluated rows, and those
-        that are all of their column, are not tested (``p_value`` None).
+        ``worse`` is True if the error rate is significantly higher than in the other slices of the column: one-sided z
+        test for two proportions (Fisher's exact test if a cell expects fewer than 5 rows), ``p_value`` adjusted by Holm
+        over all tested slices of all columns, below 0.05. Slices with fewer than 20 evaluated rows, and those that are
+        the whole column, are not tested (``p_value`` None).
         """
         wholes = {column: _sum(groups.values()) for column, groups in self.groups.items() if groups}
         entries = [
@@ -97,7 +97,7 @@ class Slices:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_state`; raises :class:`DataError` where the groups cannot be read."""
+        """The inverse of :meth:`to_state`; raises :class:`DataError` if the groups cannot be read."""
         try:
             groups = {
                 c: {v: [int(x) for x in group] for v, group in values.items()} for c, values in state.items()
@@ -126,12 +126,12 @@ def _entry(column: str, value: str, group: _Group, whole: _Group) -> dict[str, A
     }
 
 
-def coded(
+def encoded(
     truncated: NDArray[np.bool_], n_tokens: NDArray[np.integer[Any]], columns: Columns
 ) -> Iterator[tuple[str, Sequence[str], NDArray[np.int64]]]:
     """Each column of ``n`` rows with its values, and the index of each row's value ``[n]``: the built-in ones first.
 
-    A column that is named like a built-in is shown with ``(input)`` after its name.
+    A column with the name of a built-in one gets ``(input)`` after its name.
     """
     yield "truncated", _TRUNCATED, truncated.astype(np.int64)
     yield "n_tokens", LENGTH_BANDS, np.searchsorted(LENGTHS, n_tokens, side="left")
@@ -143,7 +143,7 @@ def coded(
 
 
 def add_groups(mine: dict[str, _Group], groups: Mapping[str, _Group]) -> None:
-    """Add tallies by value to those of a column, and keep its first 200 values."""
+    """Add tallies by value to those of a column, and merge values beyond the first 200."""
     for value, group in groups.items():
         mine[value] = _sum((mine[value], group)) if value in mine else list(group)
     surplus = sorted(mine.keys() - {OTHER})[MOST_VALUES:]

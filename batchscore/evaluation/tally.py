@@ -1,6 +1,6 @@
-"""What makes an evaluation mergeable: every tally is integers, and integers add up in any order.
+"""Mergeable tallies: all sums are integers, which add up in any order.
 
-A sum of floats depends on the order of its terms, so it is never kept as a float. Each term is rounded to a multiple of
+A sum of floats depends on the order of its terms, so no sum is a float. Each term is rounded to a multiple of
 2**-40 and added as an integer (:func:`exact_sums`): any split of the rows into parts, and any order of merging them,
 gives the same integers and so bit-identical results. The rounding moves a mean by at most 2**-41 (4.6e-13); a float32
 of at least 2**-16 is not rounded at all.
@@ -29,7 +29,7 @@ FIXED_BITS = 40
 _LOW_BITS = 20
 _CHUNK = 1 << 24
 _INLINE = 1024
-"""Counts up to this many are written as a list; larger arrays are compressed."""
+"""Arrays up to this size are stored as a list; larger ones are compressed."""
 
 
 def exact_sums(
@@ -37,7 +37,7 @@ def exact_sums(
 ) -> ExactSums:
     """Sum ``values[n]`` (0 <= value < 64) by bin, as integers in units of 2**-40: an object array ``[n_bins]``.
 
-    The integers are split in two halves that float64 holds exactly: 2**24 rows of less than 2**26 stay under 2**53.
+    The integers are split in two halves that are exact in float64: 2**24 rows of less than 2**26 stay under 2**53.
 
     >>> [total / 2**40 for total in exact_sums(np.array([0.5, 0.25, 2.0]), np.array([0, 0, 1]), 2)]
     [0.75, 2.0]
@@ -69,7 +69,7 @@ def exact_mean(total: int, rows: int) -> float | None:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """``part / whole`` as a plain float; None where it is undefined."""
+    """``part / whole`` as a plain float; None if undefined."""
     return float(part) / float(whole) if whole else None
 
 
@@ -78,7 +78,7 @@ class Tally:
     """A record of integers, int64 arrays and exact sums that adds up field by field."""
 
     def merge(self, other: Self) -> None:
-        """Add the rows that ``other`` has seen."""
+        """Add the rows of ``other``."""
         for field in dataclasses.fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
@@ -87,9 +87,9 @@ class Tally:
         return {field.name: _pack(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def load_state(self, state: Mapping[str, Any]) -> Self:
-        """Take over the numbers of ``state``; this (empty) tally says which shapes they must have.
+        """Load the numbers of ``state``, which must have the shapes of this (empty) tally.
 
-        Raises :class:`DataError` where they do not fit.
+        Raises :class:`DataError` if they do not.
         """
         try:
             for field in dataclasses.fields(self):

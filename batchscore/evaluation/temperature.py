@@ -1,4 +1,4 @@
-"""One number that makes a classifier's probabilities honest: temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
+"""Temperature scaling of a classifier's probabilities (Guo et al. 2017, arXiv:1706.04599)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COLDEST, HOTTEST = 0.05, 20.0
-"""Temperatures searched; logits that separate the labels perfectly have their optimum at 0."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Range of the search; for perfectly separating logits the optimum is at 0."""
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Probabilities ``[n, C]`` float64 from ``logits[n, C]``; each row on its own, safe for any finite size."""
+    """Probabilities ``[n, C]`` float64 from ``logits[n, C]``; row by row, safe for any finite logits."""
     values = np.ascontiguousarray(logits, dtype=np.float64)
     weights = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float64)
@@ -24,7 +24,7 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def apply_temperature(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float32]:
     """Calibrated probabilities ``[n, C]`` float32: ``softmax(logits / temperature)`` in float64, rounded once.
 
-    Each value is off by at most half a unit in its last place, so that a row's float32 values sum to 1 within 2**-24.
+    Each value is correct to half a unit in the last place, so a row's float32 values sum to 1 within 2**-24.
     Raises ``ValueError`` for a temperature that is not a positive number.
     """
     if not 0 < temperature < math.inf:
@@ -33,9 +33,9 @@ def apply_temperature(logits: NDArray[np.floating[Any]], temperature: float) -> 
 
 
 def undo_temperature(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """What ``softmax(logits)`` was, float64 ``[n, C]``, from ``softmax(logits / temperature)``; NaN rows stay NaN.
+    """``softmax(logits)``, float64 ``[n, C]``, from ``softmax(logits / temperature)``; NaN rows stay NaN.
 
-    The logits over the temperature are the logarithms of the probabilities, but for a constant of the row. Raises
+    ``logits / temperature`` is the logarithm of the probabilities up to a constant per row. Raises
     ``ValueError`` for a temperature that is not a positive number.
 
     >>> undo_temperature(np.array([[0.75, 0.25]], dtype=np.float32), 2.0).round(6).tolist()
@@ -51,7 +51,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
     """The temperature that minimises the negative log-likelihood of ``labels[n]`` given ``logits[n, C]``.
 
     The likelihood is convex in 1/T, and its slope there is the mean of (expected logit - logit of the label), which
-    never falls: 60 halvings of ``ln T`` between 0.05 and 20 find its only zero, or the end that is nearer to it.
+    is monotone: 60 bisections of ``ln T`` between 0.05 and 20 find its only zero, or the nearer end.
     1.0 without rows.
     """
     if len(labels) == 0:
@@ -59,7 +59,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
     values = np.asarray(logits, dtype=np.float64)
     values = values - values.max(axis=1, keepdims=True)
     chosen = float(values[np.arange(len(labels)), labels].mean())
-    cold, hot = math.log(COLDEST), math.log(HOTTEST)
+    cold, hot = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(60):
         middle = (cold + hot) / 2
         expected = float((softmax(values / math.exp(middle)) * values).sum(axis=1).mean())

@@ -1,1 +1,1 @@
-"""The machine underneath: durable files, the terminal, memory, cores."""
+"""The operating system: durable files, the terminal, memory, cores."""

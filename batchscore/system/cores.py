@@ -12,9 +12,9 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores(cpus: Path = _CPUS, quota: Path = _QUOTA) -> int:
-    """Physical cores that the scheduler may put this process on, at most as many as its control group may use at a time.
+    """Physical cores in the CPU affinity of this process, limited by its cgroup quota. At least 1.
 
-    Two hardware threads of one core share its units for products of matrices, so they count as one. At least 1.
+    Two hardware threads of one core share its matmul units, so they count as one.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = {_siblings(cpus, cpu) for cpu in allowed}
@@ -22,7 +22,7 @@ def usable_cores(cpus: Path = _CPUS, quota: Path = _QUOTA) -> int:
 
 
 def _siblings(cpus: Path, cpu: int) -> str:
-    """What names the core of a hardware thread; the thread's own number where the kernel does not tell."""
+    """An id of the core of a hardware thread; the thread's own number if the kernel does not say."""
     try:
         return (cpus / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -30,7 +30,7 @@ def _siblings(cpus: Path, cpu: int) -> str:
 
 
 def _quota(path: Path) -> int:
-    """Cores that a control group (version 2) grants, rounded up."""
+    """Cores granted by a cgroup (v2), rounded up."""
     with contextlib.suppress(OSError, ValueError):
         granted, _, period = path.read_text().partition(" ")
         return math.ceil(int(granted) / int(period))

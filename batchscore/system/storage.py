@@ -1,8 +1,8 @@
-"""Durability, in one place: whole files or none, a journal, a lock and a manifest.
+"""Durable storage: atomic writes, a journal, a lock and a manifest.
 
-Every file that must survive a crash is written under a temporary name in the folder where it will stand (or in the
-run's staging folder on the same file system), flushed, synced, renamed, and its folder synced. The lock is an operating
-system lock on the run folder itself: it dies with its process and leaves no file behind.
+Every file that must survive a crash is written under a temporary name in its final folder (or in the run's staging folder
+on the same file system), flushed, synced, renamed, and its folder synced. The lock is an operating system lock on the run
+folder itself: it is released with its process and leaves no file behind.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from batchscore.errors import BusyError, DataError, OutputError, printable, stor
 MANIFEST = "_SUCCESS"
 STAGING = ".staging"
 HOLDER = "holder.json"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP}
-"""What a file system says whose folders need no sync of their own (some network shares; PostgreSQL passes over it too)."""
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+"""Errors of file systems that do not sync folders (some network shares); PostgreSQL ignores them too."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -38,17 +38,17 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NOT_SYNCED:
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
     finally:
         os.close(descriptor)
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Create ``folder`` and its parents, durably; it is no error if it is there. Returns what was missing, inmost first.
+    """Create ``folder`` and its parents, durably; it may exist already. Returns the folders that were missing, innermost first.
 
     Raises:
-        OutputError: it cannot be created, or the name is taken by something else.
+        OutputError: it cannot be created, or the name is taken.
         StorageError: the disk is full or failing.
     """
     try:
@@ -57,7 +57,7 @@ def make_folder(folder: Path) -> list[Path]:
         for each in missing:
             sync_folder(each.parent)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _DISK_ERRORS:
             raise storage_error("Creating", folder, error) from error
         reason = os.strerror(error.errno or 0)
         raise OutputError(
@@ -82,14 +82,14 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def failing(folder: Path) -> Iterator[None]:
-    """Turn whatever the file system refuses in this block into the error that says so; ``folder`` where it names no file.
+    """Turn an ``OSError`` in this block into a :class:`StorageError` about its file, or ``folder`` if it names none.
 
     Raises:
-        StorageError: an ``OSError`` came out of the block.
+        StorageError: the block raised an ``OSError``.
     """
     try:
         yield
-    except BrokenPipeError:  # that is the terminal
+    except BrokenPipeError:  # from the terminal
         raise
     except OSError as error:
         raise storage_error("Reading or writing", error.filename or folder, error) from error
@@ -97,15 +97,17 @@ def failing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the name ``path`` once the block has ended without an error.
+    """Open a temporary file that is renamed to ``path`` if the block ends without an error.
 
     Raises:
-        StorageError: the disk is full, a permission is missing, or the like; nothing is then at ``path`` that was not.
+        StorageError: the disk is full, a permission is missing, or the like; ``path`` is then unchanged.
     """
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a name may be as long as names can be
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
+        :16
+    ]  # the name may already have the maximum length
     temporary = path.with_name(f".{short}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # what a kill left; and no link is followed
+        temporary.unlink(missing_ok=True)  # left by a kill; links are not followed
         with temporary.open("x+b") as file:
             yield file
             file.flush()
@@ -127,12 +129,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_checked(path: Path, value: Any) -> None:
-    """Write a JSON value behind its checksum, atomically, for :func:`read_checked`."""
+    """Write a JSON value after its checksum, atomically, for :func:`read_checked`."""
     write_bytes(path, _checked_line(value))
 
 
 def read_checked(path: Path) -> Any:
-    """The value that :func:`write_checked` wrote; ``None`` if the file is not there or its bytes are others."""
+    """The value that :func:`write_checked` wrote; ``None`` if the file is missing or damaged."""
     try:
         line = path.read_bytes()
     except FileNotFoundError:
@@ -141,7 +143,7 @@ def read_checked(path: Path) -> Any:
 
 
 def to_json(value: Any) -> bytes:
-    """Indented UTF-8 JSON with a final newline; NaN is an error, so that every reader can read it."""
+    """Indented UTF-8 JSON with a final newline; NaN is an error, as it is not JSON."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
         "utf-8", "backslashreplace"
     )
@@ -169,7 +171,7 @@ def publish(staged: Path, final: Path) -> None:
 
 
 class Journal:
-    """An append-only list of JSON objects, one a line behind its checksum; an entry counts once its line is whole."""
+    """An append-only list of JSON objects, one per line after its checksum; only complete lines count."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -182,7 +184,7 @@ class Journal:
             raise storage_error("Opening", path, error) from error
 
     def _read(self) -> tuple[list[dict[str, Any]], int]:
-        """Return the whole entries and the bytes they take; a torn last line is what a kill left."""
+        """Return the complete entries and their size in bytes; a torn last line was left by a kill."""
         entries: list[dict[str, Any]] = []
         whole = 0
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
@@ -215,7 +217,7 @@ def _checked_line(value: Any) -> bytes:
 
 
 def _journal_line(entry: bytes) -> bytes:
-    r"""An entry behind its CRC-32.
+    r"""A line of the journal: CRC-32 and entry.
 
     >>> _journal_line(b'{"part":0}')
     b'5838bcb9 {"part":0}\n'
@@ -225,13 +227,13 @@ def _journal_line(entry: bytes) -> bytes:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a folder, or leave at once.
+    """Hold the exclusive lock of a folder, or fail at once.
 
-    The folder is made if it is not there, and removed again, with the parents that it needed, if it is left empty.
+    The folder is created if missing, and removed again, with the parents created for it, if it is left empty.
 
     Raises:
         BusyError: another process holds it; the message names that process.
-        OutputError: the folder cannot be made or opened.
+        OutputError: the folder cannot be created or opened.
     """
     made: list[Path] = []
     descriptor = None
@@ -250,7 +252,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock what stands at ``folder`` now; ``None`` if its holder removed it in the meantime."""
+    """Lock ``folder``; ``None`` if its holder removed it in the meantime."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -275,7 +277,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _is_at(folder: Path, descriptor: int) -> bool:
-    """Whether the open folder is the one at that path."""
+    """Whether the open folder is still the one at that path."""
     try:
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -283,13 +285,13 @@ def _is_at(folder: Path, descriptor: int) -> bool:
 
 
 def note_holder(folder: Path) -> None:
-    """Write who holds the lock, for the message of whoever is turned away and cannot ask the system."""
+    """Write who holds the lock, for other processes' messages where the system does not tell."""
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
     write_bytes(folder / STAGING / HOLDER, to_json(holder))
 
 
 def _holder(folder: Path) -> str:
-    """Who holds the lock: as Linux tells it, else as the holder noted it down."""
+    """Who holds the lock: from ``/proc/locks``, else from the holder's note."""
     try:
         facts = folder.stat()
         inode = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
@@ -305,7 +307,7 @@ def _holder(folder: Path) -> str:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Every file below ``folder`` as a sorted posix path, the staging folder and the manifest left out.
+    """Every file below ``folder`` as a sorted POSIX path, without the staging folder and the manifest.
 
     Links count as files and are not followed.
     """
@@ -320,7 +322,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def manifest(hashes: Mapping[str, str]) -> bytes:
-    """The bytes of ``_SUCCESS``: a line for each file, as ``sha256sum -c`` reads it."""
+    """The bytes of ``_SUCCESS``: a line per file, in the format of ``sha256sum -c``."""
     lines = []
     for name, digest in sorted(hashes.items()):
         escaped = _escape(name)
@@ -333,7 +335,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     """Path → SHA-256 of every file that ``_SUCCESS`` lists.
 
     Raises:
-        DataError: it is not there or damaged.
+        DataError: it is missing or damaged.
     """
     path = folder / MANIFEST
     try:
@@ -353,7 +355,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def names_in_manifest(folder: Path) -> set[str]:
-    """The files that ``_SUCCESS`` lists, as far as it makes sense; none if it is not there."""
+    """The files that ``_SUCCESS`` lists, ignoring damaged lines; none if it is missing."""
     try:
         text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
@@ -362,7 +364,7 @@ def names_in_manifest(folder: Path) -> set[str]:
 
 
 def _manifest_entry(line: str) -> tuple[str, str] | None:
-    """Name and digest; ``None`` for what we never wrote, such as a name that leads out of the folder."""
+    """Name and digest; ``None`` for an invalid line, such as a name outside the folder."""
     match = re.fullmatch(r"(\\?)([0-9a-f]{64})  ([^\0]+)", line)
     if match is None:
         return None
@@ -381,7 +383,7 @@ def _unescape(name: str) -> str:
 
 
 def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
-    """Compare a folder with its manifest; returns one sentence a difference, none when all is as it was written."""
+    """Compare a folder with its manifest; returns one sentence per difference."""
     present = set(files_below(folder))
     problems = [f"{printable(name)}: missing" for name in sorted(set(hashes) - present)]
     problems += [f"{printable(name)}: not in the manifest" for name in sorted(present - set(hashes))]
@@ -392,7 +394,7 @@ def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
 
 
 def damage(path: Path, digest: str) -> str:
-    """What is wrong with a file that should have this SHA-256; empty where nothing is. Links are not followed."""
+    """What is wrong with a file that should have this SHA-256; empty if nothing. Links are not followed."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return "not a regular file"
@@ -402,14 +404,14 @@ def damage(path: Path, digest: str) -> str:
 
 
 def remove_file(folder: Path, name: str) -> None:
-    """Remove a file that an earlier run left below ``folder``, and the folders that are then empty.
+    """Remove a file of an earlier run below ``folder``, and folders that become empty.
 
-    What a link leads to outside of ``folder`` is not ours.
+    Targets of links outside ``folder`` are left alone.
     """
     path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()) or not os.path.lexists(path):
         return
-    if path.is_dir() and not path.is_symlink():  # the file went, and somebody made a folder of its name
+    if path.is_dir() and not path.is_symlink():  # replaced by a folder with the same name
         return
     path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # until one is not empty
@@ -418,7 +420,7 @@ def remove_file(folder: Path, name: str) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of our own making; it is no error if it is not there."""
+    """Remove a folder that we created; it may be missing."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -429,10 +431,10 @@ def remove_tree(folder: Path) -> None:
 
 
 def refuse_long_names(folder: Path, names: Iterable[str]) -> None:
-    """Refuse names that the file system below ``folder`` cannot hold, while that costs nothing.
+    """Refuse names that are too long for the file system, before any work is done.
 
     Raises:
-        OutputError: a name, or its whole path, has too many bytes.
+        OutputError: a name or its full path has too many bytes.
     """
     longest_name, longest_path = (os.pathconf(folder, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
     for name in names:

@@ -1,6 +1,6 @@
-"""What a person or a scheduler sees: errors as messages with exit codes, signals, progress and logs.
+"""The terminal: error messages and exit codes, signals, progress and logs.
 
-Data goes to stdout, talk to stderr. This is the only place that turns an error into a message and an exit.
+Data goes to stdout, messages to stderr. Only this module turns an error into a message and an exit code.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from batchscore.errors import BatchscoreError, InterruptedRunError, printable
 
 _LINE_SECONDS = 30.0
 _GRACE_SECONDS = 4.0
-"""From a signal to the end of the process, at the most."""
+"""The longest time from a signal to the end of the process."""
 _LONGEST_MESSAGE = 4000
 """Characters of an error's message."""
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _AGAIN = "run the same command again to go on"
 
 
 @contextlib.contextmanager
 def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
-    """Turn errors into a message on stderr and an exit code; other exceptions are faults and keep their traceback.
+    """Turn errors into a message on stderr and an exit code; other exceptions are bugs and keep their traceback.
 
-    ``go_on`` is what to do after a signal has stopped the command.
+    ``go_on`` says what to do after a signal stopped the command.
     """
     try:
         with _signals(as_json, go_on):
             yield
     except (BatchscoreError, InterruptedRunError) as error:
-        message, summary = _last_words(error, as_json)
-        if _machines_read():
-            _machine.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
+        message, summary = _error_texts(error, as_json)
+        if _logs_are_json():
+            _json_log.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
         else:
             click.echo(message, err=True, nl=False)
         click.echo(summary, nl=False)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - or Python complains at exit
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - else Python complains at exit
         sys.exit(74)
 
 
 def _cut(message: str) -> str:
-    """A message without its middle, where it is so long that something must have got into it."""
+    """A message without its middle, if it is longer than any message should be."""
     if len(message) <= _LONGEST_MESSAGE:
         return message
     return f"{message[: _LONGEST_MESSAGE // 2]} […] {message[-_LONGEST_MESSAGE // 2 :]}"
 
 
-def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
-    """What goes to stderr, and what to stdout."""
+def _error_texts(error: BatchscoreError | InterruptedRunError, as_json: bool) -> tuple[str, str]:
+    """The texts for stderr and stdout."""
     done = error.summary if isinstance(error, BatchscoreError) and error.summary else {"status": "error"}
     message = _cut(str(error))
     summary = {**done, "exit_code": error.exit_code, "error": message}
@@ -72,28 +72,28 @@ def _last_words(error: BatchscoreError | InterruptedRunError, as_json: bool) -> 
 def _signals(as_json: bool, go_on: str) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the command with 143 and 130.
 
-    Python hears a signal between two of its own steps, which may be long after it came (a forward pass, a large write),
-    and an exception that is raised in a finaliser is dropped. So the command is also watched: what has not ended
-    ``_GRACE_SECONDS`` after the signal is ended at once, as a kill would. The folder goes on from there just so.
+    Python handles a signal between bytecodes, which may be long after it arrived (a forward pass, a large write), and an
+    exception raised in a finaliser is dropped. So a watchdog ends a process that is still running ``_GRACE_SECONDS`` after
+    the signal, as a kill would. The run can be resumed all the same.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        heard.append(number)
+        received.append(number)
         raise _interrupted(number, go_on)
 
-    heard: list[int] = []
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    with _watched(as_json, go_on):
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    with _watchdog(as_json, go_on):
         for number in before:
             signal.signal(number, stop)
         try:
             yield
-        except KeyboardInterrupt:  # a library may make this of our exception
-            if not heard:
+        except KeyboardInterrupt:  # a library may have turned our exception into this
+            if not received:
                 raise
-            raise _interrupted(heard[0], go_on) from None
+            raise _interrupted(received[0], go_on) from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -105,71 +105,73 @@ def _interrupted(number: int, go_on: str) -> InterruptedRunError:
 
 
 @contextlib.contextmanager
-def _watched(as_json: bool, go_on: str) -> Iterator[None]:
-    """Have a thread told of each signal as it comes (Python's wake-up descriptor), while the block runs."""
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    threading.Thread(target=_watch, args=(told, as_json, go_on), name="signals", daemon=True).start()
-    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+def _watchdog(as_json: bool, go_on: str) -> Iterator[None]:
+    """Run a watchdog thread during the block; signals reach it at once through Python's wake-up descriptor."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    threading.Thread(
+        target=_wait_for_signal, args=(reader, as_json, go_on), name="signals", daemon=True
+    ).start()
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(tell)
+        os.close(writer)
 
 
-def _watch(told: int, as_json: bool, go_on: str) -> None:
-    """Wait for a signal that stops, then for the end of the block; where that does not come, end the process."""
-    with open(told, "rb", buffering=0) as pipe:
+def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
+    """Wait for SIGTERM or SIGINT, then for the end of the block; if that does not come in time, end the process."""
+    with open(reader, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
-            if number[0] in _STOPPING:
+            if number[0] in _STOP_SIGNALS:
                 break
         else:
             return
-        ended = time.monotonic() + _GRACE_SECONDS
-        while (left := ended - time.monotonic()) > 0:
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
             if select.select([pipe], [], [], left)[0] and not pipe.read(64):
                 return
     error = _interrupted(number[0], go_on)
-    for descriptor, text in zip((2, 1), _last_words(error, as_json), strict=True):
+    for descriptor, text in zip((2, 1), _error_texts(error, as_json), strict=True):
         with contextlib.suppress(OSError):
             os.write(descriptor, text.encode())
     os._exit(error.exit_code)
 
 
 def say(text: str, **facts: Any) -> None:
-    """One line of talk; for machines an event with the ``facts``."""
-    if _machines_read():
-        _machine.info(text, extra=facts)
+    """Print one message; with JSON logs, an event with the ``facts``."""
+    if _logs_are_json():
+        _json_log.info(text, extra=facts)
     else:
         click.echo(text, err=True)
 
 
 class Logs(NamedTuple):
-    """How a command tells what happens."""
+    """The log settings of a command."""
 
     verbosity: int = 0
-    """-1 is quiet (errors alone), 0 notices, warnings and progress, 1 information, 2 everything."""
+    """-1 is quiet (errors only), 0 notices, warnings and progress, 1 information, 2 everything."""
     format: str = "text"
-    """``text`` for people, ``json`` for machines: one object a line, with time, level, message and ``run_id``."""
+    """``text`` for people, ``json`` for machines: one object per line, with time, level, message and ``run_id``."""
     run_id: str = ""
 
 
 PLAIN = Logs()
 NOTICE = 25
-"""The level of what everybody should know, unless they asked for quiet: less than a warning."""
+"""The level of messages shown unless quiet, below a warning."""
 logging.addLevelName(NOTICE, "NOTICE")
-_machine = logging.getLogger("batchscore.talk")
-_machine.disabled = True  # until machines read
+_json_log = logging.getLogger("batchscore.talk")
+_json_log.disabled = True  # unless logs are JSON
 
 
-def _machines_read() -> bool:
-    """Whether what is said goes to machines, as :func:`set_up_logs` was told."""
-    return not _machine.disabled
+def _logs_are_json() -> bool:
+    """Whether logs are JSON, as set by :func:`set_up_logs`."""
+    return not _json_log.disabled
 
 
 def set_up_logs(logs: Logs) -> None:
-    """Have the program's own loggers write to stderr, and :func:`say` with them if it is machines that read."""
+    """Let our loggers write to stderr, and :func:`say` through them if logs are JSON."""
     levels = {-1: logging.ERROR, 0: NOTICE, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(logs))
@@ -177,10 +179,10 @@ def set_up_logs(logs: Logs) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(levels.get(logs.verbosity, logging.DEBUG))
     logger.propagate = False
-    _machine.disabled = logs.format != "json"
-    _machine.handlers[:] = [handler]
-    _machine.setLevel(logging.ERROR if logs.verbosity < 0 else logging.INFO)
-    _machine.propagate = False
+    _json_log.disabled = logs.format != "json"
+    _json_log.handlers[:] = [handler]
+    _json_log.setLevel(logging.ERROR if logs.verbosity < 0 else logging.INFO)
+    _json_log.propagate = False
 
 
 def _formatter(logs: Logs) -> logging.Formatter:
@@ -198,7 +200,7 @@ def _formatter(logs: Logs) -> logging.Formatter:
 
 
 class _EscapedFormatter(logging.Formatter):
-    """Lower-case level names, none of a notice; control characters of a message become escapes."""
+    """Lower-case level names, none for a notice; control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.levelno == NOTICE:
@@ -208,7 +210,7 @@ class _EscapedFormatter(logging.Formatter):
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one plain line every 30 seconds (or another time); nothing when quiet."""
+    """A bar on a terminal; elsewhere one plain line every ``line_seconds``; nothing if quiet."""
 
     def __init__(
         self, total: int, unit: str = "rows", *, quiet: bool = False, line_seconds: float = _LINE_SECONDS
@@ -216,15 +218,15 @@ class Progress:
         self._line_seconds = line_seconds
         self._total, self._unit, self._quiet = total, unit, quiet
         self._done = self._counted = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._bar: Any = None
-        if not quiet and sys.stderr.isatty() and not _machines_read():
+        if not quiet and sys.stderr.isatty() and not _logs_are_json():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=f" {unit}", smoothing=0.05, dynamic_ncols=True)
 
     def add(self, amount: int, *, counted: bool = True) -> None:
-        """Note ``amount`` more; what was done before this start is not ``counted`` for the speed."""
+        """Add ``amount``; work of an earlier start is not ``counted`` for the speed."""
         self._done += amount
         if self._bar is not None:
             if not counted:
@@ -233,8 +235,8 @@ class Progress:
             return
         self._counted += amount if counted else 0
         now = time.monotonic()
-        if not self._quiet and now - self._said >= self._line_seconds:
-            self._said = now
+        if not self._quiet and now - self._last_line >= self._line_seconds:
+            self._last_line = now
             facts = {"event": "progress", "done": self._done, "total": self._total}
             say(self._line(now), **facts)
 
@@ -244,7 +246,7 @@ class Progress:
         return f"{self._done} of {self._total} {self._unit}, {speed:.1f} {self._unit}/s{left}"
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar, leaving it on the screen."""
         if self._bar is not None:
             self._bar.close()
 

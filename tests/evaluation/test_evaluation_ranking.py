@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from batchscore.evaluation.ranking import (
     average_precision,
     bin_of,
-    holds_one_value,
+    is_single_valued,
     n_bins,
     precision_recall,
     roc_auc,
@@ -91,7 +91,7 @@ def test_the_bounds_hold_for_any_ties(rows: list[tuple[bool, float]]) -> None:
     scores = np.array([score for _, score in rows], dtype=np.float32)
     counts = [np.bincount(binned(scores[kind], 4), minlength=n_bins(4)) for kind in (~positive, positive)]
     for ours, oracle in ((roc_auc, sk.roc_auc_score), (average_precision, sk.average_precision_score)):
-        area = ours(counts[0], counts[1], holds_one_value(4))
+        area = ours(counts[0], counts[1], is_single_valued(4))
         assert area is not None
         assert abs(area.value - oracle(positive, scores)) <= area.error_bound + 1e-12
 
@@ -111,10 +111,10 @@ def test_one_value_for_all_rows_is_worth_a_coin_toss(probability: float, bound: 
 
 @pytest.mark.parametrize("bits", [4, 7, 10])
 def test_a_bin_said_to_hold_one_value_holds_one(bits: int) -> None:
-    single = np.flatnonzero(holds_one_value(bits))
+    single = np.flatnonzero(is_single_valued(bits))
     last = np.nextafter(np.float32(1), np.float32(0))
     values = [np.float32(1)]
-    while holds_one_value(bits)[binned(np.array([last]), bits)[0]]:
+    while is_single_valued(bits)[binned(np.array([last]), bits)[0]]:
         values.append(last)
         last = np.nextafter(last, np.float32(0))
     bins = binned(np.array([0.5, *values], dtype=np.float32), bits)

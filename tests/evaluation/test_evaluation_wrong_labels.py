@@ -231,7 +231,9 @@ def test_wrong_labels_of_many_are_counted_where_the_model_is_good(n_labels: int)
 
 def test_the_fit_is_the_maximum_that_scipy_finds() -> None:
     rows = flipped(TEST, 400, np.random.default_rng(3))
-    seen, known = (wrong_labels._Seen(*wrong_labels._counts(reliability(c))) for c in (rows, HELD_OUT))
+    seen, known = (
+        wrong_labels._ConfidenceBins(*wrong_labels._counts(reliability(c))) for c in (rows, HELD_OUT)
+    )
     model = wrong_labels._Likelihood(seen, known, 2.0)
     point, reached = model.maximum(model.start(0.001))
     options = {"maxfun": 100_000, "maxiter": 1000}
