@@ -85,8 +85,8 @@ class IdTable:
         high = np.memmap(self._folder / "high", dtype="<u8", mode="r")
         rest = np.memmap(self._folder / "rest", dtype=_REST, mode="r")
         at = np.minimum(np.searchsorted(high, hashes[:, 0]), len(high) - 1)
-        has_id = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
-        found[has_id] = np.where(has_id, rest["value"][at], ABSENT)
+        is_match = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
+        found[has_id] = np.where(is_match, rest["value"][at], ABSENT)
         return found
 
 
