@@ -111,7 +111,9 @@ def test_stopped_at_any_moment_it_ends_within_five_seconds_and_goes_on(
             started = time.monotonic()
             code = warm.ended(process)
             assert time.monotonic() - started < 5
-            assert code in {128 + name, 0}, (tmp_path / "log").read_text()
+            # After the run was finished, the interpreter that shuts down has no handler any more.
+            has_finished = code == -name and (output / "_SUCCESS").exists()
+            assert code in {128 + name, 0} or has_finished, (tmp_path / "log").read_text()
             stopped.append(code)
     assert {143, 130} <= set(stopped)
     last = (tmp_path / "log").read_text().strip().splitlines()
