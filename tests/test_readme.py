@@ -53,7 +53,7 @@ def test_the_quickstart_ends_with_a_model_two_runs_and_a_page(tmp_path: Path) ->
     scored = pd.read_parquet(tmp_path / "run-parquet" / "predictions" / "reviews.parquet")
     assert len(scored) == len(samples.load("test"))
     accuracy = inspect(str(tmp_path / "run-parquet"))["accuracy"]["value"]
-    assert accuracy > 0.65  # far from chance: 140 rows, some of them with wrong labels
+    assert accuracy > 0.6  # far from chance: 140 rows, some of them with wrong labels
 
 
 def test_the_samples_are_what_they_are_said_to_be() -> None:
