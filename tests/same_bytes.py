@@ -67,7 +67,7 @@ def run(tree: Path, arguments: tuple[str, ...], model: Path, output: Path, folde
     with (folder / "score.log").open("ab") as log:
         return subprocess.run(
             [*command, "--model", str(model), "--output", str(output), "--force", "-q"],
-            cwd=folder if "baseline" not in arguments else output.parent,
+            cwd=output.parent,
             env={**os.environ, "PYTHONPATH": str(tree)},
             stdout=log,
             stderr=log,
