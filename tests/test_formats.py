@@ -10,16 +10,18 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flow import flow
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
 from batchscore.formats.format import Format, format_of
-from batchscore.formats.reading import describe, identify, texts_of_file
+from batchscore.formats.reading import describe, identify, read, texts_of_file
 from batchscore.formats.registry import ENTRIES, NAMES, format_of_name, suffix_of
 from batchscore.formats.source import Source
 from batchscore.formats.writing import Output, count_rows
+from batchscore.records import ColumnChoice
 
 ROWS = [
     {"id": f"{k:03}", "text": text, "label": "POSITIVE" if k % 2 else "NEGATIVE"}
@@ -173,7 +175,8 @@ def test_arrow_keeps_types_kind_and_compression(kind: str, codec: str | None, tm
     assert describe(identify(result.only), ReadSettings()).details["codec"] == (codec or "")
 
 
-def test_dictionaries_that_grow_from_batch_to_batch_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_dictionaries_that_grow_from_batch_to_batch_are_kept(kind: str, tmp_path: Path) -> None:
     batches = [
         pa.record_batch(
             {
@@ -183,7 +186,7 @@ def test_dictionaries_that_grow_from_batch_to_batch_are_kept(tmp_path: Path) -> 
         )
         for k in (1, 2, 3)
     ]
-    with pa.ipc.new_stream(
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(
         str(tmp_path / "a.arrow"),
         batches[0].schema,
         options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True),
@@ -195,7 +198,11 @@ def test_dictionaries_that_grow_from_batch_to_batch_are_kept(tmp_path: Path) -> 
             tmp_path / target, tmp_path / "a.arrow", read=ReadSettings(part_rows=4), output_format=target
         ).only
         if target == "same":
-            shops = pa.ipc.open_stream(str(out)).read_all()["shop"].to_pylist()
+            shops = (
+                (pa.ipc.open_file if kind == "file" else pa.ipc.open_stream)(str(out))
+                .read_all()["shop"]
+                .to_pylist()
+            )
         else:
             shops = (pd.read_parquet if target == "parquet" else pd.read_csv)(out)["shop"].tolist()
         assert shops == ["x", "y", "y", "x", "y", "z", "x", "y", "w"]
@@ -227,3 +234,31 @@ def test_a_type_that_parquet_cannot_hold_is_refused_by_its_name(tmp_path: Path) 
     text = pa.array([b"a", b"\xff\xfe"], pa.binary()).view(pa.string())
     with pytest.raises(DataError, match="damaged"):
         flow(tmp_path / "out", arrow(tmp_path / "b.arrow", pa.table({"text": text})))
+
+
+def test_strings_that_are_not_utf8_are_refused_for_arrow_which_would_not_read_them_back(
+    tmp_path: Path,
+) -> None:
+    odd = pa.array([b"fine", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": ["a", "b"], "odd": odd}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 1: the column odd holds a string that is not UTF-8"):
+        flow(tmp_path / "out", tmp_path / "a.parquet", output_format="arrow")
+
+
+def test_rows_of_nulls_cannot_be_more_than_a_file_may_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kilobyte can say that it has any number of them."""
+    source = identify(arrow(tmp_path / "a.arrow", pa.table({"text": pa.nulls(5000)}), rows=5000))
+    layout = describe(source, ReadSettings())
+    monkeypatch.setattr("batchscore.formats.columnar.allowed_bytes", lambda *_: 4999)
+    with pytest.raises(DataError, match="--max-expansion"):
+        list(read(source, layout, ColumnChoice(text="text"), ReadSettings()))
+
+
+def test_a_long_run_of_spaces_in_an_array_costs_no_square(tmp_path: Path) -> None:
+    text = "a" + " " * 2_000_000 + "b"
+    (tmp_path / "a.json").write_text(json.dumps([{"text": text}], indent=1), encoding="utf-8")
+    out = flow(tmp_path / "out", tmp_path / "a.json", output_format="jsonl").only
+    (line,) = out.read_bytes().splitlines()
+    assert json.loads(line)["text"] == text

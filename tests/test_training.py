@@ -26,7 +26,7 @@ from batchscore.errors import (
     StorageError,
     UsageError,
 )
-from batchscore.model.backends import open_backend
+from batchscore.model.backends import open_backend, torch_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.scoring import InferenceSettings, Model, check_canaries, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
@@ -159,6 +159,23 @@ def test_bfloat16_is_used_where_it_is_fast(settings: TrainSettings, monkeypatch:
         monkeypatch.setattr(trainer_module, "faster_precisions", lambda _, fast=fast: fast)
         facts = open_bundle(str(run(settings, force=True, precision="auto").output)).facts
         assert facts["training"]["precision"] == ("bf16" if "bf16" in fast else "fp32")
+
+
+@pytest.mark.parametrize(("slower", "large"), [(20.0, 0), (0.4, 3)])
+def test_a_precision_that_a_few_rows_show_to_be_hopeless_is_measured_no_further(
+    slower: float, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a processor without bfloat16 a large matmul in it takes a second."""
+    measured: list[tuple[str, int]] = []
+
+    def seconds(left: Any, right: Any) -> float:
+        kind = str(left.dtype).removeprefix("torch.")
+        measured.append((kind, len(left)))
+        return len(left) * (slower if kind == "bfloat16" else 1.0)
+
+    monkeypatch.setattr(torch_backend, "_seconds", seconds)
+    assert torch_backend.faster_precisions("cpu") == ([] if slower > 1 else ["bf16"])
+    assert measured.count(("bfloat16", 1024)) == large
 
 
 def test_a_part_of_an_epoch_is_enough(settings: TrainSettings) -> None:

@@ -57,8 +57,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         batches = None if is_stream else reader.num_record_batches
     refuse_too_wide(source, schema, settings)
     codec = _check_messages(source, batches, settings.max_expansion)
-    for field in schema:
-        _refuse_unstorable(source, field)
+    _refuse_unstorable(source, schema)
     return layout_of(schema, {"stream": is_stream, "codec": codec})
 
 
@@ -71,15 +70,28 @@ def _opened(source: Source) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
             yield reader
 
 
-def _refuse_unstorable(source: Source, field: pa.Field) -> None:
+def _refuse_unstorable(source: Source, schema: pa.Schema) -> None:
     """Refuse a type that the mismatches file, which is Parquet, cannot hold."""
+    if _is_storable(schema):
+        return
+    field = next((field for field in schema if not _is_storable(pa.schema([field]))), None)
+    what = (
+        f"the column {printable(field.name)} has the type {printable(field.type)}"
+        if field
+        else "its schema is one"
+    )
+    raise DataError(
+        f"{printable(source.path)}: {what}, which Parquet cannot hold, and the mismatches are Parquet. Cast it, or leave it "
+        "out."
+    )
+
+
+def _is_storable(schema: pa.Schema) -> bool:
     try:
-        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{printable(source.path)}: the column {printable(field.name)} has the type {printable(field.type)}, which "
-            "Parquet has no word for, and the mismatches are Parquet. Cast it, or leave it out."
-        ) from error
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def _check_messages(source: Source, batches: int | None, max_expansion: int) -> str:
@@ -221,6 +233,7 @@ class ArrowIpc(ColumnFormat):
     """Arrow IPC; predictions are a file, or a stream where the input is one."""
 
     name = "arrow"
+    holds_any_bytes = False
 
     def begins(self, head: bytes) -> bool:
         """The magic bytes of a file, or a first message after the marker of a stream."""

@@ -277,7 +277,7 @@ def _cell_at(cells: Mapping[str, str | None], path: Sequence[str]) -> str | None
 # ------------------------------------------------------------------------------------------------------- the format
 
 _SPACE = b" \t\r\n"
-_LINE_END = re.compile(rb"[ \t]*[\r\n][ \t\r\n]*")
+_LINE_END = re.compile(rb"[\r\n][ \t\r\n]*+")
 """In valid JSON, line ends occur only between values."""
 _NO_LIMIT = 2**40
 """No limit for a file that the run itself wrote."""
@@ -305,8 +305,12 @@ class JsonFormat(RecordFormat):
     def texts_of_records(self, records: Sequence[bytes], layout: Layout, names: Sequence[str]) -> Texts:
         """Strings decoded, other values as their JSON text."""
         paths = {name: path_of(layout, name) for name in names}
-        rows = [json_cells(record) for record in records]
-        return {name: [_cell_at(cells, path) for cells in rows] for name, path in paths.items()}
+        columns: Texts = {name: [] for name in names}
+        for record in records:
+            cells = json_cells(record)
+            for name, path in paths.items():
+                columns[name].append(_cell_at(cells, path))
+        return columns
 
     def json_objects(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
         """Each record's own bytes."""
