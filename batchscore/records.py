@@ -36,6 +36,17 @@ class Status(enum.IntEnum):
         return self.name.lower()
 
 
+class Task(enum.StrEnum):
+    """What a model says of a text."""
+
+    SINGLE_LABEL = "single_label"
+    """Exactly one of two or more labels."""
+    MULTI_LABEL = "multi_label"
+    """Any number of labels at once."""
+    REGRESSION = "regression"
+    """One number."""
+
+
 class Column(NamedTuple):
     """One column of an input: its name and the kind of its values.
 

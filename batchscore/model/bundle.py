@@ -28,10 +28,13 @@ from batchscore.model.bundle_facts import (
     read_facts,
     sealed_bytes,
 )
+from batchscore.model.heads import Head, head_of
 from batchscore.system.storage import sha256_of, write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from batchscore.records import Task
 
 N_CANARIES = 32
 VARIANTS = "openvino"
@@ -80,7 +83,7 @@ class Bundle:
     """A model folder that passed all checks."""
 
     path: Path
-    labels: tuple[str, ...]
+    head: Head
     max_length: int
     """Tokens, special ones included."""
     temperature: float
@@ -91,6 +94,20 @@ class Bundle:
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the logits."""
+        return self.head.labels
+
+    @property
+    def task(self) -> Task:
+        """What the model says of a text."""
+        return self.head.task
+
+    def answers(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Answers ``[n, C]`` float32 of ``logits[n, C]``, calibrated; see :meth:`Head.answers`."""
+        return self.head.answers(logits, self.temperature)
 
     @property
     def has_generic_labels(self) -> bool:
@@ -111,10 +128,10 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     hashes = _hashes(folder)
     _refuse_code(folder, hashes)
     config = json_file(folder, "config.json")
-    labels = _labels(config, folder)
+    head = head_of(config, _labels(config, folder))
     if FACTS in hashes:
-        return _open_sealed(folder, hashes, labels)
-    return _open_plain(folder, hashes, labels, config)
+        return _open_sealed(folder, hashes, head)
+    return _open_plain(folder, hashes, head, config)
 
 
 def _fetch(model: str, revision: str | None) -> Path:
@@ -222,7 +239,7 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return labels
 
 
-def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) -> Bundle:
+def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
     facts = read_facts(folder)
     hashes = {name: each for name, each in hashes.items() if not _is_left_over(name, facts["files"])}
     problems = manifest_problems(facts, hashes)
@@ -231,13 +248,13 @@ def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) 
             f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
             "train it again."
         )
-    if tuple(facts["labels"]) != labels:
+    if tuple(facts["labels"]) != head.labels:
         raise ModelError(
             f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."
         )
     return Bundle(
         path=folder,
-        labels=labels,
+        head=head,
         max_length=facts["max_length"],
         temperature=float(facts["temperature"]),
         long_text=facts["long_text"],
@@ -249,9 +266,7 @@ def _open_sealed(folder: Path, hashes: dict[str, str], labels: tuple[str, ...]) 
     )
 
 
-def _open_plain(
-    folder: Path, hashes: dict[str, str], labels: tuple[str, ...], config: Mapping[str, Any]
-) -> Bundle:
+def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
         f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
@@ -263,7 +278,7 @@ def _open_plain(
         )
     return Bundle(
         path=folder,
-        labels=labels,
+        head=head,
         max_length=longest_input(folder, config),
         temperature=1.0,
         long_text="head",

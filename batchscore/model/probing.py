@@ -49,10 +49,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from batchscore.errors import ModelError, printable
-from batchscore.evaluation import apply_temperature
 from batchscore.model import batching
 from batchscore.model.backends import open_backend
-from batchscore.model.bundle import Canaries
+from batchscore.model.bundle import Bundle, Canaries
 from batchscore.model.scoring import CANARY_TOLERANCE, LONGEST_PROBE, check_canaries
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def probe(model: Model) -> ProbeResult:
             "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, mode, *difference
         )
         if difference.is_rounding:
-            probes = Canaries(tuple(texts), apply_temperature(expected, model.bundle.temperature))
+            probes = Canaries(tuple(texts), model.bundle.answers(expected))
             bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
             return ProbeResult(mode, is_fresh, dataclasses.replace(model, bundle=bundle))
         differences.append(difference.probability)
@@ -270,14 +269,14 @@ def _batch_difference(
                 "%s: padding %s: %s", model.bundle.path, model.inference.padding_mode, printable(error)[:200]
             )
             return [_Difference(math.inf, math.inf)]
-        return [_compare(logits, expected[rows], model.bundle.temperature) for rows, logits in found]
+        return [_compare(logits, expected[rows], model.bundle) for rows, logits in found]
 
     differences = np.array([each for some in _in_workers(model, of_batch, _PROBE_BATCHES) for each in some])
     return _Difference(*differences.max(axis=0).tolist())
 
 
-def _compare(found: NDArray[np.float32], expected: NDArray[np.float32], temperature: float) -> _Difference:
-    one, other = (apply_temperature(logits, temperature) for logits in (found, expected))
+def _compare(found: NDArray[np.float32], expected: NDArray[np.float32], bundle: Bundle) -> _Difference:
+    one, other = (bundle.answers(logits) for logits in (found, expected))
     logit = np.abs(found - expected).max() / (1 + np.abs(expected).max())
     return _Difference(float(np.abs(one - other).max()), float(logit))
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchscore.errors import ModelError, printable
-from batchscore.evaluation import apply_temperature
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
@@ -229,7 +228,7 @@ _WORK = ("forward_seconds", "tokens", "padded_tokens", "micro_batches", "halving
 def conclude(prepared: Prepared, computed: Computed, model: Model) -> Predictions:
     """Turn logits into calibrated probabilities, merge windows, and expand distinct texts into rows."""
     encodings = prepared.encodings
-    probabilities = _merge_windows(encodings, computed.logits, model.bundle.temperature)
+    probabilities = _merge_windows(encodings, model.bundle.answers(computed.logits))
     failed = {int(encodings.row[sequence]): reason for sequence, reason in computed.failures.items()}
     status = prepared.status.copy()
     failures = []
@@ -259,11 +258,8 @@ def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> ND
     return values[index] if len(values) else np.full(len(index), missing, dtype=np.int32)
 
 
-def _merge_windows(
-    encodings: Encodings, logits: NDArray[np.float32], temperature: float
-) -> NDArray[np.float32]:
+def _merge_windows(encodings: Encodings, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities ``[texts, C]`` float32: the mean over a text's windows, weighted by their tokens."""
-    probabilities = apply_temperature(logits, temperature)
     texts = len(encodings.n_tokens)
     if len(probabilities) == texts:
         return probabilities
