@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from flow import fake_bundle
+from test_scoring import rows_of
 from tokenizers import Tokenizer as Fast
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -32,7 +33,6 @@ from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.probing import TOLERANCE
 from batchscore.model.scoring import score_part
 from batchscore.model.tokenization import Tokenizer
-from test_scoring import rows_of
 
 REVIEWS = [row["text"] for row in samples.rows() if row["text"]]
 TEXTS = [
@@ -61,8 +61,10 @@ def pairs() -> tuple[list[str], list[tuple[str, str]]]:
     texts = [text.lower() for text in REVIEWS]
     fast.train_from_iterator(texts, trainer(vocab_size=600, end_of_word_suffix="</w>", show_progress=False))
     told = json.loads(fast.to_str())["model"]
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in told["merges"]]
-    return sorted(told["vocab"], key=told["vocab"].get), merges  # type: ignore[return-value]
+    merges = [
+        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in told["merges"]
+    ]
+    return sorted(told["vocab"], key=told["vocab"].get), merges
 
 
 Pairs = tuple[list[str], list[tuple[str, str]]]
@@ -122,7 +124,12 @@ IN_PYTHON: dict[str, Kind] = {
     "BertweetTokenizer": ("roberta", _fairseq, {**BERT, **PLACES}, {"normalization": False}),
     "PhobertTokenizer": ("roberta", _fairseq, {**BERT, **PLACES}, {}),
     "EsmTokenizer": ("esm", _esm, {**BERT, **PLACES}, {}),
-    "CTRLTokenizer": ("ctrl", _ctrl, {"n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 64, "n_positions": 64}, {}),
+    "CTRLTokenizer": (
+        "ctrl",
+        _ctrl,
+        {"n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 64, "n_positions": 64},
+        {},
+    ),
     "ByT5Tokenizer": (
         "t5",
         lambda folder, pairs: None,
@@ -137,15 +144,30 @@ WITH_MOSES: dict[str, Kind] = {
     "BioGptTokenizer": ("biogpt", _xlm, {**BERT, "max_position_embeddings": 64}, {}),
 }
 WITH_SENTENCEPIECE: dict[str, Kind] = {
-    "XLMRobertaTokenizer": ("xlm-roberta", _sentence_piece("sentencepiece.bpe.model"), {**BERT, **PLACES}, {}),
+    "XLMRobertaTokenizer": (
+        "xlm-roberta",
+        _sentence_piece("sentencepiece.bpe.model"),
+        {**BERT, **PLACES},
+        {},
+    ),
     "CamembertTokenizer": ("camembert", _sentence_piece("sentencepiece.bpe.model"), {**BERT, **PLACES}, {}),
-    "DebertaV2Tokenizer": ("deberta-v2", _sentence_piece("spm.model"), {**BERT, "max_position_embeddings": 64}, {}),
+    "DebertaV2Tokenizer": (
+        "deberta-v2",
+        _sentence_piece("spm.model"),
+        {**BERT, "max_position_embeddings": 64},
+        {},
+    ),
     "T5Tokenizer": (
         "t5",
         _sentence_piece(SPIECE),
         {
-            **{"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4},
-            **{"decoder_start_token_id": 0, "eos_token_id": 2},
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 1,
+            "num_heads": 4,
+            "decoder_start_token_id": 0,
+            "eos_token_id": 2,
         },
         {},
     ),
@@ -155,7 +177,12 @@ WITH_SENTENCEPIECE: dict[str, Kind] = {
         {"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64},
         {"padding_side": "left"},
     ),
-    "RemBertTokenizer": ("rembert", _sentence_piece("sentencepiece.model"), {**BERT, "input_embedding_size": 32}, {}),
+    "RemBertTokenizer": (
+        "rembert",
+        _sentence_piece("sentencepiece.model"),
+        {**BERT, "input_embedding_size": 32},
+        {},
+    ),
     "PLBartTokenizer": (
         "plbart",
         _sentence_piece("sentencepiece.bpe.model"),
@@ -245,7 +272,12 @@ def alone(folder: Path, tokenizer: Any, texts: Sequence[str]) -> Any:
         ("BertweetTokenizer", WITH_MOSES["BertweetTokenizer"], "emoji", "moses"),
         (
             "XLMRobertaTokenizer",
-            ("xlm-roberta", lambda f, _: (f / "sentencepiece.bpe.model").write_bytes(b"x"), {**BERT, **PLACES}, {}),
+            (
+                "xlm-roberta",
+                lambda f, _: (f / "sentencepiece.bpe.model").write_bytes(b"x"),
+                {**BERT, **PLACES},
+                {},
+            ),
             "sentencepiece",
             "sentencepiece",
         ),
@@ -277,7 +309,8 @@ def save(folder: Path, kind: str, pairs: Pairs) -> Any:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     letters = pre_tokenizers.ByteLevel.alphabet()
     fast.train_from_iterator(
-        REVIEWS, trainer(vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False)
+        REVIEWS,
+        trainer(vocab_size=600, special_tokens=special, initial_alphabet=letters, show_progress=False),
     )
     fast.model.save(str(folder))
     AutoConfig.for_model(kind).save_pretrained(folder)

@@ -38,11 +38,11 @@ _HEADS = {
 """What an architecture does, by the end of its name."""
 _CLASSIFIER = "ForSequenceClassification"
 _SAVE_BOTH = (
-    "python -c \"from transformers import AutoModelForSequenceClassification as M, AutoTokenizer as T; "
+    'python -c "from transformers import AutoModelForSequenceClassification as M, AutoTokenizer as T; '
     "M.from_pretrained('FOLDER').save_pretrained('NEW'); T.from_pretrained('FOLDER').save_pretrained('NEW')\""
 )
 _MERGE = (
-    "python -c \"from peft import AutoPeftModelForSequenceClassification as M; from transformers import AutoTokenizer as T; "
+    'python -c "from peft import AutoPeftModelForSequenceClassification as M; from transformers import AutoTokenizer as T; '
     "M.from_pretrained('FOLDER').merge_and_unload().save_pretrained('NEW'); "
     "T.from_pretrained('FOLDER').save_pretrained('NEW')\""
 )
@@ -75,7 +75,9 @@ def refuse_code(folder: Path, names: Iterable[str]) -> None:
 def _of_adapter(folder: Path) -> str:
     facts = json_object(folder, ADAPTER)
     kind, base = str(facts.get("peft_type", "LoRA")), printable(facts.get("base_model_name_or_path"))[:200]
-    what = f"{printable(folder)} holds only an adapter ({ADAPTER}: {printable(kind)[:40]}) of the model {base}. "
+    what = (
+        f"{printable(folder)} holds only an adapter ({ADAPTER}: {printable(kind)[:40]}) of the model {base}. "
+    )
     if kind.startswith(_UNMERGED):
         return f"{what}Adapters of this kind cannot be merged into a model, and are not supported."
     return f"{what}Merge it and save the whole model, where the package peft is, and give the new folder: {_MERGE}"
@@ -118,7 +120,7 @@ def _weights_instead(names: Sequence[str]) -> str:
         return f"only those of Flax ({model}), which transformers reads no longer. {original}"
     if pickled := first(*_PICKLES):
         return _only_pickled(pickled)
-    return f"none. Give the folder that model.save_pretrained(folder) wrote, and tokenizer.save_pretrained(folder)."
+    return "none. Give the folder that model.save_pretrained(folder) wrote, and tokenizer.save_pretrained(folder)."
 
 
 def _only_pickled(name: str) -> str:
@@ -166,7 +168,9 @@ def _of_architectures(config: Mapping[str, Any]) -> Iterator[str]:
     kinds = config.get("architectures") or []
     names = [str(kind) for kind in kinds] if isinstance(kinds, list) else [str(kinds)]
     if names and not any(name.endswith(_CLASSIFIER) for name in names):
-        what = next((what for end, what in _HEADS.items() if names[0].endswith(end)), "an architecture of its own")
+        what = next(
+            (what for end, what in _HEADS.items() if names[0].endswith(end)), "an architecture of its own"
+        )
         yield (
             f"is no text classifier but {_article(printable(names[0])[:100])} (architectures in config.json): {what}. Give a "
             f"model that ends in {_CLASSIFIER}, or train one from it: batchscore-train --base-model FOLDER"

@@ -63,6 +63,13 @@ class Head:
             values = sigmoid(values)
         return values.astype(np.float32)
 
+    def changes(
+        self, found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """How far answers ``[n, C]`` are from those expected, float64 ``[n, C]``; values relative to 1 plus their size."""
+        difference = np.abs(found.astype(np.float64) - expected)
+        return difference / (1 + np.abs(expected)) if self.activation == Activation.NONE else difference
+
 
 def sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """``1 / (1 + exp(-x))``, safe for any finite x."""
@@ -88,9 +95,7 @@ _SAVED = {
 """Functions by the names under which they are saved; other than these are refused."""
 
 
-def head_of(
-    config: Mapping[str, Any], path: Path, cross_encoder: Mapping[str, Any] | None = None
-) -> Head:
+def head_of(config: Mapping[str, Any], path: Path, cross_encoder: Mapping[str, Any] | None = None) -> Head:
     """The head that the configuration at ``path`` describes; ``cross_encoder`` is ``config_sentence_transformers.json``.
 
     Raises:
@@ -99,7 +104,9 @@ def head_of(
     labels, kind = labels_of(config, path), config.get("problem_type")
     saved = _saved_activation(config, cross_encoder or {}, path)
     if kind not in {None, _MULTI_LABEL, _REGRESSION, _SINGLE_LABEL}:
-        raise ModelError(f"{printable(path)}: problem_type is {printable(kind)}, which transformers does not know.")
+        raise ModelError(
+            f"{printable(path)}: problem_type is {printable(kind)}, which transformers does not know."
+        )
     if kind == _SINGLE_LABEL and len(labels) == 1:
         raise ModelError(f"{printable(path)}: problem_type is {kind}, which needs more than one label.")
     if kind == _REGRESSION and len(labels) > 1:
@@ -113,7 +120,9 @@ def head_of(
             "that is wrong from its configuration."
         )
     if head.activation == Activation.SOFTMAX and len(labels) == 1:
-        raise ModelError(f"{printable(path)}: a softmax of one output is always 1. Use a model with two labels.")
+        raise ModelError(
+            f"{printable(path)}: a softmax of one output is always 1. Use a model with two labels."
+        )
     return head
 
 
@@ -214,13 +223,17 @@ def _names_in(back: Mapping[str, Any]) -> tuple[str, ...] | None:
 def _generic(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     count = config.get("num_labels", 2)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_LABELS:
-        raise ModelError(f"{printable(path)}: num_labels is {printable(count)[:100]}, not a number of labels.")
+        raise ModelError(
+            f"{printable(path)}: num_labels is {printable(count)[:100]}, not a number of labels."
+        )
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
 def _refuse_odd(labels: tuple[str, ...], path: Path) -> None:
     if not labels:
-        raise ModelError(f"{printable(path)}: id2label is empty; a classifier needs labels. Fetch the model again.")
+        raise ModelError(
+            f"{printable(path)}: id2label is empty; a classifier needs labels. Fetch the model again."
+        )
     if not all(label.strip() and label.isprintable() for label in labels):
         raise ModelError(f"{printable(path)}: a label is empty or holds control characters.")
     if len(set(labels)) < len(labels):

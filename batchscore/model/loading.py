@@ -167,13 +167,12 @@ def _first_agreeing(
     """The model of the first backend and precision that scores and whose canaries agree.
 
     Raises:
-        ModelError: none does (the last one's reason), or one cannot be loaded.
+        ModelError: none does (the last one's reason).
     """
     *others, last = candidates
     for candidate in others:
-        model = open_model(candidate)
         try:
-            return _checked(model, padding_mode)
+            return _checked(open_model(candidate), padding_mode)
         except ModelError as error:
             _LOG.info("%s: %s; trying the next", candidate, printable(error))
     return _checked(open_model(last), padding_mode)
