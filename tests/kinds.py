@@ -51,6 +51,7 @@ RIGHT: dict[str, dict[str, Any]] = {
         "attention_types": [[["global", "local"], 1]],
     },
     "gpt_neox": BERT,
+    "lilt": {**BERT, "hidden_size": 48, "channel_shrink_ratio": 2},
     "llama": LLAMA,
     "longformer": {**BERT, "attention_window": [8, 8]},
     "mistral": {**LLAMA, "sliding_window": 8},
@@ -167,11 +168,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "answers one text another way each time",
         "answers another way each time",
-    ),
-    "lilt": (
-        {**BERT, "channel_shrink_ratio": 4},
-        "transformers cannot score a text of",
-        "needs the layout of a page",
     ),
 }
 """Options of those that are refused, what the message has, and why, for the table."""

@@ -229,8 +229,7 @@ def test_every_kind_of_head_is_probed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bundle_module, "_refuse_unsupported", lambda *_: None, raising=False)
-    task, outputs, activation = head
-    folder = make(kind, outputs=outputs, **config)
+    folder = make(kind, outputs=head[1], **config)
     model, compute = loaded(folder)
     bundle = model.bundle
     assert (bundle.task, len(bundle.labels), bundle.head.activation) == head

@@ -59,6 +59,8 @@ _UNKNOWN_LONGEST = 512
 """Tokens, if neither the configuration nor the tokenizer has a limit."""
 _NO_LIMIT = 10**9
 """Tokens; tokenizers have 1e30 for "no limit"."""
+_NO_END = -1
+"""Another number for "no limit", of models with relative positions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -274,7 +276,9 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
     config = {**text, **config} if isinstance(text, dict) else config
     limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
     if architecture_of(config.get("model_type")).has_offset_positions:
-        limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
+        has_none = config.get("pad_token_id") == _NO_END  # then positions start at 0
+        pad_id = -1 if has_none else _count(config, "pad_token_id", path, 1)
+        limits = [positions - pad_id - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
     if path.exists() and (longest := _count(json_file(folder, path.name), "model_max_length", path)):
         limits.append(longest)
@@ -284,7 +288,7 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
 def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> int:
     """A number of tokens (``model_max_length`` may be 1e30 for "no limit")."""
     value = facts.get(key)
-    if value is None:
+    if value is None or value == _NO_END:
         return missing
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ModelError(f"{printable(path)}: {key} is {printable(value)[:100]}, not a number of tokens.")

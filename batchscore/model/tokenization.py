@@ -29,6 +29,13 @@ WINDOW_OVERLAP = 0.25
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
 """Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
+_ODD_TEXTS = (
+    "",
+    " A  b\n\tC ",
+    "Ärger, naïve CAFÉ 😀 1,234.5",
+    "да 好 فيلم",
+    "<br /> [MASK] @user http://a.b",
+)
 _SAMPLED = 1000
 """Words of a vocabulary that are tried."""
 _LONGER = 4
@@ -207,6 +214,8 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
         )
     except Exception as error:
         raise missing_package(bundle.path, error) or error from error
+    if tokenizer.is_fast:
+        _refuse_other_tokens(tokenizer, bundle)
     own_id = _pad_id_of_model(bundle)
     return _Loaded(
         tokenizer.backend_tokenizer if tokenizer.is_fast else python_tokenizer(tokenizer, bundle.path),
@@ -216,6 +225,19 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
         "token_type_ids" in tokenizer.model_input_names,
         tokenizer.pad_token_type_id,
     )
+
+
+def _refuse_other_tokens(tokenizer: Any, bundle: Bundle) -> None:
+    """Raise if transformers does something in Python to a text that the library alone does not."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    texts = [*_ODD_TEXTS, "".join(map(str, tokenizer.all_special_tokens))]
+    ours = [tokenizer.backend_tokenizer.encode(text).ids for text in texts]
+    if ours != [tokenizer(text, verbose=False)["input_ids"] for text in texts]:
+        raise ModelError(
+            f"{printable(bundle.path)}: its tokenizer gives other tokens than transformers' own. Save it again with "
+            "tokenizer.save_pretrained(folder)."
+        )
 
 
 def _pad_id_of_model(bundle: Bundle) -> int | None:
