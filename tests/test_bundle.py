@@ -285,7 +285,7 @@ CODE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json"),
     "pickled weights alone": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-        r"only pickled ones \(pytorch_model.bin\).* model\.save_pretrained\(.* tokenizer\.save_pretrained\(",
+        r"only pickled ones \(pytorch_model.bin\).* M\.from_pretrained\(.* T\.from_pretrained\(",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no safetensors weights, none"),
     "a link out": (lambda f: replace_by_link(f / "model.safetensors"), "is a link"),

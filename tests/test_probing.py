@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import run_score, seal_bundle
+from kinds import KINDS, OTHER, REFUSED, VOCABULARY
 from numpy.typing import NDArray
 from test_scoring import rows_of
 from test_training import Silent, rows
@@ -32,12 +34,15 @@ from batchscore import samples
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.evaluation import apply_temperature
+from batchscore.model import bundle as bundle_module
 from batchscore.model import exporting, loading, probing, scoring
 from batchscore.model.backends import open_backend, packed
 from batchscore.model.bundle import open_bundle
+from batchscore.model.heads import Activation
 from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.scoring import Computation, InferenceSettings, Model, prepare, score_part
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
 from batchscore.runs.run import score
 from batchscore.training import train
 from batchscore.training.settings import TrainSettings
@@ -45,107 +50,6 @@ from batchscore.training.settings import TrainSettings
 LONGEST = 64
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<cls>"]
 FRAMES = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-VOCABULARY = 400
-
-# What architectures call their sizes.
-BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-LLAMA = {**BERT, "num_key_value_heads": 2, "head_dim": 8}
-GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4}
-DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
-T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-BART = {
-    "d_model": 32,
-    **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
-    **{f"{side}_attention_heads": 4 for side in ("encoder", "decoder")},
-    **{f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")},
-}
-OPT = {
-    "hidden_size": 32,
-    "word_embed_proj_dim": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "ffn_dim": 64,
-}
-SPARSE = {"block_size": 4, "num_random_blocks": 1}
-
-RIGHT: dict[str, dict[str, Any]] = {
-    "albert": {**BERT, "embedding_size": 32},
-    "bart": BART,
-    "bert": BERT,
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "camembert": BERT,
-    "ctrl": {**GPT, "dff": 64},
-    "deberta": {**BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-    "deberta-v2": {**BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-    "distilbert": DISTILBERT,
-    "electra": {**BERT, "embedding_size": 32},
-    "esm": BERT,
-    "falcon": BERT,
-    "gemma": LLAMA,
-    "gpt2": GPT,
-    "gpt_neo": {
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 4,
-        "attention_types": [[["global", "local"], 1]],
-    },
-    "gpt_neox": BERT,
-    "llama": LLAMA,
-    "longformer": {**BERT, "attention_window": [8, 8]},
-    "mistral": {**LLAMA, "sliding_window": 8},
-    "modernbert": {
-        **BERT,
-        "local_attention": 8,
-        "global_attn_every_n_layers": 2,
-        "cls_token_id": 1,
-        "sep_token_id": 2,
-    },
-    "mpnet": BERT,
-    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4},
-    "openai-gpt": GPT,
-    "opt": OPT,
-    "phi": {**LLAMA, "num_key_value_heads": 4},
-    "qwen2": LLAMA,
-    "qwen3": LLAMA,
-    "rembert": {**BERT, "input_embedding_size": 32},
-    "roberta": BERT,
-    "roformer": {**BERT, "embedding_size": 32},
-    "squeezebert": {**BERT, "embedding_size": 32},
-    "t5": T5,
-    "xlm": XLM,
-    "xlm-roberta": BERT,
-    "xmod": {**BERT, "languages": ["en"], "default_language": "en"},
-}
-"""Padded on the right, as most are."""
-OTHER: dict[str, tuple[dict[str, Any], str, str]] = {
-    "big_bird": ({**BERT, **SPARSE}, "fresh", "none"),
-    "bigbird_pegasus": ({**BART, **SPARSE}, "fresh", "none"),
-    "convbert": (
-        {**BERT, "embedding_size": 32, "conv_kernel_size": 3, "head_ratio": 2},
-        "transformers",
-        "none",
-    ),
-    "fnet": (BERT, "transformers", "none"),
-    "mobilebert": (
-        {**BERT, "true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 32},
-        "transformers",
-        "none",  # looks at the next token's embedding; right where that of padding is zero
-    ),
-    "nystromformer": ({**BERT, "num_landmarks": 8, "segment_means_seq_len": 8}, "transformers", "none"),
-    "xlnet": ({"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, "transformers", "left"),
-    "yoso": (BERT, "transformers", "none"),
-}
-"""Options, backend and way of those that are wrong when they are padded on the right."""
-KINDS = {
-    **{kind: (options, "transformers", "right") for kind, options in RIGHT.items()},
-    **OTHER,
-    "funnel": (
-        {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1]},
-        "fresh",
-        "right",
-    ),
-}
 
 
 @pytest.fixture(scope="session")
@@ -181,18 +85,20 @@ Make = Callable[..., Path]
 def make(words: Fast, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """A plain folder: a model of a kind with random weights, and a tokenizer with the given settings."""
 
-    def made(kind: str, template: str = "<s> $A </s>", tokenizer: Any = (), **options: Any) -> Path:
+    def made(
+        kind: str, template: str = "<s> $A </s>", tokenizer: Any = (), outputs: int = 2, **options: Any
+    ) -> Path:
         options = {**KINDS[kind][0], **options} if kind in KINDS else options
         folder: Path = tmp_path_factory.mktemp(kind)
-        save_model(folder, kind, options)
+        save_model(folder, kind, options, outputs)
         save_tokenizer(folder, words, template, **{"model_max_length": LONGEST, **dict(tokenizer)})
         return folder
 
     return made
 
 
-def save_model(folder: Path, kind: str, options: dict[str, Any]) -> None:
-    names = ("NEGATIVE", "POSITIVE")
+def save_model(folder: Path, kind: str, options: dict[str, Any], outputs: int = 2) -> None:
+    names = ("NEGATIVE", "POSITIVE", "NEITHER")[:outputs]
     torch.manual_seed(0)
     made: Any = AutoModelForSequenceClassification
     config = AutoConfig.for_model(
@@ -282,21 +188,72 @@ def test_workers_share_a_model_that_keeps_what_it_met(kind: str, make: Make) -> 
             np.testing.assert_allclose(exact, expected, rtol=0, atol=probing.TOLERANCE)
 
 
-def test_a_model_that_answers_another_way_each_time_is_refused(make: Make) -> None:
-    folder = make(
-        "reformer",
-        hidden_size=32,
-        num_attention_heads=4,
-        attention_head_size=8,
-        feed_forward_size=64,
-        attn_layers=["lsh"],
-        lsh_attn_chunk_length=8,
-        num_buckets=4,
-        axial_pos_shape=[8, 16],
-        axial_pos_embds_dim=[16, 16],
-    )
-    with pytest.raises(ModelError, match="answers one text another way each time"):
-        loaded(folder)
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_what_cannot_be_answered_alike_is_refused(kind: str, make: Make) -> None:
+    options, message, _ = REFUSED[kind]
+    with pytest.raises(ModelError, match=message):
+        loaded(make(kind, **options))
+
+
+def test_the_table_of_architectures_is_current() -> None:
+    """Written by ``python jobs/architectures.py``, from the kinds that are proven here."""
+    path = Path(__file__).parents[1] / "jobs" / "architectures.py"
+    spec = importlib.util.spec_from_file_location("architectures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    assert job.PAGE.read_text(encoding="utf-8") == job.page()
+    assert len(KINDS) >= 40
+
+
+# ------------------------------------------------------------------------------------------------- heads of every kind
+
+
+@pytest.mark.parametrize(
+    ("config", "head"),
+    [
+        ({"problem_type": "multi_label_classification"}, (Task.MULTI_LABEL, 3, Activation.SIGMOID)),
+        ({}, (Task.REGRESSION, 1, Activation.SIGMOID)),
+        ({"problem_type": "regression"}, (Task.REGRESSION, 1, Activation.NONE)),
+    ],
+    ids=["several labels", "a sigmoid", "a value"],
+)
+@pytest.mark.parametrize(("kind", "way"), [("roberta", "right"), ("gpt2", "right"), ("fnet", "none")])
+def test_every_kind_of_head_is_probed(
+    kind: str,
+    way: str,
+    config: dict[str, Any],
+    head: tuple[Task, int, Activation],
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bundle_module, "_refuse_unsupported", lambda *_: None, raising=False)
+    folder = make(kind, outputs=head[1], **config)
+    model, compute = loaded(folder)
+    bundle = model.bundle
+    assert (bundle.task, len(bundle.labels), bundle.head.activation) == head
+    assert compute["padding"] == way
+    prepared = prepare(TEXTS, model)
+    found = bundle.answers(Computation(prepared, model).result().logits)
+    pipeline = importlib.import_module("transformers").pipeline("text-classification", folder, device="cpu")
+    for text, answers in zip(TEXTS, found, strict=True):
+        said = {each["label"]: each["score"] for each in pipeline(text, top_k=None, truncation=True)}
+        expected = np.array([said[label] for label in bundle.labels])
+        assert bundle.head.changes(answers, expected).max() <= probing.TOLERANCE
+
+
+def test_a_value_that_is_off_is_noticed_however_large_it_is(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A regression of thousands: 1e-5 of its size is rounding, a hundredth is not."""
+    monkeypatch.setattr(bundle_module, "_refuse_unsupported", lambda *_: None, raising=False)
+    folder = make("fnet", outputs=1, problem_type="regression")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.classifier.bias.data[:] = 5000.0
+    model.save_pretrained(folder)
+    _, compute = loaded(folder)
+    assert compute["padding"] == "none"
 
 
 # -------------------------------------------------------------------------- decoders, whose heads look for the last token

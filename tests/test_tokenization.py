@@ -220,10 +220,16 @@ def test_a_vocabulary_of_a_trade_is_one(tmp_path: Path) -> None:
     assert [ids.tolist() for ids in tokenizer.token_ids(["kn-17 kn-18 good"])] == [[2, 3, 0]]
 
 
-def test_a_tokenizer_of_another_library_is_a_model_error(tmp_path: Path) -> None:
-    AutoConfig.for_model("canine").save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"its tokenizer \(CanineTokenizer\)"):
-        Tokenizer(dataclasses.replace(fake_bundle(), path=tmp_path))
+def test_a_tokenizer_that_transformers_changes_on_the_way_is_a_model_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend: Any = importlib.import_module("transformers").PreTrainedTokenizerFast
+    call = backend.__call__
+    monkeypatch.setattr(
+        backend, "__call__", lambda self, text, **rest: call(self, text.lower() + "!", **rest)
+    )
+    with pytest.raises(ModelError, match="other tokens than transformers' own"):
+        Tokenizer(bundle)
 
 
 @pytest.mark.parametrize(

@@ -28,21 +28,22 @@ from batchscore.model.bundle_facts import (
     read_facts,
     sealed_bytes,
 )
-from batchscore.model.heads import Head, head_of
+from batchscore.model.foreign import refuse_code
+from batchscore.model.heads import Head, are_generic, head_of, head_warning
+from batchscore.records import Task
 from batchscore.system.storage import sha256_of, write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.records import Task
 
 N_CANARIES = 32
 VARIANTS = "openvino"
 """The folder of a bundle's variants; an unlisted file there was left by a killed export and is never read."""
 INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_change": 0.01}
 """How far int8 may be from float32 on the held-out texts: share of changed labels, changes in a text's probabilities."""
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib")
-_SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
+_CROSS_ENCODER = "config_sentence_transformers.json"
+"""Where recent versions of sentence-transformers keep the activation of a CrossEncoder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _POSITIONS = (
@@ -58,6 +59,8 @@ _UNKNOWN_LONGEST = 512
 """Tokens, if neither the configuration nor the tokenizer has a limit."""
 _NO_LIMIT = 10**9
 """Tokens; tokenizers have 1e30 for "no limit"."""
+_NO_END = -1
+"""Another number for "no limit", of models with relative positions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +115,7 @@ class Bundle:
     @property
     def has_generic_labels(self) -> bool:
         """Whether the labels are just ``LABEL_0``…, which say nothing about their meaning."""
-        return all(re.fullmatch(r"LABEL_\d+", label) for label in self.labels)
+        return are_generic(self.labels)
 
 
 def open_bundle(model: str, revision: str | None = None) -> Bundle:
@@ -126,9 +129,9 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     if not folder.is_dir():
         folder = _fetch(model, revision)
     hashes = _hashes(folder)
-    _refuse_code(folder, hashes)
+    refuse_code(folder, hashes)
     config = json_file(folder, "config.json")
-    head = head_of(config, _labels(config, folder))
+    head = _head(config, folder, hashes)
     if FACTS in hashes:
         return _open_sealed(folder, hashes, head)
     return _open_plain(folder, hashes, head, config)
@@ -147,7 +150,7 @@ def _fetch(model: str, revision: str | None) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md"]
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm", "*.codes", "README.md"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
@@ -189,54 +192,23 @@ def _digest(path: Path) -> str:
         raise ModelError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
-def _refuse_code(folder: Path, hashes: Mapping[str, str]) -> None:
-    if not any(name.endswith(".safetensors") for name in hashes):
-        pickled = [name for name in hashes if name.endswith(_PICKLES)]
-        reason = f"only pickled ones ({printable(pickled[0])})" if pickled else "none"
-        raise ModelError(
-            f"{printable(folder)} has no safetensors weights, {reason}. Save the model again with "
-            "model.save_pretrained(folder), and its tokenizer beside it with tokenizer.save_pretrained(folder)."
-        )
-    scripts = [name for name in hashes if name.endswith(_SCRIPTS)]
-    configs = [name for name in hashes if name.endswith("config.json")]
-    for key in ("auto_map", "custom_pipelines"):
-        scripts += [f"{key} in {name}" for name in configs if key in json_object(folder, name)]
-    if "adapter_config.json" in hashes:  # transformers would fetch the base model named there
-        scripts.append("adapter_config.json")
-    if scripts:
-        raise ModelError(
-            f"{printable(folder)} brings code of its own ({printable(scripts[0])}), which is never run. Use a model "
-            "whose architecture is part of transformers."
-        )
+def _head(config: Mapping[str, Any], folder: Path, hashes: Mapping[str, str]) -> Head:
+    """The head that the folder's configuration describes, with the function saved by a CrossEncoder."""
+    has_more = _CROSS_ENCODER in hashes
+    head = head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
+    _refuse_unsupported(head, folder)
+    return head
 
 
-def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    """The labels in the order of the logits."""
-    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    back = config.get("label2id")
-    if not isinstance(names, dict) or not isinstance(back, dict | None):
-        raise ModelError(f"{printable(folder)}/config.json: id2label or label2id is no JSON object.")
-    if set(names) != {str(index) for index in range(len(names))}:
-        raise ModelError(f"{printable(folder)}/config.json: id2label does not count from 0.")
-    labels = tuple(str(names[str(index)]) for index in range(len(names)))
-    if not all(label.strip() and label.isprintable() for label in labels):
-        raise ModelError(f"{printable(folder)}/config.json: a label is empty or holds control characters.")
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ModelError(
-            f"{printable(folder)}/config.json: {len(labels)} labels ({printable(', '.join(labels[:9]))}); a classifier "
-            "needs two or more, all different."
-        )
-    if back is not None and {str(key): value for key, value in back.items()} != {
-        label: index for index, label in enumerate(labels)
-    }:
-        raise ModelError(
-            f"{printable(folder)}/config.json: id2label and label2id disagree. Train or fetch it again."
-        )
-    if config.get("problem_type") == "multi_label_classification":
+def _refuse_unsupported(head: Head, folder: Path) -> None:
+    if head.task == Task.MULTI_LABEL:
         raise ModelError(
             f"{printable(folder)} gives each text several labels at once, which is not supported."
         )
-    return labels
+    if len(head.labels) < 2:
+        raise ModelError(
+            f"{printable(folder)}/config.json: 1 label ({printable(head.labels[0])}); a classifier needs two or more."
+        )
 
 
 def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
@@ -271,6 +243,8 @@ def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mappin
     warnings = [
         f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
     ]
+    if said := head_warning(config, head):
+        warnings.append(f"{printable(folder)}: {said}.")
     if not limits or min(limits) > _NO_LIMIT:
         warnings.append(
             f"{printable(folder)} does not tell its longest input, so texts are cut at {_UNKNOWN_LONGEST} tokens. Another "
@@ -302,7 +276,9 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
     config = {**text, **config} if isinstance(text, dict) else config
     limits = [positions for name in _POSITIONS if (positions := _count(config, name, path))]
     if architecture_of(config.get("model_type")).has_offset_positions:
-        limits = [positions - _count(config, "pad_token_id", path, 1) - 1 for positions in limits]
+        has_none = config.get("pad_token_id") == _NO_END  # then positions start at 0
+        pad_id = -1 if has_none else _count(config, "pad_token_id", path, 1)
+        limits = [positions - pad_id - 1 for positions in limits]
     path = folder / "tokenizer_config.json"
     if path.exists() and (longest := _count(json_file(folder, path.name), "model_max_length", path)):
         limits.append(longest)
@@ -312,7 +288,7 @@ def _limits(folder: Path, config: Mapping[str, Any]) -> list[int]:
 def _count(facts: Mapping[str, Any], key: str, path: Path, missing: int = 0) -> int:
     """A number of tokens (``model_max_length`` may be 1e30 for "no limit")."""
     value = facts.get(key)
-    if value is None:
+    if value is None or value == _NO_END:
         return missing
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ModelError(f"{printable(path)}: {key} is {printable(value)[:100]}, not a number of tokens.")

@@ -64,7 +64,10 @@ def export_int8(path: str) -> Exported:
     """
     bundle = open_bundle(path)
     if bundle.canaries is None:
-        raise ModelError(f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it.")
+        raise ModelError(
+            f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it. Make one of it first: "
+            f"batchscore adopt {printable(path)} --output BUNDLE; or train one: batchscore-train"
+        )
     calibration, held_out, source = _texts(bundle)
     plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
     _refuse_unpadded(plain)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import open_bundle
+from batchscore.model.foreign import refuse_other_models
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
 from batchscore.model.tokenization import Tokenizer
@@ -64,7 +65,9 @@ class Models:
 
     def open(self, path: str, revision: str | None) -> Bundle:
         """Open the bundle and hash every file; errors as :func:`~batchscore.model.bundle.open_bundle`."""
-        return open_bundle(path, revision)
+        bundle = open_bundle(path, revision)
+        refuse_other_models(bundle.path)
+        return bundle
 
     def load(
         self, bundle: Bundle, wanted: ModelSettings, recorded: Mapping[str, Any]
@@ -164,13 +167,12 @@ def _first_agreeing(
     """The model of the first backend and precision that scores and whose canaries agree.
 
     Raises:
-        ModelError: none does (the last one's reason), or one cannot be loaded.
+        ModelError: none does (the last one's reason).
     """
     *others, last = candidates
     for candidate in others:
-        model = open_model(candidate)
         try:
-            return _checked(model, padding_mode)
+            return _checked(open_model(candidate), padding_mode)
         except ModelError as error:
             _LOG.info("%s: %s; trying the next", candidate, printable(error))
     return _checked(open_model(last), padding_mode)

@@ -278,7 +278,7 @@ def _batch_difference(
 def _compare(found: NDArray[np.float32], expected: NDArray[np.float32], bundle: Bundle) -> _Difference:
     one, other = (bundle.answers(logits) for logits in (found, expected))
     logit = np.abs(found - expected).max() / (1 + np.abs(expected).max())
-    return _Difference(float(np.abs(one - other).max()), float(logit))
+    return _Difference(float(bundle.head.changes(one, other).max()), float(logit))
 
 
 def _in_workers(model: Model, task: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
 """Tokens of the longest probe (:mod:`batchscore.model.probing`); a length that rows are padded to."""
+OUT_OF_MEMORY = "out of memory"
+"""How the reason begins for which a row failed, but may not fail another time."""
 CANARY_TOLERANCE = 0.01
 """The largest change in a canary's probability that a precision may cause."""
 
@@ -199,7 +201,7 @@ class Computation:
             if len(sequence) > 1:
                 raise
             model.backend.release()
-            reason = f"out of memory: {error}"
+            reason = f"{OUT_OF_MEMORY}: {error}"
         except Exception as error:  # noqa: BLE001 - whatever a backend raises must not fail other rows
             reason = f"{type(error).__name__}: {error}"
         if len(sequence) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from batchscore.errors import ModelError, printable
 from batchscore.model.backends.architectures import ARCHITECTURES
 from batchscore.model.batching import Padding, TokenTypes
+from batchscore.model.python_tokenizers import missing_package, python_tokenizer
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ WINDOW_OVERLAP = 0.25
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
 """Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
+_ODD_TEXTS = (
+    "",
+    " A  b\n\tC ",
+    "Ärger, naïve CAFÉ 😀 1,234.5",
+    "да 好 فيلم",
+    "<br /> [MASK] @user http://a.b",
+)
+_SAMPLED = 1000
+"""Words of a vocabulary that are tried."""
+_LONGER = 4
+"""Letters of a word that is more than a few letters side by side."""
 _STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
 """Tokenizer classes that load without transformers."""
 
@@ -160,7 +172,7 @@ class Tokenizer:
 
 
 class _Loaded(NamedTuple):
-    """A tokenizer of the library ``tokenizers``, with the settings that only transformers stores."""
+    """A tokenizer with the methods of the library ``tokenizers``, and the settings that only transformers stores."""
 
     tokenizer: Any
     pad_id: int
@@ -193,24 +205,39 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
 
 def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
     from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
-    )
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{printable(bundle.path)}: its tokenizer ({type(tokenizer).__name__}) is none of the library tokenizers, "
-            "which are the only ones supported. Use a model of another architecture."
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            bundle.path, use_fast=True, trust_remote_code=False, local_files_only=True
         )
+    except Exception as error:
+        raise missing_package(bundle.path, error) or error from error
+    if tokenizer.is_fast:
+        _refuse_other_tokens(tokenizer, bundle)
     own_id = _pad_id_of_model(bundle)
     return _Loaded(
-        tokenizer.backend_tokenizer,
+        tokenizer.backend_tokenizer if tokenizer.is_fast else python_tokenizer(tokenizer, bundle.path),
         int(tokenizer.pad_token_id or 0) if own_id is None else own_id,
         tokenizer.padding_side,
         tokenizer.truncation_side,
         "token_type_ids" in tokenizer.model_input_names,
         tokenizer.pad_token_type_id,
     )
+
+
+def _refuse_other_tokens(tokenizer: Any, bundle: Bundle) -> None:
+    """Raise if transformers does something in Python to a text that the library alone does not."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    texts = [*_ODD_TEXTS, "".join(map(str, tokenizer.all_special_tokens))]
+    ours = [tokenizer.backend_tokenizer.encode(text).ids for text in texts]
+    if ours != [tokenizer(text, verbose=False)["input_ids"] for text in texts]:
+        raise ModelError(
+            f"{printable(bundle.path)}: its tokenizer gives other tokens than transformers' own. Save it again with "
+            "tokenizer.save_pretrained(folder)."
+        )
 
 
 def _pad_id_of_model(bundle: Bundle) -> int | None:
@@ -224,17 +251,44 @@ def _pad_id_of_model(bundle: Bundle) -> int | None:
 
 
 def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
-    """Raise if all words get the same tokens: transformers makes such a tokenizer of a folder without a vocabulary."""
-    if _tells_apart(tokenizer, _WORDS):
+    """Raise if all words get the same tokens: transformers makes such a tokenizer of a folder without a vocabulary.
+
+    Of a plain folder also if no longer word of its own vocabulary ever comes out, as without ``merges.txt``.
+    """
+    is_checked = bundle.canaries is not None
+    tells_apart = _tells_apart(tokenizer, _WORDS)
+    if tells_apart and is_checked:
         return
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    own = sorted(set(tokenizer.get_vocab(with_added_tokens=False)) - special)[:1000]
-    words = [tokenizer.decode([tokenizer.token_to_id(token)]).strip() for token in own]
-    if not _tells_apart(tokenizer, [word for word in words if word]):
+    own = _own_words(tokenizer)
+    if not tells_apart and not _tells_apart(tokenizer, own.values()):
         raise ModelError(
             f"{printable(bundle.path)}: its tokenizer knows no words, as all of them come out the same; its files are "
             "missing or empty. Put them there with tokenizer.save_pretrained(folder)."
         )
+    longer = {index: word for index, word in own.items() if len(word) >= _LONGER and word.isalpha()}
+    if not is_checked and longer and not _makes_any(tokenizer, longer):
+        raise ModelError(
+            f"{printable(bundle.path)}: its tokenizer makes none of the words in its own vocabulary, as one of its files is "
+            "missing or was saved incompletely, such as merges.txt or bpe.codes. Copy them from where the model was trained."
+        )
+
+
+def _own_words(tokenizer: Any) -> dict[int, str]:
+    """Words of the vocabulary, from all over it, by token id."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    own = sorted(set(tokenizer.get_vocab(with_added_tokens=False)) - special)
+    ids = [tokenizer.token_to_id(token) for token in own[:: 1 + len(own) // _SAMPLED]]
+    words = {index: tokenizer.decode([index]).strip() for index in ids if index is not None}
+    return {index: word for index, word in words.items() if word}
+
+
+def _makes_any(tokenizer: Any, words: Mapping[int, str]) -> bool:
+    """Whether any of the words, by token id, becomes that token, at the start of a text or behind a space."""
+    return any(
+        index in tokenizer.encode(f"{start}{word}", add_special_tokens=False).ids
+        for index, word in words.items()
+        for start in ("", "a ")
+    )
 
 
 def _tells_apart(tokenizer: Any, words: Iterable[str]) -> bool:

@@ -254,6 +254,8 @@ def _did_it_run(metrics: Metrics) -> Answer:
 def _are_labels_known(metrics: Metrics) -> Iterator[Answer]:
     """Rows whose label the model does not know: which values, and what to do; nothing if all are known."""
     counts = metrics["counts"]
+    if reason := metrics.get("unused_labels"):
+        yield Answer("Does the model know the labels?", f"No: {reason}.", Level.LOOK)
     unknown = counts.get("unknown_label")
     if not unknown:
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from batchscore.errors import printable
 from batchscore.model.labels import NO_LABEL
 from batchscore.runs.folder import FACTS
+from batchscore.runs.planning import MEANINGLESS
 
 if TYPE_CHECKING:
     from batchscore.records import InputFile
@@ -67,11 +68,15 @@ def label_warnings(plan: Plan, *, uses_labels: bool) -> Iterator[str]:
         )
     if len(unknown) > _MAX_FILES:
         yield f"{len(unknown) - _MAX_FILES} more files have labels that the model does not know: {FACTS} has them"
-    if not uses_labels and any(file.has_label_column for file in plan.files):
-        yield (
-            "given labels are not looked at: those of the model are only LABEL_0, LABEL_1 and so on. Say what each value "
-            "means with --label-map, for example --label-map 1=LABEL_1"
-        )
+    if reason := unused_labels(plan, uses_labels=uses_labels):
+        yield reason
+
+
+def unused_labels(plan: Plan, *, uses_labels: bool) -> str | None:
+    """Why given labels are not compared although a column looks like some; None if they are, or there are none."""
+    if uses_labels or not any(file.has_label_column for file in plan.files):
+        return None
+    return f"given labels are not looked at: {MEANINGLESS}"
 
 
 def _short(text: str | None) -> str:

@@ -32,6 +32,7 @@ from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
+from batchscore.runs.choices import unused_labels
 from batchscore.runs.folder import (
     FACTS,
     MANIFEST,
@@ -44,6 +45,7 @@ from batchscore.runs.folder import (
     Staging,
     prediction_names,
 )
+from batchscore.runs.planning import uses_labels
 from batchscore.system.storage import (
     atomic_write,
     files_below,
@@ -175,6 +177,9 @@ class Finish:
         metrics["unknown_labels"] = {
             file.name: dict(file.unknown_labels) for file in self._plan.files if file.unknown_labels
         }
+        used = uses_labels(self._bundle, self._settings)
+        if reason := unused_labels(self._plan, uses_labels=used):
+            metrics["unused_labels"] = reason
         metrics["failed_rows"] = failures[:_LISTED_FAILURES]
         return metrics
 

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
     from batchscore.model.bundle import Bundle
 
+MEANINGLESS = (
+    "the labels of the model are only LABEL_0, LABEL_1 and so on. Say what each value means with --label-map, for example "
+    "--label-map 1=LABEL_1"
+)
+"""Why given labels cannot be compared with such a model."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
@@ -96,6 +102,7 @@ def make_plan(
             which the model knows.
     """
     use_labels = uses_labels(bundle, settings)
+    _refuse_meaningless_labels(bundle, settings, uses_labels=use_labels)
     looks = [_look(file, settings.read, use_labels) for file in found]
     columns_added = added_names(bundle.labels, settings.prefix)
     added, texts = set(columns_added), [*bundle.labels, *columns_added]
@@ -127,6 +134,20 @@ def make_plan(
 def uses_labels(bundle: Bundle, settings: ScoreSettings) -> bool:
     """Whether given labels are used; not if the model's are ``LABEL_0`` and so on, whose meaning is unknown."""
     return not bundle.has_generic_labels or bool(settings.label_map)
+
+
+def _refuse_meaningless_labels(bundle: Bundle, settings: ScoreSettings, *, uses_labels: bool) -> None:
+    """Raise if a label column is asked for, but not said what its values mean to a model of ``LABEL_0`` and so on.
+
+    Raises:
+        DataError: the comparison that was asked for cannot be made.
+    """
+    if settings.read.label_column and not uses_labels:
+        raise DataError(
+            f"--label-column {printable(settings.read.label_column)} cannot be compared with the predictions of "
+            f"{printable(bundle.path)}: {MEANINGLESS}; or --label-map ids if they are numbers that count from 0; or score without "
+            "labels: --no-labels"
+        )
 
 
 def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]) -> list[GivenLabels]:

@@ -39,7 +39,7 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, ModelSettings, needs_torch
-from batchscore.model.scoring import Model
+from batchscore.model.scoring import OUT_OF_MEMORY, Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
@@ -112,8 +112,21 @@ class RunResult:
         if failed:
             raise DataError(
                 f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
-                f"{printable(self.output)}/{METRICS} (failed_rows). Score again with --force."
+                f"{printable(self.output)}/{METRICS} (failed_rows). {self._advice()}"
             )
+        self._refuse_missed_gates()
+
+    def _advice(self) -> str:
+        """What may help failed rows: the same again only where something else held the memory."""
+        reasons = [str(row["reason"]) for row in self.metrics.get("failed_rows", [])]
+        if reasons and all(reason.startswith(OUT_OF_MEMORY) for reason in reasons):
+            return "Free memory, or give --device cpu, and score again with --force."
+        return (
+            "Scored again in the same way they would fail again: try --device cpu, --precision fp32 or another --long-text, with "
+            "--force, or take those rows out."
+        )
+
+    def _refuse_missed_gates(self) -> None:
         missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
         if missed:
             raise GateFailedError(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from batchscore.errors import ModelError, printable
+from batchscore.model.foreign import refuse_other_models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,28 +33,63 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
     """Load the folder's classifier with transformers.
 
     Raises:
-        ModelError: it cannot be loaded, or weights are missing.
+        ModelError: it cannot be loaded; it is meant to be something else than a classifier; weights are missing, of
+            another shape than its labels ask for, or not finite.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
+    refuse_other_models(bundle.path)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    names = dict(enumerate(bundle.labels))
+    back = {name: index for index, name in names.items()}
     try:
+        config = AutoConfig.from_pretrained(bundle.path, id2label=names, label2id=back, **_LOCAL)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            bundle.path, dtype=dtype, use_safetensors=True, output_loading_info=True, **_LOCAL
+            bundle.path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # told below, more clearly
+            output_loading_info=True,
+            **_LOCAL,
         )
     except Exception as error:  # a damaged folder may raise anything
         raise ModelError(
             f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "
             "transformers with a sequence-classification head."
         ) from error
-    missing = [*info["missing_keys"], *info.get("mismatched_keys", [])]
-    if missing:
+    _refuse_other_shapes(info.get("mismatched_keys") or (), bundle)
+    if missing := info["missing_keys"]:
         raise ModelError(
             f"{printable(bundle.path)}: {len(missing)} weights of the classifier are not in the folder "
             f"({printable(sorted(map(str, missing))[0])}), so it was not trained as one. Train it with: batchscore-train"
         )
+    _refuse_not_finite(model, bundle)
     return model
+
+
+def _refuse_other_shapes(mismatched: Iterable[Any], bundle: Bundle) -> None:
+    """Raise if weights have other shapes than the configuration says: most often, more outputs than labels."""
+    for name, found, wanted in sorted(mismatched, key=str):
+        if tuple(found[1:]) == tuple(wanted[1:]) and wanted[0] == len(bundle.labels):
+            raise ModelError(
+                f"{printable(bundle.path)}: its classifier has {found[0]} outputs ({printable(name)}), but config.json names "
+                f"{wanted[0]} labels. Name them all in id2label, in the order of the outputs."
+            )
+        raise ModelError(
+            f"{printable(bundle.path)}: the weight {printable(name)} is {list(found)}, but config.json asks for {list(wanted)}. "
+            "Fetch or train the model again."
+        )
+
+
+def _refuse_not_finite(model: Any, bundle: Bundle) -> None:
+    damaged = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if damaged:
+        raise ModelError(
+            f"{printable(bundle.path)}: {len(damaged)} of its weights hold NaN or infinite numbers in {model.dtype} (the first: "
+            f"{printable(damaged[0])}), so it would answer nothing. Train or fetch the model again."
+        )
 
 
 def fresh_copy(model: Any) -> Any:
