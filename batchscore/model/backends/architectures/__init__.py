@@ -10,7 +10,7 @@ from batchscore.model.backends.architectures.architecture import Architecture, B
 
 __all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Layers", "architecture_of"]
 
-_FAMILIES = (albert, bert, distilbert, electra, mpnet, roberta)
+_FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert)
 ARCHITECTURES = {each.model_type: each for family in _FAMILIES for each in family.ARCHITECTURES}
 """By ``model_type`` of ``config.json``."""
 
