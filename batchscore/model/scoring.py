@@ -292,7 +292,7 @@ def check_canaries(model: Model) -> CanaryCheck | None:
         ModelError: the model cannot score a text at all.
     """
     canaries = model.bundle.canaries
-    model = model.with_inference(long_text=model.bundle.long_text)
+    model = model.with_inference(long_text=model.bundle.long_text, missing_pair=model.bundle.missing_pair)
     nothing: Text = ("batchscore", "batchscore") if model.bundle.takes_pairs else "batchscore"
     texts: tuple[Text, ...] = canaries.texts if canaries else (nothing,)
     prepared = prepare(texts, model)
