@@ -38,7 +38,6 @@ from batchscore.model.scoring import InferenceSettings, Model, score_texts
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import GivenText, Status
 from batchscore.runs.engines.ray import ScoringActor, _recipe
-from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.runs.run import score
 
 LABELS = ("contradiction", "entailment", "neutral")
@@ -128,7 +127,7 @@ def make(folder: Path, name: str, labels: Sequence[str] = LABELS) -> Path:
         **{
             "vocab_size": len(WORDS) + 4,
             "pad_token_id": 0,
-            "max_position_embeddings": LONGEST + 4,
+            **({} if kind == "xlnet" else {"max_position_embeddings": LONGEST + 4}),
             **options,
         },
         id2label=dict(enumerate(labels)),
@@ -172,12 +171,15 @@ ROWS = [
 
 
 def alone(folder: Path, rows: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-    """Probabilities ``[n, C]`` of plain transformers, each pair by itself."""
+    """Probabilities ``[n, C]`` of plain transformers, each pair by itself.
+
+    As a batch of one: a call with two strings drops an empty second one, and its template with it.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     loaded = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     found = []
     for one, other in rows:
-        inputs = tokenizer(one, other, truncation=True, max_length=LONGEST, return_tensors="pt")
+        inputs = tokenizer([one], [other], truncation=True, max_length=LONGEST, return_tensors="pt")
         with torch.inference_mode():
             found.append(loaded(**inputs).logits[0].double().softmax(-1).numpy())
     return np.stack(found)
@@ -257,7 +259,7 @@ def test_every_format_gives_both_texts(name: str, tmp_path: Path, monkeypatch: p
     path = tmp_path / f"pairs{suffix_of(name)}"
     monkeypatch.setattr("test_formats.ROWS", ROWS)
     FORMATS[name][0](path)
-    result = flow(tmp_path / "out", path, read=dataclasses.replace(READ, part_rows=4))
+    result = flow(tmp_path / "out", path, read=dataclasses.replace(READ, part_rows=4, label_column=""))
     assert [text for rows in result.rows for text in rows.given_texts] == list(
         zip(PREMISES, HYPOTHESES, strict=True)
     )
@@ -279,20 +281,17 @@ def test_a_second_text_that_is_no_text_is_a_reject_in_its_column(tmp_path: Path)
     lines = [{"text": "a", "other": "b"}, {"text": "c", "other": 7}, {"text": 7, "other": 7}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     read = ReadSettings(text_pair_column="other")
-    with pytest.raises(DataError, match=r"'?other'? \(--text-pair-column\) is"):
-        (tmp_path / "b.jsonl").write_text('{"text": "a", "other": 7}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "a", "other": 7}\n')
+    with pytest.raises(DataError, match=r"other \(--text-pair-column\) is a number"):
         flow(tmp_path / "b", tmp_path / "b.jsonl", read=read)
     rows = flow(
         tmp_path / "a", tmp_path / "a.jsonl", read=dataclasses.replace(read, text_column="text")
     ).rows[0]
     assert [(reject.row, reject.column) for reject in rows.rejects] == [(1, "other"), (2, "text")]
-    table = pa.table(
-        {"text": ["a", "b", "c"], "other": pa.array([b"x", b"\xff", b"y" * 50]).cast(pa.string(), safe=False)}
-    )
-    pa.feather.write_feather(table, tmp_path / "c.arrow")
+    pd.DataFrame({"text": ["a", "b"], "other": ["x", "y" * 50]}).to_feather(tmp_path / "c.arrow")
     small = dataclasses.replace(read, max_row_bytes=40)
     rows = flow(tmp_path / "c", tmp_path / "c.arrow", read=small).rows[0]
-    assert [(reject.row, reject.column) for reject in rows.rejects] == [(1, "other"), (2, "other")]
+    assert [(reject.row, reject.column) for reject in rows.rejects] == [(1, "other")]
     assert rows.given_texts == [("a", "x")]
 
 
@@ -428,7 +427,7 @@ def seal_pairs(folder: Path) -> Path:
 def test_a_bundle_of_pairs_wants_pairs_and_brings_its_settings(pair_bundle: Bundle, tmp_path: Path) -> None:
     pd.DataFrame([*ROWS, {**ROWS[0], "hypothesis": None}]).to_parquet(tmp_path / "in.parquet")
     folder = pair_bundle.path
-    with pytest.raises(UsageError, match="trained on two texts a row.*--text-pair-column"):
+    with pytest.raises(UsageError, match=r"trained on two texts a row.*--text-pair-column"):
         run_score(tmp_path / "in.parquet", folder, tmp_path / "out", read=ReadSettings(text_column="premise"))
     with pytest.raises(UsageError, match=r"--long-text windows is for one text a row"):
         run_score(tmp_path / "in.parquet", folder, tmp_path / "out", read=READ, long_text="windows")
@@ -495,7 +494,3 @@ def test_probes_of_a_pair_model_are_pairs_and_one_is_cut_in_both(made: Callable[
     assert all(isinstance(text, tuple) for text in texts)
     assert sizes[1:4] == [16, 17, 17]
     assert min(len(text.split()) for text in texts[5]) > LONGEST / 2
-
-
-assert inspect
-assert bundle_lines

@@ -59,8 +59,8 @@ class Tokenizer:
         self.max_length = bundle.max_length
         self.pad_id = self._loaded.pad_id
         self._before, self._after = self._count_special(bundle)
-        if bundle.takes_pairs and bundle.max_length <= len(self._tokenizer.encode("", "").ids):
-            raise _no_room(bundle, "two texts")
+        if bundle.takes_pairs:
+            self._refuse_pairs(bundle)
         self._types = self._token_types(bundle) if self._loaded.has_token_types else None
 
     def padding(self, mode: str) -> Padding:
@@ -83,6 +83,18 @@ class Tokenizer:
         other = copy.copy(self)
         other.max_length = max_length
         return other
+
+    def _refuse_pairs(self, bundle: Bundle) -> None:
+        """Raise if two texts a row cannot be tokenised, or leave no room for any token of theirs."""
+        from tokenizers import Tokenizer as LibraryTokenizer
+
+        if not isinstance(self._tokenizer, LibraryTokenizer):
+            raise ModelError(
+                f"{printable(bundle.path)}: two texts a row need a tokenizer of the library tokenizers, and this one is in "
+                "Python only. Save it with a fast one, or leave out --text-pair-column."
+            )
+        if bundle.max_length <= len(self._tokenizer.encode("", "").ids):
+            raise _no_room(bundle, "two texts")
 
     def _count_special(self, bundle: Bundle) -> tuple[int, int]:
         """The numbers of special tokens before and after a text, found by encoding.
