@@ -30,12 +30,8 @@ WINDOW_OVERLAP = 0.25
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
 """Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
-_STANDALONE = {
-    name: each.classifier is not None and each.classifier.has_token_types
-    for each in ARCHITECTURES.values()
-    for name in each.tokenizers
-}
-"""Tokenizer classes that load without transformers, and whether the second of two texts has a type of its own."""
+_STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
+"""Tokenizer classes that load without transformers."""
 
 
 class Tokenizer:
@@ -227,7 +223,9 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
     pad_id = tokenizer.token_to_id(config["pad_token"])
     if pad_id is None or any(tokenizer.encode("a").type_ids):
         return None
-    return _Loaded(tokenizer, pad_id, pairs_have_types=_STANDALONE[config["tokenizer_class"]])
+    return _Loaded(
+        tokenizer, pad_id, pairs_have_types=True
+    )  # a model without types gets none from its backend
 
 
 def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
