@@ -14,6 +14,7 @@ from typing import Any
 from batchscore.errors import UsageError
 
 LONG_TEXT = ("head", "head-tail", "windows")
+MISSING_PAIR = ("skip", "empty")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
@@ -73,6 +74,8 @@ class ReadSettings:
     text_column: str | None = None
     label_column: str | None = None
     id_column: str | None = None
+    text_pair_column: str | None = None
+    """The column of second texts; ``None``: a row is one text."""
     part_rows: int = 2048
     """Maximum rows in a part."""
     part_bytes: int = 64 * 2**20
@@ -120,6 +123,9 @@ class ScoreSettings:
     output_format: str = "same"
     long_text: str | None = None
     """``None``: the bundle's setting, else ``head``."""
+    missing_pair: str | None = None
+    """Whether a row without its second text is left unscored (``skip``), or scored with an ``empty`` one; ``None``: the
+    bundle's setting, else ``skip``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()

@@ -18,8 +18,8 @@ from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part, stage_part
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
-from batchscore.model.heads import head_of
-from batchscore.records import Predictions, Rows, Status
+from batchscore.model.heads import Activation, Head
+from batchscore.records import Predictions, Rows, Status, Task
 from batchscore.runs import mismatches
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 
@@ -28,7 +28,16 @@ LABELS = ("NEGATIVE", "POSITIVE")
 
 def fake_bundle(labels: Sequence[str] = LABELS) -> Bundle:
     """A bundle that exists in memory alone."""
-    return Bundle(Path("fake"), head_of({}, tuple(labels)), 512, 1.0, "head", None, {}, "0" * 64)
+    return Bundle(
+        Path("fake"),
+        Head(Task.SINGLE_LABEL, tuple(labels), Activation.SOFTMAX),
+        512,
+        1.0,
+        "head",
+        None,
+        {},
+        "0" * 64,
+    )
 
 
 def fake_predictions(rows: Rows, n_labels: int) -> Predictions:

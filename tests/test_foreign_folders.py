@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Flax": (instead("flax_model.msgpack"), r"Flax \(flax_model\.msgpack\)"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "no safetensors weights, none"),
     "weights below": (
-        lambda f: ((f / "sub").mkdir(), (f / WEIGHTS).rename(f / "sub" / WEIGHTS)),
+        lambda f: (f / WEIGHTS).rename(Path(tempfile.mkdtemp(dir=f)) / WEIGHTS),
         "no safetensors weights",
     ),
     "weights of another name": (

@@ -14,8 +14,9 @@ from test_config import FIELDS, OTHER_VALUES
 from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.model import loading
 from batchscore.model.bundle import Bundle, Canaries
-from batchscore.model.heads import head_of
+from batchscore.model.heads import Activation, Head
 from batchscore.model.loading import KeptModels, ModelSettings
+from batchscore.records import Task
 
 COMPUTE = [path.partition(".")[2] for path in FIELDS if path.startswith("compute.")]
 TEXTS = [field.name for field in dataclasses.fields(ModelSettings) if field.name != "compute"]
@@ -72,12 +73,13 @@ def test_where_a_run_does_not_say_how_long_texts_are_cut_the_bundle_does() -> No
 
 OTHER_BUNDLES: dict[str, Any] = {
     "path": Path("elsewhere"),
-    "head": head_of({}, ("bad", "good")),
+    "head": Head(Task.SINGLE_LABEL, ("bad", "good"), Activation.SOFTMAX),
     "max_length": 64,
     "temperature": 2.0,
     "long_text": "windows",
     "canaries": Canaries(("a film", "a book"), np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)),
     "facts": {"labels": ["bad", "good"]},
+    "takes_pairs": True,
     "fingerprint": "1" * 64,
     "warnings": ("no canaries",),
 }

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
+
 _LOG = logging.getLogger(__name__)
 _LAST_MATMULS = 8
 """In the last layer: query, attention scores, weighted mean, projection, both feed-forward matmuls; pooler, classifier."""
@@ -68,6 +70,8 @@ def export_int8(path: str) -> Exported:
             f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it. Make one of it first: "
             f"batchscore adopt {printable(path)} --output BUNDLE; or train one: batchscore-train"
         )
+    if bundle.takes_pairs:
+        raise ModelError(f"{printable(path)} takes two texts a row, and int8 is for one. Use it in bfloat16.")
     calibration, held_out, source = _texts(bundle)
     plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
     _refuse_unpadded(plain)
@@ -126,7 +130,7 @@ def _model(bundle: Bundle, backend: Any) -> Model:
     return Model(bundle, Tokenizer(bundle), backend, inference)
 
 
-def _probabilities(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+def _probabilities(model: Model, texts: Sequence[Text]) -> NDArray[np.float32]:
     prepared = prepare(texts, model)
     predictions = conclude(prepared, compute(prepared, model), model)
     if predictions.failures:

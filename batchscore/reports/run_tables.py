@@ -322,7 +322,7 @@ def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
 def _columns(file: Mapping[str, Any]) -> list[str]:
     """The text, label (with the meanings of its values) and id columns."""
     columns = file.get("columns") or {}
-    text, label, identifier = (columns.get(role) for role in ("text", "label", "id"))
+    text, pair, label, identifier = (columns.get(role) for role in ("text", "text_pair", "label", "id"))
     meanings = list((file.get("label_values") or {}).items())
     said = [
         f"{shown(value, _MAX_HEADING)} = {shown(name, _MAX_HEADING) if name else 'no label'}"
@@ -331,7 +331,7 @@ def _columns(file: Mapping[str, Any]) -> list[str]:
     said += [f"{len(meanings) - 5} more"] if len(meanings) > 5 else []
     meaning = f" ({', '.join(said)})" if said and label else ""
     return [
-        shown(text or UNKNOWN, _MAX_HEADING),
+        " and ".join(shown(name, _MAX_HEADING) for name in (text or UNKNOWN, pair) if name),
         f"{shown(label or UNKNOWN, _MAX_HEADING)}{meaning}",
         shown(identifier or UNKNOWN, _MAX_HEADING),
     ]
@@ -419,7 +419,7 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
     """The worst mismatches as the page shows them."""
     known = {
         "file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality",
-        "is_label_issue", "n_tokens", "truncated", "text",
+        "is_label_issue", "n_tokens", "truncated", "text", "text_pair",
     }  # fmt: skip
     return [
         {
@@ -433,7 +433,7 @@ def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[
                 if key not in known
             ],
             "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
-            "text": row["text"] if with_text else None,
+            "texts": [row[name] for name in ("text", "text_pair") if row.get(name)] if with_text else [],
         }
         for row in worst
     ]

@@ -51,6 +51,8 @@ _OWN = (
     ("truncated", pa.bool_()),
     ("text", pa.large_string()),
 )
+_PAIR = ("text_pair", pa.large_string())
+"""The last column of the report's own where rows are two texts."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ class MismatchTable:
             for schema, file in zip(self._schemas, files, strict=True)
         ]
         self.others = self._other_fields()
-        own = [pa.field(name, kind) for name, kind in _OWN]
+        has_pairs = any(file.columns.text_pair is not None for file in files)
+        own = [pa.field(name, kind) for name, kind in (*_OWN, *[_PAIR] * has_pairs)]
         ids = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
         self.schema = pa.schema([*own[:2], *ids, *own[2:], *self.others.values()])
 
@@ -220,7 +223,10 @@ class MismatchTable:
             "is_label_issue": pa.array(keys.is_issue),
             "n_tokens": part.added[-3],
             "truncated": part.added[-2],
-            "text": _cast(named_column(part, file, file.columns.text), pa.large_string()),
+            **{
+                name: _cast(named_column(part, file, column), kind)
+                for (name, kind), column in zip((_OWN[-1], _PAIR), file.columns.texts, strict=False)
+            },
         }
         if self.id_name is not None:
             kind = self.schema.field(self.id_name).type
@@ -243,7 +249,7 @@ def _storable(name: str) -> str:
 
 def free_name(name: str) -> str:
     """An input column's name in the report, distinct from the report's own names."""
-    return f"input_{name}" if name in {own for own, _ in _OWN} else name
+    return f"input_{name}" if name in {own for own, _ in (*_OWN, _PAIR)} else name
 
 
 def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
@@ -255,10 +261,9 @@ def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
 
 
 def _other_columns(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
-    """Name in the report → index of every column that is neither text nor id; a repeated name is numbered."""
-    taken = [
-        schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
-    ]
+    """Name in the report → index of every column that is neither a text nor the id; a repeated name is numbered."""
+    own = (*file.columns.texts, file.columns.id)
+    taken = [schema.names.index(name) for name in own if name in schema.names]
     places: dict[str, int] = {}
     for place, name in enumerate(schema.names):
         if place not in taken:

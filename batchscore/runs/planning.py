@@ -256,7 +256,7 @@ class _Survey:
 def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[Layout, ColumnChoice]:
     layout = describe(file.source, settings)
     if not layout.columns:  # an empty file has no columns to choose from
-        return layout, ColumnChoice(text=settings.text_column or "")
+        return layout, ColumnChoice(settings.text_column or "", text_pair=settings.text_pair_column)
     advice = header_advice(file.source, layout, settings)
     return layout, choose_columns(layout, settings, file.source.path, use_labels, advice)
 
