@@ -80,6 +80,7 @@ OTHER_BUNDLES: dict[str, Any] = {
     "canaries": Canaries(("a film", "a book"), np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)),
     "facts": {"labels": ["bad", "good"]},
     "takes_pairs": True,
+    "missing_pair": "empty",
     "fingerprint": "1" * 64,
     "warnings": ("no canaries",),
 }
