@@ -313,7 +313,7 @@ def test_a_second_text_that_is_no_text_is_a_reject_in_its_column(tmp_path: Path)
     ],
 )
 def test_a_second_column_that_cannot_be_meant_is_refused(
-    read: dict[str, str], error: type[Exception], message: str, tmp_path: Path
+    read: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     pd.DataFrame([{**row, "number": 1} for row in ROWS]).to_parquet(tmp_path / "in.parquet")
     with pytest.raises(error, match=message):
