@@ -34,7 +34,7 @@ def usable(dtype: torch.dtype) -> torch.dtype:
 
 def loaded(folder: Path) -> Encoder:
     encoder = load_encoder(folder, torch.float32, "cpu")
-    assert encoder is not None
+    assert isinstance(encoder, Encoder)
     return encoder
 
 

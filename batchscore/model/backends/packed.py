@@ -19,12 +19,20 @@ from __future__ import annotations
 
 import functools
 import math
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
-from batchscore.model.backends.encoders import Encoder, split_heads
+from batchscore.model.backends.encoders import (
+    ACTIVATIONS,
+    Encoder,
+    Loadable,
+    Runnable,
+    score_bias,
+    split_heads,
+)
 from batchscore.system.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -40,13 +48,16 @@ _MAX_SCORE = 60.0
 3e38."""
 
 
-def pack(encoder: Encoder, dtype: torch.dtype) -> PackedEncoder | Encoder:
-    """Prepare an encoder with float32 weights to compute in ``dtype`` on a CPU.
+def pack(encoder: Loadable, dtype: torch.dtype) -> Runnable:
+    """Prepare an encoder with float32 weights to compute in ``dtype`` on a CPU: its ``packed`` class.
 
     If oneDNN cannot, the encoder is only cast to ``dtype``.
     """
     keep_freed_memory()
-    return PackedEncoder(encoder, dtype) if _is_usable(dtype) else encoder.to(dtype)
+    if not _is_usable(dtype):
+        return encoder.to(dtype)
+    packed: Runnable = pkgutil.resolve_name(encoder.packed)(encoder, dtype)
+    return packed
 
 
 @functools.cache
@@ -58,20 +69,32 @@ def _is_usable(dtype: torch.dtype) -> bool:
         if dtype == torch.bfloat16 and not _OPS._is_mkldnn_bf16_supported():
             return False
         states, weight, bias = torch.linspace(-1, 1, 2048).view(1, 64, 32), torch.eye(48, 32), torch.ones(48)
-        linear = _Linear(weight, bias, dtype)
+        linear = Linear(weight, bias, dtype)
         expected = functional.linear(states, weight, bias)
-        found = (
+        found = [
             linear.plus(states.to(dtype), expected.to(dtype)).float() / 2,
             linear(states.to(dtype)).float(),
-            linear(states.to(dtype), "gelu").float(),
-        )
+        ]
+        found += [linear(states.to(dtype), name).float() for name in ACTIVATIONS]
     except (AttributeError, RuntimeError, TypeError):
         return False
-    wanted = (expected, expected, functional.gelu(expected))
+    wanted = [expected, expected, *(activation(expected) for activation in ACTIVATIONS.values())]
     return all(torch.allclose(one, other, atol=0.02) for one, other in zip(found, wanted, strict=True))
 
 
-class _Linear:
+_FUSED = {
+    "none": ("none", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_new": ("gelu", "tanh"),
+    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+    "silu": ("swish", ""),
+    "swish": ("swish", ""),
+}
+"""oneDNN's name and algorithm of each of ``ACTIVATIONS``."""
+
+
+class Linear:
     """A linear layer with a packed weight; activation or residual are fused in."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
@@ -79,11 +102,13 @@ class _Linear:
         self._bias = bias.detach().to(dtype)
 
     def __call__(self, states: Tensor, activation: str = "none") -> Tensor:
-        algorithm = "none" if activation == "gelu" else ""  # erf, not tanh
-        result: Tensor = _OPS._linear_pointwise(states, self._weight, self._bias, activation, [], algorithm)
+        """The activation, one of ``ACTIVATIONS``, of the linear layer's output."""
+        name, algorithm = _FUSED[activation]
+        result: Tensor = _OPS._linear_pointwise(states, self._weight, self._bias, name, [], algorithm)
         return result
 
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
+        """The linear layer's output and the residual added."""
         result: Tensor = _OPS._linear_pointwise.binary(states, residual, self._weight, self._bias, "add")
         return result
 
@@ -96,36 +121,46 @@ class PackedEncoder:
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
         self._encoder, self._dtype = encoder, dtype
-        self._layers = [self._packed(layer) for layer in encoder.first_layers]
+        packed = {layer: self._packed(layer) for layer in encoder.first_layers}  # shared weights once
+        self._layers = [packed[layer] for layer in encoder.first_layers]
         del encoder.first_layers
 
     def _packed(self, layer: Any) -> dict[str, Any]:
         return {
-            part: affine if part.endswith("norm") else _Linear(affine.weight, affine.bias, self._dtype)
+            part: affine if part.endswith("norm") else Linear(affine.weight, affine.bias, self._dtype)
             for part, affine in layer.items()
         }
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
         """Logits ``[b, C]`` float32."""
-        return self._encoder.classified(self.cls_states(input_ids, attention_mask))
+        return self._encoder.classified(self.cls_states(input_ids, attention_mask, token_type_ids))
 
-    def cls_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def cls_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
         """The state of ``[CLS]`` after the last layer, ``[b, H]`` float32."""
-        states = self._encoder.embedded(input_ids).to(self._dtype)
+        states = self._encoder.embedded(input_ids, token_type_ids).to(self._dtype)
+        bias = self._encoder.position_bias(input_ids.shape[1])
+        added = score_bias(attention_mask, None if bias is None else bias.to(self._dtype))
         for layer in self._layers:
             query_key_value = layer["query_key_value"](states)
-            attended = self._attention(query_key_value, attention_mask)
+            attended = self._attention(query_key_value, attention_mask, added)
             states = layer["out_norm"].norm(layer["out"].plus(attended, states), self._encoder.eps)
             wide = layer["up"](states, self._encoder.activation)
             states = layer["down_norm"].norm(layer["down"].plus(wide, states), self._encoder.eps)
-        return self._encoder.last_layer_cls(states.float(), attention_mask)
+        return self._encoder.last_layer_cls(states.float(), attention_mask, bias)
 
-    def _attention(self, query_key_value: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def _attention(
+        self, query_key_value: Tensor, attention_mask: Tensor | None, added: Tensor | None
+    ) -> Tensor:
         """Attention of fused queries, keys and values ``[b, L, 3 H]``: ``[b, L, H]``."""
         query, key, value = split_heads(query_key_value, 3, self._encoder.heads)
-        if self._dtype == torch.bfloat16:
+        if self._dtype == torch.bfloat16 and (added is None or added.dtype == torch.bool):
             return bf16_attention(query, key, value, attention_mask)
-        return _fused_attention(query, key, value, attention_mask).flatten(2)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=added)
+        return attended.transpose(1, 2).flatten(2)
 
 
 def bf16_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -5,14 +5,13 @@ Any other architecture is run by transformers, and its padding mode is probed (:
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures import bert, distilbert, roberta
-from batchscore.model.backends.architectures.architecture import Architecture, Classifier, Layers
+from batchscore.model.backends.architectures import albert, bert, distilbert, electra, mpnet, roberta
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Classifier, Layers
 
-__all__ = ["ARCHITECTURES", "Architecture", "Classifier", "Layers", "architecture_of"]
+__all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Layers", "architecture_of"]
 
-ARCHITECTURES = {
-    each.model_type: each for family in (bert, distilbert, roberta) for each in family.ARCHITECTURES
-}
+_FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert)
+ARCHITECTURES = {each.model_type: each for family in _FAMILIES for each in family.ARCHITECTURES}
 """By ``model_type`` of ``config.json``."""
 
 

@@ -6,6 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+REQUIRED: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "chunk_size_feed_forward": 0,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "position_embedding_type": "absolute",
+    "pruned_heads": {},
+    "quantization_config": None,
+}
+"""Options that must have these values or be absent, whatever the architecture."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layers:
@@ -17,27 +28,59 @@ class Layers:
     """Paths in a layer of ``query``, ``key``, ``value``, ``out`` and its ``out_norm``, ``up``, ``down`` and its ``down_norm``."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Classifier:
-    """A sequence classifier that :mod:`batchscore.model.backends.encoders` runs: names of options and tensors."""
+    """A sequence classifier that is computed by an encoder of ours: its names, and the options that its code reads."""
 
     class_name: str
     """In ``architectures`` of ``config.json``."""
     title: str
     """For messages."""
+    encoder: str
+    """``module:Class`` of the encoder; what such a class has is told in :mod:`batchscore.model.backends.encoders`."""
     prefix: str
     """Prefix of the base model's tensors."""
-    heads: str
-    n_layers: str
-    activation: str
-    """Options in ``config.json`` for the numbers of heads and layers, and the feed-forward activation."""
-    pooler: str
-    """The module between the ``[CLS]`` state and the classifier."""
-    head_activation: str
-    """After the pooler: ``tanh`` or ``relu``."""
+    defaults: Mapping[str, Any]
+    """Options that an answer depends on, with the values that they have where ``config.json`` lacks them."""
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Names of options in its ``config.json`` that are others than in ``defaults``."""
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options that must have these values or be absent."""
-    has_token_types: bool = False
+    """Options that must have these values or be absent, beside those of every architecture."""
+    unused: tuple[str, ...] = ()
+    """Beginnings of names of tensors that the classifier has no use for, as in folders that were saved for another task."""
+
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The options by their names in ``defaults``; None if one that must have a value has another.
+
+        Values are not looked at otherwise. An option that is there under two names is not guessed at.
+        """
+        required = {**REQUIRED, **self.required}
+        if any(config.get(name, value) not in (value, None) for name, value in required.items()):
+            return None
+        if any(name in config and other in config for name, other in self.renamed.items()):
+            return None
+        names = {name: self.renamed.get(name, name) for name in self.defaults}
+        return {name: config.get(names[name], default) for name, default in self.defaults.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BertLike(Classifier):
+    """One with BERT's layers: attention, then a norm after it; feed-forward part, then a norm after it."""
+
+    encoder: str = "batchscore.model.backends.encoders:Encoder"
+    layers: Layers
+    pooler: str
+    """The module between the ``[CLS]`` state and ``output``."""
+    head_activation: str
+    """After the pooler: ``tanh``, ``relu`` or ``gelu``."""
+    output: str = "classifier"
+    """The module that has a row for each label."""
+    project: str | None = None
+    """The module from the width of embeddings to that of the layers."""
+    is_always_projected: bool = False
+    """Whether ``project`` is there even if both have one width."""
+    position_bias: str | None = None
+    """The table of relative attention biases."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""BERT, and ELECTRA, which has the same layers."""
+"""BERT."""
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, Classifier, Layers
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Layers
 
 LAYERS = Layers(
     path="encoder.layer",
@@ -17,19 +17,27 @@ LAYERS = Layers(
         "down_norm": "output.LayerNorm",
     },
 )
-_CLASSIFIER = Classifier(
+DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+_CLASSIFIER = BertLike(
     class_name="BertForSequenceClassification",
     title="BERT",
     prefix="bert.",
-    heads="num_attention_heads",
-    n_layers="num_hidden_layers",
-    activation="hidden_act",
+    defaults=DEFAULTS,
+    layers=LAYERS,
     pooler="bert.pooler.dense",
     head_activation="tanh",
-    required={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
-    has_token_types=True,
+    unused=("bert.embeddings.position_ids", "cls."),
 )
 ARCHITECTURES = (
     Architecture("bert", LAYERS, _CLASSIFIER, tokenizers=("BertTokenizer", "BertTokenizerFast")),
-    Architecture("electra", LAYERS),
 )

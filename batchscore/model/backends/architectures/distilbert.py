@@ -1,8 +1,8 @@
-"""DistilBERT."""
+"""DistilBERT: no token types, and the epsilon of its norms is no option."""
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, Classifier, Layers
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Layers
 
 _LAYERS = Layers(
     path="transformer.layer",
@@ -17,15 +17,30 @@ _LAYERS = Layers(
         "down_norm": "output_layer_norm",
     },
 )
-_CLASSIFIER = Classifier(
+_CLASSIFIER = BertLike(
     class_name="DistilBertForSequenceClassification",
     title="DistilBERT",
     prefix="distilbert.",
-    heads="n_heads",
-    n_layers="n_layers",
-    activation="activation",
+    defaults={
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 512,
+    },
+    renamed={
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+    layers=_LAYERS,
     pooler="pre_classifier",
     head_activation="relu",
+    unused=("distilbert.embeddings.position_ids", "vocab_"),
 )
 ARCHITECTURES = (
     Architecture(
