@@ -313,7 +313,7 @@ def test_a_second_text_that_is_no_text_is_a_reject_in_its_column(tmp_path: Path)
     ],
 )
 def test_a_second_column_that_cannot_be_meant_is_refused(
-    read: dict[str, str], error: type[Exception], message: str, tmp_path: Path
+    read: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     pd.DataFrame([{**row, "number": 1} for row in ROWS]).to_parquet(tmp_path / "in.parquet")
     with pytest.raises(error, match=message):
@@ -444,6 +444,8 @@ def test_a_bundle_of_pairs_wants_pairs_and_brings_its_settings(pair_bundle: Bund
     assert not (tmp_path / "out" / "predictions").exists()
     run_score(tmp_path / "in.parquet", folder, tmp_path / "out", read=READ, compute=FP32)
     frame = pd.read_parquet(tmp_path / "out" / "predictions" / "in.parquet")
+    facts = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert facts["compute"]["backend"] == "torch"  # our own encoder, which is given the types
     expected = alone(folder, [*zip(PREMISES, HYPOTHESES, strict=True), (PREMISES[0], "")])
     np.testing.assert_allclose(probabilities(frame), expected, rtol=0, atol=probing.TOLERANCE)
 

@@ -414,7 +414,7 @@ def test_a_text_that_occurs_again_is_not_cut_apart(settings: TrainSettings, tmp_
     frame.loc[::3, "text"] = frame.loc[::3, "text"].str.upper()
     frame.to_parquet(tmp_path / "thrice.parquet")
     data = load_data(dataclasses.replace(settings, data=str(tmp_path / "thrice.parquet")))
-    sides = [{text.lower() for text in split.texts} for split in (data.train, data.evaluation)]
+    sides = [{str(text).lower() for text in split.texts} for split in (data.train, data.evaluation)]
     assert not sides[0] & sides[1]
     assert len(data.train) + len(data.evaluation) == 90
     pd.DataFrame({"text": ["same"] * 20, "label": [0, 1] * 10}).to_parquet(tmp_path / "same.parquet")

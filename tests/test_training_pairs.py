@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def test_a_pair_that_occurs_again_is_a_duplicate_and_another_title_is_not(asked:
     ],
 )
 def test_what_cannot_be_trained_on_pairs_is_refused(
-    options: dict[str, str], message: str, asked: TrainSettings
+    options: dict[str, Any], message: str, asked: TrainSettings
 ) -> None:
     with pytest.raises(UsageError, match=message):
         dataclasses.replace(asked, **options)

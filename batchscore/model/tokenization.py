@@ -235,9 +235,10 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
     pad_id = tokenizer.token_to_id(config["pad_token"])
     if pad_id is None or any(tokenizer.encode("a").type_ids):
         return None
-    return _Loaded(
-        tokenizer, pad_id, pairs_have_types=True
-    )  # a model without types gets none from its backend
+    inputs = config.get(
+        "model_input_names", ("token_type_ids",)
+    )  # its backend gives no types to a model without
+    return _Loaded(tokenizer, pad_id, pairs_have_types="token_type_ids" in inputs)
 
 
 def _transformers_tokenizer(bundle: Bundle) -> _Loaded:

@@ -52,7 +52,7 @@ def cls_states_of(
     """``[CLS]`` states ``[n, H]`` float32 of the sequences, in order; those saved under ``name`` are read back."""
     has_types = token_type_ids is not None and "token_type_ids" in inspect.signature(model.forward).parameters
     types = token_type_ids if has_types else None
-    forward = _forward(model, context.device, precision, has_types=has_types)
+    forward = _forward(model, context.device, precision)
     folder = context.folder / "states" / f"{name}-{precision}"
     make_folder(folder)
     parts = []
@@ -110,7 +110,7 @@ def _computed(
     return states
 
 
-def _forward(model: Any, device: str, precision: str, *, has_types: bool = False) -> Forward:
+def _forward(model: Any, device: str, precision: str) -> Forward:
     """Token ids, mask and token types in, ``[CLS]`` state out: by our own encoder if it can, else by transformers."""
     import torch
 
@@ -120,9 +120,7 @@ def _forward(model: Any, device: str, precision: str, *, has_types: bool = False
     dtype = getattr(torch, _DTYPES[precision])
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     model.to(device).eval()
-    if not has_types and (
-        encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype)
-    ):
+    if encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype):
         return (pack(encoder, dtype) if device == "cpu" else encoder).cls_states
     base = model.base_model
 
