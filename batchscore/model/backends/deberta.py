@@ -365,7 +365,7 @@ def _are_known_positions(options: Mapping[str, Any]) -> bool:
     )
     if not all(type(options[name]) is int for name in numbers) or options["type_vocab_size"] < 0:
         return False
-    if not (kinds is None or isinstance(kinds, str) or isinstance(kinds, list)):
+    if not (kinds is None or isinstance(kinds, str | list)):
         return False
     terms = _terms(options)
     _, n_buckets, furthest = _distances(options)
