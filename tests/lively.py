@@ -1,86 +1,70 @@
-"""Tiny classifiers with random weights that disagree with one another, held against transformers one text at a time."""
+"""Small classifiers with random weights that make answers depend on every token, and inputs for them.
+
+As transformers initialises them, answers are nearly the same for all texts, and a comparison of them proves nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from batchscore.model.backends.encoders import Loadable, load_encoder
-
-VOCABULARY = 97
-_LOGITS = 3.0
+LOGITS = 3.0
 """Standard deviation of the logits of a lively model."""
+SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 72,
+    "num_labels": 3,
+}
+_OTHER_NAMES = {"distilbert": {"intermediate_size": "hidden_dim", "hidden_act": "activation"}}
+"""Of options that transformers has no second name for."""
 
 
-def save_lively(model: Any, folder: Path, seed: int = 0) -> Path:
-    """Give every parameter random numbers, biases and norms too, so that logits differ by about 3; and save."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1:
-            weight.data = 0.3 * noise + ("norm" in name.lower() and name.endswith("weight"))
-        else:
-            weight.data = noise if "embed" in name else 1.3 * noise / weight.shape[1] ** 0.5
-    model.eval()
-    with torch.inference_mode():
-        ids = [row_of(length, seed=length)[None] for length in range(1, 60, 3)]
-        spread = torch.cat([model(input_ids=each).logits for each in ids]).std(0).mean()
-    model.classifier.weight.data *= _LOGITS / spread
+def lively(model_type: str, **options: Any) -> Any:
+    """A classifier of transformers in evaluation mode, its logits of a standard deviation of about 3."""
+    torch.manual_seed(7)
+    names = _OTHER_NAMES.get(model_type, {})
+    wanted = {names.get(name, name): value for name, value in {**SIZES, **options}.items()}
+    config = AutoConfig.for_model(model_type, **wanted)
+    auto: Any = AutoModelForSequenceClassification
+    model = auto.from_config(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                is_norm = "norm" in name.lower() and name.endswith("weight")
+                torch.nn.init.normal_(weight, mean=float(is_norm), std=0.3)
+            else:
+                std = 1.0 if "embedding" in name or "bias" in name else (1.5 / weight.shape[1]) ** 0.5
+                torch.nn.init.normal_(weight, std=std)
+        _calibrate(model)
+    return model
+
+
+def _calibrate(model: Any) -> None:
+    """Scale the last layer by its logits for texts of 1 to 40 tokens."""
+    linear = {name: each for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)}
+    output = [each for name, each in linear.items() if name.startswith("classifier")][-1]
+    lengths = torch.arange(1, 41).repeat(2)
+    mask = (torch.arange(40)[None] < lengths[:, None]).long()
+    ids = torch.randint(5, int(SIZES["vocab_size"]), mask.shape)
+    ids = torch.where(mask == 1, ids, model.config.pad_token_id)
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    scale = LOGITS / logits.std(dim=0)
+    output.weight.mul_(scale[:, None])
+    output.bias.copy_((output.bias - logits.mean(dim=0)) * scale)
+
+
+def saved(model: Any, folder: Path, **changes: Any) -> Path:
+    """The model's folder, with other options in its ``config.json``; None takes an option away."""
     model.save_pretrained(folder)
+    path = folder / "config.json"
+    options = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in options.items() if value is not None}))
     return folder
-
-
-def row_of(length: int, seed: int) -> torch.Tensor:
-    """Token ids of one text, ``[L]``."""
-    return torch.randint(1, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed))
-
-
-def batch_of(rows: Sequence[torch.Tensor], *, multiple: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask ``[b, L]`` of rows padded on the right to a multiple."""
-    length = -(-max(map(len, rows)) // multiple) * multiple
-    ids = torch.zeros(len(rows), length, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return ids, mask
-
-
-def alone(folder: Path, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The logits of transformers in float32, each row by itself without padding, ``[n, C]``."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        return torch.cat([model(input_ids=row[None]).logits for row in rows])
-
-
-def loaded(folder: Path) -> Loadable:
-    """Our encoder of a folder, in float32."""
-    encoder = load_encoder(folder, torch.float32, "cpu")
-    assert encoder is not None
-    return encoder
-
-
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Logits within 1e-4, and probabilities of both kinds within 1e-5."""
-    assert found.shape == expected.shape
-    assert found.dtype == torch.float32
-    assert expected.std() > 0.5
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    kinds: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (
-        torch.sigmoid,
-        lambda logits: logits.softmax(-1),
-    )
-    for probabilities in kinds:
-        np.testing.assert_allclose(probabilities(found), probabilities(expected), rtol=0, atol=1e-5)
-
-
-def largest_change(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Of a probability."""
-    changes: NDArray[np.float32] = (found.float().softmax(-1) - expected.softmax(-1)).abs().numpy()
-    return float(changes.max())

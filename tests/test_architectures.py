@@ -18,7 +18,7 @@ from batchscore.model.backends.encoders import encoder_of
 
 CONFIG_MAPPING_NAMES: Any = configuration_auto.CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 PACKAGE = Path(batchscore.__file__).parent
-SMALL = {"albert": {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 120}}
+SMALL = {"hidden_size": 96, "num_attention_heads": 4, "intermediate_size": 120}
 COMPUTED = {name: each.classifier for name, each in ARCHITECTURES.items() if each.classifier}
 NAMES = {
     *ARCHITECTURES,
@@ -69,9 +69,8 @@ def test_a_classifier_that_is_computed_here_answers_as_transformers_does(name: s
     """From nothing but the names in its file, so that a new one is tried by being there."""
     torch.manual_seed(0)
     auto: Any = AutoModelForSequenceClassification
-    model = auto.from_config(
-        AutoConfig.for_model(name, num_hidden_layers=2, vocab_size=99, **SMALL.get(name, {}))
-    ).eval()
+    small = {COMPUTED[name].renamed.get(option, option): size for option, size in SMALL.items()}
+    model = auto.from_config(AutoConfig.for_model(name, num_hidden_layers=2, vocab_size=99, **small)).eval()
     told = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     encoder = encoder_of(model.state_dict(), told, torch.float32)
     assert encoder is not None

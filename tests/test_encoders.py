@@ -97,7 +97,7 @@ def test_logits_are_those_of_transformers(
 @pytest.mark.parametrize(
     "change",
     [
-        {"hidden_act": "gelu_new"},
+        {"hidden_act": "gelu_fast"},
         {"architectures": ["RobertaForSequenceClassification"]},
         {"architectures": None},
         {"position_embedding_type": "relative_key"},
@@ -146,7 +146,7 @@ def test_where_our_own_way_disagrees_transformers_is_taken(
 ) -> None:
     bundle = open_bundle(str(tiny_bundle))
 
-    def wrong(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def wrong(ids: torch.Tensor, mask: torch.Tensor, types: Any = None) -> torch.Tensor:
         return torch.tensor([[3.0, -3.0]]).expand(len(ids), 2)
 
     monkeypatch.setattr("batchscore.model.backends.packed.pack", lambda *_: wrong)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from lively import VOCABULARY, alone, assert_same, batch_of, loaded, row_of, save_lively
-from transformers import ModernBertConfig, ModernBertForSequenceClassification
+from lively import lively, saved
+from row_by_row import alone, assert_same, batch_of, largest_change, loaded, row_of
 
 from batchscore.model.backends import packed
 from batchscore.model.backends.modernbert import ModernBert
 from batchscore.model.backends.packed import pack
 
 LENGTHS = (1, 2, 3, 8, 9, 10, 16, 17, 31, 64, 65, 66, 130, 200)
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "as published": {},
     "mean": {"classifier_pooling": "mean"},
     "biases": {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
@@ -34,30 +34,15 @@ KINDS = {
 }
 
 
-def modernbert(**options: Any) -> ModernBertForSequenceClassification:
-    fixed = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 48,
-        "intermediate_size": 40,
-        "num_attention_heads": 4,
-        "pad_token_id": 0,
-        "num_hidden_layers": 4,
-        "local_attention": 16,
-        "num_labels": 5,
-    }
-    return ModernBertForSequenceClassification(ModernBertConfig(**{**fixed, **options}))
-
-
-@pytest.fixture(autouse=True)
-def _without_gradients() -> Any:
-    with torch.inference_mode():
-        yield
+def modernbert(folder: Path, **options: Any) -> Path:
+    """A folder with a small one."""
+    return saved(lively("modernbert", **{"local_attention": 16, "pad_token_id": 0, "num_hidden_layers": 4, **options}), folder)
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+@torch.inference_mode()
 def test_logits_are_those_of_transformers(options: dict[str, Any], tmp_path: Path) -> None:
-    with torch.inference_mode(False):
-        folder = save_lively(modernbert(**options), tmp_path)
+    folder = modernbert(tmp_path, **options)
     rows = [row_of(length, seed=length) for length in LENGTHS]
     expected = alone(folder, rows)
     ways = [loaded(folder)]

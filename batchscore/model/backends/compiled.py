@@ -47,9 +47,12 @@ class CompiledEncoder:
                 "C++ compiler (apt install g++); or leave it with --compile off."
             ) from error
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
         """Logits ``[b, C]``. A single row is duplicated: a batch of one would trigger recompilation."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        inputs = [input_ids, mask, *([] if token_type_ids is None else [token_type_ids])]
         times = 2 if len(input_ids) == 1 else 1
-        logits: Tensor = self._forward(input_ids.repeat(times, 1), mask.repeat(times, 1))
+        logits: Tensor = self._forward(*(each.repeat(times, 1) for each in inputs))
         return logits[: len(input_ids)]

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from batchscore.records import MicroBatch
 
     Forward = Callable[..., torch.Tensor]
-    """Token ids and mask ``[b, L]`` in (no mask: no padding), logits ``[b, C]`` out; transformers' also takes token
-    types."""
+    """Token ids, mask (None: no padding) and, where there are any, token types ``[b, L]`` in; logits ``[b, C]`` out."""
 
 _LOG = logging.getLogger(__name__)
 _CLEARLY_FASTER = 2.5
@@ -147,7 +146,7 @@ class TorchBackend:
         if kind == "compiled":
             encoder = _compiled(encoder, bundle, self.device)
         self.forward: Forward = encoder or _plain(bundle, dtype, self.device, fresh=kind == "fresh")
-        self._takes_types = encoder is None
+        self._is_ours = encoder is not None
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32.
@@ -174,8 +173,11 @@ class TorchBackend:
         """Logits in host memory, and on a GPU the event after which they are complete."""
         mask = None if is_full else self._on_device(batch.attention_mask)
         inputs = [self._on_device(batch.input_ids), mask]
-        if self._takes_types and batch.token_type_ids is not None:
-            inputs.append(self._on_device(batch.token_type_ids))
+        types = batch.token_type_ids
+        if types is not None and not (
+            self._is_ours and not types.any()
+        ):  # to ours no types mean that all are 0
+            inputs.append(self._on_device(types))
         output = self.forward(*inputs).float()
         if self.device == "cpu":
             return output, None
@@ -209,7 +211,7 @@ def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> F
 
 def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
     if encoder is None:
-        known = " and ".join(each.classifier.title for each in ARCHITECTURES.values() if each.classifier)
+        known = ", ".join(each.classifier.title for each in ARCHITECTURES.values() if each.classifier)
         raise ModelError(
             f"{printable(bundle.path)} cannot be compiled: only bundles of {known} classifiers can. Use --compile off."
         )

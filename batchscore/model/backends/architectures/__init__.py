@@ -19,7 +19,7 @@ from batchscore.model.backends.architectures.architecture import Architecture, B
 
 __all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Layers", "architecture_of"]
 
-_FAMILIES = (albert, bert, deberta, distilbert, electra, modernbert, mpnet, roberta)
+_FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert, modernbert, deberta)
 ARCHITECTURES = {each.model_type: each for family in _FAMILIES for each in family.ARCHITECTURES}
 """By ``model_type`` of ``config.json``."""
 
