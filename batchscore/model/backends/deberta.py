@@ -52,6 +52,7 @@ class DebertaV2(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; no mask means no padding, no token types that all are 0."""
 
     packed: ClassVar[str] = "batchscore.model.backends.deberta:packed"
+    cpu_only: ClassVar[bool] = True
 
     @classmethod
     def shapes(cls, options: Mapping[str, Any], names: Classifier, n_labels: int) -> Shapes | None:

@@ -60,6 +60,7 @@ class ModernBert(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; no mask means no padding. There are no token types."""
 
     packed: ClassVar[str] = "batchscore.model.backends.modernbert:packed"
+    cpu_only: ClassVar[bool] = True
 
     @classmethod
     def shapes(cls, options: Mapping[str, Any], names: Classifier, n_labels: int) -> Shapes | None:
