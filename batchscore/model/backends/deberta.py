@@ -103,13 +103,14 @@ class DebertaV2(nn.Module):
                 is_own = f"{attention}{own}.weight" in weights
                 made = (linear(weights, f"{attention}{own}") if is_own else shared)(relative)
                 found[term] = made.unflatten(-1, (self._heads, -1)).transpose(0, 1).contiguous()
-        if found["p2c"] is not None:
-            found["p2c"] = found["p2c"] / self._scale
+        at_keys = None if found["p2c"] is None else found["p2c"] / self._scale
         return {
-            "query": Linear(query.weight / self._scale, query.bias / self._scale),
+            "query": Linear(
+                *(weights[f"{attention}query_proj.{part}"] / self._scale for part in ("weight", "bias"))
+            ),
             "key": key,
             "value": linear(weights, f"{attention}value_proj"),
-            "positions": _Positions(found["c2p"], found["p2c"]),
+            "positions": _Positions(found["c2p"], at_keys),
             "out": linear(weights, f"{path}.attention.output.dense"),
             "out_norm": norm(weights, f"{path}.attention.output.LayerNorm", eps),
             "up": linear(weights, f"{path}.intermediate.dense"),

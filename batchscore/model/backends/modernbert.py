@@ -233,7 +233,7 @@ def _turns(length: int, width: int, theta: float) -> Tensor:
 
 def _turned(states: Tensor, turns: Tensor, heads: int) -> Tensor:
     """States ``[b, L, heads * d]`` rotated, neighbours together: ``[b, L, heads, d]`` in their dtype."""
-    pairs = states.unflatten(-1, (heads, -1, 2))
+    pairs = states.view(*states.shape[:-1], heads, states.shape[-1] // heads // 2, 2)
     rotated = torch.view_as_real(torch.view_as_complex(pairs.float()) * turns)
     return rotated.flatten(-2).to(states.dtype)
 
@@ -262,8 +262,8 @@ def _layer(weights: Mapping[str, Tensor], path: str, eps: float, heads: int) -> 
     query, key, value = _split(weights, f"{path}.attn.Wqkv", 3)
     up, gate = _split(weights, f"{path}.mlp.Wi", 2)
     parts = {
-        "query": Linear(*(_paired(each, heads) for each in query)),
-        "key": Linear(*(_paired(each, heads) for each in key)),
+        "query": _paired(*query, heads),
+        "key": _paired(*key, heads),
         "value": Linear(*value),
         "out": linear(weights, f"{path}.attn.Wo"),
         "mlp_norm": norm(weights, f"{path}.mlp_norm", eps),
@@ -282,11 +282,10 @@ def _split(weights: Mapping[str, Tensor], name: str, n: int) -> list[tuple[Tenso
     return list(zip(weights[f"{name}.weight"].chunk(n), biases, strict=True))
 
 
-def _paired(rows: Tensor | None, heads: int) -> Tensor | None:
-    """Rows of a weight or bias reordered, so that in each head those of the second half follow their partners in the first."""
-    if rows is None:
-        return None
-    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+def _paired(weight: Tensor, bias: Tensor | None, heads: int) -> Linear:
+    """The linear layer with its outputs reordered: in each head, those of the second half follow their partners in the first."""
+    order = torch.arange(len(weight)).view(heads, 2, -1).transpose(1, 2).flatten()
+    return Linear(weight[order], None if bias is None else bias[order])
 
 
 def _kinds_of_layers(options: Mapping[str, Any]) -> list[str]:

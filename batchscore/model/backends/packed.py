@@ -80,7 +80,7 @@ def _is_usable(dtype: torch.dtype) -> bool:
         found += [linear(states.to(dtype), name).float() for name in ACTIVATIONS]
     except (AttributeError, RuntimeError, TypeError):
         return False
-    wanted = [*[expected] * len(found), *(activation(expected) for activation in ACTIVATIONS.values())]
+    wanted = [*[expected] * 4, *(activation(expected) for activation in ACTIVATIONS.values())]
     return all(torch.allclose(one, other, atol=0.02) for one, other in zip(found, wanted, strict=True))
 
 
