@@ -2,6 +2,7 @@
 
     python jobs/bench.py --model BUNDLE                    # minutes: 60 of the sample reviews, two rounds
     python jobs/bench.py --model BUNDLE --data reviews.parquet --rows 2000 --baseline-rows 100 --rounds 3
+    python jobs/bench.py --model BUNDLE --shape roberta-base   # its size with random weights, and BUNDLE's tokenizer
 
 Each contender runs once a round, so that whatever else the machine does slows all of them; figures are medians over the
 rounds, ratios the medians of each round's. Rates are per row and per token, so slow contenders need not score all rows:
@@ -36,6 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from shapes import SHAPES, make
 
 from batchscore import samples
 from batchscore.model.bundle import Bundle, open_bundle
@@ -436,18 +438,24 @@ def product_rates(seconds: float = 1.0) -> dict[str, float]:
 
 
 def flops_per_token(bundle: Bundle) -> float:
-    """Of the matrix products with weights: twice the weights of all layers.
+    """Of the matrix products with weights: twice the weights of all layers, as often as layers share them.
 
     Attention itself is not counted, and the last layer is counted in full, though batchscore computes a part of it.
     """
     from safetensors import safe_open
 
+    config = json.loads((bundle.path / "config.json").read_bytes())
+    times = (
+        config.get("num_hidden_layers", 1) / config["num_hidden_groups"]
+        if "num_hidden_groups" in config
+        else 1
+    )
     total = 0
     with safe_open(bundle.path / "model.safetensors", framework="np") as file:
         for key in file.keys():  # noqa: SIM118 - no mapping
             shape = file.get_slice(key).get_shape()
-            total += math.prod(shape) if len(shape) == 2 and ".layer." in key else 0
-    return 2.0 * total
+            total += math.prod(shape) if len(shape) == 2 and (".layer." in key or "_layers." in key) else 0
+    return 2.0 * total * times
 
 
 def summary(results: dict[str, Measured], work: Work, rates: dict[str, float]) -> list[dict[str, Any]]:
@@ -559,6 +567,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--baseline-rows", type=int, default=100, help="of them, for what is not ours")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="instead of --model itself, of which only the tokenizer is used"
+    )
     names = [contender.name for contender in CONTENDERS]
     usual = ",".join(contender.name for contender in CONTENDERS if contender.is_default)
     parser.add_argument("--contenders", default=usual, help=f"of: {', '.join(names)} (default: {usual})")
@@ -567,6 +578,15 @@ def main() -> None:
     chosen = given.contenders.split(",")
     if unknown := set(chosen) - set(names):
         parser.error(f"no such contender: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    with tempfile.TemporaryDirectory() as folder:
+        if given.shape:
+            make(given.shape, given.model, Path(folder) / given.shape)
+            given.model = Path(folder) / given.shape
+        _bench(given, chosen)
+
+
+def _bench(given: argparse.Namespace, chosen: Sequence[str]) -> None:
+    """Measure, write the figures and print them."""
     bundle = open_bundle(str(given.model))
     texts = _texts(given.data, given.text_column, given.rows)
     from batchscore.model.tokenization import Tokenizer
@@ -585,7 +605,7 @@ def main() -> None:
         "rows": len(texts),
         "tokens": tokens,
         "rounds": given.rounds,
-        "model": str(given.model),
+        "model": given.model.name if given.shape else str(given.model),
         "products_gflops": rates,
         "contenders": rows,
     }

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from batchscore.model.backends.architectures import ARCHITECTURES, BertLike
+from batchscore.model.backends.architectures.architecture import REQUIRED
 from batchscore.model.backends.encoders import Loadable, encoder_of, load_encoder
 from batchscore.model.backends.packed import pack
 from batchscore.model.scoring import CANARY_TOLERANCE
@@ -232,11 +233,10 @@ OF_NO_CONSEQUENCE = {
 def test_every_option_that_transformers_reads_is_known(name: str) -> None:
     """And its default is that of the configuration's class."""
     names, kind = KIN[name], type(AutoConfig.for_model(name))
-    module = inspect.getmodule(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind])  # type: ignore[index]
+    module = inspect.getmodule(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind])
     read = set(re.findall(r"\bconfig\.([a-z_0-9]+)", inspect.getsource(module)))  # type: ignore[arg-type]
     theirs = {names.renamed.get(option, option) for option in names.defaults} | set(names.defaults)
-    required = {"add_cross_attention", "chunk_size_feed_forward", "is_decoder", "is_encoder_decoder"}
-    assert read - theirs - required - OF_NO_CONSEQUENCE == set()
+    assert read - theirs - {*REQUIRED, *names.required} - OF_NO_CONSEQUENCE == set()
     defaults = {option: getattr(kind(), names.renamed.get(option, option)) for option in names.defaults}
     assert defaults == names.defaults
 

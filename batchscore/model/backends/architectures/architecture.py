@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-_REQUIRED: Mapping[str, Any] = {
+REQUIRED: Mapping[str, Any] = {
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
     "is_decoder": False,
@@ -54,7 +54,7 @@ class Classifier:
 
         Values are not looked at otherwise. An option that is there under two names is not guessed at.
         """
-        required = {**_REQUIRED, **self.required}
+        required = {**REQUIRED, **self.required}
         if any(config.get(name, value) not in (value, None) for name, value in required.items()):
             return None
         if any(name in config and other in config for name, other in self.renamed.items()):
