@@ -18,13 +18,24 @@ from batchscore.model.bundle import open_bundle, seal
 
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _ROBERTA = {**_BASE, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "max_position_embeddings": 514}
+_DEBERTA_V3 = {
+    "vocab_size": 128_100,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "albert-base": ("albert", {**_BASE, "vocab_size": 30_000, "embedding_size": 128}),
     "bert-base": ("bert", {**_BASE, "vocab_size": 30_522}),
     "camembert-base": ("camembert", {**_ROBERTA, "vocab_size": 32_005}),
+    "deberta-v3-base": ("deberta-v2", {**_BASE, **_DEBERTA_V3}),
     "distilbert-base": ("distilbert", {"vocab_size": 30_522}),
     "electra-base": ("electra", {**_BASE, "vocab_size": 30_522, "embedding_size": 768}),
     "electra-small": ("electra", {"vocab_size": 30_522}),
+    "modernbert-base": ("modernbert", {"vocab_size": 50_368}),
     "mpnet-base": ("mpnet", {**_BASE, "vocab_size": 30_527, "max_position_embeddings": 514}),
     "roberta-base": ("roberta", {**_ROBERTA, "vocab_size": 50_265}),
     "xlm-roberta-base": ("xlm-roberta", {**_ROBERTA, "vocab_size": 250_002}),
@@ -76,7 +87,8 @@ def _enliven(model: Any, inputs: list[dict[str, Any]]) -> None:
     linear = {name: each for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)}
     for each in linear.values():
         torch.nn.init.normal_(each.weight, std=(0.5 / each.in_features) ** 0.5)
-        torch.nn.init.normal_(each.bias, std=0.1)
+        if each.bias is not None:
+            torch.nn.init.normal_(each.bias, std=0.1)
     output = [each for name, each in linear.items() if name.startswith("classifier")][-1]
     logits = torch.cat([model(**each).logits for each in inputs])
     scale = 1 / logits.std(dim=0)

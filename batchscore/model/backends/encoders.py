@@ -73,6 +73,8 @@ class Loadable(Runnable, Protocol):
 
     packed: ClassVar[str]
     """``module:Class`` of what computes the same on one CPU core: called with the encoder and a dtype, by ``pack``."""
+    cpu_only: ClassVar[bool]
+    """Whether GPUs and the compiler are left to transformers."""
 
     def __init__(self, weights: Mapping[str, Tensor], options: Mapping[str, Any], names: Any) -> None:
         """Of tensors by name, what ``Classifier.options`` gave, and the entry itself."""
@@ -98,6 +100,9 @@ class _Plan(NamedTuple):
         needed = {name: shape for name, shape in found.items() if not self.is_unused(name)}
         return needed == self.shapes
 
+    def is_for(self, device: str) -> bool:
+        return device == "cpu" or not self.encoder.cpu_only
+
     def is_unused(self, name: str) -> bool:
         return name not in self.shapes and name.startswith(self.names.unused)
 
@@ -109,7 +114,7 @@ def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Loadable | No
     """The classifier of a folder (see :class:`Loadable`), its weights in ``dtype`` on ``device``; None if it is not supported."""
     config = json.loads((folder / "config.json").read_bytes())
     plan = _plan(config)
-    if plan is None or not (folder / WEIGHTS).exists():
+    if plan is None or not plan.is_for(device) or not (folder / WEIGHTS).exists():
         return None
     from safetensors import safe_open
 
@@ -132,6 +137,8 @@ def encoder_of(
     """The same from the tensors and configuration of a loaded model, which stays as it is."""
     plan = _plan(config)
     if plan is None or not plan.fits({key: tuple(value.shape) for key, value in weights.items()}):
+        return None
+    if not all(plan.is_for(value.device.type) for value in weights.values()):
         return None
     return plan.built({key: weights[key].detach().to(dtype) for key in plan.shapes})
 
@@ -179,6 +186,7 @@ class Encoder(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; no mask means no padding, no token types that all are 0."""
 
     packed: ClassVar[str] = "batchscore.model.backends.packed:PackedEncoder"
+    cpu_only: ClassVar[bool] = False
 
     @classmethod
     def shapes(cls, options: Mapping[str, Any], names: BertLike, n_labels: int) -> Shapes | None:

@@ -74,11 +74,13 @@ def _is_usable(dtype: torch.dtype) -> bool:
         found = [
             linear.plus(states.to(dtype), expected.to(dtype)).float() / 2,
             linear(states.to(dtype)).float(),
+            linear.times(states.to(dtype), torch.full_like(expected, 2, dtype=dtype)).float() / 2,
+            Linear(weight, None, dtype)(states.to(dtype)).float() + bias,
         ]
         found += [linear(states.to(dtype), name).float() for name in ACTIVATIONS]
     except (AttributeError, RuntimeError, TypeError):
         return False
-    wanted = [expected, expected, *(activation(expected) for activation in ACTIVATIONS.values())]
+    wanted = [*[expected] * 4, *(activation(expected) for activation in ACTIVATIONS.values())]
     return all(torch.allclose(one, other, atol=0.02) for one, other in zip(found, wanted, strict=True))
 
 
@@ -97,9 +99,9 @@ _FUSED = {
 class Linear:
     """A linear layer with a packed weight; activation or residual are fused in."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self._weight = _OPS._reorder_linear_weight(weight.detach().to(dtype), _ROWS)
-        self._bias = bias.detach().to(dtype)
+        self._bias = None if bias is None else bias.detach().to(dtype)
 
     def __call__(self, states: Tensor, activation: str = "none") -> Tensor:
         """The activation, one of ``ACTIVATIONS``, of the linear layer's output."""
@@ -110,6 +112,11 @@ class Linear:
     def plus(self, states: Tensor, residual: Tensor) -> Tensor:
         """The linear layer's output and the residual added."""
         result: Tensor = _OPS._linear_pointwise.binary(states, residual, self._weight, self._bias, "add")
+        return result
+
+    def times(self, states: Tensor, factor: Tensor) -> Tensor:
+        """The linear layer's output multiplied by the factor, element by element."""
+        result: Tensor = _OPS._linear_pointwise.binary(states, factor, self._weight, self._bias, "mul")
         return result
 
 

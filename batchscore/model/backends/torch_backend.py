@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import ModelError, UsageError, printable
-from batchscore.model.backends.architectures import ARCHITECTURES
+from batchscore.model.backends.architectures import ARCHITECTURES, BertLike
 from batchscore.model.backends.backend import PLAIN, OutOfDeviceMemoryError
 
 if TYPE_CHECKING:
@@ -210,8 +210,9 @@ def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> F
 
 
 def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
-    if encoder is None:
-        known = ", ".join(each.classifier.title for each in ARCHITECTURES.values() if each.classifier)
+    if encoder is None or encoder.cpu_only:
+        found = [each.classifier for each in ARCHITECTURES.values()]
+        known = ", ".join(each.title for each in found if isinstance(each, BertLike))
         raise ModelError(
             f"{printable(bundle.path)} cannot be compiled: only bundles of {known} classifiers can. Use --compile off."
         )

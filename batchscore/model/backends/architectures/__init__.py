@@ -5,12 +5,21 @@ Any other architecture is run by transformers, and its padding mode is probed (:
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures import albert, bert, distilbert, electra, mpnet, roberta
+from batchscore.model.backends.architectures import (
+    albert,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    modernbert,
+    mpnet,
+    roberta,
+)
 from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Classifier, Layers
 
 __all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Layers", "architecture_of"]
 
-_FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert)
+_FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert, modernbert, deberta)
 ARCHITECTURES = {each.model_type: each for family in _FAMILIES for each in family.ARCHITECTURES}
 """By ``model_type`` of ``config.json``."""
 
