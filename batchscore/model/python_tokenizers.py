@@ -103,7 +103,7 @@ def missing_package(folder: Path, error: Exception) -> BatchscoreError | None:
     if files and not (folder / "tokenizer.json").exists() and not _is_there("sentencepiece"):
         return _missing(folder, files[0], "sentencepiece")
     for package in _EXTRAS:
-        if package in str(error).lower() and not _is_there(package):
+        if isinstance(error, ImportError) and package in str(error).lower() and not _is_there(package):
             return _missing(folder, "in Python", package)
     return None
 
