@@ -1,7 +1,7 @@
 """Tokenizers that transformers has in Python only, behind the methods of the library ``tokenizers`` that we call.
 
 BERTweet, PhoBERT, XLM, FlauBERT, ESM, CTRL, BioGPT, CANINE, and those that run SentencePiece itself (PLBart, BARTpho). They
-are slower, some hundred texts a second, and need a package each that is not always there.
+are slower, and some need a package that is not always there.
 """
 
 from __future__ import annotations
