@@ -431,10 +431,18 @@ def test_a_folder_that_does_not_tell_its_longest_input_is_warned_of(plain: Path)
     assert not any("longest input" in warning for warning in open_bundle(str(plain)).warnings)
 
 
-@pytest.mark.parametrize("value", ["many", -1, [512], True, float("inf")])
+@pytest.mark.parametrize("value", ["many", -2, [512], True, float("inf")])
 def test_a_longest_input_that_is_no_number_is_refused(value: object, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="max_position_embeddings"):
         longest_input(tmp_path, {"max_position_embeddings": value})
+
+
+def test_minus_one_is_no_limit(tmp_path: Path) -> None:
+    """As models with relative positions have it; of a RoBERTa whose padding is no token, positions start at 0."""
+    assert longest_input(tmp_path, {"max_position_embeddings": -1, "n_positions": 64}) == 64
+    roberta = {"model_type": "roberta", "max_position_embeddings": 64}
+    assert longest_input(tmp_path, {**roberta, "pad_token_id": -1}) == 64
+    assert longest_input(tmp_path, {**roberta, "pad_token_id": 1}) == 62
 
 
 # ----------------------------------------------------------------------------------------------- verify and inspect

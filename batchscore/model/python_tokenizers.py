@@ -1,7 +1,7 @@
 """Tokenizers that transformers has in Python only, behind the methods of the library ``tokenizers`` that we call.
 
 BERTweet, PhoBERT, XLM, FlauBERT, ESM, CTRL, BioGPT, CANINE, and those that run SentencePiece itself (PLBart, BARTpho). They
-are slower, some hundred texts a second, and need a package each that is not always there.
+are slower, and some need a package that is not always there.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def missing_package(folder: Path, error: Exception) -> BatchscoreError | None:
     if files and not (folder / "tokenizer.json").exists() and not _is_there("sentencepiece"):
         return _missing(folder, files[0], "sentencepiece")
     for package in _EXTRAS:
-        if package in str(error).lower() and not _is_there(package):
+        if isinstance(error, ImportError) and package in str(error).lower() and not _is_there(package):
             return _missing(folder, "in Python", package)
     return None
 
