@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from batchscore.model.backends import open_backend, packed
-from batchscore.model.backends.encoders import Encoder, load_encoder
+from batchscore.model.backends.encoders import ACTIVATIONS, Encoder, load_encoder
 from batchscore.model.backends.packed import PackedEncoder, bf16_attention, pack
 from batchscore.model.bundle import open_bundle
 
@@ -136,6 +136,21 @@ def test_where_packed_products_are_missing_or_wrong_nothing_is_packed(
         torch.testing.assert_close(encoder(ids, mask), expected)
     monkeypatch.undo()
     packed._is_usable.cache_clear()
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_the_same_inside_the_kernel_and_after_it(
+    name: str, is_apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype = usable(torch.float32)
+    monkeypatch.setattr(packed, "_is_without_avx512", lambda: is_apart)
+    generator = torch.Generator().manual_seed(4)
+    states, weight = (3 * torch.randn(n, 24, generator=generator) for n in (70, 40))
+    linear = packed.Linear(weight, weight[:, 0], dtype)
+    expected = ACTIVATIONS[name](functional.linear(states, weight, weight[:, 0]))
+    torch.testing.assert_close(linear(states, name), expected, rtol=1e-5, atol=1e-5)
+    assert (expected != linear(states)).any()
 
 
 def test_a_bundle_on_a_cpu_is_packed(tiny_bundle: Path) -> None:
