@@ -111,7 +111,7 @@ def test_logits_are_those_of_transformers(options: dict[str, Any], tmp_path: Pat
     folder = deberta_v2(tmp_path, **options)
     rows = [row_of(length, seed=length) for length in LENGTHS]
     expected = alone(folder, rows)
-    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()
+    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     for encoder in (loaded(folder), pack(loaded(folder), torch.float32)):
         assert isinstance(encoder, DebertaV2)
         assert_same(encoder(*batch_of(rows)), expected)
