@@ -454,7 +454,7 @@ def flops_per_token(bundle: Bundle) -> float:
     with safe_open(bundle.path / "model.safetensors", framework="np") as file:
         for key in file.keys():  # noqa: SIM118 - no mapping
             shape = file.get_slice(key).get_shape()
-            total += math.prod(shape) if len(shape) == 2 and (".layer." in key or "_layers." in key) else 0
+            total += math.prod(shape) if len(shape) == 2 and (".layer." in key or "layers." in key) else 0
     return 2.0 * total * times
 
 

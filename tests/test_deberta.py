@@ -22,6 +22,7 @@ from row_by_row import (
     row_of,
     with_options,
 )
+from transformers import AutoModelForSequenceClassification
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from batchscore.config import ComputeSettings
@@ -110,7 +111,7 @@ def test_logits_are_those_of_transformers(options: dict[str, Any], tmp_path: Pat
     folder = deberta_v2(tmp_path, **options)
     rows = [row_of(length, seed=length) for length in LENGTHS]
     expected = alone(folder, rows)
-    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()
+    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     for encoder in (loaded(folder), pack(loaded(folder), torch.float32)):
         assert isinstance(encoder, DebertaV2)
         assert_same(encoder(*batch_of(rows)), expected)
@@ -128,6 +129,18 @@ def test_distances_fall_into_the_buckets_of_transformers(n_buckets: int, furthes
         theirs = (theirs + n_buckets).clamp(0, 2 * n_buckets - 1)
         ours = _buckets(length, n_buckets, n_buckets, furthest)[length - 1 + row - places]
         assert torch.equal(ours, theirs)
+
+
+@torch.inference_mode()
+def test_token_types_are_obeyed(tmp_path: Path) -> None:
+    folder = deberta_v2(tmp_path, type_vocab_size=2)
+    ids, mask = batch_of([row_of(length, seed=length) for length in (3, 40, 31)])
+    types = (torch.arange(ids.shape[1]) > 1).long().expand_as(ids)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    expected = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
+    encoder = pack(loaded(folder), torch.float32)
+    assert_same(encoder(ids, mask, types), expected)
+    assert (encoder(ids, mask) - expected).abs().max() > 0.1
 
 
 def test_a_long_text_among_short_ones(tmp_path: Path) -> None:

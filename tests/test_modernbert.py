@@ -102,13 +102,22 @@ def test_logits_are_those_of_transformers(options: dict[str, Any], tmp_path: Pat
     folder = modernbert(tmp_path, **options)
     rows = [row_of(length, seed=length) for length in LENGTHS]
     expected = alone(folder, rows)
-    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()
+    assert packed._is_usable(torch.float32) or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     for encoder in (loaded(folder), pack(loaded(folder), torch.float32)):
         assert isinstance(encoder, ModernBert)
         assert_same(encoder(*batch_of(rows)), expected)
         assert_same(torch.cat([encoder(row[None], None) for row in rows]), expected)
         few = rows[3:6]  # shorter company, another multiple
         assert_same(encoder(*batch_of(few, multiple=3)), expected[3:6])
+
+
+@torch.inference_mode()
+def test_a_configuration_of_older_versions_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    older = {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 40.0}
+    changes = {**older, "layer_types": None, "rope_parameters": None}
+    folder = saved(lively("modernbert", local_attention=16, pad_token_id=0), tmp_path, **changes)
+    rows = [row_of(length, seed=length) for length in (3, 40, 100)]
+    assert_same(pack(loaded(folder), torch.float32)(*batch_of(rows)), alone(folder, rows))
 
 
 def test_a_long_text_among_short_ones(tmp_path: Path) -> None:

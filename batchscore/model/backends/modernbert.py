@@ -207,7 +207,7 @@ def packed(encoder: ModernBert, dtype: torch.dtype) -> ModernBert:
 
 def _normed(layer: Any, states: Tensor) -> Tensor:
     """The input of attention; the first layer has no norm, as embeddings have one."""
-    return layer["norm"](states) if "norm" in layer else states  # type: ignore[no-any-return]
+    return layer["norm"](states) if "norm" in layer else states
 
 
 def _plus(layer: Any, states: Tensor, residual: Tensor) -> Tensor:

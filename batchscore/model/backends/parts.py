@@ -58,8 +58,9 @@ def linear(weights: Mapping[str, Tensor], name: str) -> Linear:
 
 def fused(*parts: Linear) -> Linear:
     """One linear layer of those with the same input."""
-    biases = [part.bias for part in parts if part.bias is not None]
-    return Linear(torch.cat([part.weight for part in parts]), torch.cat(biases) if biases else None)
+    weights: list[Tensor] = [part.weight for part in parts]
+    biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
+    return Linear(torch.cat(weights), torch.cat(biases) if biases else None)
 
 
 def norm(weights: Mapping[str, Tensor], name: str, eps: float) -> Norm:
