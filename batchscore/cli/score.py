@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from batchscore.cli.options import (
     LocalName,
     LocalPath,
     MapsLabels,
+    names_of,
     option,
     read_settings,
     scoring_options,
@@ -22,6 +24,7 @@ from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
+from batchscore.model.thresholds import parse_thresholds
 from batchscore.runs.choices import choice_of
 from batchscore.runs.folder import PAGE
 from batchscore.system.terminal import Progress, boundary, say
@@ -106,6 +109,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         format=options["input_format"],
         text_column=options["text_column"],
         label_column="" if options["no_labels"] else options["label_column"],
+        label_columns=() if options["no_labels"] else names_of(options["label_columns"], "--label-columns"),
         id_column=options["id_column"],
         max_row_bytes=options["max_row_bytes"],
         max_columns=options["max_columns"],
@@ -125,6 +129,8 @@ def score_settings(**options: Any) -> ScoreSettings:
         output=options["output"],
         revision=options["revision"],
         label_map=parse_label_map(options["label_map"]),
+        thresholds=parse_thresholds(options["threshold"]),
+        tolerance=_finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
         output_format=options["output_format"],
@@ -143,6 +149,12 @@ def score_settings(**options: Any) -> ScoreSettings:
         prefix=options["prefix"],
         date=options.get("date"),
     )
+
+
+def _finite(value: float | None, flag: str) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{flag} {value} is no finite number.")
+    return value
 
 
 def _budget(text: str) -> int | None:
