@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -79,6 +80,11 @@ def macro(areas: list[Area | None]) -> Area | None:
     return Area(
         math.fsum(a.value for a in known) / len(known), math.fsum(a.error_bound for a in known) / len(known)
     )
+
+
+def areas_json(areas: Iterable[Area | None]) -> list[dict[str, float] | None]:
+    """Each as ``{"value": ..., "error_bound": ...}``, or None."""
+    return [None if area is None else area._asdict() for area in areas]
 
 
 def n_bins(bits: int) -> int:

@@ -20,7 +20,7 @@ from batchscore.evaluation.tally import exact_mean, exact_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 Columns = Mapping[str, Sequence[object] | str]
 """Columns to slice by: one value per row, or one string for all rows."""
@@ -47,12 +47,12 @@ class Slices:
 
     groups: dict[str, dict[str, _Group]] = dataclasses.field(default_factory=dict)
 
-    def update(self, outcomes: Outcomes, columns: Columns) -> None:
+    def update(self, outcomes: RowOutcomes, columns: Columns) -> None:
         """Add the scored rows among ``outcomes``, by each column of :func:`encoded`."""
         for column, values, codes in encoded(outcomes.truncated, outcomes.n_tokens, columns):
             self._add(column, outcomes, values, codes)
 
-    def _add(self, column: str, outcomes: Outcomes, values: Sequence[str], codes: NDArray[np.int64]) -> None:
+    def _add(self, column: str, outcomes: RowOutcomes, values: Sequence[str], codes: NDArray[np.int64]) -> None:
         n = len(values)
         scored, evaluated, correct = (
             np.bincount(codes[rows], minlength=n)
