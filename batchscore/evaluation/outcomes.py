@@ -13,7 +13,7 @@ from batchscore.records import Predictions, Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """A probability may exceed [0, 1] by this much; it is clipped."""
 
 
@@ -92,6 +92,6 @@ def _check(
         raise ValueError(f"a label index is outside the {n_labels} labels")
     probabilities = predictions.probabilities[np.asarray(predictions.status) == Status.OK]
     if probabilities.size and not (
-        probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
+        probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING
     ):
         raise ValueError("a scored row has a probability that is not between 0 and 1")
