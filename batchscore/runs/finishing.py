@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.evaluation import (
-    Comparison,
+    Basis,
     Distributions,
-    Evaluation,
-    LabelIssues,
-    SliceChanges,
     claim_wrong_labels,
     evaluate_gates,
     flat_metrics,
     measure_drift,
+    measures_of,
     parse_gates,
 )
 from batchscore.formats.columns import texts_of
@@ -82,6 +80,8 @@ class Finish:
     ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
+        self._measures = measures_of(bundle.task)
+        self._basis = Basis(bundle.task, bundle.labels, self._calibration_error(), self._temperature())
 
     def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
@@ -149,9 +149,11 @@ class Finish:
 
     def _metrics(self) -> dict[str, Any]:
         """All metrics but the label issues, in one pass over the staged parts."""
-        evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
+        evaluation = self._measures.evaluation(self._basis)
         compared = (
-            _BaselineComparison(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+            _BaselineComparison(self._baseline, self._plan, self._basis, self._staging.folder)
+            if self._baseline
+            else None
         )
         duplicates = 0
         failures: list[dict[str, Any]] = []
@@ -220,7 +222,7 @@ class Finish:
 
     def _find_mismatches(self) -> tuple[mismatches.Keys, dict[str, Any]]:
         """Keys of all mismatches in their final order, and the label-issue metrics."""
-        issues = LabelIssues(len(self._bundle.labels))
+        issues = self._measures.issues(self._basis)
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
         found = (
@@ -230,8 +232,8 @@ class Finish:
         return mismatches.gather(found, issues.is_label_issue), issues.summary()
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The claim about the number of wrong labels; None without evaluated rows."""
-        if metrics["reliability"] is None:
+        """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""
+        if metrics.get("reliability") is None:
             return None
         trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
         n_labels = len(self._bundle.labels)
@@ -267,11 +269,12 @@ def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
 class _BaselineComparison:
     """Compares the rows of this run with those of the baseline."""
 
-    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+    def __init__(self, baseline: Baseline, plan: Plan, basis: Basis, staging: Path) -> None:
         self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
-        self._comparison = Comparison.empty(len(baseline.labels))
-        self._slices = SliceChanges()
+        measures = measures_of(basis.task)
+        self._comparison = measures.comparison(basis)
+        self._slices = measures.slice_changes(basis)
         self._unmatched = self._ambiguous = 0
 
     def update(
