@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from batchscore.evaluation.histograms import KINDS, PROBABILITY_BINS, TOKEN_EDGES, kinds_of, lengths_of, twentieths
+from batchscore.evaluation.histograms import (
+    KINDS,
+    PROBABILITY_BINS,
+    TOKEN_EDGES,
+    kinds_of,
+    lengths_of,
+    twentieths,
+)
 from batchscore.evaluation.tally import Counts, Tally
 
 if TYPE_CHECKING:
@@ -46,13 +53,12 @@ class LabelHistograms(Tally):
         """Add the scored rows among ``sets``."""
         rows = sets.rows.scored
         self.least += kinds_of(sets.rows)
-        for label, counts in enumerate(self.label_probability):
-            counts += np.bincount(twentieths(sets.probabilities[rows, label]), minlength=PROBABILITY_BINS)
+        for label in range(len(self.predicted)):
+            bins = twentieths(sets.probabilities[rows, label])
+            self.label_probability[label] += np.bincount(bins, minlength=PROBABILITY_BINS)
         predicted = sets.predicted[rows]
         self.predicted += predicted.sum(axis=0)
-        self.per_row += np.bincount(
-            np.minimum(predicted.sum(axis=1), MOST_LABELS), minlength=MOST_LABELS + 1
-        )
+        self.per_row += np.bincount(np.minimum(predicted.sum(axis=1), MOST_LABELS), minlength=MOST_LABELS + 1)
         self.n_tokens += lengths_of(sets.rows)
         self.truncated += np.bincount(sets.rows.truncated[rows].astype(np.int64), minlength=2)
 

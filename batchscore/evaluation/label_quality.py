@@ -52,9 +52,19 @@ class LabelQuality(Tally):
         """No rows yet."""
         moments = 2 * n_labels if n_labels <= MOST_MOMENTS else 0
         pairs = n_labels if n_labels <= MOST_PAIRS else 0
-        shapes = (n_labels, n_labels, n_labels, 3, (moments, moments), (pairs, pairs))
-        counts = (np.zeros(shape, dtype=np.int64) for shape in shapes)
-        return cls(0, 0, *counts, exact_zeros(1), exact_zeros(n_labels))
+        given, predicted, both = (np.zeros(n_labels, dtype=np.int64) for _ in range(3))
+        return cls(
+            rows=0,
+            correct=0,
+            given=given,
+            predicted=predicted,
+            both=both,
+            row_moments=np.zeros(3, dtype=np.int64),
+            moments=np.zeros((moments, moments), dtype=np.int64),
+            taken_for=np.zeros((pairs, pairs), dtype=np.int64),
+            log_loss=exact_zeros(1),
+            squared_error=exact_zeros(n_labels),
+        )
 
     def update(self, sets: LabelSets) -> None:
         """Add the evaluated rows among ``sets``."""

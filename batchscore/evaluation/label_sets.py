@@ -76,7 +76,7 @@ def mean_of_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
     total = np.zeros(len(values))
     for column in range(values.shape[1]):
         total += values[:, column]
-    return total / values.shape[1]
+    return np.asarray(total / values.shape[1])
 
 
 def _check(
@@ -86,7 +86,9 @@ def _check(
     shapes = (given.shape, predicted.shape, predictions.probabilities.shape)
     lengths = (predictions.status, predictions.n_tokens, predictions.truncated)
     if any(shape != (n, n_labels) for shape in shapes) or any(len(column) != n for column in lengths):
-        raise ValueError(f"columns of one update differ: {n} predictions of {n_labels} labels, arrays {shapes}")
+        raise ValueError(
+            f"columns of one update differ: {n} predictions of {n_labels} labels, arrays {shapes}"
+        )
     for name, values, least in (("given", given, -2), ("predicted", predicted, -1)):
         if n and (values.max() > 1 or values.min() < least):
             raise ValueError(f"a {name} label is neither 0 nor 1")
@@ -94,7 +96,5 @@ def _check(
         if is_mixed.any():
             raise ValueError(f"a row has {name} labels that are known in part")
     probabilities = predictions.probabilities[np.asarray(predictions.status) == Status.OK]
-    if probabilities.size and not (
-        probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING
-    ):
+    if probabilities.size and not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):
         raise ValueError("a scored row has a probability that is not between 0 and 1")

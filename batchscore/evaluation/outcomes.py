@@ -91,7 +91,5 @@ def _check(
     if n and (max(given.max(), predicted.max()) >= n_labels or predicted.min() < -1):
         raise ValueError(f"a label index is outside the {n_labels} labels")
     probabilities = predictions.probabilities[np.asarray(predictions.status) == Status.OK]
-    if probabilities.size and not (
-        probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING
-    ):
+    if probabilities.size and not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):
         raise ValueError("a scored row has a probability that is not between 0 and 1")
