@@ -59,7 +59,6 @@ class Distributions(ABC):
     @classmethod
     @abstractmethod
     def of(cls, histograms: Mapping[str, Any], n_tokens: tuple[int, ...], truncated: tuple[int, int]) -> Self:
-        """Read them from ``histograms``."""
         """Read what the task has besides."""
 
     @property
