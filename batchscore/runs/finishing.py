@@ -22,10 +22,12 @@ from batchscore.evaluation import (
     measures_of,
     parse_gates,
 )
+from batchscore.formats.answers import answers_of
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.loading import ModelSettings
+from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
@@ -42,6 +44,8 @@ from batchscore.runs.folder import (
     Staging,
     prediction_names,
 )
+from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
+from batchscore.runs.task_options import tolerance_of
 from batchscore.system.storage import (
     atomic_write,
     files_below,
@@ -80,8 +84,16 @@ class Finish:
     ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
+        self._answers = answers_of(bundle.task, bundle.labels)
         self._measures = measures_of(bundle.task)
-        self._basis = Basis(bundle.task, bundle.labels, self._calibration_error(), self._temperature())
+        self._basis = Basis(
+            task=bundle.task,
+            labels=bundle.labels,
+            calibration_error=self._calibration_error(),
+            temperature=self._temperature(),
+            thresholds=thresholds_of(bundle, settings.thresholds),
+            tolerance=tolerance_of(bundle, plan, settings),
+        )
 
     def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
@@ -94,15 +106,14 @@ class Finish:
         self._predictions()
         worst: list[dict[str, Any]] = []
         if self._plan.has_labels:
-            table = mismatches.MismatchTable(
-                self._plan.files, self._plan.parts, self._bundle.labels, self._open
-            )
-            keys, issues = self._find_mismatches()
+            columns = mismatch_columns_of(self._basis)
+            table = mismatches.MismatchTable(self._plan.files, self._plan.parts, columns, self._open)
+            keys, issues = self._find_mismatches(columns)
             metrics["label_issues"] = {**issues, "claim": self._wrong_labels_claim(metrics)}
             self._build(MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
             self._build(MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _SHOWN_MISMATCHES)
-            metrics["mismatches"] = len(keys)
+            metrics["mismatches"] = len(keys) if columns.most is None else None
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / METRICS, to_json(metrics))
@@ -131,13 +142,13 @@ class Finish:
                 yield part, self._open(part.number)
 
     def _open(self, number: int) -> StagedPart:
-        return read_part(self._staging.part(number), len(self._bundle.labels))
+        return read_part(self._staging.part(number), self._answers)
 
     def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
         """File index, staging path and :class:`Output` of each prediction file."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
-            output = Output(file, self._bundle.labels, self._settings.prefix)
+            output = Output(file, self._answers, self._settings.prefix)
             yield index, self._staging.final / PREDICTIONS / name, output
 
     def _predictions(self) -> None:
@@ -220,7 +231,7 @@ class Finish:
         columns = texts_of(staged, file, self._settings.slice_columns)
         return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
-    def _find_mismatches(self) -> tuple[mismatches.Keys, dict[str, Any]]:
+    def _find_mismatches(self, columns: MismatchColumns) -> tuple[mismatches.Keys, dict[str, Any]]:
         """Keys of all mismatches in their final order, and the label-issue metrics."""
         issues = self._measures.issues(self._basis)
         for _, staged in self._parts():
@@ -229,7 +240,7 @@ class Finish:
             (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
             for part, staged in self._parts()
         )
-        return mismatches.gather(found, issues.is_label_issue), issues.summary()
+        return mismatches.gather(found, columns, issues.is_label_issue), issues.summary()
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
         """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""
@@ -282,18 +293,17 @@ class _BaselineComparison:
     ) -> None:
         """Add the rows of a part; parts come in plan order."""
         earlier = self._matcher.before(part, staged)
-        before = earlier.predicted
-        given, predictions, matched = staged.given, staged.predictions, before >= -1
-        self._ambiguous += int((before == AMBIGUOUS).sum())
+        given, predictions, matched = staged.given, staged.predictions, earlier.found >= 0
+        self._ambiguous += int((earlier.found == AMBIGUOUS).sum())
         self._unmatched += int((~matched).sum())
         self._comparison.update(
             given[matched],
-            before[matched],
+            earlier.predicted[matched],
             predictions.predicted[matched],
             earlier.given[matched],
         )
         lengths = predictions.truncated, predictions.n_tokens
-        self._slices.update(given, before, predictions.predicted, lengths, slices)
+        self._slices.update(given, earlier.predicted, predictions.predicted, lengths, slices)
 
     def summary(self, bundle: Bundle) -> dict[str, Any]:
         """:meth:`Comparison.summary` with ``slices`` and facts about the comparison.
