@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchscore.evaluation.metrics import FOLLOWED, Better, Metric
+from batchscore.reports.answers import Answer, Level, Verdict
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, number, percent, rows, shown
 from batchscore.reports.nights import Night, Nights, State, Stretch, stretches
@@ -15,7 +16,6 @@ from batchscore.reports.nights_calendar import STATE_WORDS, weeks, years
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import Answer, Level, Verdict
 
 _RECENT = 14
 """Nights in the table that is open at first."""
