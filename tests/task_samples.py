@@ -33,8 +33,9 @@ class Rows(NamedTuple):
 
     def take(self, chosen: NDArray[np.int64] | slice) -> Rows:
         p = self.predictions
-        columns = (p.status, p.predicted, p.probabilities, p.n_tokens, p.truncated)
-        return Rows(self.given[chosen], Predictions(*(column[chosen] for column in columns)))
+        names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
+        columns: dict[str, Any] = {name: getattr(p, name)[chosen] for name in names}
+        return Rows(self.given[chosen], Predictions(**columns))
 
     def unlabelled(self, task: Task) -> Rows:
         none = np.nan if task is Task.REGRESSION else -1

@@ -92,6 +92,8 @@ class Metric:
     gauge: str = ""
     """Its Prometheus name, after ``batchscore_``; empty if not exported."""
     gauge_help: str = ""
+    estimate_of: str = ""
+    """The metric that it estimates without labels, on the same scale; the trend draws both in one chart."""
     tasks: frozenset[Task] = ALL_TASKS
     """The tasks that have it."""
 
@@ -255,7 +257,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "expected_accuracy", "expected accuracy (estimate)", Unit.SHARE, Better.MORE, _stored("expected_accuracy"),
-        Section.QUALITY, is_gated=True, is_followed=True, is_column=True, tasks=_SINGLE,
+        Section.QUALITY, is_gated=True, is_followed=True, is_column=True, estimate_of="accuracy", tasks=_SINGLE,
     ),
     Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,
@@ -275,7 +277,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "expected_hamming_loss", "expected Hamming loss (estimate)", Unit.SHARE, Better.LESS, _stored("expected_hamming_loss"),
-        Section.QUALITY, is_gated=True, is_followed=True, tasks=_SEVERAL,
+        Section.QUALITY, is_gated=True, is_followed=True, estimate_of="hamming_loss", tasks=_SEVERAL,
     ),
     Metric(
         "matthews", "Matthews' correlation", Unit.NUMBER, Better.MORE, _stored("quality", "matthews"), Section.QUALITY,
@@ -356,6 +358,8 @@ class Headline:
         return (self.quality,) if self.estimate is None else (self.quality, self.estimate)
 
 
+ESTIMATES = {metric.estimate_of: metric.name for metric in METRICS if metric.estimate_of}
+"""Metric → its estimate without labels."""
 HEADLINES: Mapping[Task, Headline] = {
     Task.SINGLE_LABEL: Headline(_BY_NAME["accuracy"], _BY_NAME["expected_accuracy"]),
     Task.MULTI_LABEL: Headline(_BY_NAME["micro_f1"], _BY_NAME["expected_hamming_loss"]),

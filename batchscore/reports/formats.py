@@ -195,6 +195,15 @@ def day(date: datetime.date) -> str:
     return f"{date.day} {date:%B %Y}"
 
 
+def chance_text(p_value: float) -> str:
+    """A p-value in words.
+
+    >>> chance_text(0.0312), chance_text(0.0)
+    ('p = 0.031', 'p < 1e-99')
+    """
+    return f"p = {p_value:.2g}" if p_value > 1e-99 else "p < 1e-99"
+
+
 def rows(count: int) -> str:
     """A number of rows in words.
 

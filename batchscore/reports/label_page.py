@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from batchscore.reports import label_tables, run_charts, run_tables, verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import percent, rows
+from batchscore.reports.formats import chance_text, percent, rows
 from batchscore.reports.slice_tables import ACCURACY, slices
 from batchscore.reports.views import View
 
@@ -74,7 +74,7 @@ def flips(both: Metrics) -> str:
     text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
     if both["fixed"] != both["broken"]:
         chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-        text += f" ({chance}: McNemar's p = {both['p_value']:.2g})"
+        text += f" ({chance}: McNemar's {chance_text(both['p_value'])})"
     return (
         f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
         if both["both_wrong_changed"]

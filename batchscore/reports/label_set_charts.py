@@ -23,7 +23,7 @@ def confidence(metrics: Metrics) -> Iterator[Figure]:
             0.0,
             chart="label_reliability",
             were="have the label",
-            title="Do 90 % of those have the label that have it at 90 %?",
+            title="Is a label at 90 % there 9 times in 10?",
         )
     yield histogram(
         metrics["histograms"]["probability"],

@@ -50,7 +50,6 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
             [
                 shown(name),
                 number(row["support"]),
-                number(row["predicted"]),
                 number(row["missing"]),
                 number(row["extra"]),
                 *(percent(row[key]) for key in LABEL_METRICS),
@@ -61,10 +60,10 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
                 f"{row['threshold']:g}",
             ]
         )
-    head = ["label", "given", "predicted", "missing", "too many", *LABEL_METRICS.values()]
+    head = ["label", "given", "missing", "too many", *LABEL_METRICS.values()]
     head += [
         *(["F1 before"] if baseline else []),
-        "avg. precision",
+        "average precision",
         "ROC-AUC",
         "calibration error",
         "threshold",
@@ -120,7 +119,7 @@ def changes(metrics: Metrics) -> Table | None:
     has_labels = bool(compared["evaluated"])
     names = sorted(every, key=lambda name: -(every[name]["added"] + every[name]["removed"]))
     keys = ["added", "removed", *(["fixed", "broken"] if has_labels else [])]
-    lines = [
+    lines: list[list[str | Cell]] = [
         [shown(name, MAX_HEADING), *(_changed(every[name][key], key) for key in keys)]
         for name in names[:MOST_LABELS]
     ]

@@ -1,7 +1,6 @@
 """The verdict on a run of a model with several labels a text, in words.
 
-The figure is micro F1; what changed since an earlier run is told by the rows whose labels are all right, since these can be paired
-and tested.
+The figure is micro F1: of all label decisions together.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from batchscore.reports.answers import (
     worst_slice,
 )
 from batchscore.reports.formats import interval, percent, rows, shown
-from batchscore.reports.verdict import SIGNIFICANT, Change, change_in_words, is_matched
+from batchscore.reports.verdict import Change, change_in_words, is_matched
 
 
 def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
@@ -46,13 +45,13 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
 
 
 def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
-    """Change of the share of rows with all labels right on the same rows, else of micro F1 between two samples."""
+    """Change of micro F1: on the same rows if compared, else between two samples, else of the expected share of right decisions."""
     compared = metrics.get("comparison") or {}
-    if is_matched(metrics) and compared.get("accuracy_before"):
-        before, after = compared["accuracy_before"]["value"], compared["accuracy_after"]["value"]
-        difference = Estimate(**compared["accuracy_change"])
-        what = "the share of rows with all labels right, on the same rows,"
-        return Change(what, before, after, compared["p_value"] < SIGNIFICANT, difference)
+    if is_matched(metrics) and compared.get("micro_f1_change"):
+        difference = Estimate(**compared["micro_f1_change"])
+        is_clear = not difference.low <= 0 <= difference.high
+        before, after = compared["micro_f1_before"], compared["micro_f1_after"]
+        return Change("micro F1 on the same rows", before, after, is_clear, difference)
     if baseline is None:
         return None
     old, new = ((run.get("quality") or {}).get("micro_f1") for run in (baseline, metrics))

@@ -28,6 +28,8 @@ class Measure:
     write_change: Callable[[float | None], str]
     others: Mapping[str, str]
     """More numbers: key and words."""
+    without: str = ""
+    """The one of them that is only told without labels."""
     most: float | None = None
     """The end of the bar's scale, if it is the same for all."""
 
@@ -49,6 +51,7 @@ ERROR = Measure(
     value_text,
     signed_value,
     {"bias": "bias", "mean_value": "mean value"},
+    without="mean_value",
 )
 
 
@@ -76,7 +79,7 @@ def _slice_table(entries: Sequence[Mapping[str, Any]], measure: Measure) -> Tabl
     others = {
         key: words
         for key, words in measure.others.items()
-        if any(entry.get(key) is not None for entry in chosen)
+        if any(entry.get(key) is not None for entry in chosen) and not (measured and key == measure.without)
     }
     head += [*others.values(), *(["same rows"] if has_changes else [])]
     lines: list[list[str | Cell]] = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchscore.reports import value_charts, value_verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import rows, value_text
+from batchscore.reports.formats import chance_text, rows, value_text
 from batchscore.reports.run_tables import place_of
 from batchscore.reports.slice_tables import ERROR, slices
 from batchscore.reports.tables import Table
@@ -80,7 +80,7 @@ def _moves(both: Metrics) -> str:
     chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
     growth = both["mae_change"]["value"]
     moved = f"{value_text(abs(growth))} {'larger' if growth > 0 else 'smaller'}" if growth else "the same"
-    return f"{text}; the mean error is {moved} ({chance}: paired t test, p = {both['p_value']:.2g})."
+    return f"{text}; the mean error is {moved} ({chance}: paired t test, {chance_text(both['p_value'])})."
 
 
 def _mismatch_lines(worst: Sequence[Metrics], with_text: bool) -> list[dict[str, Any]]:

@@ -85,7 +85,9 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> ErrorChange | None:
         return ErrorChange(
             "mean absolute error on the same rows", before, after, compared["mae_change"], is_clear
         )
-    before_mae, after_mae = (((run or {}).get("quality") or {}).get("mae") or {} for run in (baseline, metrics))
+    before_mae, after_mae = (
+        ((run or {}).get("quality") or {}).get("mae") or {} for run in (baseline, metrics)
+    )
     if "low" not in before_mae or "low" not in after_mae:
         return None
     half = math.hypot(*(each["high"] - each["value"] for each in (before_mae, after_mae)))
