@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FURTHEST = 1000
 """Rows that are listed where no distance makes a row a mismatch."""
 _RANKING = (("label_quality", pa.float32()), ("is_label_issue", pa.bool_()))
-_ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()), ("text", pa.large_string()))
+_ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()))
 
 
 class MismatchColumns(abc.ABC):
@@ -36,13 +36,12 @@ class MismatchColumns(abc.ABC):
 
     @property
     def fields(self) -> list[pa.Field]:
-        """The report's own columns behind ``file``, ``row`` and the id."""
+        """The report's own columns between ``file``, ``row`` and the id, and the text."""
         return [pa.field(name, kind) for name, kind in (*self._fields(), *_ENDS)]
 
-    def arrays(self, part: StagedPart, keys: Keys, text: pa.Array) -> dict[str, pa.Array]:
+    def arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
         """The columns of some rows: ``part`` has only those that ``keys`` are of."""
-        ends = {"n_tokens": part.added[-3], "truncated": part.added[-2], "text": text}
-        return {**self._arrays(part, keys), **ends}
+        return {**self._arrays(part, keys), "n_tokens": part.added[-3], "truncated": part.added[-2]}
 
     @abc.abstractmethod
     def found(self, part: StagedPart) -> NDArray[np.int64]:
