@@ -25,11 +25,11 @@ from batchscore.formats.paths import path_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.runs.mismatch_columns import MismatchColumns
 
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
@@ -44,30 +44,6 @@ the last four are the full-width signs."""
 _PLACE = (("file", pa.string()), ("row", pa.int64()))
 _TEXT, _PAIR = ("text", pa.large_string()), ("text_pair", pa.large_string())
 """The last columns of the report's own: the text, and where rows are two texts the second."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Keys:
-    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
-
-    part: NDArray[np.int32]
-    index: NDArray[np.int32]
-    quality: NDArray[np.float32]
-    is_issue: NDArray[np.bool_]
-    n_tokens: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
-        """Those at ``places``."""
-        return Keys(
-            self.part[places],
-            self.index[places],
-            self.quality[places],
-            self.is_issue[places],
-            self.n_tokens[places],
-        )
 
 
 def in_order(keys: Keys) -> Keys:
