@@ -223,20 +223,7 @@ def _digest(path: Path) -> str:
 def _head(config: Mapping[str, Any], folder: Path, hashes: Mapping[str, str]) -> Head:
     """The head that the folder's configuration describes, with the function saved by a CrossEncoder."""
     has_more = _CROSS_ENCODER in hashes
-    head = head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
-    _refuse_unsupported(head, folder)
-    return head
-
-
-def _refuse_unsupported(head: Head, folder: Path) -> None:
-    if head.task == Task.MULTI_LABEL:
-        raise ModelError(
-            f"{printable(folder)} gives each text several labels at once, which is not supported."
-        )
-    if len(head.labels) < 2:
-        raise ModelError(
-            f"{printable(folder)}/config.json: 1 label ({printable(head.labels[0])}); a classifier needs two or more."
-        )
+    return head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
 
 
 def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:

@@ -22,6 +22,7 @@ from batchscore.model.bundle import open_bundle
 from batchscore.model.foreign import refuse_other_models
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
+from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.cores import usable_cores
 
@@ -47,13 +48,14 @@ class ModelSettings:
     compute: ComputeSettings
     long_text: str
     missing_pair: str = "skip"
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
-        """What a run asks of its model; where it says nothing of long texts and missing ones, the bundle's word counts."""
+        """What a run asks of its model; where it says nothing of long texts, missing ones and thresholds, the bundle's word counts."""
         asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
         of_bundle = {name: getattr(settings, name) or getattr(bundle, name) for name in BUNDLE_SETTINGS}
-        return cls(**{**asked, **of_bundle})
+        return cls(**{**asked, **of_bundle, "thresholds": thresholds_of(bundle, settings.thresholds)})
 
     def inference(self, max_batch_tokens: int) -> InferenceSettings:
         """The settings of a model with this token budget."""

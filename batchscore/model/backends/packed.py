@@ -119,7 +119,9 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self._weight = _OPS._reorder_linear_weight(weight.detach().to(dtype).contiguous(), _ROWS)
-        self._bias = None if bias is None else bias.detach().to(dtype).contiguous()  # oneDNN is not told of strides
+        self._bias = (
+            None if bias is None else bias.detach().to(dtype).contiguous()
+        )  # oneDNN is not told of strides
         self._apart = _APART if _is_without_avx512() else {}
 
     def __call__(self, states: Tensor, activation: str = "none") -> Tensor:
