@@ -14,6 +14,7 @@ from typing import Any
 from batchscore.errors import UsageError
 
 LONG_TEXT = ("head", "head-tail", "windows")
+MISSING_PAIR = ("skip", "empty")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
@@ -75,6 +76,8 @@ class ReadSettings:
     label_columns: tuple[str, ...] = ()
     """Columns of 0 and 1, one for each label of a multi-label model."""
     id_column: str | None = None
+    text_pair_column: str | None = None
+    """The column of second texts; ``None``: a row is one text."""
     part_rows: int = 2048
     """Maximum rows in a part."""
     part_bytes: int = 64 * 2**20
@@ -122,6 +125,9 @@ class ScoreSettings:
     output_format: str = "same"
     long_text: str | None = None
     """``None``: the bundle's setting, else ``head``."""
+    missing_pair: str | None = None
+    """Whether a row without its second text is left unscored (``skip``), or scored with an ``empty`` one; ``None``: the
+    bundle's setting, else ``skip``."""
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+Text = str | tuple[str, str]
+"""What the model is given of a row: a text, or two that it reads together."""
+GivenText = str | tuple[str | None, str | None] | None
+"""The same as it was read: any of it may be missing."""
 UNLABELLED = -1
 """``given`` of a row without a label."""
 UNKNOWN_LABEL = -2
@@ -34,6 +38,21 @@ class Status(enum.IntEnum):
     def text(self) -> str:
         """The value of the ``status`` column."""
         return self.name.lower()
+
+
+def status_of(text: GivenText, missing_pair: str = "skip") -> Status:
+    """``OK`` if the text can be scored; of two texts, both are needed, unless a ``missing_pair`` counts as ``empty``.
+
+    >>> status_of("Fine."), status_of(" "), status_of(("Fine.", None)), status_of(("Fine.", None), "empty")
+    (<Status.OK: 0>, <Status.EMPTY_TEXT: 2>, <Status.NULL_TEXT: 1>, <Status.OK: 0>)
+    """
+    if isinstance(text, tuple):
+        first, second = text
+        status = status_of(first)
+        return status_of(second) if status == Status.OK and missing_pair == "skip" else status
+    if text is None:
+        return Status.NULL_TEXT
+    return Status.OK if text.strip() else Status.EMPTY_TEXT
 
 
 class Task(enum.StrEnum):
@@ -89,8 +108,15 @@ class ColumnChoice:
     text: str
     label: str | None = None
     id: str | None = None
+    text_pair: str | None = None
+    """The column of the second text, if each row is two."""
     labels: tuple[str, ...] = ()
     """Columns of 0 and 1, one for each label of a multi-label model, in the order of the labels."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of one or two texts."""
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -167,8 +193,8 @@ class Rows:
     """The rows of one part as they were read.
 
     Exactly one of ``table`` (Parquet and Arrow: every input column as it was) and ``raw`` (text formats: the exact bytes of
-    each record) is set; ``row``, ``texts`` and ``labels`` have one entry per readable row, in input order. If each label has
-    a column of its own, an entry of ``labels`` is a tuple of their texts.
+    each record) is set; ``row``, ``texts``, ``labels`` and ``pairs`` have one entry per readable row, in input order. If each
+    label has a column of its own, an entry of ``labels`` is a tuple of their texts.
     """
 
     start: Position
@@ -180,6 +206,13 @@ class Rows:
     raw: list[bytes] | None = None
     names: set[str] = dataclasses.field(default_factory=set)
     """Names of the fields in this part, for formats whose rows have their own field names (JSON)."""
+    pairs: list[str | None] | None = None
+    """The second text of each row; ``None`` if there is no column of second texts."""
+
+    @property
+    def given_texts(self) -> Sequence[GivenText]:
+        """What there is to score of each row: its text, or its two texts."""
+        return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
 
     @property
     def rows_in(self) -> int:
@@ -197,6 +230,7 @@ class Rows:
             row=self.row[:kept],
             texts=self.texts[:kept],
             labels=self.labels[:kept] if self.labels is not None else None,
+            pairs=self.pairs[:kept] if self.pairs is not None else None,
             rejects=[reject for reject in self.rejects if reject.row < end],
             table=self.table.slice(0, kept) if self.table is not None else None,
             raw=self.raw[:kept] if self.raw is not None else None,
@@ -209,12 +243,14 @@ class Encodings:
 
     ``input_ids[k]`` belongs to the text at index ``row[k]``; a text has several sequences only under ``windows``, each
     with its ``weight`` (content tokens). ``n_tokens[i]`` is the length of text *i* before truncation (-1: not scored).
+    ``token_type_ids[k]`` has the token types of a sequence of two texts; ``None`` if they follow from the length alone.
     """
 
     row: NDArray[np.int32]
     input_ids: list[NDArray[np.int32]]
     weight: NDArray[np.float64]
     n_tokens: NDArray[np.int32]
+    token_type_ids: list[NDArray[np.int8]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ from scored import Scored, read_run
 from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.evaluation import Claim, Evaluation, LabelIssues, claim_wrong_labels, label_quality
 from batchscore.evaluation.significance import Estimate
-from batchscore.runs.mismatches import Keys, in_order
+from batchscore.runs.mismatch_columns import Keys
+from batchscore.runs.mismatches import in_order
 from batchscore.runs.run import score
 from batchscore.system.terminal import Progress
 

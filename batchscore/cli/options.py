@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from batchscore.cli.settings_file import load_config
-from batchscore.config import COMPILE, LONG_TEXT, PRECISIONS, ReadSettings
+from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
@@ -229,6 +229,17 @@ _SCORING_OPTIONS = (
         "--text-column",
         metavar="NAME",
         help="The column with the texts.  [default: found by its name and type]",
+    ),
+    option(
+        "--text-pair-column",
+        metavar="NAME",
+        help="The column with the second text, if each row is two that the model reads together.",
+    ),
+    option(
+        "--missing-pair",
+        type=click.Choice(MISSING_PAIR),
+        help="A row without its second text: skip leaves it unscored, empty scores it with an empty one.  [default: as the "
+        "bundle says, else skip]",
     ),
     option(
         "--label-column",

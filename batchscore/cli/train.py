@@ -11,7 +11,7 @@ import click
 from batchscore import __version__
 from batchscore.cli.options import LocalName, LocalPath, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
-from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, TRAIN_PRECISIONS
+from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
 
@@ -133,6 +133,18 @@ _LINE_SECONDS = 60.0
 )
 @click.option(
     "--text-column", metavar="NAME", help="The column with the texts.  [default: found by its name and type]"
+)
+@click.option(
+    "--text-pair-column",
+    metavar="NAME",
+    help="The column with the second text, if each row is two that the model reads together.",
+)
+@click.option(
+    "--missing-pair",
+    type=click.Choice(MISSING_PAIR),
+    default="skip",
+    show_default=True,
+    help="A row without its second text: skip leaves it out, empty takes it with an empty one; kept in the bundle.",
 )
 @click.option(
     "--label-column", metavar="NAME", help="The column with the labels.  [default: found by its name]"
@@ -264,7 +276,8 @@ def _lines(result: TrainResult) -> list[str]:
 
 
 def _shown(example: Example) -> str:
-    text = " ".join(example.text.replace("<br />", " ").split())
+    texts = (example.text,) if isinstance(example.text, str) else example.text
+    text = " | ".join(" ".join(each.replace("<br />", " ").split()) for each in texts)
     short = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
     labels = f"given {example.given}, predicted {example.predicted} ({example.probability:.4f})"
     return f"{printable(labels)}: {printable(short)}"

@@ -6,6 +6,7 @@ Names given on the command line win. A column that is merely the only one left m
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ _NAMES: dict[str, tuple[Collection[str], ...]] = {
     "label": (known_names.LABEL,),
     "id": (known_names.ID,),
 }
-"""Role → sets of names; the first set with a name that occurs counts."""
+"""Role → sets of names; the first set with a name that occurs counts. A second text is never found by its name."""
 _TEXT_KINDS = {"string", "null", "mixed"}
 _COUNTED = {"integer", "number", "boolean", "time"}
 """Kinds that are not the text even with a text's name: ``content`` may be a length or a date."""
@@ -48,16 +49,27 @@ def choose_columns(
 
     Raises:
         DataError: no text column, several candidates, or a named column that is missing; the message lists the columns.
-        UsageError: the text column is also given as the label column.
+        UsageError: a column is given for two purposes, of which one is a text.
     """
-    if settings.text_column and settings.text_column == settings.label_column:
-        raise UsageError(f"--text-column and --label-column are both {printable(settings.text_column)}.")
+    _refuse_one_for_two(settings)
     label = _pick("label", settings, layout, path, label_names) if use_labels else None
     identifier = _pick("id", settings, layout, path)
+    pair = _pick("text-pair", settings, layout, path)
     text = _pick("text", settings, layout, path)
     if text is None:
-        raise _no_text_error(layout, path, {label, identifier}, advice())
-    return ColumnChoice(text, label, identifier)
+        raise _no_text_error(layout, path, {label, identifier, pair}, advice())
+    return ColumnChoice(text, label, identifier, pair)
+
+
+def _refuse_one_for_two(settings: ReadSettings) -> None:
+    given = {
+        "--text-column": settings.text_column,
+        "--text-pair-column": settings.text_pair_column,
+        "--label-column": settings.label_column,
+    }
+    for (one, name), (other, same) in itertools.combinations(given.items(), 2):
+        if name and name == same:
+            raise UsageError(f"{one} and {other} are both {printable(name)}.")
 
 
 def _no_text_error(layout: Layout, path: Path, taken: set[str | None], advice: str) -> DataError:
@@ -95,7 +107,12 @@ _KINDS = {
 def _pick(
     role: str, settings: ReadSettings, layout: Layout, path: Path, more_names: Collection[str] = ()
 ) -> str | None:
-    given = {"text": settings.text_column, "label": settings.label_column, "id": settings.id_column}
+    given = {
+        "text": settings.text_column,
+        "text-pair": settings.text_pair_column,
+        "label": settings.label_column,
+        "id": settings.id_column,
+    }
     wanted = given[role]
     if wanted == "":
         return None
@@ -103,6 +120,8 @@ def _pick(
         columns = [*layout.columns, *nested_columns(layout)]
         refuse_named(role, wanted, [c for c in columns if c.name == wanted], layout, path)
         return wanted
+    if role not in _NAMES:
+        return None
     free = [c for c in layout.columns if c.name not in {*given.values(), *settings.label_columns}]
     known = [{*names, *more_names} for names in _NAMES[role]]
     found = next(filter(None, ([c for c in free if _may_be(role, c, names)] for names in known)), [])
@@ -132,9 +151,9 @@ def refuse_named(
         raise DataError(
             f"{printable(path)} has {len(found)} columns named {printable(wanted)}. Rename one of them."
         )
-    if role == "text" and found[0].kind not in _TEXT_KINDS:
+    if role.startswith("text") and found[0].kind not in _TEXT_KINDS:
         raise DataError(
-            f"{printable(path)}: the column {printable(wanted)} (--text-column) is {_KINDS.get(found[0].kind, 'no text')}. "
+            f"{printable(path)}: the column {printable(wanted)} (--{role}-column) is {_KINDS.get(found[0].kind, 'no text')}. "
             f"Columns: {_listed(layout)}."
         )
 

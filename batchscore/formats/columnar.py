@@ -190,10 +190,10 @@ def cut(
     row: int,
 ) -> Iterator[Rows]:
     """Cut small batches, from row ``row`` on, into parts; a text that is not UTF-8 or too long is a reject."""
-    text_at = path_of(layout, columns.text)
+    texts_at = [path_of(layout, name) for name in columns.texts]
     label_at = path_of(layout, columns.label) if columns.label is not None else None
     for table in _parts(_within_bounds(batches, source, settings), settings):
-        yield _rows(table, row, (text_at, label_at), settings.max_row_bytes)
+        yield _rows(table, row, texts_at, label_at, settings.max_row_bytes)
         row += table.num_rows
 
 
@@ -235,27 +235,38 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _rows(
-    table: pa.RecordBatch, row: int, places: tuple[Sequence[str], Sequence[str] | None], max_bytes: int
+    table: pa.RecordBatch,
+    row: int,
+    texts_at: Sequence[Sequence[str]],
+    label_at: Sequence[str] | None,
+    max_bytes: int,
 ) -> Rows:
-    """A part; ``places`` are the paths of text and label. A text that cannot be scored is a reject."""
-    text_at, label_at = places
-    texts: list[str | bytes | None] = [None] * table.num_rows
-    rejects: list[Reject] = []
-    column = array_at(table, text_at)
-    if column is not None:
-        texts, name = _texts(column), ".".join(text_at)
-        for index, text in enumerate(texts):
-            if reason := _problem(text, max_bytes):
-                raw = text.encode() if isinstance(text, str) else text or b""
-                rejects.append(Reject(row + index, None, None, reason, name, raw[:_KEPT_BYTES]))
+    """A part; ``texts_at`` are the paths of one or two texts. A row with a text that cannot be scored is a reject."""
+    columns: list[list[Any]] = []
+    found: dict[int, Reject] = {}
+    for path in texts_at:
+        column = array_at(table, path)
+        columns.append([None] * table.num_rows if column is None else _texts(column))
+        for reject in _rejects(columns[-1], row, ".".join(path), max_bytes):
+            found.setdefault(reject.row, reject)
     positions = list(range(row, row + table.num_rows))
-    if rejects:
-        bad = {reject.row for reject in rejects}
-        kept = [index for index, place in enumerate(positions) if place not in bad]
-        table, texts, positions = take_rows(table, kept), [texts[k] for k in kept], [row + k for k in kept]
+    if found:
+        kept = [index for index, place in enumerate(positions) if place not in found]
+        table, positions = take_rows(table, kept), [row + k for k in kept]
+        columns = [[texts[k] for k in kept] for texts in columns]
     given = array_at(table, label_at) if label_at is not None else None
     labels = plain_values(given) if given is not None else None
-    return Rows(Position(row), positions, texts, labels, rejects, table=table)  # type: ignore[arg-type]
+    rejects = [found[place] for place in sorted(found)]
+    pairs = columns[1] if len(columns) > 1 else None
+    return Rows(Position(row), positions, columns[0], labels, rejects, table=table, pairs=pairs)
+
+
+def _rejects(texts: Sequence[str | bytes | None], row: int, name: str, max_bytes: int) -> Iterator[Reject]:
+    """The rows, from ``row`` on, whose text cannot be scored."""
+    for index, text in enumerate(texts):
+        if reason := _problem(text, max_bytes):
+            raw = text.encode() if isinstance(text, str) else text or b""
+            yield Reject(row + index, None, None, reason, name, raw[:_KEPT_BYTES])
 
 
 def _problem(text: str | bytes | None, max_bytes: int) -> str:

@@ -212,7 +212,7 @@ def read(
     with open_bytes(source, settings.max_expansion) as stream:
         seek_to(stream, source, start.offset)
         items = _items(stream, source, layout, columns, settings, start)
-        yield from cut(items, columns.label is not None, settings, start)
+        yield from cut(items, columns, settings, start)
 
 
 def _items(
@@ -226,6 +226,7 @@ def _items(
     names = [column.name for column in layout.columns]
     text_at = names.index(columns.text)
     label_at = names.index(columns.label) if columns.label is not None else None
+    pair_at = names.index(columns.text_pair) if columns.text_pair is not None else None
     is_repeated = _repeated_header(names, text_at, source)
     written, dialect = dialect_of(layout), delimited.Dialect.from_json(layout.details["read"])
     blocks = delimited.read_records(
@@ -246,8 +247,9 @@ def _items(
             else:
                 label = _value(record.fields[label_at]) if label_at is not None else None
                 text = _value(record.fields[text_at])
+                pair = _value(record.fields[pair_at]) if pair_at is not None else None
                 raw = record.raw if written == dialect else _rewritten(record, written)
-                yield Item(raw, record.line, record.offset, text, label)
+                yield Item(raw, record.line, record.offset, text, label, pair=pair)
 
 
 def _rewritten(record: delimited.Record, dialect: delimited.Dialect) -> bytes:

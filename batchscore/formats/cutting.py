@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore.records import Position, Reject, Rows
+from batchscore.records import ColumnChoice, Position, Reject, Rows
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
 
 
 class Item(NamedTuple):
-    """One readable record: its exact bytes and position, its text and label, and its own field names in JSON."""
+    """One readable record: its bytes and position, its text, label and second text, and its own field names in JSON."""
 
     raw: bytes
     line: int
@@ -21,20 +21,21 @@ class Item(NamedTuple):
     text: str | None
     label: Any
     names: Iterable[str] = ()
+    pair: str | None = None
 
 
 def cut(
-    items: Iterable[Item | Reject], has_labels: bool, settings: ReadSettings, start: Position
+    items: Iterable[Item | Reject], columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Rows]:
     """Cut records into parts of at most ``part_rows`` rows and ``part_bytes`` bytes; a part is never empty."""
-    part = _new_part(start, has_labels)
+    part = _new_part(start, columns)
     row, size = start.row, 0
     for item in items:
         if part.rows_in and (
             part.rows_in >= settings.part_rows or size + len(item.raw) > settings.part_bytes
         ):
             yield part
-            part = _new_part(Position(row, item.offset or 0, item.line or 1), has_labels)
+            part = _new_part(Position(row, item.offset or 0, item.line or 1), columns)
             size = 0
         _add(part, row, item)
         row += 1
@@ -43,8 +44,16 @@ def cut(
         yield part
 
 
-def _new_part(start: Position, has_labels: bool) -> Rows:
-    return Rows(start=start, row=[], texts=[], labels=[] if has_labels else None, rejects=[], raw=[])
+def _new_part(start: Position, columns: ColumnChoice) -> Rows:
+    return Rows(
+        start=start,
+        row=[],
+        texts=[],
+        labels=[] if columns.label is not None else None,
+        rejects=[],
+        raw=[],
+        pairs=[] if columns.text_pair is not None else None,
+    )
 
 
 def _add(part: Rows, row: int, item: Item | Reject) -> None:
@@ -58,3 +67,5 @@ def _add(part: Rows, row: int, item: Item | Reject) -> None:
     part.raw.append(item.raw)
     if part.labels is not None:
         part.labels.append(item.label)
+    if part.pairs is not None:
+        part.pairs.append(item.pair)

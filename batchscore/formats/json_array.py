@@ -59,7 +59,7 @@ def read(
     with open_bytes(source, settings.max_expansion) as stream:
         seek_to(stream, source, start.offset)
         items = _items(stream, source, layout, columns, settings, start)
-        yield from cut(items, columns.label is not None, settings, start)
+        yield from cut(items, columns, settings, start)
 
 
 def _items(

@@ -161,7 +161,7 @@ def read(
     with open_bytes(source, settings.max_expansion) as stream:
         seek_to(stream, source, start.offset)
         items = _items(stream, layout, columns, settings, start)
-        yield from cut(items, columns.label is not None, settings, start)
+        yield from cut(items, columns, settings, start)
 
 
 def _items(
@@ -203,15 +203,21 @@ def item(raw: bytes, line: int, offset: int, layout: Layout, columns: ColumnChoi
         return Reject(0, line, offset, f"a JSON {_json_type(fields)}, not an object", None, raw)
     if b"\\u" in raw and not _is_encodable("".join(fields)):
         return Reject(0, line, offset, "a field's name holds half of a surrogate pair", None, raw)
-    text = value_at(fields, path_of(layout, columns.text))
-    if not isinstance(text, str | None):
-        return Reject(
-            0, line, offset, f"the text is a JSON {_json_type(text)}, not a string", columns.text, raw
-        )
-    if text is not None and not _is_encodable(text):
-        return Reject(0, line, offset, "the text holds half of a surrogate pair", columns.text, raw)
+    texts = [value_at(fields, path_of(layout, name)) for name in columns.texts]
+    for name, text in zip(columns.texts, texts, strict=True):
+        if problem := _problem(text):
+            return Reject(0, line, offset, problem, name, raw)
     label = value_at(fields, path_of(layout, columns.label)) if columns.label else None
-    return Item(raw, line, offset, text, label, fields)
+    return Item(raw, line, offset, texts[0], label, fields, *texts[1:])
+
+
+def _problem(text: object) -> str:
+    """Why a value cannot be scored as a text; empty if it can."""
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        return f"the text is a JSON {_json_type(text)}, not a string"
+    return "" if _is_encodable(text) else "the text holds half of a surrogate pair"
 
 
 def _json_type(value: object) -> str:

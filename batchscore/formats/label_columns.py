@@ -44,7 +44,7 @@ def choose_label_columns(
         return dataclasses.replace(columns, label=None, labels=found)
     if settings.label_column is not None:  # named, or none is wanted
         return columns
-    free = {columns.text, columns.label, columns.id}
+    free = {*columns.texts, columns.label, columns.id}
     candidates = [c.name for c in layout.columns if c.name not in free and c.kind in _FLAG_KINDS]
     by_label: dict[str, list[str]] = {}
     for name in candidates:

@@ -118,11 +118,17 @@ def plan(
 
 
 def assemble(
-    input_ids: Sequence[NDArray[np.int32]], sequence: NDArray[np.int64], padding: Padding
+    input_ids: Sequence[NDArray[np.int32]],
+    sequence: NDArray[np.int64],
+    padding: Padding,
+    token_type_ids: Sequence[NDArray[np.int8]] | None = None,
 ) -> MicroBatch:
-    """Pad the sequences of one micro-batch to the padded length of the longest one."""
+    """Pad the sequences of one micro-batch to the padded length of the longest one.
+
+    ``token_type_ids``: the types of each sequence's tokens, where ``padding.types`` cannot tell them.
+    """
     width = padding.width(max(len(input_ids[k]) for k in sequence))
-    types = padding.types
+    types = TokenTypes() if padding.types is None and token_type_ids is not None else padding.types
     ids = np.full((len(sequence), width), padding.token_id, dtype=np.int64)
     mask = np.zeros((len(sequence), width), dtype=np.int64)
     token_types = None if types is None else np.full((len(sequence), width), types.padding, dtype=np.int64)
@@ -132,7 +138,7 @@ def assemble(
         ids[position, place] = input_ids[k]
         mask[position, place] = 1
         if types is not None and token_types is not None:
-            token_types[position, place] = types.of(n_tokens)
+            token_types[position, place] = types.of(n_tokens) if token_type_ids is None else token_type_ids[k]
     return MicroBatch(sequence=sequence, input_ids=ids, attention_mask=mask, token_type_ids=token_types)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.config import fingerprint
-from batchscore.errors import ModelError, printable
+from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle_facts import (
     FACTS,
@@ -34,7 +34,7 @@ from batchscore.system.storage import sha256_of, write_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.records import Task
+    from batchscore.records import Task, Text
 
 N_CANARIES = 32
 VARIANTS = "openvino"
@@ -62,9 +62,9 @@ _NO_LIMIT = 10**9
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Canaries:
-    """Texts with the float32 probabilities ``[n, C]`` that the trained model gave them."""
+    """Texts, or pairs of texts, with the float32 probabilities ``[n, C]`` that the trained model gave them."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     probabilities: NDArray[np.float32]
 
     def __eq__(self, other: object) -> bool:
@@ -94,6 +94,33 @@ class Bundle:
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
     warnings: tuple[str, ...] = ()
+    takes_pairs: bool = False
+    """Whether a row is two texts that the model reads together: so it was trained, or so it is asked (:meth:`for_texts`)."""
+    missing_pair: str = "skip"
+    """What becomes of a row without its second text, unless the run says otherwise; one of ``MISSING_PAIR``."""
+
+    def for_texts(self, *, are_pairs: bool) -> Bundle:
+        """The bundle for rows of one text, or of two.
+
+        The canaries of a bundle that was trained on single texts show nothing about pairs, so they do not count for them:
+        like a folder without canaries, it is then held against plain transformers.
+
+        Raises:
+            UsageError: it was trained on pairs, and gets single texts.
+        """
+        if self.takes_pairs and not are_pairs:
+            raise UsageError(
+                f"{printable(self.path)} was trained on two texts a row. Name the column of the second one with "
+                "--text-pair-column."
+            )
+        if not are_pairs or self.takes_pairs:
+            return self
+        warnings = self.warnings
+        if self.canaries is not None:
+            warnings += (
+                f"{printable(self.path)} was made with one text a row, so its accuracy and its canaries say nothing about two.",
+            )
+        return dataclasses.replace(self, takes_pairs=True, canaries=None, warnings=warnings)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -255,8 +282,11 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
         temperature=float(facts["temperature"]),
         long_text=facts["long_text"],
         canaries=Canaries(
-            tuple(facts["canaries"]["texts"]), np.array(facts["canaries"]["probabilities"], dtype=np.float32)
+            tuple(text if isinstance(text, str) else tuple(text) for text in facts["canaries"]["texts"]),
+            np.array(facts["canaries"]["probabilities"], dtype=np.float32),
         ),
+        takes_pairs=facts.get("takes_pairs", False),
+        missing_pair=facts.get("missing_pair", "skip"),
         facts=facts,
         fingerprint=fingerprint(hashes),
     )
@@ -344,7 +374,7 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     """Write ``batchscore.json`` into a folder whose other files are final.
 
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
-    ``probabilities``); ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
+    ``probabilities``); ``takes_pairs``, ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
     ``leave_out`` are about to be removed.
     """
     hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchscore.config import LONG_TEXT
+from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
 from batchscore.system.storage import to_json
 
@@ -75,7 +75,11 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         "temperature": _is_number(facts.get("temperature"), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
-        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+        "canaries": _are_canaries(
+            facts.get("canaries"), facts.get("labels"), facts.get("takes_pairs", False)
+        ),
+        "takes_pairs": isinstance(facts.get("takes_pairs", False), bool),
+        "missing_pair": facts.get("missing_pair", "skip") in MISSING_PAIR,
         "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
     }
     return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
@@ -95,9 +99,12 @@ def _are_variants(variants: Any, files: Any) -> bool:
     )
 
 
-def _are_canaries(canaries: Any, labels: Any) -> bool:
-    """Whether each text has a probability per label, and its predicted label still has the same name."""
-    if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
+def _are_canaries(canaries: Any, labels: Any, takes_pairs: Any) -> bool:
+    """Whether each text, or pair, has a probability per label, and its predicted label still has the same name."""
+    if not isinstance(canaries, dict) or not isinstance(labels, list):
+        return False
+    texts = canaries.get("texts")
+    if not (_are_pairs(texts) if takes_pairs else _all(str, texts)):
         return False
     rows: Any = canaries.get("probabilities")
     return (
@@ -107,6 +114,10 @@ def _are_canaries(canaries: Any, labels: Any) -> bool:
         and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
         and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
     )
+
+
+def _are_pairs(texts: Any) -> bool:
+    return _all(list, texts) and all(len(pair) == 2 and _all(str, pair) for pair in texts)
 
 
 def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:

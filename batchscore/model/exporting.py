@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
+
 _LOG = logging.getLogger(__name__)
 _LAST_MATMULS = 8
 """In the last layer: query, attention scores, weighted mean, projection, both feed-forward matmuls; pooler, classifier."""
@@ -65,6 +67,8 @@ def export_int8(path: str) -> Exported:
     bundle = open_bundle(path)
     if bundle.canaries is None:
         raise ModelError(f"{printable(path)} is no bundle of batchscore, so nothing can be exported into it.")
+    if bundle.takes_pairs:
+        raise ModelError(f"{printable(path)} takes two texts a row, and int8 is for one. Use it in bfloat16.")
     calibration, held_out, source = _texts(bundle)
     plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
     _refuse_unpadded(plain)
@@ -123,7 +127,7 @@ def _model(bundle: Bundle, backend: Any) -> Model:
     return Model(bundle, Tokenizer(bundle), backend, inference)
 
 
-def _probabilities(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+def _probabilities(model: Model, texts: Sequence[Text]) -> NDArray[np.float32]:
     prepared = prepare(texts, model)
     predictions = conclude(prepared, compute(prepared, model), model)
     if predictions.failures:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.errors import ModelError, printable
+from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.probing import padded_safely
@@ -46,23 +46,25 @@ class ModelSettings:
 
     compute: ComputeSettings
     long_text: str
+    missing_pair: str = "skip"
     thresholds: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
-        """What a run asks of its model; of long texts and thresholds the bundle has its say where the run has none."""
+        """What a run asks of its model; where it says nothing of long texts, missing ones and thresholds, the bundle's word counts."""
         asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
-        resolved = {
-            "long_text": settings.long_text or bundle.long_text,
-            "thresholds": thresholds_of(bundle, settings.thresholds),
-        }
-        return cls(**{**asked, **resolved})
+        of_bundle = {name: getattr(settings, name) or getattr(bundle, name) for name in BUNDLE_SETTINGS}
+        return cls(**{**asked, **of_bundle, "thresholds": thresholds_of(bundle, settings.thresholds)})
 
     def inference(self, max_batch_tokens: int) -> InferenceSettings:
         """The settings of a model with this token budget."""
         fields = dataclasses.fields(self)
         shared = {field.name: getattr(self, field.name) for field in fields if field.name != "compute"}
         return InferenceSettings(max_batch_tokens=max_batch_tokens, **shared)
+
+
+BUNDLE_SETTINGS = ("long_text", "missing_pair")
+"""Settings of a run that are the bundle's where the run leaves them ``None``."""
 
 
 class Models:
@@ -132,6 +134,10 @@ def load_model(
         from batchscore.model.backends.torch_backend import resolve_device
 
         device = resolve_device(device)
+    elif bundle.takes_pairs:
+        raise UsageError(
+            "int8 is for one text a row: leave out --text-pair-column, or take another --precision."
+        )
     else:
         from batchscore.model.backends.openvino_backend import int8_bundle
 

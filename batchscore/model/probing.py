@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from batchscore.model.backends.plain import Answer
     from batchscore.model.scoring import Model
     from batchscore.model.tokenization import Tokenizer
+    from batchscore.records import Encodings, Text
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,6 +75,10 @@ _SENTENCE = (
     "than what you see when the light goes out"
 )
 _FILLERS = (" a", " I", ".", "!", "a") * 8
+_ANOTHER = "he liked it"
+"""The other text of a pair that is no longer than the longest input."""
+_LONGEST = 5
+"""The probe that is longer than the longest input."""
 _PROBE_BATCHES = ((5, 0), (4, 2, 1, 0), (2, 3, 2), (1,), (0,), (6,))
 """Micro-batches of probes, as indices into :func:`probe_texts`."""
 _BUDGET = 1 << 20
@@ -137,10 +142,10 @@ def probe(model: Model) -> ProbeResult:
     """Probe a model run by transformers in float32; raises as :func:`padded_safely`."""
     tokenizer = model.tokenizer.cut_at(min(model.tokenizer.max_length, LONGEST_PROBE))
     model = dataclasses.replace(model, tokenizer=tokenizer)
-    texts = probe_texts(tokenizer)
-    sequences = tokenizer.encode(texts, "head").input_ids
+    texts = probe_texts(tokenizer, are_pairs=model.bundle.takes_pairs)
+    encodings = tokenizer.encode(texts, "head")
     answers = _reference_answers(model, texts)
-    _refuse_different_tokens(model, sequences, answers)
+    _refuse_different_tokens(model, encodings.input_ids, answers)
     has_dynamic_rope = _has_dynamic_rope(model)
     is_fresh = has_dynamic_rope or any(answer.changed_model for answer in answers)
     if is_fresh:
@@ -150,7 +155,7 @@ def probe(model: Model) -> ProbeResult:
     differences = []
     for mode in _modes_to_try(tokenizer, has_dynamic_rope):
         model = model.with_inference(padding_mode=mode)
-        difference = _batch_difference(model, sequences, expected)
+        difference = _batch_difference(model, encodings, expected)
         _LOG.info(
             "%s: padding %s: probes differ by %.1e, logits by %.1e", model.bundle.path, mode, *difference
         )
@@ -159,7 +164,7 @@ def probe(model: Model) -> ProbeResult:
             bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
             return ProbeResult(mode, is_fresh, dataclasses.replace(model, bundle=bundle))
         differences.append(difference.probability)
-    raise _no_mode_agrees(model, max(texts, key=len), min(differences))
+    raise _no_mode_agrees(model, texts[_LONGEST], min(differences))
 
 
 def _modes_to_try(tokenizer: Tokenizer, has_dynamic_rope: bool) -> list[str]:
@@ -169,7 +174,7 @@ def _modes_to_try(tokenizer: Tokenizer, has_dynamic_rope: bool) -> list[str]:
     return [mode for mode in batching.PADDING_MODES if mode != "left" or tokenizer.padding_side == "left"]
 
 
-def _no_mode_agrees(model: Model, text: str, difference: float) -> ModelError:
+def _no_mode_agrees(model: Model, text: Text, difference: float) -> ModelError:
     first, second = (answer.logits for answer in _reference_answers(model, [text, text]))
     reason = (
         f"its probabilities are {difference:.1e} off those of plain transformers, even for a text by itself"
@@ -181,41 +186,61 @@ def _no_mode_agrees(model: Model, text: str, difference: float) -> ModelError:
     )
 
 
-def probe_texts(tokenizer: Tokenizer) -> list[str]:
-    """Texts of lengths at which something may go wrong.
+def probe_texts(tokenizer: Tokenizer, *, are_pairs: bool = False) -> list[Text]:
+    """Texts, or pairs of texts, of lengths at which something may go wrong.
 
     In order: one word; the length multiple that rows are padded to, one token more (twice), three multiples less one; more
-    than the longest input; and the padding token.
+    than the longest input (of a pair, both texts); and the padding token.
     """
     multiple = batching.LENGTH_MULTIPLE
     sizes = (multiple, multiple + 1, multiple + 1, 3 * multiple - 1)
-    texts = [_text(tokenizer, size, start) for start, size in enumerate(sizes)]
-    longest = " ".join(_words(tokenizer.max_length, len(sizes)))
+    ways = itertools.cycle((_before_another, _behind_another) if are_pairs else (_alone,))
+    texts = [
+        _text(tokenizer, size, start, way) for (start, size), way in zip(enumerate(sizes), ways, strict=False)
+    ]
+    words = " ".join(_words(tokenizer.max_length, len(sizes)))
+    longest = (words, f"a {words} again") if are_pairs else words
     padding = tokenizer.pad_token or ""
     nothing, something = (len(ids) for ids in tokenizer.token_ids(["", padding]))
-    return ["film", *texts, longest, padding if something > nothing else "the"]
+    way = next(ways)
+    return [way("film"), *texts, longest, way(padding if something > nothing else "the")]
 
 
-def _text(tokenizer: Tokenizer, n_tokens: int, start: int) -> str:
-    """A text of ``n_tokens`` tokens, special ones included, or slightly fewer if words do not add up to that."""
+def _alone(text: str) -> Text:
+    return text
+
+
+def _before_another(text: str) -> Text:
+    return text, _ANOTHER
+
+
+def _behind_another(text: str) -> Text:
+    return _ANOTHER, text
+
+
+def _text(tokenizer: Tokenizer, n_tokens: int, start: int, way: Callable[[str], Text]) -> Text:
+    """A text of ``n_tokens`` tokens, special ones included, or slightly fewer if words do not add up to that.
+
+    ``way`` makes of it what the model is given: itself, or a pair.
+    """
     words = _words(n_tokens, start)
 
     def size(text: str) -> int:
-        return len(next(tokenizer.token_ids([text])))
+        return len(next(tokenizer.token_ids([way(text)])))
 
     count = bisect.bisect_right(range(n_tokens + 1), n_tokens, key=lambda k: size(" ".join(words[:k]))) - 1
     text = " ".join(words[: max(count, 1)])
     for filler in _FILLERS:
         if size(text) < size(text + filler) <= n_tokens:
             text += filler
-    return text
+    return way(text)
 
 
 def _words(count: int, start: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + count))
 
 
-def _reference_answers(model: Model, texts: Sequence[str]) -> list[Answer]:
+def _reference_answers(model: Model, texts: Sequence[Text]) -> list[Answer]:
     """Outputs of plain transformers for each text alone."""
     from batchscore.model.backends.plain import Reference
 
@@ -251,16 +276,15 @@ def _refuse_different_tokens(
         )
 
 
-def _batch_difference(
-    model: Model, sequences: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]
-) -> _Difference:
+def _batch_difference(model: Model, encodings: Encodings, expected: NDArray[np.float32]) -> _Difference:
     """Compare the probes in batches with ``expected``, the logits ``[n, C]`` of each alone."""
 
     def of_batch(probes: Sequence[int]) -> list[_Difference]:
-        batch = [sequences[k] for k in probes]
+        batch = [encodings.input_ids[k] for k in probes]
+        types = encodings.token_type_ids and [encodings.token_type_ids[k] for k in probes]
         try:
             batches = [
-                batching.assemble(batch, rows, model.padding)
+                batching.assemble(batch, rows, model.padding, types)
                 for rows in batching.plan_sequences(batch, _BUDGET, model.padding)
             ]
             found = [(np.take(probes, each.sequence), model.backend.logits(each)) for each in batches]

@@ -25,13 +25,14 @@ from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.model.decisions import decided
-from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
+from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status, status_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.model.bundle import Bundle
     from batchscore.model.tokenization import Tokenizer
+    from batchscore.records import GivenText, Text
 
     Task = Callable[[NDArray[np.int64]], "Scored"]
     MapTasks = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
@@ -57,6 +58,8 @@ class InferenceSettings:
     """How a text beyond the longest input is handled: ``head``, ``head-tail`` or ``windows``."""
     padding_mode: str = "right"
     """One of :data:`batchscore.model.batching.PADDING_MODES`."""
+    missing_pair: str = "skip"
+    """Whether a row without its second text is not scored (``skip``) or scored with an ``empty`` one."""
     thresholds: tuple[float, ...] = ()
     """Of a multi-label model, one a label (:func:`batchscore.model.decisions.decided`)."""
 
@@ -107,25 +110,25 @@ class Computed(NamedTuple):
 
 def score_part(rows: Rows, model: Model) -> Predictions:
     """Score the rows of a part; predictions are in input order."""
-    prepared = prepare(rows.texts, model)
+    return score_texts(rows.given_texts, model)
+
+
+def score_texts(texts: Sequence[GivenText], model: Model) -> Predictions:
+    """Score texts, or two texts a row; predictions are in their order."""
+    prepared = prepare(texts, model)
     return conclude(prepared, compute(prepared, model), model)
 
 
-def prepare(texts: Sequence[str | None], model: Model) -> Prepared:
-    """Set the status of each row, and tokenise each distinct text once."""
-    status = np.array([_status_of(text) for text in texts], dtype=np.int8)
-    seen: dict[str, int] = {}
+def prepare(texts: Sequence[GivenText], model: Model) -> Prepared:
+    """Set the status of each row, and tokenise each distinct text, or pair of texts, once."""
+    status = np.array([status_of(text, model.inference.missing_pair) for text in texts], dtype=np.int8)
+    seen: dict[Text, int] = {}
     unique = np.full(len(texts), -1, dtype=np.int64)
     for index, text in enumerate(texts):
         if status[index] == Status.OK and text is not None:
-            unique[index] = seen.setdefault(text, len(seen))
+            whole = text if isinstance(text, str) else (text[0] or "", text[1] or "")
+            unique[index] = seen.setdefault(whole, len(seen))
     return Prepared(status, unique, model.tokenizer.encode(list(seen), model.inference.long_text))
-
-
-def _status_of(text: str | None) -> Status:
-    if text is None:
-        return Status.NULL_TEXT
-    return Status.OK if text.strip() else Status.EMPTY_TEXT
 
 
 class Scored(NamedTuple):
@@ -151,6 +154,7 @@ class Computation:
 
     def __init__(self, prepared: Prepared, model: Model, map_tasks: MapTasks = map) -> None:
         self._sequences, self._model, self._map_tasks = prepared.encodings.input_ids, model, map_tasks
+        self._types = prepared.encodings.token_type_ids
         self._budget, self._halvings = model.inference.max_batch_tokens, 0
         self._scored = self._begin()
 
@@ -191,7 +195,7 @@ class Computation:
             OutOfDeviceMemoryError: fewer rows may fit.
         """
         model = self._model
-        batch = batching.assemble(self._sequences, sequence, model.padding)
+        batch = batching.assemble(self._sequences, sequence, model.padding, self._types)
         started = time.perf_counter()
         try:
             logits = model.backend.logits(batch)
@@ -289,8 +293,9 @@ def check_canaries(model: Model) -> CanaryCheck | None:
         ModelError: the model cannot score a text at all.
     """
     canaries = model.bundle.canaries
-    model = model.with_inference(long_text=model.bundle.long_text)
-    texts: tuple[str, ...] = canaries.texts if canaries else ("batchscore",)
+    model = model.with_inference(long_text=model.bundle.long_text, missing_pair=model.bundle.missing_pair)
+    nothing: Text = ("batchscore", "batchscore") if model.bundle.takes_pairs else "batchscore"
+    texts: tuple[Text, ...] = canaries.texts if canaries else (nothing,)
     prepared = prepare(texts, model)
     with (
         model.backend.one_core_each() as begin,  # as for the rows

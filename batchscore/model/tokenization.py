@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchscore.errors import ModelError, printable
+from batchscore.model import pair_tokens
 from batchscore.model.backends.architectures import ARCHITECTURES
 from batchscore.model.batching import Padding, TokenTypes
 from batchscore.records import Encodings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.model.bundle import Bundle
+    from batchscore.records import Text
 
 HEAD_SHARE = 0.25
 """``head-tail`` keeps this share of the tokens from the head, the rest from the tail: 128 and 382 of 510 (Sun et al.
@@ -53,6 +55,8 @@ class Tokenizer:
         self.max_length = bundle.max_length
         self.pad_id = self._loaded.pad_id
         self._before, self._after = self._count_special(bundle)
+        if bundle.takes_pairs:
+            self._refuse_pairs(bundle)
         self._types = self._token_types(bundle) if self._loaded.has_token_types else None
 
     def padding(self, mode: str) -> Padding:
@@ -76,6 +80,18 @@ class Tokenizer:
         other.max_length = max_length
         return other
 
+    def _refuse_pairs(self, bundle: Bundle) -> None:
+        """Raise if two texts a row cannot be tokenised, or leave no room for any token of theirs."""
+        from tokenizers import Tokenizer as LibraryTokenizer
+
+        if not isinstance(self._tokenizer, LibraryTokenizer):
+            raise ModelError(
+                f"{printable(bundle.path)}: two texts a row need a tokenizer of the library tokenizers, and this one is in "
+                "Python only. Save it with a fast one, or leave out --text-pair-column."
+            )
+        if bundle.max_length <= len(self._tokenizer.encode("", "").ids):
+            raise _no_room(bundle, "two texts")
+
     def _count_special(self, bundle: Bundle) -> tuple[int, int]:
         """The numbers of special tokens before and after a text, found by encoding.
 
@@ -90,9 +106,7 @@ class Tokenizer:
         if probe[:before] + probe[len(probe) - after :] != empty or len(probe) <= len(empty):
             raise ModelError(f"{printable(bundle.path)}: its tokenizer's special tokens depend on the text.")
         if bundle.max_length <= len(empty):
-            raise ModelError(
-                f"{printable(bundle.path)}: its longest input, {bundle.max_length} tokens, leaves no room for a text."
-            )
+            raise _no_room(bundle, "a text")
         return before, after
 
     def _token_types(self, bundle: Bundle) -> TokenTypes:
@@ -109,25 +123,36 @@ class Tokenizer:
         before, after = tuple(types[: self._before]), tuple(types[behind:])
         return TokenTypes(before, content.pop(), after, self._loaded.pad_type)
 
-    def token_ids(self, texts: Sequence[str]) -> Iterator[NDArray[np.int32]]:
+    def token_ids(self, texts: Sequence[Text]) -> Iterator[NDArray[np.int32]]:
         """Token ids of each text, special tokens included, uncut; a bounded number of characters at a time."""
-        chunk: list[str] = []
-        size = 0
-        for text in texts:
-            if chunk and size + len(text) > _CHUNK_CHARACTERS:
-                yield from self._encode_chunk(chunk)
-                chunk, size = [], 0
-            chunk.append(text)
-            size += len(text)
-        if chunk:
-            yield from self._encode_chunk(chunk)
-
-    def _encode_chunk(self, texts: list[str]) -> Iterator[NDArray[np.int32]]:
-        for encoding in self._tokenizer.encode_batch_fast(texts):
+        for encoding in self._encodings(texts):
             yield np.array(encoding.ids, dtype=np.int32)
 
-    def encode(self, texts: Sequence[str | None], long_text: str) -> Encodings:
-        """Encode the texts that are not ``None``; ``long_text`` is ``head``, ``head-tail`` or ``windows``."""
+    def _encodings(self, texts: Iterable[Text]) -> Iterator[Any]:
+        """The uncut encodings of the library ``tokenizers``."""
+        chunk: list[Text] = []
+        size = 0
+        for text in texts:
+            length = len(text) if isinstance(text, str) else sum(map(len, text))
+            if chunk and size + length > _CHUNK_CHARACTERS:
+                yield from self._tokenizer.encode_batch_fast(chunk)
+                chunk, size = [], 0
+            chunk.append(text)
+            size += length
+        if chunk:
+            yield from self._tokenizer.encode_batch_fast(chunk)
+
+    def encode(self, texts: Sequence[Text | None], long_text: str) -> Encodings:
+        """Encode the texts that are not ``None``; ``long_text`` is ``head``, ``head-tail`` or ``windows``.
+
+        Either all are single texts or all are two, for which there is ``head`` only: :mod:`batchscore.model.pair_tokens`.
+        """
+        if any(isinstance(text, tuple) for text in texts):
+            if long_text != "head":
+                raise ValueError(f"two texts a row are cut longest first, not {long_text}")
+            cut = pair_tokens.Cut(self.max_length, self._loaded.truncation_side)
+            found = self._encodings(text for text in texts if text is not None)
+            return pair_tokens.encodings_of(texts, found, cut, has_types=self._loaded.pairs_have_types)
         n_tokens = np.full(len(texts), -1, dtype=np.int32)
         row: list[int] = []
         sequences: list[NDArray[np.int32]] = []
@@ -169,6 +194,14 @@ class _Loaded(NamedTuple):
     has_token_types: bool = False
     """Whether the model gets token types; without them all are 0."""
     pad_type: int = 0
+    pairs_have_types: bool = False
+    """Whether two texts come with token types."""
+
+
+def _no_room(bundle: Bundle, what: str) -> ModelError:
+    return ModelError(
+        f"{printable(bundle.path)}: its longest input, {bundle.max_length} tokens, leaves no room for {what}."
+    )
 
 
 def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
@@ -188,7 +221,11 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
 
     tokenizer = SavedTokenizer.from_file(str(path))
     pad_id = tokenizer.token_to_id(config["pad_token"])
-    return None if pad_id is None or any(tokenizer.encode("a").type_ids) else _Loaded(tokenizer, pad_id)
+    if pad_id is None or any(tokenizer.encode("a").type_ids):
+        return None
+    return _Loaded(
+        tokenizer, pad_id, pairs_have_types=True
+    )  # a model without types gets none from its backend
 
 
 def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
@@ -203,13 +240,15 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
             "which are the only ones supported. Use a model of another architecture."
         )
     own_id = _pad_id_of_model(bundle)
+    has_types = "token_type_ids" in tokenizer.model_input_names
     return _Loaded(
         tokenizer.backend_tokenizer,
         int(tokenizer.pad_token_id or 0) if own_id is None else own_id,
         tokenizer.padding_side,
         tokenizer.truncation_side,
-        "token_type_ids" in tokenizer.model_input_names,
+        has_types,
         tokenizer.pad_token_type_id,
+        has_types,
     )
 
 

@@ -29,7 +29,7 @@ from batchscore.model.backends import OutOfDeviceMemoryError
 from batchscore.model.scoring import Model, prepare
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from batchscore.records import Encodings, GivenText
 
 _LOG = logging.getLogger(__name__)
 BUDGETS = tuple(2**power for power in range(13, 21))
@@ -46,20 +46,20 @@ def is_worth_tuning(model: Model, rows: int) -> bool:
 
 
 def tuned_budget(
-    model: Model, texts: Sequence[str | None], clock: Callable[[], float] = time.perf_counter
+    model: Model, texts: Sequence[GivenText], clock: Callable[[], float] = time.perf_counter
 ) -> int:
     """The smallest of :data:`BUDGETS` that fits the device and is as fast as any on these texts, one part of a run.
 
     The model's own budget if the texts are too few for two budgets or the model fails on one; the lowest if none fits.
     """
-    sequences = prepare(texts, model).encodings.input_ids
-    n_padded = sum(model.padding.width(len(ids)) for ids in sequences)
+    encodings = prepare(texts, model).encodings
+    n_padded = sum(model.padding.width(len(ids)) for ids in encodings.input_ids)
     rates: dict[int, float] = {}
     for budget in BUDGETS:
         if budget > n_padded:
             break
         try:
-            rates[budget] = _rate(model, sequences, budget, clock)
+            rates[budget] = _rate(model, encodings, budget, clock)
         except OutOfDeviceMemoryError:
             model.backend.release()
             return _smallest_fast_budget(rates) if rates else BUDGETS[0]
@@ -75,14 +75,13 @@ def _smallest_fast_budget(rates: dict[int, float]) -> int:
     return min(budget for budget, rate in rates.items() if rate * _SAME_SPEED >= max(rates.values()))
 
 
-def _rate(
-    model: Model, sequences: Sequence[NDArray[np.int32]], budget: int, clock: Callable[[], float]
-) -> float:
+def _rate(model: Model, encodings: Encodings, budget: int, clock: Callable[[], float]) -> float:
     """Padded tokens per second of a micro-batch that fills ``budget`` with the longest sequences, repeated if too few."""
+    sequences = encodings.input_ids
     longest_first = np.concatenate(batching.plan_sequences(sequences, budget, model.padding))
     width = model.padding.width(len(sequences[longest_first[0]]))
     chosen = np.resize(longest_first, max(1, budget // width))
-    batch = batching.assemble(sequences, chosen, model.padding)
+    batch = batching.assemble(sequences, chosen, model.padding, encodings.token_type_ids)
     model.backend.logits(batch)  # warm-up
     seconds = []
     for _ in range(3):

@@ -146,7 +146,7 @@ def files(facts: Mapping[str, Any], metrics: Metrics) -> Table:
 def _columns(file: Mapping[str, Any]) -> list[str]:
     """The text, label (with the meanings of its values) and id columns."""
     columns = file.get("columns") or {}
-    text, label, identifier = (columns.get(role) for role in ("text", "label", "id"))
+    text, pair, label, identifier = (columns.get(role) for role in ("text", "text_pair", "label", "id"))
     meanings = list((file.get("label_values") or {}).items())
     said = [
         f"{shown(value, MAX_HEADING)} = {shown(name, MAX_HEADING) if name else 'no label'}"
@@ -155,7 +155,7 @@ def _columns(file: Mapping[str, Any]) -> list[str]:
     said += [f"{len(meanings) - 5} more"] if len(meanings) > 5 else []
     meaning = f" ({', '.join(said)})" if said and label else ""
     return [
-        shown(text or UNKNOWN, MAX_HEADING),
+        " and ".join(shown(name, MAX_HEADING) for name in (text or UNKNOWN, pair) if name),
         f"{shown(label or UNKNOWN, MAX_HEADING)}{meaning}",
         shown(identifier or UNKNOWN, MAX_HEADING),
     ]
@@ -241,7 +241,17 @@ def _value_in_words(value: Any) -> str:
 
 def place_of(row: Mapping[str, Any], own: Collection[str], *, with_text: bool) -> dict[str, Any]:
     """Where a mismatch is, how long its text is, and the text; columns beyond the report's ``own`` ones are ids."""
-    known = {*own, "file", "row", "label_quality", "is_label_issue", "n_tokens", "truncated", "text"}
+    known = {
+        *own,
+        "file",
+        "row",
+        "label_quality",
+        "is_label_issue",
+        "n_tokens",
+        "truncated",
+        "text",
+        "text_pair",
+    }
     return {
         "is_label_issue": row.get("is_label_issue", False),
         "file": row["file"],
@@ -252,7 +262,7 @@ def place_of(row: Mapping[str, Any], own: Collection[str], *, with_text: bool) -
             if key not in known
         ],
         "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
-        "text": row["text"] if with_text else None,
+        "texts": [row[name] for name in ("text", "text_pair") if row.get(name)] if with_text else [],
     }
 
 

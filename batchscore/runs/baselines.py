@@ -395,16 +395,17 @@ class _ByRow:
         if earlier is None:
             return Earlier(found, predicted, given)
         # a file with the same bytes has the same rows in the same places; otherwise texts are compared
-        compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
+        is_same = earlier.input_sha256 == file.sha256
+        compared = [] if is_same else [*zip(file.columns.texts, earlier.columns.texts, strict=False)]
         if self._current != part.file:
             self._current, self._held = part.file, None
-            self._chunks = self._baseline.chunks(earlier, compared)
-        texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
+            self._chunks = self._baseline.chunks(earlier, [then for _, then in compared])
+        texts = texts_of(staged, file, [now for now, _ in compared])
         for chunk in self._up_to(int(rows[-1]) if len(rows) else -1):
             here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, chunk.row), (chunk.row, rows)))
-            if texts is not None:
-                then = chunk.texts[earlier.columns.text]
-                same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
+            for now, then in compared:
+                pairs = zip(here, there, strict=True)
+                same = [texts[now][a] == chunk.texts[then][b] for a, b in pairs]
                 here, there = here[same], there[same]
             found[here] = chunk.row[there]
             predicted[here] = chunk.predicted[there]

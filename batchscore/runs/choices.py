@@ -19,7 +19,7 @@ _MAX_CHARS = 40
 
 
 def choice_of(file: InputFile) -> str:
-    """The text, label and id columns of a file, and what each label value means.
+    """The text, label and id columns of a file, of two texts both, and what each label value means.
 
     ``text in review, label in stars (1 = NEGATIVE, 5 = POSITIVE), no id``
     """
@@ -28,7 +28,8 @@ def choice_of(file: InputFile) -> str:
         return "no columns"
     label = f"{_label_words(columns)}{meaning_of(file)}" if columns.given else "no label"
     identifier = f"id in {_short(columns.id)}" if columns.id else "no id"
-    return f"text in {_short(columns.text)}, {label}, {identifier}"
+    second = f", second text in {_short(columns.text_pair)}" if columns.text_pair else ""
+    return f"text in {_short(columns.text)}{second}, {label}, {identifier}"
 
 
 def _label_words(columns: ColumnChoice) -> str:

@@ -44,7 +44,7 @@ from batchscore.runs.folder import (
     Staging,
     prediction_names,
 )
-from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.storage import (
     atomic_write,
@@ -233,7 +233,7 @@ class Finish:
         columns = texts_of(staged, file, self._settings.slice_columns)
         return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
-    def _find_mismatches(self, columns: MismatchColumns) -> tuple[mismatches.Keys, dict[str, Any]]:
+    def _find_mismatches(self, columns: MismatchColumns) -> tuple[Keys, dict[str, Any]]:
         """Keys of all mismatches in their final order, and the label-issue metrics."""
         issues = self._measures.issues(self._basis)
         for _, staged in self._parts():

@@ -56,6 +56,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     """The lines shown for a trained bundle, from :func:`inspect`: settings, data, curve, evaluation."""
     training, metrics = facts["training"], facts["metrics"]
     data = training["data"]
+    texts = "two texts a row, together" if facts["takes_pairs"] else "texts"
     settings = ", ".join(
         f"{key.replace('_', ' ')} {value}"
         for key, value in training["settings"].items()
@@ -65,7 +66,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
         f"bundle: {len(facts['labels'])} labels ({', '.join(facts['labels'][:20])})",
         f"fingerprint: {facts['fingerprint']}",
         f"base model: {training['base_model']['name']}",
-        f"settings: {settings}; texts up to {facts['max_length']} tokens, {facts['long_text']}",
+        f"settings: {settings}; {texts} up to {facts['max_length']} tokens, {facts['long_text']}",
         f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries",
     ]
     for name in ("train", "evaluation"):
@@ -140,6 +141,8 @@ def _bundle(path: str) -> dict[str, Any]:
         "max_length": bundle.max_length,
         "temperature": bundle.temperature,
         "long_text": bundle.long_text,
+        "takes_pairs": bundle.takes_pairs,
+        "missing_pair": bundle.missing_pair if bundle.takes_pairs else None,
         "canaries": len(bundle.canaries.texts) if bundle.canaries else 0,
         "fingerprint": bundle.fingerprint,
         "metrics": bundle.facts.get("metrics"),

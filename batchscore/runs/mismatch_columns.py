@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,12 +18,35 @@ if TYPE_CHECKING:
 
     from batchscore.evaluation import Basis
     from batchscore.formats.staged import StagedPart
-    from batchscore.runs.mismatches import Keys
 
 FURTHEST = 1000
 """Rows that are listed where no distance makes a row a mismatch."""
 _RANKING = (("label_quality", pa.float32()), ("is_label_issue", pa.bool_()))
-_ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()), ("text", pa.large_string()))
+_ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keys:
+    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
+
+    part: NDArray[np.int32]
+    index: NDArray[np.int32]
+    quality: NDArray[np.float32]
+    is_issue: NDArray[np.bool_]
+    n_tokens: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
+        """Those at ``places``."""
+        return Keys(
+            self.part[places],
+            self.index[places],
+            self.quality[places],
+            self.is_issue[places],
+            self.n_tokens[places],
+        )
 
 
 class MismatchColumns(abc.ABC):
@@ -36,13 +60,12 @@ class MismatchColumns(abc.ABC):
 
     @property
     def fields(self) -> list[pa.Field]:
-        """The report's own columns behind ``file``, ``row`` and the id."""
+        """The report's own columns between ``file``, ``row`` and the id, and the text."""
         return [pa.field(name, kind) for name, kind in (*self._fields(), *_ENDS)]
 
-    def arrays(self, part: StagedPart, keys: Keys, text: pa.Array) -> dict[str, pa.Array]:
+    def arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
         """The columns of some rows: ``part`` has only those that ``keys`` are of."""
-        ends = {"n_tokens": part.added[-3], "truncated": part.added[-2], "text": text}
-        return {**self._arrays(part, keys), **ends}
+        return {**self._arrays(part, keys), "n_tokens": part.added[-3], "truncated": part.added[-2]}
 
     @abc.abstractmethod
     def found(self, part: StagedPart) -> NDArray[np.int64]:

@@ -25,11 +25,11 @@ from batchscore.formats.paths import path_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.runs.mismatch_columns import MismatchColumns
 
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
@@ -42,30 +42,8 @@ _FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
 """What a spreadsheet may take for a formula: a sign at the start, or after characters that it drops or does not show;
 the last four are the full-width signs."""
 _PLACE = (("file", pa.string()), ("row", pa.int64()))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Keys:
-    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
-
-    part: NDArray[np.int32]
-    index: NDArray[np.int32]
-    quality: NDArray[np.float32]
-    is_issue: NDArray[np.bool_]
-    n_tokens: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
-        """Those at ``places``."""
-        return Keys(
-            self.part[places],
-            self.index[places],
-            self.quality[places],
-            self.is_issue[places],
-            self.n_tokens[places],
-        )
+_TEXT, _PAIR = ("text", pa.large_string()), ("text_pair", pa.large_string())
+"""The last columns of the report's own: the text, and where rows are two texts the second."""
 
 
 def in_order(keys: Keys) -> Keys:
@@ -114,7 +92,7 @@ class MismatchTable:
     ) -> None:
         self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
-        self._own = frozenset(name for name, _ in _PLACE) | {field.name for field in columns.fields}
+        self._own = {name for name, _ in (*_PLACE, _TEXT, _PAIR)} | {field.name for field in columns.fields}
         self._schemas = [input_schema(file) for file in files]
         ids = (file.columns.id for file in files if file.columns.id is not None)
         self.id_name = next((self._free(name) for name in ids), None)
@@ -124,16 +102,20 @@ class MismatchTable:
         self.others = self._other_fields()
         place = [pa.field(name, kind) for name, kind in _PLACE]
         identifier = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
-        self.schema = pa.schema([*place, *identifier, *columns.fields, *self.others.values()])
+        has_pairs = any(file.columns.text_pair is not None for file in files)
+        texts = [pa.field(name, kind) for name, kind in (_TEXT, *[_PAIR] * has_pairs)]
+        self.schema = pa.schema([*place, *identifier, *columns.fields, *texts, *self.others.values()])
 
     def _free(self, name: str) -> str:
         """An input column's name in the report, distinct from the report's own names."""
         return f"input_{name}" if name in self._own else name
 
     def _others_of(self, schema: pa.Schema, file: InputFile) -> dict[str, int]:
-        """Name in the report → index of every column that is neither text nor id; a repeated name is numbered."""
+        """Name in the report → index of every column that is neither a text nor the id; a repeated name is numbered."""
         taken = [
-            schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
+            schema.names.index(name)
+            for name in (*file.columns.texts, file.columns.id)
+            if name in schema.names
         ]
         places: dict[str, int] = {}
         for place, name in enumerate(schema.names):
@@ -219,11 +201,14 @@ class MismatchTable:
         file = self._files[place]
         columns = input_columns(part, file)
         rows = len(keys)
-        text = _cast(named_column(part, file, file.columns.text), pa.large_string())
         values: dict[str, Any] = {
             "file": pa.array([_storable(file.name)] * rows, pa.string()),
             "row": pa.array(part.row),
-            **self._columns.arrays(part, keys, text),
+            **self._columns.arrays(part, keys),
+            **{
+                name: _cast(named_column(part, file, column), kind)
+                for (name, kind), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
+            },
         }
         if self.id_name is not None:
             kind = self.schema.field(self.id_name).type

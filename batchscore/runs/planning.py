@@ -232,7 +232,7 @@ def _look(
     read, path = settings.read, file.source.path
     layout = describe(file.source, read)
     if not layout.columns:  # an empty file has no columns to choose from
-        return layout, ColumnChoice(text=read.text_column or "")
+        return layout, ColumnChoice(read.text_column or "", text_pair=read.text_pair_column)
     advice = header_advice(file.source, layout, read)
     use_labels = uses_labels(bundle, settings.label_map)
     columns = choose_columns(layout, read, path, use_labels, advice, given.more_names)

@@ -40,7 +40,7 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
-from batchscore.model.loading import Models, ModelSettings, needs_torch
+from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings, needs_torch
 from batchscore.model.scoring import Model
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
@@ -184,12 +184,27 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
+    bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)
     refuse_foreign_options(settings, bundle)
+    _refuse_misplaced(settings, bundle)
     _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task), settings)
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
     return _Opened(found, bundle, baseline)
+
+
+def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:
+    """Refuse what is only for one text a row, or only for two."""
+    long_text = settings.long_text or bundle.long_text
+    if bundle.takes_pairs and long_text != "head":
+        raise UsageError(
+            f"--long-text {long_text} is for one text a row; two are cut longest first. Say --long-text head."
+        )
+    if settings.missing_pair is not None and not bundle.takes_pairs:
+        raise UsageError(
+            "--missing-pair is for two texts a row: name the second one with --text-pair-column."
+        )
 
 
 def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
@@ -230,9 +245,9 @@ def _log_label_warnings(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> 
 def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str, Any]) -> str:
     """SHA-256 over everything that results depend on: inputs, bundle, ``options``, and versions of the main libraries.
 
-    If the options do not say how to treat long texts, the bundle's setting counts.
+    Where the options leave something to the bundle, the bundle's setting counts.
     """
-    options = {**options, "long_text": options["long_text"] or bundle.long_text}
+    options = {**options, **{name: options[name] or getattr(bundle, name) for name in BUNDLE_SETTINGS}}
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
     libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
     versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
@@ -435,7 +450,7 @@ class _Run:
         if wanted is not None or not is_worth_tuning(model, plan.rows):
             return dict(compute)
         ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
-        budget = tuned_budget(model, rows.texts)
+        budget = tuned_budget(model, rows.given_texts)
         _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
         return {**compute, "max_batch_tokens": budget}
 

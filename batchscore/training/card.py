@@ -27,7 +27,7 @@ tags: [text-classification, batchscore]
 
 Trained by batchscore {version} from `{base}`. Plain `transformers` loads it:
 `pipeline("text-classification", model=FOLDER)`; `batchscore score --model FOLDER` also checks it against its canaries.
-
+{pairs}
 ## Quality
 
 On {rows} evaluation rows ({evaluation_from}), after the temperature:
@@ -70,6 +70,10 @@ It knows texts like those it was trained on, up to {max_length} tokens of each (
 calibrated on rows of the same source; elsewhere they promise less. `batchscore.json` holds {canaries} evaluation texts as
 canaries: share the folder only with people who may read them.
 """
+_PAIRS = """
+Each row is two texts: `pipeline(...)({{"text": ..., "text_pair": ...}})`, or `--text-pair-column`; a row without its
+second one: {missing}.
+"""
 
 
 def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
@@ -83,6 +87,7 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         accuracy=metrics["accuracy"]["value"],
         macro_f1=metrics["macro_f1"]["value"],
         labels=", ".join(facts["labels"]),
+        pairs=_PAIRS.format(missing=facts["missing_pair"]) if facts.get("takes_pairs") else "",
         version=training["versions"]["batchscore"],
         rows=metrics["rows"],
         evaluation_from=training["data"]["evaluation_from"],

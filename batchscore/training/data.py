@@ -27,7 +27,7 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
 from batchscore.model.labels import is_missing, label_key, named_key
-from batchscore.records import Column, Layout, Rows
+from batchscore.records import Column, Layout, Rows, Status, status_of
 from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, label_table
 from batchscore.training.splits import Split, TrainingData
@@ -35,6 +35,7 @@ from batchscore.training.splits import Split, TrainingData
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from batchscore.records import GivenText, Text
     from batchscore.training.settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _EVAL_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 class _RawRows:
     """The raw rows of one split."""
 
-    texts: list[str | None] = dataclasses.field(default_factory=list)
+    texts: list[GivenText] = dataclasses.field(default_factory=list)
     labels: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
     unreadable: int = 0
@@ -75,13 +76,14 @@ def load_data(settings: TrainSettings) -> TrainingData:
         others = _read(settings.eval_data, settings)
         evaluation, source = others.get("test") or others["train"], printable(settings.eval_data)
     table = label_table(train.labels, train.class_names, settings.label_names)
-    usable, without = _usable(train, table, settings.data)
+    usable, without = _usable(train, table, settings.data, settings.missing_pair)
     left_out = {"train": without, "evaluation": {}}
     if evaluation is None:
         first, second = _split(usable, train.groups, settings.seed)
         evaluation, source = train, f"a fifth of {printable(settings.data)}, cut by label"
     else:
-        second, left_out["evaluation"] = _usable(evaluation, table, settings.eval_data or settings.data)
+        where = settings.eval_data or settings.data
+        second, left_out["evaluation"] = _usable(evaluation, table, where, settings.missing_pair)
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
     return TrainingData(table.names, *splits, source, left_out)
@@ -146,7 +148,7 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows
         names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
         _assert_same_classes(given, names, file.source.path)
         for rows in read(file.source, layout, columns, read_settings):
-            given.texts += rows.texts
+            given.texts += rows.given_texts
             given.labels += [_named(value, names) for value in rows.labels or []]
             given.unreadable += len(rows.rejects)
             given.places += [f"{file.source.path.name}:{row}" for row in rows.row]
@@ -157,7 +159,10 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows
 
 def _read_settings(settings: TrainSettings) -> ReadSettings:
     return dataclasses.replace(
-        settings.read, text_column=settings.text_column, label_column=settings.label_column
+        settings.read,
+        text_column=settings.text_column,
+        text_pair_column=settings.text_pair_column,
+        label_column=settings.label_column,
     )
 
 
@@ -226,7 +231,9 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     labels = list(split[columns.label])
     if names:
         labels = [names[value] if value is not None and value >= 0 else None for value in labels]
-    given = _RawRows(list(split[columns.text]), labels, tuple(names) if names else None)
+    texts = [list(split[name]) for name in columns.texts]
+    whole = texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
+    given = _RawRows(whole, labels, tuple(names) if names else None)
     if settings.group_column is not None:
         _assert_column(settings.group_column, layout, data)
         values = list(split[settings.group_column])
@@ -241,18 +248,23 @@ def _kind(feature: Any) -> str:
     return "boolean" if dtype == "bool" else "integer" if "int" in dtype else "other"
 
 
-def _usable(given: _RawRows, table: LabelTable, where: str) -> tuple[Dataset, dict[str, int]]:
-    """The rows with a text and a known label, and the number of rows left out by reason."""
+def _usable(
+    given: _RawRows, table: LabelTable, where: str, missing_pair: str
+) -> tuple[Dataset, dict[str, int]]:
+    """The rows with a text, or two, and a known label, and the number of rows left out by reason."""
     import datasets
 
     left_out: collections.Counter[str] = collections.Counter()
-    texts, labels, rows = [], [], []
+    texts: list[list[str]] = []
+    labels, rows = [], []
     for row, (text, value) in enumerate(zip(given.texts, given.labels, strict=True)):
         label = None if is_missing(value) else table.index(value)
-        if text is None or not text.strip() or label is None:
-            left_out[_reason(text, value)] += 1
+        status = status_of(text, missing_pair)
+        if status != Status.OK or label is None:
+            unlabelled = "null_label" if is_missing(value) else "unknown_label"
+            left_out[unlabelled if status == Status.OK else status.text] += 1
             continue
-        texts.append(text)
+        texts.append([each or "" for each in (text if isinstance(text, tuple) else (text,))])
         labels.append(label)
         rows.append(row)
     if given.unreadable:
@@ -262,21 +274,18 @@ def _usable(given: _RawRows, table: LabelTable, where: str) -> tuple[Dataset, di
         raise DataError(f"{printable(where)} has no row with a text and a known label ({reasons}).")
     features = datasets.Features(
         {
-            "text": datasets.Value("large_string"),
+            "texts": datasets.Sequence(datasets.Value("large_string")),
             "label": datasets.ClassLabel(names=list(table.names)),
             "row": datasets.Value("int64"),
         }
     )
-    usable = datasets.Dataset.from_dict({"text": texts, "label": labels, "row": rows}, features=features)
+    usable = datasets.Dataset.from_dict({"texts": texts, "label": labels, "row": rows}, features=features)
     return usable, dict(sorted(left_out.items()))
 
 
-def _reason(text: str | None, value: object) -> str:
-    if text is None:
-        return "null_text"
-    if not text.strip():
-        return "empty_text"
-    return "null_label" if is_missing(value) else "unknown_label"
+def _texts(rows: Dataset) -> list[Text]:
+    """The text of each row, or its two texts."""
+    return [texts[0] if len(texts) == 1 else (texts[0], texts[1]) for texts in rows["texts"]]
 
 
 def _split(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
@@ -288,7 +297,7 @@ def _split(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Data
     held_out = _held_out_groups(rows, groups, seed) if groups else by_label
     kept = sorted(set(range(len(rows))) - set(held_out))
     if not groups:
-        texts = [text_key(text) for text in rows["text"]]
+        texts = [text_key(text) for text in _texts(rows)]
         trained_on = {texts[row] for row in kept}
         held_out = [row for row in held_out if texts[row] not in trained_on] or held_out
         kept = sorted(set(range(len(rows))) - set(held_out))
@@ -328,7 +337,7 @@ def _shuffled(rows: Dataset, given: _RawRows, settings: TrainSettings) -> Split:
     picked = rows.shuffle(seed=settings.seed).select(range(count))
     found = list(picked["row"])
     return Split(
-        list(picked["text"]),
+        _texts(picked),
         list(picked["label"]),
         [given.place(row) for row in found],
         [given.groups[row] for row in found] if given.groups else [],

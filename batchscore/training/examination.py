@@ -40,6 +40,7 @@ from batchscore.system.cores import usable_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
     from batchscore.training.context import Progress, TrainingContext
     from batchscore.training.splits import Split
 
@@ -55,7 +56,7 @@ _PART_ROWS = 512
 class Example:
     """One evaluation row and its prediction."""
 
-    text: str
+    text: Text
     given: str
     predicted: str
     probability: float
@@ -87,7 +88,8 @@ def n_selection_rows(n_rows: int, selects_epoch: bool) -> int:
 
 def open_saved(folder: Path, base: Bundle) -> Bundle:
     """Open the folder just saved as the scorer will, still without temperature and canaries."""
-    return dataclasses.replace(open_bundle(str(folder)), max_length=base.max_length, long_text=base.long_text)
+    of_base = ("max_length", "long_text", "takes_pairs", "missing_pair")
+    return dataclasses.replace(open_bundle(str(folder)), **{name: getattr(base, name) for name in of_base})
 
 
 def examine(bundle: Bundle, split: Split, n_selection: int, context: TrainingContext) -> Examination:
@@ -141,7 +143,8 @@ def _load(bundle: Bundle, device: str, precision: str) -> Model:
     backend = open_backend("torch", bundle, device, precision)
     budget = DEFAULT_BATCH_TOKENS[device.partition(":")[0]]
     workers = usable_cores() if device == "cpu" else 1
-    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(budget, bundle.long_text), workers)
+    inference = InferenceSettings(budget, bundle.long_text, missing_pair=bundle.missing_pair)
+    model = Model(bundle, Tokenizer(bundle), backend, inference, workers)
     try:
         return padded_safely(model) if backend.name == "transformers" else model
     except ModelError:
@@ -232,11 +235,11 @@ def canary_rows(
     return picked
 
 
-def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
+def _canaries(bundle: Bundle, texts: Sequence[Text]) -> dict[str, Any]:
     """Canary probabilities in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]
-    inference = InferenceSettings(budget, bundle.long_text, padding_mode="single")
+    inference = InferenceSettings(budget, bundle.long_text, "single", bundle.missing_pair)
     model = Model(bundle, Tokenizer(bundle), backend, inference)
     prepared = prepare(texts, model)
     probabilities = conclude(prepared, compute(prepared, model), model).probabilities

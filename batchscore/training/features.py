@@ -11,6 +11,7 @@ States are saved in the work folder, part by part, so that a stopped training re
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from batchscore.training.context import TrainingContext
 
-    Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    Forward = Callable[..., torch.Tensor]
 
 _PART_ROWS = 2048
 _EXACT_ROWS = 4000
@@ -41,10 +42,17 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def cls_states_of(
-    model: Any, sequences: Sequence[NDArray[np.int32]], name: str, context: TrainingContext, precision: str
+    model: Any,
+    sequences: Sequence[NDArray[np.int32]],
+    name: str,
+    context: TrainingContext,
+    precision: str,
+    token_type_ids: Sequence[NDArray[np.int8]] | None = None,
 ) -> NDArray[np.float32]:
     """``[CLS]`` states ``[n, H]`` float32 of the sequences, in order; those saved under ``name`` are read back."""
-    forward = _forward(model, context.device, precision)
+    has_types = token_type_ids is not None and "token_type_ids" in inspect.signature(model.forward).parameters
+    types = token_type_ids if has_types else None
+    forward = _forward(model, context.device, precision, has_types=has_types)
     folder = context.folder / "states" / f"{name}-{precision}"
     make_folder(folder)
     parts = []
@@ -52,7 +60,8 @@ def cls_states_of(
         part = sequences[start : start + _PART_ROWS]
         path = folder / f"{start:09d}.npy"
         if not path.exists():
-            _keep(path, _computed(part, forward, model, context))
+            some = types and types[start : start + _PART_ROWS]
+            _keep(path, _computed(part, forward, model, context, some))
         else:
             context.progress.add(len(part), counted=False)
         parts.append(np.load(path, allow_pickle=False))
@@ -70,7 +79,11 @@ def _keep(path: Path, states: NDArray[np.float32]) -> None:
 
 
 def _computed(
-    sequences: Sequence[NDArray[np.int32]], forward: Forward, model: Any, context: TrainingContext
+    sequences: Sequence[NDArray[np.int32]],
+    forward: Forward,
+    model: Any,
+    context: TrainingContext,
+    token_type_ids: Sequence[NDArray[np.int8]] | None,
 ) -> NDArray[np.float32]:
     import torch
 
@@ -78,11 +91,11 @@ def _computed(
     padding = batching.Padding(max(len(ids) for ids in sequences), model.config.pad_token_id or 0)
 
     def encoded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        batch = batching.assemble(sequences, rows, padding)
+        batch = batching.assemble(sequences, rows, padding, token_type_ids)
+        inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         with torch.inference_mode():
-            ids = torch.from_numpy(batch.input_ids).to(context.device)
-            mask = torch.from_numpy(batch.attention_mask).to(context.device)
-            found: NDArray[np.float32] = forward(ids, mask).float().cpu().numpy()
+            tensors = [torch.from_numpy(each).to(context.device) for each in inputs if each is not None]
+            found: NDArray[np.float32] = forward(*tensors).float().cpu().numpy()
         return found
 
     states = np.zeros((len(sequences), model.config.hidden_size), dtype=np.float32)
@@ -97,8 +110,8 @@ def _computed(
     return states
 
 
-def _forward(model: Any, device: str, precision: str) -> Forward:
-    """Token ids and mask in, ``[CLS]`` state out: by our own encoder if it supports the model, else by transformers."""
+def _forward(model: Any, device: str, precision: str, *, has_types: bool = False) -> Forward:
+    """Token ids, mask and token types in, ``[CLS]`` state out: by our own encoder if it can, else by transformers."""
     import torch
 
     from batchscore.model.backends.encoders import encoder_of
@@ -107,13 +120,16 @@ def _forward(model: Any, device: str, precision: str) -> Forward:
     dtype = getattr(torch, _DTYPES[precision])
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     model.to(device).eval()
-    if encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype):
+    if not has_types and (
+        encoder := encoder_of(model.state_dict(), config, torch.float32 if device == "cpu" else dtype)
+    ):
         return (pack(encoder, dtype) if device == "cpu" else encoder).cls_states
     base = model.base_model
 
-    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None = None) -> torch.Tensor:
+        others = {} if types is None else {"token_type_ids": types}
         with torch.autocast(device.partition(":")[0], dtype, enabled=precision != "fp32"):
-            cls: torch.Tensor = base(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+            cls: torch.Tensor = base(input_ids=ids, attention_mask=mask, **others).last_hidden_state[:, 0]
         return cls
 
     return forward

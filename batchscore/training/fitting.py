@@ -43,12 +43,17 @@ _LENGTH_MULTIPLE = 32
 _EVAL_ROWS = 32
 
 
-def dataset_of(input_ids: Sequence[NDArray[np.int32]], labels: Sequence[int]) -> Dataset:
-    """A data set for ``Trainer``: ``input_ids``, ``attention_mask``, ``label``, ``length``."""
+def dataset_of(
+    input_ids: Sequence[NDArray[np.int32]],
+    labels: Sequence[int],
+    token_type_ids: Sequence[NDArray[np.int8]] | None = None,
+) -> Dataset:
+    """A data set for ``Trainer``: ``input_ids``, ``attention_mask``, ``label``, ``length``, and ``token_type_ids`` if given."""
     import datasets
 
     return datasets.Dataset.from_dict(
         {
+            **({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
             "input_ids": input_ids,
             "attention_mask": [np.ones(len(ids), dtype=np.int8) for ids in input_ids],
             "label": labels,

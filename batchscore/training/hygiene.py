@@ -17,6 +17,7 @@ from batchscore.errors import printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
     from batchscore.training.splits import Split, TrainingData
 
 _LISTED = 20
@@ -79,9 +80,10 @@ def _keys(split: Split) -> list[bytes]:
     return [text_key(text) for text in split.texts]
 
 
-def text_key(text: str) -> bytes:
-    """A hash that is the same for equal texts only."""
-    plain = " ".join(text.replace("<br />", " ").split()).casefold()
+def text_key(text: Text) -> bytes:
+    """A hash that is the same for equal texts, or pairs of texts, only."""
+    texts = (text,) if isinstance(text, str) else text
+    plain = "\n".join(" ".join(each.replace("<br />", " ").split()).casefold() for each in texts)
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

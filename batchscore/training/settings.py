@@ -61,6 +61,10 @@ class TrainSettings:
     """Maximum tokens of a text, special ones included."""
     text_column: str | None = None
     label_column: str | None = None
+    text_pair_column: str | None = None
+    """The column of second texts; ``None``: a row is one text."""
+    missing_pair: str = "skip"
+    """Whether a row without its second text is left out (``skip``), or has an ``empty`` one; kept in the bundle."""
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     """How files are read, except the columns."""
     label_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -90,6 +94,16 @@ class TrainSettings:
             raise UsageError(
                 "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."
             )
+        if self.text_pair_column is None and self.missing_pair != "skip":
+            raise UsageError(
+                "--missing-pair is for two texts a row: name the second one with --text-pair-column."
+            )
+        if self.text_pair_column is not None and self.long_text != "head":
+            raise UsageError(
+                f"--long-text {self.long_text} is for one text a row; two are cut longest first. Leave it out."
+            )
+        if self.text_pair_column is not None and "builtin" in (self.data, self.eval_data):
+            raise UsageError("The sample reviews have one text a row; leave out --text-pair-column.")
 
     def resolved(self, rows: int, pooling: str, hidden_size: int) -> Hyperparameters:
         """The hyperparameters for ``rows`` training rows, the ``pooling``, and the base model's ``hidden_size``."""

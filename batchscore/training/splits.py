@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
-    """Usable rows: ``labels[k]`` is the index of the label of ``texts[k]``."""
+    """Usable rows: ``labels[k]`` is the index of the label of ``texts[k]``, which is one text, or two."""
 
-    texts: list[str]
+    texts: list[Text]
     labels: list[int]
     places: list[str] = dataclasses.field(default_factory=list)
     """The origin of each row, ``reviews.csv:17`` (0-based)."""

@@ -31,15 +31,23 @@ class TokenizedRows:
     name: str
     input_ids: Sequence[NDArray[np.int32]]
     labels: Sequence[int]
+    token_type_ids: Sequence[NDArray[np.int8]] | None = None
+    """Of rows that are two texts; ``None`` if all types are as for one text."""
     subset: Sequence[int] | None = None
 
     def head(self, count: int) -> TokenizedRows:
         """The first rows."""
-        return TokenizedRows(self.name, self.input_ids[:count], self.labels[:count])
+        return self.select(range(min(count, len(self.labels))), self.name)
 
     def select(self, rows: Sequence[int], name: str) -> TokenizedRows:
         """These rows alone, under another name."""
-        return TokenizedRows(name, [self.input_ids[row] for row in rows], [self.labels[row] for row in rows])
+        types = self.token_type_ids
+        return TokenizedRows(
+            name,
+            [self.input_ids[row] for row in rows],
+            [self.labels[row] for row in rows],
+            types and [types[row] for row in rows],
+        )
 
     def restricted_to(self, rows: Sequence[int]) -> TokenizedRows:
         """The same rows with only those at these positions used."""
@@ -76,9 +84,8 @@ def fit_rows(
         ]
         fitted = fit_head(model, (stored[0], stored[1]), plan, weights, fit_context)
         return dataclasses.replace(fitted, precision=precision)
-    train, evaluation = (
-        dataset_of([rows.input_ids[row] for row in rows.positions], rows.subset_labels) for rows in splits
-    )
+    used = [rows.select(rows.positions, rows.name) for rows in splits]
+    train, evaluation = (dataset_of(rows.input_ids, rows.labels, rows.token_type_ids) for rows in used)
     return fit(model, load_tokenizer(base), (train, evaluation), plan, weights, fit_context)
 
 
@@ -95,7 +102,8 @@ def row_states(
 def _states(
     model: Any, plan: Hyperparameters, rows: TokenizedRows, precision: str, context: TrainingContext
 ) -> NDArray[np.float32]:
-    return cls_states_of(model, rows.input_ids, f"{rows.name}-{plan.pooling}", context, precision)
+    name = f"{rows.name}-{plan.pooling}"
+    return cls_states_of(model, rows.input_ids, name, context, precision, rows.token_type_ids)
 
 
 def _new_classifier(

@@ -53,6 +53,7 @@ from batchscore.training.work_folder import begin, publish_bundle, work_folder, 
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
+    from batchscore.records import Text
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
 _BUNDLE = "bundle"
@@ -186,7 +187,11 @@ class _Trained:
 
 def _job(settings: TrainSettings) -> _Job:
     data = load_data(settings)
-    base = open_base(settings)
+    base = dataclasses.replace(
+        open_base(settings),
+        takes_pairs=settings.text_pair_column is not None,
+        missing_pair=settings.missing_pair,
+    )
     plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
     return _Job(settings, data, base, plan)
 
@@ -231,7 +236,8 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
     _tell_data(data, hygiene, context.tell)
     tokenized = {
-        name: TokenizedRows(name, each.input_ids, splits[name].labels) for name, each in encodings.items()
+        name: TokenizedRows(name, each.input_ids, splits[name].labels, each.token_type_ids)
+        for name, each in encodings.items()
     }
     suspects = _suspects(job, tokenized["train"], context, watch) if job.settings.check_labels else None
     trials = _trials(job, tokenized["train"], context, watch) if job.settings.tune else ()
@@ -363,6 +369,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
         "max_length": base.max_length,
         "temperature": examination.temperature,
         "long_text": base.long_text,
+        **({"takes_pairs": True, "missing_pair": base.missing_pair} if base.takes_pairs else {}),
         "canaries": examination.canaries,
         "calibration": _calibration(job.data, examination.canaries["texts"]),
         "training": {
@@ -393,13 +400,13 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _calibration(data: TrainingData, canaries: Sequence[str]) -> dict[str, list[str]]:
+def _calibration(data: TrainingData, canaries: Sequence[Text]) -> dict[str, list[Text]]:
     """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
     held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
     return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
 
 
-def _spread(texts: list[str], n: int) -> list[str]:
+def _spread(texts: list[Text], n: int) -> list[Text]:
     return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from batchscore.model.bundle import Bundle
+    from batchscore.records import Text
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _DYNAMIC_ROPE = ("dynamic", "longrope")
@@ -109,9 +110,10 @@ class Reference:
         self._model = model
         self._tokenizer = AutoTokenizer.from_pretrained(bundle.path, **_LOCAL)
 
-    def inputs(self, text: str, max_length: int) -> Any:
-        """The model's inputs for a text, cut at ``max_length`` tokens."""
-        return self._tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
+    def inputs(self, text: Text, max_length: int) -> Any:
+        """The model's inputs for a text, or for two, cut at ``max_length`` tokens."""
+        texts = (text,) if isinstance(text, str) else text
+        return self._tokenizer(*texts, truncation=True, max_length=max_length, return_tensors="pt")
 
     def answer(self, inputs: Any) -> Answer:
         """The output for one text's inputs; thread-safe."""

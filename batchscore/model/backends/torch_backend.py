@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import ModelError, UsageError, printable
-from batchscore.model.backends.architectures import ARCHITECTURES
+from batchscore.model.backends.architectures import ARCHITECTURES, architecture_of
 from batchscore.model.backends.backend import PLAIN, OutOfDeviceMemoryError
+from batchscore.model.bundle_facts import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -219,9 +220,15 @@ def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
         return CompiledEncoder(encoder, device)
 
 
+def _has_token_types(bundle: Bundle) -> bool:
+    """Whether the second of two texts has embeddings of its own."""
+    classifier = architecture_of(json_file(bundle.path, "config.json").get("model_type")).classifier
+    return classifier is not None and classifier.has_token_types
+
+
 def _encoder(bundle: Bundle, dtype: torch.dtype, device: str, kind: str) -> Any:
-    if bundle.canaries is None:
-        return None
+    if bundle.canaries is None or (bundle.takes_pairs and _has_token_types(bundle)):
+        return None  # our encoder takes all tokens to be of type 0
     import torch
 
     from batchscore.model.backends.encoders import load_encoder

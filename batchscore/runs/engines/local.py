@@ -39,7 +39,7 @@ def run(
 
     def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
         for part, rows in parts:
-            yield part, rows, scoring.prepare(rows.texts, model)
+            yield part, rows, scoring.prepare(rows.given_texts, model)
 
     def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
         sink(part, rows, scoring.conclude(ready, computed, model))

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import ModelError, StorageError, printable
 from batchscore.model.backends import BackendSpec
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import InferenceSettings, Model, score_part
+from batchscore.model.scoring import InferenceSettings, Model, score_texts
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Part, Position, Predictions, Rows
+from batchscore.records import Part, Predictions, Rows
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
+    from batchscore.records import GivenText
 
 _STARTS = 3
 _OBJECT_STORE = 256 * 2**20
@@ -51,7 +52,7 @@ def run(
         try:
             for number, (part, rows) in enumerate(parts):
                 task = actors[number % len(actors)].score.options(max_task_retries=_STARTS)
-                in_flight.append((part, rows, task.remote(list(rows.texts))))
+                in_flight.append((part, rows, task.remote(list(rows.given_texts))))
                 if len(in_flight) > 2 * len(actors):  # per actor one part in computation and one waiting
                     _deliver_oldest(in_flight, sink)
             while in_flight:
@@ -122,14 +123,13 @@ class ScoringActor:
         if is_same:
             self._model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
 
-    def score(self, texts: Sequence[str | None]) -> Predictions:
-        """The predictions of a part's texts.
+    def score(self, texts: Sequence[GivenText]) -> Predictions:
+        """The predictions of a part's texts, or pairs of texts.
 
         Raises:
             ModelError: the model's folder differs from the one where the run was started.
         """
         if self._problem:
             raise ModelError(f"{self._problem}. Put the folder there under the same path.")
-        rows = Rows(Position(), list(range(len(texts))), list(texts), None, [])
         with self._model.backend.one_core_each():
-            return score_part(rows, self._model)
+            return score_texts(texts, self._model)
