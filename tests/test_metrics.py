@@ -21,12 +21,12 @@ from batchscore.evaluation import is_of_quality, needs_baseline, parse_gate
 from batchscore.evaluation.gates import Direction
 from batchscore.evaluation.metrics import (
     FOLLOWED,
-    GATED,
     METRICS,
     Better,
     Metric,
     Section,
     Value,
+    gated,
     in_section,
     named,
     of_labels,
@@ -34,10 +34,15 @@ from batchscore.evaluation.metrics import (
 from batchscore.evaluation.reliability import EDGES
 from batchscore.model.bundle import seal
 from batchscore.model.bundle_facts import FACTS
+from batchscore.records import Task
 from batchscore.reports.formats import number, percent
 from batchscore.runs.trend import write_trend
 
-BY_NAME = [pytest.param(metric, id=metric.name) for metric in METRICS]
+TASK = Task.SINGLE_LABEL
+"""The other tasks: test_task_pages.py."""
+GATED = gated(TASK)
+OF_TASK = [metric for metric in METRICS if TASK in metric.tasks]
+BY_NAME = [pytest.param(metric, id=metric.name) for metric in OF_TASK]
 TRAINED = {
     "calibration_error": 0.02,
     "reliability": {
@@ -138,7 +143,7 @@ def test_a_metric_shows_somewhere(metric: Metric) -> None:
     assert metric.words
 
 
-@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in in_section(Section.QUALITY)])
+@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in in_section(Section.QUALITY, TASK)])
 def test_the_page_lists_it_with_its_value_and_interval(metric: Metric, run: Run) -> None:
     found, write = run.value(metric), percent if metric.is_share else number
     heading = metric.heading_on_page(run.metrics)
@@ -170,14 +175,14 @@ def test_a_gate_takes_it_on_its_good_side_alone(metric: Metric, run: Run) -> Non
         parse_gate(f"{metric.name}=0.5", direction=bad)
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if not m.is_gated], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [m for m in OF_TASK if not m.is_gated], ids=lambda metric: metric.name)
 def test_a_metric_that_is_not_gated_is_no_gate(metric: Metric) -> None:
     for labels in (None, ["NEGATIVE", "POSITIVE"]):
         with pytest.raises(UsageError, match="no metric is named"):
             parse_gate(f"{metric.name}=0.5", labels)
 
 
-@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in FOLLOWED])
+@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in FOLLOWED if TASK in m.tasks])
 def test_the_trend_follows_it(metric: Metric, run: Run) -> None:
     found = run.value(metric)
     assert run.night["values"][metric.name] == {"value": found.value, "low": found.low, "high": found.high}
@@ -190,7 +195,7 @@ def test_the_trend_follows_it(metric: Metric, run: Run) -> None:
 
 
 def test_prometheus_gets_those_with_a_name_for_it(run: Run) -> None:
-    told = {metric.gauge: run.value(metric).value for metric in METRICS if metric.gauge}
+    told = {metric.gauge: run.value(metric).value for metric in OF_TASK if metric.gauge}
     assert told.keys() >= {"accuracy", "macro_f1", "calibration_error", "matthews"}
     assert {name: run.gauges[f"batchscore_{name}",] for name in told} == told
     assert all(metric.gauge_help for metric in METRICS if metric.gauge)

@@ -37,7 +37,7 @@ from batchscore import cli
 from batchscore.errors import NoInputError, UsageError
 from batchscore.evaluation import claim_wrong_labels
 from batchscore.evaluation.wrong_labels import GOT_WORSE
-from batchscore.reports import chart_specs, formats, render_run, run_tables, verdict
+from batchscore.reports import answers, chart_specs, formats, render_run, run_tables, verdict
 from batchscore.reports.nights import State
 from batchscore.runs.nights import read_nights
 from batchscore.runs.trend import write_trend
@@ -144,22 +144,22 @@ def test_a_worse_model_is_told_from_chance() -> None:
     after = Rows(before.given, dataclasses.replace(p, probabilities=probabilities, predicted=predicted))
     changed = metrics(after) | {"comparison": comparison(before, after)}
     judged = verdict.judge(changed, found)
-    assert judged.level is verdict.Level.LOOK
+    assert judged.level is answers.Level.LOOK
     assert "accuracy on the same rows is worse than in the earlier run: " in judged.headline
     assert "McNemar" in render_run(facts(), changed, [], found)
     same = verdict.judge(found | {"comparison": comparison(before, before)}, found)
-    assert same.level is verdict.Level.GOOD
+    assert same.level is answers.Level.GOOD
     assert "as good as in the earlier run" in same.headline
 
 
-def told_of_labels(found: dict[str, Any]) -> verdict.Answer:
+def told_of_labels(found: dict[str, Any]) -> answers.Answer:
     return verdict.judge(found).answers[-1]
 
 
 def test_wrong_labels_are_counted_where_the_models_own_reliability_bears_it_out() -> None:
     found, wrong = sample()[1], sample()[1]["label_issues"]["claim"]["wrong_labels"]
     answer = told_of_labels(found)
-    assert answer.level is verdict.Level.LOOK
+    assert answer.level is answers.Level.LOOK
     assert answer.answer.startswith(f"Some labels are wrong: about {round(wrong['value'])} of 19,949 (")
     assert wrong["low"] < 200 < wrong["high"]  # a hundredth of the labels was turned
     assert "; from its 4,987 held-out rows one would expect " in answer.answer
@@ -169,7 +169,7 @@ def test_wrong_labels_are_counted_where_the_models_own_reliability_bears_it_out(
 def test_labels_that_agree_with_the_models_reliability_are_not_blamed() -> None:
     usual = metrics(rows(4_000, noise=0.0), trained=held_out())
     answer = told_of_labels(usual)
-    assert answer.level is verdict.Level.PLAIN
+    assert answer.level is answers.Level.PLAIN
     assert answer.answer.startswith("It is the model, as far as can be told. The model disagrees with ")
     assert "That leaves no sign of wrong labels (at most " in answer.answer
     assert "look wrong" not in render_run(facts(), usual, worst())
@@ -218,7 +218,7 @@ def test_answers_that_got_worse_on_the_same_rows_are_no_mistake_of_the_labels() 
     answer = told_of_labels(changed)
     assert f"{compared['broken']:,} answers are wrong that were right in the earlier run" in answer.answer
     assert "The model is the same: look at the texts." in answer.answer
-    assert answer.level is verdict.Level.LOOK
+    assert answer.level is answers.Level.LOOK
 
 
 def cut(sample: Rows) -> Rows:
@@ -355,11 +355,11 @@ def test_rows_without_a_known_label_and_rejects_are_told_at_the_head() -> None:
     judged = verdict.judge(
         found | {"counts": counts, "unknown_labels": {"eu.csv": values, "us.csv": {"0 stars": 9}}}
     )
-    assert judged.level is verdict.Level.LOOK
+    assert judged.level is answers.Level.LOOK
     assert "12 rows could not be read." in judged.headline
     assert "4,700 rows have a label that the model does not know." in judged.headline
     (answer,) = (each for each in judged.answers if each.question == "Does the model know the labels?")
-    assert answer.level is verdict.Level.LOOK
+    assert answer.level is answers.Level.LOOK
     assert "4,700 of 20,000 rows" in answer.answer
     assert "0 stars (709), 1 stars (699)" in answer.answer
     assert "and 3 more values" in answer.answer

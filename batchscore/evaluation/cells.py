@@ -40,7 +40,7 @@ def keys_of(values: NDArray[np.floating[Any]]) -> Keys:
 
 def values_of(keys: Keys) -> NDArray[np.float64]:
     """The inverse of :func:`keys_of`; keys beyond the largest float give that."""
-    size = np.minimum(np.abs(keys), _LARGEST)
+    size = np.minimum(np.abs(np.maximum(keys, -_LARGEST)), _LARGEST)
     return np.copysign(np.ascontiguousarray(size).view(np.float64), keys.astype(np.float64))
 
 
@@ -158,7 +158,7 @@ class Axis:
         """``[m]``: the largest number in each cell, or of the cell if it is not known."""
         if self.is_exact:
             return self.lows
-        return values_of((self.keys << self.shift) + (1 << self.shift) - 1)
+        return values_of((self.keys << self.shift) + ((1 << self.shift) - 1))
 
     def coarser(self, shift: int) -> Axis:
         """The same numbers in the cells of a larger shift."""

@@ -87,13 +87,13 @@ def _entry(column: str, value: str, group: Group, whole: Group) -> dict[str, Any
 
 def _larger_p(group: Group, rest: Group) -> float:
     """One-sided p-value that the mean absolute error of a group is larger than that of the rest."""
-    (mean, variance), (mean_rest, variance_rest) = (_mean_and_variance(each) for each in (group, rest))
-    spread = math.sqrt(variance + variance_rest)
+    (mean, error), (mean_rest, error_rest) = (_mean_and_its_error(each) for each in (group, rest))
+    spread = math.hypot(error, error_rest)  # squares of huge numbers would be beyond any float
     if spread == 0:
         return 1.0
     return 0.5 * math.erfc((mean - mean_rest) / spread / math.sqrt(2))
 
 
-def _mean_and_variance(group: Group) -> tuple[float, float]:
+def _mean_and_its_error(group: Group) -> tuple[float, float]:
     _, rows, absolute, squares, *_ = group
-    return wide_mean(absolute, rows) or 0.0, spread_of(absolute, squares, rows) ** 2 / rows
+    return wide_mean(absolute, rows) or 0.0, spread_of(absolute, squares, rows) / math.sqrt(rows)

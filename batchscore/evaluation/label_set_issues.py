@@ -44,7 +44,7 @@ class LabelSetIssues(QualityRanking):
 
     A row counts as an issue if the model confidently gives another answer to one of its labels. An answer (the label, or its
     absence) is confident if its probability is at least the mean of that probability where the answer was given; of two
-    confident ones the more probable counts.
+    confident ones the more probable counts. As in cleanlab's ``find_label_issues``, it must be the more probable one too.
     """
 
     def __init__(self, n_labels: int, thresholds: Sequence[float] = ()) -> None:
@@ -74,7 +74,8 @@ class LabelSetIssues(QualityRanking):
         )
         is_present, is_absent = p >= present, 1 - p >= absent
         answer = np.where(is_present & is_absent, p > 0.5, is_present)
-        self._issues += int(((is_present | is_absent) & (answer != labels)).any(axis=1).sum())
+        is_other = ((is_present | is_absent) & (answer != labels)) & ((p > 0.5) != labels)
+        self._issues += int(is_other.any(axis=1).sum())
         self._count(quality[rows], ((p >= self._limits.astype(np.float32)) != labels).any(axis=1))
         return quality
 

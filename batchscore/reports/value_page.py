@@ -98,8 +98,8 @@ def _mismatch_lines(worst: Sequence[Metrics], with_text: bool) -> list[dict[str,
 
 def _mismatch_note(metrics: Metrics, listed: int) -> str:
     """How many rows are far off, and where the rest are listed."""
-    total, tolerance = metrics.get("mismatches", listed), metrics.get("tolerance")
-    which = (
-        f"more than {value_text(tolerance)} off" if tolerance is not None else "furthest off that are listed"
-    )
-    return f"The first {listed:,} of {rows(total)} {which}, furthest first. All are in mismatches.parquet and mismatches.csv."
+    total, tolerance = metrics.get("mismatches"), metrics.get("tolerance")
+    if total is None or tolerance is None:  # then there is no such thing as a mismatch
+        return f"The {rows(listed)} furthest off. More are in mismatches.parquet and mismatches.csv, at most 1,000."
+    far = f"{rows(total)} more than {value_text(tolerance)} off"
+    return f"The first {listed:,} of {far}, furthest first. All are in mismatches.parquet and mismatches.csv."

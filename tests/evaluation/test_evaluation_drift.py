@@ -113,6 +113,7 @@ def test_a_run_is_compared_by_its_metrics_file() -> None:
         "truncated",
     ]
     assert {d["js_distance"] for d in report["distributions"]} == {0.0}
+    assert isinstance(same, LabelDistributions)
     assert sum(same.probability) == sum(same.n_tokens) == metrics["counts"]["scored"]
 
 

@@ -9,7 +9,8 @@ from evaluation_samples import evaluate, literal
 from batchscore.errors import UsageError
 from batchscore.evaluation import Evaluation, evaluate_gates, flat_metrics, parse_gate, parse_gates
 from batchscore.evaluation.gates import Direction
-from batchscore.evaluation.metrics import GATED
+from batchscore.evaluation.metrics import gated
+from batchscore.records import Task
 
 LABELS = ["NEG", "POS"]
 
@@ -84,7 +85,7 @@ def metrics_by_hand() -> dict[str, Any]:
 def test_every_metric_has_a_value() -> None:
     flat = flat_metrics(metrics_by_hand() | {"drift": {"value": 0.125}})
     assert set(flat) == {
-        *(metric.name for metric in GATED),
+        *(metric.name for metric in gated(Task.SINGLE_LABEL)),
         *(f"{name}_{label}" for name in ("precision", "recall", "f1") for label in LABELS),
     }
     assert None not in flat.values()
