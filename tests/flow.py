@@ -22,7 +22,7 @@ from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
 from batchscore.model.heads import Activation, Head
 from batchscore.records import Predictions, Rows, Status, Task
-from batchscore.runs import mismatches
+from batchscore.runs import mismatch_columns, mismatches
 from batchscore.runs.mismatch_columns import mismatch_columns_of
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 
@@ -84,7 +84,7 @@ class Flow:
         """The bytes of the rejects."""
         return [base64.b64decode(reject["raw"]) for reject in self.rejects]
 
-    def table(self) -> tuple[mismatches.MismatchTable, mismatches.Keys]:
+    def table(self) -> tuple[mismatches.MismatchTable, mismatch_columns.Keys]:
         """The mismatches; the probability of the given label is its quality."""
         parts, bundle = self.plan.parts, self.bundle
         columns = mismatch_columns_of(Basis(bundle.task, bundle.labels))
