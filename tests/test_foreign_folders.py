@@ -66,6 +66,11 @@ def sharded(folder: Path) -> None:
     put("model.safetensors.index.json", {"weight_map": places})(folder)
 
 
+def below(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / WEIGHTS).rename(folder / "sub" / WEIGHTS)
+
+
 def spoiled(value: float) -> Callable[[Path], Any]:
     def write(folder: Path) -> None:
         weights = load_file(folder / WEIGHTS)
