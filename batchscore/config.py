@@ -72,6 +72,8 @@ class ReadSettings:
     """Column names for a CSV file without a header; if empty, columns are numbered."""
     text_column: str | None = None
     label_column: str | None = None
+    label_columns: tuple[str, ...] = ()
+    """Columns of 0 and 1, one for each label of a multi-label model."""
     id_column: str | None = None
     part_rows: int = 2048
     """Maximum rows in a part."""
@@ -135,6 +137,10 @@ class ScoreSettings:
     dry_run: bool = False
     force: bool = False
     prefix: str = ""
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Label → the least probability at which a multi-label model predicts it; the empty label stands for all."""
+    tolerance: float | None = None
+    """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
     date: datetime.date | None = None
     """The night that the run is for; ``None``: the date in its folder's name, else the day on which it finished."""
 
@@ -168,6 +174,7 @@ REPORT_ONLY: Mapping[str, str] = {
     "fail_above": "gates are held against finished metrics",
     "baseline": "it is compared with what is staged; for the fingerprint its bytes count in the place of its path",
     "with_text": "it is about the page",
+    "tolerance": "it is held against finished values",
     "date": "it is the night that the report is for",
 }
 """Settings that change the metrics and the page but nothing that is staged, each with the reason."""

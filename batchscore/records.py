@@ -89,6 +89,18 @@ class ColumnChoice:
     text: str
     label: str | None = None
     id: str | None = None
+    labels: tuple[str, ...] = ()
+    """Columns of 0 and 1, one for each label of a multi-label model, in the order of the labels."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The columns that hold what rows were given: none, one, or one for each label."""
+        return self.labels or ((self.label,) if self.label is not None else ())
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ColumnChoice:
+        """The inverse of :func:`dataclasses.asdict`, after a way through JSON."""
+        return cls(**{**value, "labels": tuple(value.get("labels", ()))})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,7 +167,8 @@ class Rows:
     """The rows of one part as they were read.
 
     Exactly one of ``table`` (Parquet and Arrow: every input column as it was) and ``raw`` (text formats: the exact bytes of
-    each record) is set; ``row``, ``texts`` and ``labels`` have one entry per readable row, in input order.
+    each record) is set; ``row``, ``texts`` and ``labels`` have one entry per readable row, in input order. If each label has
+    a column of its own, an entry of ``labels`` is a tuple of their texts.
     """
 
     start: Position
@@ -221,10 +234,10 @@ class Predictions:
     """The results of a part, in input order: ``n`` rows, ``C`` labels."""
 
     status: NDArray[np.int8]
-    predicted: NDArray[np.int32]
-    """Index of the predicted label, -1 where the status is not ``ok``."""
+    predicted: NDArray[Any]
+    """Index of the predicted label, -1 where the status is not ``ok``; for other tasks see :mod:`batchscore.evaluation.tasks`."""
     probabilities: NDArray[np.float32]
-    """``[n, C]``; NaN where the status is not ``ok``."""
+    """``[n, C]``, or the values of a regression ``[n, 1]``; NaN where the status is not ``ok``."""
     n_tokens: NDArray[np.int32]
     truncated: NDArray[np.bool_]
     failures: tuple[tuple[int, str], ...] = ()

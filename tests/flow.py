@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from batchscore.config import ReadSettings, ScoreSettings
+from batchscore.evaluation import Basis
+from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files, output_names
 from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part, stage_part
@@ -21,6 +23,7 @@ from batchscore.model.bundle import Bundle
 from batchscore.model.heads import head_of
 from batchscore.records import Predictions, Rows, Status
 from batchscore.runs import mismatches
+from batchscore.runs.mismatch_columns import mismatch_columns_of
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 
 LABELS = ("NEGATIVE", "POSITIVE")
@@ -74,16 +77,15 @@ class Flow:
 
     def table(self) -> tuple[mismatches.MismatchTable, mismatches.Keys]:
         """The mismatches; the probability of the given label is its quality."""
-        parts = self.plan.parts
-        table = mismatches.MismatchTable(
-            self.plan.files, parts, self.bundle.labels, lambda number: self.staged[number]
-        )
+        parts, bundle = self.plan.parts, self.bundle
+        columns = mismatch_columns_of(Basis(bundle.task, bundle.labels))
+        table = mismatches.MismatchTable(self.plan.files, parts, columns, lambda number: self.staged[number])
         found = []
         for part, staged in zip(parts, self.staged, strict=True):
             given = np.maximum(staged.given, 0)
             quality = staged.predictions.probabilities[np.arange(len(given)), given]
             found.append((part.number, staged, quality))
-        return table, mismatches.gather(found, lambda quality: quality < 0.2)
+        return table, mismatches.gather(found, columns, lambda quality: quality < 0.2)
 
 
 def flow(
@@ -102,15 +104,16 @@ def flow(
     found = find_files(settings.inputs, settings.read.format, settings.output)
     plan = make_plan(found, bundle, settings, rejects)
     plan = Plan.from_json(json.loads(json.dumps(plan.to_json())))  # as a resumed run has it
-    given = given_labels(plan, bundle.labels, settings.label_map)
+    given = given_labels(plan, bundle, settings.label_map)
     (folder / "parts").mkdir(parents=True, exist_ok=True)
-    all_rows, staged = [], []
+    all_rows, staged, answers = [], [], answers_of(bundle.task, bundle.labels)
     for part, rows in read_parts(plan, plan.parts, settings.read):
         path = folder / "parts" / f"{part.number}.arrow"
         predictions = fake_predictions(rows, len(labels))
-        stage_part(path, rows, predictions, given[part.file].indices(rows.labels, len(rows.texts)), labels)
+        indices = given[part.file].indices(rows.labels, len(rows.texts))
+        stage_part(path, rows, predictions, indices, answers)
         all_rows.append(rows)
-        staged.append(read_part(path, len(labels)))
+        staged.append(read_part(path, answers))
     outputs = _written(folder, plan, staged, bundle, settings)
     lines = [json.loads(line) for line in rejects.getvalue().splitlines()]
     return Flow(plan, lines, all_rows, staged, outputs, bundle)
@@ -128,6 +131,11 @@ def _written(
         path = folder / "predictions" / final
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w+b") as out:
-            write_predictions(parts, Output(plan.files[index], bundle.labels, settings.prefix), kind, out)
+            write_predictions(
+                parts,
+                Output(plan.files[index], answers_of(bundle.task, bundle.labels), settings.prefix),
+                kind,
+                out,
+            )
         outputs[name] = path
     return outputs

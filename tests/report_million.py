@@ -28,6 +28,7 @@ from flow import fake_bundle
 from report_samples import rows as synthetic
 
 from batchscore.config import ScoreSettings
+from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files
 from batchscore.formats.staged import stage_part
 from batchscore.records import Predictions
@@ -79,7 +80,7 @@ def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSetti
     staging.parts.mkdir(parents=True)
     with staging.rejects.open("wb") as rejects:
         plan = make_plan(find_files(settings.inputs, None, folder), bundle, settings, rejects)
-    given = given_labels(plan, bundle.labels, {})
+    given = given_labels(plan, bundle, {})
     for part, rows in read_parts(plan, plan.parts, settings.read):
         predictions: Predictions = synthetic(len(rows.texts), seed=seed * 100_003 + part.number).predictions
         indices = given[part.file].indices(rows.labels, len(rows.texts))
@@ -87,7 +88,9 @@ def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSetti
         rng = np.random.default_rng(part.number)
         is_right = (rng.random(len(indices)) < 0.9) & (predictions.predicted >= 0)
         indices = np.where(is_right, predictions.predicted, indices).astype(np.int32)
-        stage_part(staging.part(part.number), rows, predictions, indices, bundle.labels)
+        stage_part(
+            staging.part(part.number), rows, predictions, indices, answers_of(bundle.task, bundle.labels)
+        )
     return staging, plan, settings
 
 

@@ -451,7 +451,7 @@ def test_a_row_that_a_writer_drops_is_noticed_before_anything_gets_its_name(
 
     def drop_a_row(parts: Any, *args: Any) -> None:
         first, *rest = parts
-        write([type(first)(first.batch.slice(1), first.n_labels, first.facts), *rest], *args)
+        write([type(first)(first.batch.slice(1), first.answers, first.facts), *rest], *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(finishing, "write_predictions", drop_a_row)

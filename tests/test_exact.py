@@ -27,9 +27,9 @@ from test_readers import read_all
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
 from batchscore.formats import footer, parquet
+from batchscore.formats.answers import answers_of
 from batchscore.formats.footer import Element, mend_schema, read_schema
 from batchscore.formats.reading import describe, identify
-from batchscore.formats.staged import added_names
 from batchscore.runs import mismatches
 
 FIRST, LAST = (
@@ -281,7 +281,7 @@ def test_parquet_keeps_types_that_arrow_has_no_word_for(kind: str, tmp_path: Pat
     result = flow(tmp_path / "out", tmp_path / "a.parquet", read=ReadSettings(part_rows=2))
     after = words(result.only)
     assert {path: after[path] for path in before} == before
-    assert set(after) - set(before) == set(added_names(result.bundle.labels, ""))
+    assert set(after) - set(before) == set(answers_of(result.bundle.task, result.bundle.labels).names())
     given_table, table = pq.read_table(tmp_path / "a.parquet"), pq.read_table(result.only)
     for name in columns:
         assert table[name].to_pylist() == given_table[name].to_pylist(), name

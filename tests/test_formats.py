@@ -16,6 +16,7 @@ from flow import flow
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
+from batchscore.formats.answers import answers_of
 from batchscore.formats.format import Format, format_of
 from batchscore.formats.reading import describe, identify, read, texts_of_file
 from batchscore.formats.registry import ENTRIES, NAMES, format_of_name, suffix_of
@@ -87,7 +88,7 @@ def test_rows_of_every_format_can_be_written_in_every_other(given: str, target: 
     assert [text if isinstance(text, str) else "" for text in frame["text"]] == texts
     assert len(frame.predicted_label) == len(ROWS)
     assert identify(result.only).format == target
-    output = Output(result.plan.files[0], result.bundle.labels, "")
+    output = Output(result.plan.files[0], answers_of(result.bundle.task, result.bundle.labels), "")
     assert count_rows(result.only, output, target) == len(ROWS)
     source = Source(result.only, target, "")
     found = [text for texts in texts_of_file(source, ReadSettings(), ["id"]) for text in texts["id"]]

@@ -44,11 +44,11 @@ from batchscore.records import MicroBatch
 from batchscore.runs import run as runs
 from batchscore.system.storage import STAGING, Journal, read_checked
 
-GOLDEN_FORMAT = 5
+GOLDEN_FORMAT = 6
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
         "files": "18b0adbc94f72cec",
-        "plan.json": "8c49aa65c503088c",
+        "plan.json": "0b41cb56a6085371",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "0eeb1b254636c45a",
@@ -57,7 +57,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "head-tail": {
         "files": "18b0adbc94f72cec",
-        "plan.json": "8c49aa65c503088c",
+        "plan.json": "0b41cb56a6085371",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "0eeb1b254636c45a",
@@ -66,7 +66,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "windows": {
         "files": "18b0adbc94f72cec",
-        "plan.json": "8c49aa65c503088c",
+        "plan.json": "0b41cb56a6085371",
         "journal.jsonl": "96415113b82683d3",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "0eeb1b254636c45a",

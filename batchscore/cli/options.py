@@ -197,17 +197,22 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
         skip_lines=options["skip_lines"],
         header_lines=options["header_lines"],
         has_no_header=options["no_header"] or options["column_names"] is not None,
-        column_names=_column_names(options["column_names"]),
+        column_names=names_of(options["column_names"], "--column-names"),
         **more,
     )
 
 
-def _column_names(text: str | None) -> tuple[str, ...]:
+def names_of(text: str | None, flag: str) -> tuple[str, ...]:
+    """The names in the value of an option.
+
+    Raises:
+        UsageError: an empty name, or one that is there twice.
+    """
     if text is None:
         return ()
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError("--column-names needs names divided by commas, all different.")
+        raise UsageError(f"{flag} needs names divided by commas, all different.")
     return names
 
 
@@ -230,6 +235,12 @@ _SCORING_OPTIONS = (
         metavar="NAME",
         help="The column with the given labels.  [default: found by its name]",
     ),
+    option(
+        "--label-columns",
+        metavar="NAME,NAME",
+        help="Models with several labels at once: a column of 0 and 1 for each label, named as the labels are.  [default: these, "
+        "if all are there]",
+    ),
     option("--id-column", metavar="NAME", help="The column with the ids.  [default: found by its name]"),
     option("--no-labels", is_flag=True, help="Ignore given labels, even if a column looks like them."),
     option(
@@ -238,6 +249,20 @@ _SCORING_OPTIONS = (
         metavar="GIVEN=LABEL",
         help="What a given label means: pos=POSITIVE, 4..5=POSITIVE, 3= (no label), or ids (numbers are the model's ids). "
         "Repeatable.",
+    ),
+    option(
+        "--threshold",
+        multiple=True,
+        metavar="[LABEL=]X",
+        help="Models with several labels at once: predict the label, or all, from this probability on. Repeatable.  [default: as "
+        "the bundle says, else 0.5]",
+    ),
+    option(
+        "--tolerance",
+        type=click.FloatRange(0),
+        metavar="X",
+        help="Models that give a number: a value further than X from the given one is a mismatch.  [default: 0.5 if all given "
+        "ones are whole, else the rows furthest off are listed]",
     ),
     option(
         "--format",

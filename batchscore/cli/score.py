@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from batchscore.cli.options import (
     LocalName,
     LocalPath,
     MapsLabels,
+    names_of,
     option,
     read_settings,
     scoring_options,
@@ -22,8 +24,10 @@ from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
+from batchscore.model.thresholds import parse_thresholds
 from batchscore.runs.choices import choice_of
-from batchscore.runs.folder import PAGE
+from batchscore.runs.folder import MISMATCHES, PAGE
+from batchscore.runs.headlines import headline_of
 from batchscore.system.terminal import Progress, boundary, say
 
 if TYPE_CHECKING:
@@ -106,6 +110,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         format=options["input_format"],
         text_column=options["text_column"],
         label_column="" if options["no_labels"] else options["label_column"],
+        label_columns=() if options["no_labels"] else names_of(options["label_columns"], "--label-columns"),
         id_column=options["id_column"],
         max_row_bytes=options["max_row_bytes"],
         max_columns=options["max_columns"],
@@ -125,6 +130,8 @@ def score_settings(**options: Any) -> ScoreSettings:
         output=options["output"],
         revision=options["revision"],
         label_map=parse_label_map(options["label_map"]),
+        thresholds=parse_thresholds(options["threshold"]),
+        tolerance=_finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
         output_format=options["output_format"],
@@ -145,6 +152,12 @@ def score_settings(**options: Any) -> ScoreSettings:
     )
 
 
+def _finite(value: float | None, flag: str) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{flag} {value} is no finite number.")
+    return value
+
+
 def _budget(text: str) -> int | None:
     if text == "auto":
         return None
@@ -155,7 +168,7 @@ def _budget(text: str) -> int | None:
 
 def _summary(result: RunResult) -> dict[str, Any]:
     """What ``--json`` prints about a run."""
-    metrics = result.metrics
+    metrics, headline = result.metrics, headline_of(result.metrics)
     gates: dict[str, bool] = {}
     for gate in metrics.get("gates", []):  # a metric may have several
         gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
@@ -166,7 +179,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
         "rows": result.rows,
         "rejects": result.rejects,
         "counts": metrics.get("counts", {}),
-        "accuracy": ((metrics.get("quality") or {}).get("accuracy") or {}).get("value"),
+        headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
         "gates": gates,
         "seconds": round(result.seconds, 3),
@@ -175,7 +188,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
 
 def _lines(result: RunResult) -> list[str]:
     """What is printed about a run for people."""
-    counts, quality = result.metrics.get("counts", {}), result.metrics.get("quality") or {}
+    counts, headline = result.metrics.get("counts", {}), str(headline_of(result.metrics))
     if result.status == "planned" and result.plan is not None:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
         return [
@@ -186,11 +199,9 @@ def _lines(result: RunResult) -> list[str]:
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
     rows = ", ".join(f"{counts[name]} {word}" for name, word in kinds.items())
     lines = [f"{counts['read']} rows read: {rows}{again}"]
-    if quality:
-        accuracy = quality["accuracy"]
-        lines.append(
-            f"accuracy {accuracy['value']:.4f} ({accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval) on "
-            f"{counts['evaluated']} labelled rows, {result.metrics['mismatches']} mismatches"
-        )
+    if headline:
+        found = result.metrics["mismatches"]
+        mismatches = f"{found} mismatches" if found is not None else f"those furthest off are in {MISMATCHES}"
+        lines.append(f"{headline} on {counts['evaluated']} labelled rows, {mismatches}")
     lines.append(f"{printable(result.output)}/{PAGE}")
     return lines

@@ -20,10 +20,12 @@ from batchscore.evaluation.gates import (
 )
 from batchscore.evaluation.label_issues import LabelIssues, label_quality
 from batchscore.evaluation.slice_changes import SliceChanges
+from batchscore.evaluation.tasks import Basis, Measures, measures_of
 from batchscore.evaluation.temperature import apply_temperature, fit_temperature, softmax, undo_temperature
 from batchscore.evaluation.wrong_labels import Claim, claim_wrong_labels
 
 __all__ = [
+    "Basis",
     "Claim",
     "Comparison",
     "Distributions",
@@ -33,6 +35,7 @@ __all__ = [
     "Gate",
     "GateResult",
     "LabelIssues",
+    "Measures",
     "SliceChanges",
     "apply_temperature",
     "claim_wrong_labels",
@@ -42,6 +45,7 @@ __all__ = [
     "is_of_quality",
     "label_quality",
     "measure_drift",
+    "measures_of",
     "needs_baseline",
     "parse_gate",
     "parse_gates",

@@ -20,7 +20,7 @@ from batchscore.evaluation.tally import (
 )
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 BINS = 15
 """Of equal width over (0, 1], as in Guo et al. 2017; bin k is (k/15, (k+1)/15]."""
@@ -39,7 +39,7 @@ class Calibration(Tally):
         """No rows yet."""
         return cls(np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64), exact_zeros(BINS))
 
-    def update(self, outcomes: Outcomes) -> None:
+    def update(self, outcomes: RowOutcomes) -> None:
         """Add the evaluated rows among ``outcomes``."""
         top = outcomes.top[outcomes.evaluated].astype(np.float64)
         bins = np.clip(np.ceil(top * BINS).astype(np.int64) - 1, 0, BINS - 1)

@@ -11,7 +11,7 @@ from batchscore.evaluation.tally import Tally
 from batchscore.records import UNKNOWN_LABEL, UNLABELLED, Status
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 
 @dataclasses.dataclass(slots=True)
@@ -35,7 +35,7 @@ class RowCounts(Tally):
     """Scored and labelled."""
     correct: int = 0
 
-    def update(self, outcomes: Outcomes, rejects: int = 0) -> None:
+    def update(self, outcomes: RowOutcomes, rejects: int = 0) -> None:
         """Add ``outcomes`` and the number of rows that could not be read."""
         self.merge(
             RowCounts(

@@ -11,7 +11,7 @@ from batchscore.evaluation.significance import wilson
 from batchscore.evaluation.tally import Counts, ExactSums, Tally, exact_mean, exact_sums, exact_zeros, ratio
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 """Compared as float32, the type of a probability, so that a probability of 0.9 reaches 0.9."""
@@ -34,7 +34,7 @@ class Coverage(Tally):
         scored, evaluated, correct = (np.zeros(n, dtype=np.int64) for _ in range(3))
         return cls(scored, evaluated, correct, exact_zeros(n))
 
-    def update(self, outcomes: Outcomes) -> None:
+    def update(self, outcomes: RowOutcomes) -> None:
         """Add the scored rows among ``outcomes``."""
         reached = np.searchsorted(np.array(THRESHOLDS, dtype=np.float32), outcomes.top, side="right")
         n = len(THRESHOLDS) + 1

@@ -1,11 +1,11 @@
-"""All metrics of scored rows, in one mergeable object."""
+"""All metrics of scored rows with one label each, in one mergeable object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from batchscore.errors import DataError
+from batchscore.evaluation.accumulation import Accumulation
 from batchscore.evaluation.calibration import Calibration
 from batchscore.evaluation.counts import RowCounts
 from batchscore.evaluation.coverage import Coverage
@@ -13,10 +13,9 @@ from batchscore.evaluation.expectation import Expectation
 from batchscore.evaluation.histograms import Histograms
 from batchscore.evaluation.outcomes import Outcomes
 from batchscore.evaluation.quality import Quality, per_label
-from batchscore.evaluation.ranking import Area, Ranking, macro
+from batchscore.evaluation.ranking import Ranking, areas_json, macro
 from batchscore.evaluation.reliability import Reliability
 from batchscore.evaluation.slices import Slices
-from batchscore.evaluation.tally import Tally
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
 
     from batchscore.records import Predictions
 
-STATE_FORMAT = 3
 _CURVES = 4
 """Labels with a precision-recall curve: those with the most rows."""
 
 
-class Evaluation:
+class Evaluation(Accumulation):
     """Evaluate rows part by part, in any order and on any machine; the result equals that of one pass, bit by bit.
 
     ``labels`` are the model's, in the order of their index. ``calibration_error`` is an ECE on labelled rows (the
@@ -37,6 +35,8 @@ class Evaluation:
     probabilities were calibrated with; None if it cannot be undone (means over windows). Memory is constant: about 1 MB a label, plus
     200 slices a column.
     """
+
+    STATE_FORMAT = 3
 
     def __init__(
         self, labels: Sequence[str], calibration_error: float | None = None, temperature: float | None = None
@@ -89,20 +89,13 @@ class Evaluation:
         if self.temperature is not None:
             self.uncalibrated.update(outcomes.before(self.temperature))
 
-    def merge(self, other: Self) -> None:
-        """Add the rows of ``other``; raises ``ValueError`` if its labels, calibration error or temperature differ."""
-        if (other.labels, *other._scale) != (self.labels, *self._scale):
-            raise ValueError(f"evaluations of different models: labels {self.labels} and {other.labels}")
-        for name, tally in self._tallies().items():
-            tally.merge(getattr(other, name))
-        self.slices.merge(other.slices)
-
     @property
-    def _scale(self) -> tuple[float | None, float | None]:
-        return self.calibration_error, self.temperature
-
-    def _tallies(self) -> dict[str, Tally]:
-        return {name: tally for name, tally in vars(self).items() if isinstance(tally, Tally)}
+    def _basis(self) -> dict[str, Any]:
+        return {
+            "labels": list(self.labels),
+            "calibration_error": self.calibration_error,
+            "temperature": self.temperature,
+        }
 
     def metrics(self) -> dict[str, Any]:
         """Everything as JSON values: plain numbers, None where undefined, never NaN; keys always in this order.
@@ -143,44 +136,20 @@ class Evaluation:
 
     def _quality(self) -> dict[str, Any]:
         roc_auc, average_precision = self.ranking.roc_auc(), self.ranking.average_precision()
-        rows = zip(per_label(self.quality.confusion), roc_auc, average_precision, strict=True)
-        tables = [{**row, "roc_auc": _area(auc), "average_precision": _area(ap)} for row, auc, ap in rows]
+        rows = zip(
+            per_label(self.quality.confusion), areas_json(roc_auc), areas_json(average_precision), strict=True
+        )
+        tables = [{**row, "roc_auc": auc, "average_precision": ap} for row, auc, ap in rows]
+        over_labels = areas_json([macro(roc_auc), macro(average_precision)])
         return {
             **self.quality.summary(),
-            "roc_auc": _area(macro(roc_auc)),
-            "average_precision": _area(macro(average_precision)),
+            "roc_auc": over_labels[0],
+            "average_precision": over_labels[1],
             "per_label": dict(zip(self.labels, tables, strict=True)),
             "confusion_matrix": {"labels": list(self.labels), "counts": self.quality.confusion.tolist()},
             "precision_recall": self._curves(),
         }
 
-    def to_state(self) -> dict[str, Any]:
-        """The tallies as JSON values, to be stored with a part; :meth:`from_state` gives an equal evaluation."""
-        return {
-            "format": STATE_FORMAT,
-            "labels": list(self.labels),
-            "calibration_error": self.calibration_error,
-            "temperature": self.temperature,
-            **{name: tally.to_state() for name, tally in self._tallies().items()},
-            "slices": self.slices.to_state(),
-        }
-
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_state`; raises :class:`DataError` if ``state`` cannot be read."""
-        if state.get("format") != STATE_FORMAT:
-            raise DataError(
-                f"the stored evaluation has format {state.get('format')!r}, not {STATE_FORMAT}; score again"
-            )
-        try:
-            self = cls(state["labels"], state["calibration_error"], state["temperature"])
-            for name, tally in self._tallies().items():
-                tally.load_state(state[name])
-            self.slices = Slices.from_state(state["slices"])
-        except KeyError as error:
-            raise DataError(f"the stored evaluation lacks {error}; run the scoring again") from error
-        return self
-
-
-def _area(area: Area | None) -> dict[str, float] | None:
-    return None if area is None else {"value": area.value, "error_bound": area.error_bound}
+    def _of_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(state["labels"], state["calibration_error"], state["temperature"])

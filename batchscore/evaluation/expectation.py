@@ -12,7 +12,7 @@ from batchscore.evaluation.significance import Z95, Estimate, wilson
 from batchscore.evaluation.tally import ExactSums, Tally, exact_mean, exact_sums, exact_value, exact_zeros
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 
 @dataclasses.dataclass(slots=True)
@@ -27,7 +27,7 @@ class Expectation(Tally):
     evaluated_probability: ExactSums = dataclasses.field(default_factory=lambda: exact_zeros(1))
     correct: int = 0
 
-    def update(self, outcomes: Outcomes) -> None:
+    def update(self, outcomes: RowOutcomes) -> None:
         """Add the scored rows among ``outcomes``."""
         top = outcomes.top[outcomes.scored].astype(np.float64)
         self.rows += len(top)

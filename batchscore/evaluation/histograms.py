@@ -11,7 +11,9 @@ import numpy as np
 from batchscore.evaluation.tally import Counts, Tally
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from numpy.typing import NDArray
+
+    from batchscore.evaluation.outcomes import Outcomes, RowOutcomes
 
 PROBABILITY_BINS = 20
 """Of equal width over [0, 1]; bin k is [k/20, (k+1)/20), the last one with its end."""
@@ -41,14 +43,8 @@ class Histograms(Tally):
     def update(self, outcomes: Outcomes) -> None:
         """Add the scored rows among ``outcomes``."""
         rows = outcomes.scored
-        bins = np.minimum(
-            (outcomes.top[rows].astype(np.float64) * PROBABILITY_BINS).astype(np.int64), PROBABILITY_BINS - 1
-        )
-        kind = np.where(outcomes.evaluated[rows], np.where(outcomes.correct[rows], 0, 1), 2)
-        cells = np.bincount(kind * PROBABILITY_BINS + bins, minlength=self.probability.size)
-        self.probability += cells.reshape(self.probability.shape)
-        lengths = np.searchsorted(TOKEN_EDGES, np.maximum(outcomes.n_tokens[rows], 0), side="right") - 1
-        self.n_tokens += np.bincount(lengths, minlength=len(TOKEN_EDGES))
+        self.probability += kinds_of(outcomes)
+        self.n_tokens += lengths_of(outcomes)
         self.predicted += np.bincount(outcomes.predicted[rows], minlength=len(self.predicted))
         self.truncated += np.bincount(outcomes.truncated[rows].astype(np.int64), minlength=2)
 
@@ -65,3 +61,25 @@ class Histograms(Tally):
             "predicted_labels": dict(zip(labels, self.predicted.tolist(), strict=True)),
             "truncated": {"no": int(self.truncated[0]), "yes": int(self.truncated[1])},
         }
+
+
+def twentieths(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The bin of each probability."""
+    bins = (probabilities.astype(np.float64) * PROBABILITY_BINS).astype(np.int64)
+    return np.minimum(bins, PROBABILITY_BINS - 1)
+
+
+def kinds_of(outcomes: RowOutcomes) -> Counts:
+    """``[3, 20]``: scored rows by :data:`KINDS` and ``top``."""
+    rows = outcomes.scored
+    kind = np.where(outcomes.evaluated[rows], np.where(outcomes.correct[rows], 0, 1), 2)
+    cells = kind * PROBABILITY_BINS + twentieths(outcomes.top[rows])
+    shape = (len(KINDS), PROBABILITY_BINS)
+    return np.bincount(cells, minlength=len(KINDS) * PROBABILITY_BINS).reshape(shape)
+
+
+def lengths_of(outcomes: RowOutcomes) -> Counts:
+    """``[14]``: scored rows by ``n_tokens``."""
+    lengths = np.maximum(outcomes.n_tokens[outcomes.scored], 0)
+    bins = np.searchsorted(TOKEN_EDGES, lengths, side="right") - 1
+    return np.bincount(bins, minlength=len(TOKEN_EDGES))

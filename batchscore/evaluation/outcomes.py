@@ -13,20 +13,16 @@ from batchscore.records import Predictions, Status
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """A probability may exceed [0, 1] by this much; it is clipped."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcomes:
-    """``n`` rows and ``C`` labels. Rows with status ``ok`` are *scored*; if they also have a known label, *evaluated*."""
+class RowOutcomes:
+    """What all tasks know of ``n`` rows. Those with status ``ok`` are *scored*; if they also have a known label, *evaluated*."""
 
     given: NDArray[np.int64]
-    """``[n]``: index of the given label, -1 if none, -2 if its value is unknown."""
-    predicted: NDArray[np.int64]
-    """``[n]``: -1 where not scored."""
-    probabilities: NDArray[np.float32]
-    """``[n, C]``; NaN where not scored."""
+    """``[n]``: 0 or more with a known label, -1 without one, -2 if its value is unknown."""
     status: NDArray[np.int8]
     n_tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]
@@ -35,7 +31,20 @@ class Outcomes:
     correct: NDArray[np.bool_]
     """``[n]``: evaluated, and predicted as given."""
     top: NDArray[np.float32]
-    """``[n]``: probability of the predicted label; NaN where not scored."""
+    """``[n]``: the model's confidence that it is correct; NaN where not scored."""
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcomes(RowOutcomes):
+    """``n`` rows with one of ``C`` labels each: ``given`` is its index, ``top`` the probability of the predicted one."""
+
+    predicted: NDArray[np.int64]
+    """``[n]``: -1 where not scored."""
+    probabilities: NDArray[np.float32]
+    """``[n, C]``; NaN where not scored."""
 
     @classmethod
     def of(cls, given: NDArray[np.integer[Any]], predictions: Predictions, n_labels: int) -> Self:
@@ -69,9 +78,6 @@ class Outcomes:
         top[rows] = undo_temperature(self.probabilities[rows], temperature)[np.arange(len(rows)), chosen]
         return dataclasses.replace(self, top=top)
 
-    def __len__(self) -> int:
-        return len(self.predicted)
-
 
 def _check(
     given: NDArray[np.int64], predicted: NDArray[np.int64], predictions: Predictions, n_labels: int
@@ -85,7 +91,5 @@ def _check(
     if n and (max(given.max(), predicted.max()) >= n_labels or predicted.min() < -1):
         raise ValueError(f"a label index is outside the {n_labels} labels")
     probabilities = predictions.probabilities[np.asarray(predictions.status) == Status.OK]
-    if probabilities.size and not (
-        probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
-    ):
+    if probabilities.size and not (probabilities.min() >= -ROUNDING and probabilities.max() <= 1 + ROUNDING):
         raise ValueError("a scored row has a probability that is not between 0 and 1")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -51,10 +52,14 @@ class Ranking(Tally):
         """Add the evaluated rows among ``outcomes``."""
         given = outcomes.given[outcomes.evaluated]
         probabilities = outcomes.probabilities[outcomes.evaluated]
+        self.add(given[:, None] == np.arange(len(self.counts)), probabilities)
+
+    def add(self, is_given: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> None:
+        """Add rows by whether they have each label, and its probability (both ``[n, C]``)."""
         bits = _bits(len(self.counts))
         for label, counts in enumerate(self.counts):
             bins = bin_of(probabilities[:, label], bits)
-            np.add.at(counts, ((given == label).astype(np.int64), bins), 1)
+            np.add.at(counts, (is_given[:, label].astype(np.int64), bins), 1)
 
     def roc_auc(self) -> list[Area | None]:
         """Area under the ROC curve of each label; None without both positives and negatives."""
@@ -68,7 +73,11 @@ class Ranking(Tally):
 
     def curves(self) -> list[tuple[list[float], list[float]]]:
         """The precision-recall curve of each label, see :func:`precision_recall`."""
-        return [precision_recall(negatives, positives) for negatives, positives in self.counts]
+        return [self.curve(label) for label in range(len(self.counts))]
+
+    def curve(self, label: int) -> tuple[list[float], list[float]]:
+        """That of one label."""
+        return precision_recall(*self.counts[label])
 
 
 def macro(areas: list[Area | None]) -> Area | None:
@@ -79,6 +88,11 @@ def macro(areas: list[Area | None]) -> Area | None:
     return Area(
         math.fsum(a.value for a in known) / len(known), math.fsum(a.error_bound for a in known) / len(known)
     )
+
+
+def areas_json(areas: Iterable[Area | None]) -> list[dict[str, float] | None]:
+    """Each as ``{"value": ..., "error_bound": ...}``, or None."""
+    return [None if area is None else area._asdict() for area in areas]
 
 
 def n_bins(bits: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from batchscore.evaluation.tally import Counts, ExactSums, Tally, exact_mean, exact_sums, exact_zeros
 
 if TYPE_CHECKING:
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 EDGES = (0.0, *(round(1 / (1 + math.exp(-half / 2)), 6) for half in range(-6, 19)))
 """Lower edges of the bins, compared as float32: log-odds of -3, -2.5, ..., 9, and everything below in the first."""
@@ -35,7 +35,7 @@ class Reliability(Tally):
         n = len(EDGES)
         return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), exact_zeros(n))
 
-    def update(self, outcomes: Outcomes) -> None:
+    def update(self, outcomes: RowOutcomes) -> None:
         """Add the evaluated rows among ``outcomes``."""
         n, edges = len(EDGES), np.array(EDGES, dtype=np.float32)
         top = outcomes.top[outcomes.evaluated]

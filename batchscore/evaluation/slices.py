@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from batchscore.evaluation.tally import exact_mean, exact_sums
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.evaluation.outcomes import Outcomes
+    from batchscore.evaluation.outcomes import RowOutcomes
 
 Columns = Mapping[str, Sequence[object] | str]
 """Columns to slice by: one value per row, or one string for all rows."""
@@ -37,7 +37,7 @@ LENGTH_BANDS = ("1-64", "65-128", "129-256", "257-512", ">512")
 _TRUNCATED = ("no", "yes")
 _BUILT_IN = {"truncated": _TRUNCATED, "n_tokens": LENGTH_BANDS}
 
-_Group = list[int]
+Group = list[int]
 """Scored rows, evaluated rows, correct rows, exact sum of the probabilities of the scored rows."""
 
 
@@ -45,14 +45,19 @@ _Group = list[int]
 class Slices:
     """Tallies by column and value; ``groups[column][value]`` is (scored, evaluated, correct, exact sum of probability)."""
 
-    groups: dict[str, dict[str, _Group]] = dataclasses.field(default_factory=dict)
+    WIDTH: ClassVar[int] = 4
+    """Numbers of a group."""
 
-    def update(self, outcomes: Outcomes, columns: Columns) -> None:
+    groups: dict[str, dict[str, Group]] = dataclasses.field(default_factory=dict)
+
+    def update(self, outcomes: RowOutcomes, columns: Columns) -> None:
         """Add the scored rows among ``outcomes``, by each column of :func:`encoded`."""
         for column, values, codes in encoded(outcomes.truncated, outcomes.n_tokens, columns):
             self._add(column, outcomes, values, codes)
 
-    def _add(self, column: str, outcomes: Outcomes, values: Sequence[str], codes: NDArray[np.int64]) -> None:
+    def _add(
+        self, column: str, outcomes: RowOutcomes, values: Sequence[str], codes: NDArray[np.int64]
+    ) -> None:
         n = len(values)
         scored, evaluated, correct = (
             np.bincount(codes[rows], minlength=n)
@@ -79,7 +84,7 @@ class Slices:
         over all tested slices of all columns, below 0.05. Slices with fewer than 20 evaluated rows, and those that are
         the whole column, are not tested (``p_value`` None).
         """
-        wholes = {column: _sum(groups.values()) for column, groups in self.groups.items() if groups}
+        wholes = {column: sum_of(groups.values()) for column, groups in self.groups.items() if groups}
         entries = [
             _entry(column, value, group, wholes[column]) for column, value, group in in_order(self.groups)
         ]
@@ -104,12 +109,12 @@ class Slices:
             }
         except (AttributeError, TypeError, ValueError) as error:
             raise DataError(f"the stored slices cannot be read ({error}); run the scoring again") from error
-        if any(len(group) != 4 for values in groups.values() for group in values.values()):
+        if any(len(group) != cls.WIDTH for values in groups.values() for group in values.values()):
             raise DataError("the stored slices cannot be read; run the scoring again")
         return cls(groups)
 
 
-def _entry(column: str, value: str, group: _Group, whole: _Group) -> dict[str, Any]:
+def _entry(column: str, value: str, group: Group, whole: Group) -> dict[str, Any]:
     rows, evaluated, correct, probability = group
     rest, rest_correct = whole[1] - evaluated, whole[2] - correct
     accuracy = wilson(correct, evaluated)
@@ -142,17 +147,17 @@ def encoded(
         yield column, texts, np.zeros(len(n_tokens), dtype=np.int64) if one else codes
 
 
-def add_groups(mine: dict[str, _Group], groups: Mapping[str, _Group]) -> None:
+def add_groups(mine: dict[str, Group], groups: Mapping[str, Group]) -> None:
     """Add tallies by value to those of a column, and merge values beyond the first 200."""
     for value, group in groups.items():
-        mine[value] = _sum((mine[value], group)) if value in mine else list(group)
+        mine[value] = sum_of((mine[value], group)) if value in mine else list(group)
     surplus = sorted(mine.keys() - {OTHER})[MOST_VALUES:]
     if surplus:
         rest = [mine.pop(value) for value in surplus]
-        mine[OTHER] = _sum([*rest, mine[OTHER]] if OTHER in mine else rest)
+        mine[OTHER] = sum_of([*rest, mine[OTHER]] if OTHER in mine else rest)
 
 
-def in_order(groups: Mapping[str, Mapping[str, _Group]]) -> Iterator[tuple[str, str, _Group]]:
+def in_order(groups: Mapping[str, Mapping[str, Group]]) -> Iterator[tuple[str, str, Group]]:
     """Column, value and tally: the built-in columns first, ``(null)`` and ``(other)`` last."""
     for column in sorted(groups, key=lambda name: (name not in _BUILT_IN, name)):
         for value in sorted(groups[column], key=lambda value: _place(column, value)):
@@ -168,7 +173,8 @@ def _factorize(values: Sequence[object]) -> tuple[list[str], NDArray[np.int64]]:
     return list(index), codes
 
 
-def _sum(groups: Iterable[_Group]) -> _Group:
+def sum_of(groups: Iterable[Group]) -> Group:
+    """Groups put together."""
     return [sum(column) for column in zip(*groups, strict=True)]
 
 

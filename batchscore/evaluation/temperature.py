@@ -68,3 +68,38 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
         else:
             hot = middle
     return math.exp((cold + hot) / 2)
+
+
+def undo_sigmoid_temperature(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """``sigmoid(logits)``, float32 of any shape, from ``sigmoid(logits / temperature)``; NaN stays NaN.
+
+    With p the probability, that is p**t / (p**t + (1 - p)**t). Raises ``ValueError`` as :func:`undo_temperature`.
+
+    >>> undo_sigmoid_temperature(np.array([0.75, 0.5], dtype=np.float32), 2.0).tolist()
+    [0.8999999761581421, 0.5]
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"a temperature is a positive number, not {temperature}")
+    p = np.asarray(probabilities, dtype=np.float64)
+    with np.errstate(divide="ignore", over="ignore"):
+        odds = np.exp(temperature * (np.log1p(-p) - np.log(p)))
+        return np.asarray(1 / (1 + odds), dtype=np.float32)
+
+
+def fit_sigmoid_temperature(logits: NDArray[np.floating[Any]], given: NDArray[np.integer[Any]]) -> float:
+    """The temperature that minimises the mean binary cross-entropy of ``given[n, C]`` (0 or 1) under ``logits[n, C]``.
+
+    As :func:`fit_temperature`: convex in 1/T, with the slope mean of logit times (probability - given). 1.0 without rows.
+    """
+    if len(given) == 0:
+        return 1.0
+    values, wanted = np.asarray(logits, dtype=np.float64), np.asarray(given, dtype=np.float64)
+    cold, hot = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
+    for _ in range(60):
+        middle = (cold + hot) / 2
+        expected = (1 + np.tanh(values / math.exp(middle) / 2)) / 2
+        if float((values * (expected - wanted)).mean()) > 0:
+            cold = middle
+        else:
+            hot = middle
+    return math.exp((cold + hot) / 2)

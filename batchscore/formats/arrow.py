@@ -27,7 +27,7 @@ from batchscore.formats.columnar import (
 )
 from batchscore.formats.format import Output, Texts, format_of, is_input_format
 from batchscore.formats.source import Source, source_of
-from batchscore.formats.staged import StagedPart, added_fields
+from batchscore.formats.staged import StagedPart
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
 from batchscore.records import ColumnChoice, InputFile, Layout, Position, Rows
 
@@ -265,7 +265,7 @@ class ArrowIpc(ColumnFormat):
         given = fmt.schema(output.file)
         if not own:
             given = pa.schema([f.with_type(without_dictionaries(f.type)) for f in given], given.metadata)
-        schema = pa.schema([*given, *added_fields(output.labels, output.prefix)], given.metadata)
+        schema = pa.schema([*given, *output.answers.fields(output.prefix)], given.metadata)
         options = pa.ipc.IpcWriteOptions(
             compression=(details["codec"] or None) if own else None, emit_dictionary_deltas=True
         )

@@ -39,10 +39,12 @@ def choose_columns(
     path: Path,
     use_labels: bool = True,
     advice: Callable[[], str] = str,
+    label_names: Collection[str] = (),
 ) -> ColumnChoice:
     """Find the text, label and id columns by name and type; names in the settings win.
 
-    ``advice`` returns what else may be wrong with a file without a text column.
+    ``advice`` returns what else may be wrong with a file without a text column; ``label_names`` are names of a label column
+    besides the usual ones.
 
     Raises:
         DataError: no text column, several candidates, or a named column that is missing; the message lists the columns.
@@ -50,7 +52,7 @@ def choose_columns(
     """
     if settings.text_column and settings.text_column == settings.label_column:
         raise UsageError(f"--text-column and --label-column are both {printable(settings.text_column)}.")
-    label = _pick("label", settings, layout, path) if use_labels else None
+    label = _pick("label", settings, layout, path, label_names) if use_labels else None
     identifier = _pick("id", settings, layout, path)
     text = _pick("text", settings, layout, path)
     if text is None:
@@ -90,7 +92,9 @@ _KINDS = {
 }
 
 
-def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str | None:
+def _pick(
+    role: str, settings: ReadSettings, layout: Layout, path: Path, more_names: Collection[str] = ()
+) -> str | None:
     given = {"text": settings.text_column, "label": settings.label_column, "id": settings.id_column}
     wanted = given[role]
     if wanted == "":
@@ -99,8 +103,9 @@ def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str 
         columns = [*layout.columns, *nested_columns(layout)]
         refuse_named(role, wanted, [c for c in columns if c.name == wanted], layout, path)
         return wanted
-    free = [c for c in layout.columns if c.name not in given.values()]
-    found = next(filter(None, ([c for c in free if _may_be(role, c, names)] for names in _NAMES[role])), [])
+    free = [c for c in layout.columns if c.name not in {*given.values(), *settings.label_columns}]
+    known = [{*names, *more_names} for names in _NAMES[role]]
+    found = next(filter(None, ([c for c in free if _may_be(role, c, names)] for names in known)), [])
     if len(found) > 1:
         raise DataError(
             f"{printable(path)}: {len(found)} columns could be the {role} ({_joined([c.name for c in found], layout)}). "
@@ -111,14 +116,17 @@ def _pick(role: str, settings: ReadSettings, layout: Layout, path: Path) -> str 
     return found[0].name if found else None
 
 
-def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path) -> None:
+def refuse_named(
+    role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path, option: str = ""
+) -> None:
     """Refuse a column named on the command line that is missing, occurs twice, or has an unsuitable type."""
+    option = option or f"--{role}-column"
     if not found:
         names = [column.name for column in (*layout.columns, *nested_columns(layout))]
         close = difflib.get_close_matches(wanted, names, 1)
         hint = f" Did you mean {_shown(close[0], layout)}?" if close else ""
         raise DataError(
-            f"{printable(path)} has no column {printable(wanted)} (--{role}-column).{hint} Columns: {_listed(layout)}."
+            f"{printable(path)} has no column {printable(wanted)} ({option}).{hint} Columns: {_listed(layout)}."
         )
     if len(found) > 1:
         raise DataError(
@@ -131,9 +139,11 @@ def refuse_named(role: str, wanted: str, found: Sequence[Column], layout: Layout
         )
 
 
-def has_label_column(layout: Layout) -> bool:
-    """Whether a column has a label's name."""
-    return any(_has_name_of("label", column) for column in layout.columns)
+def has_label_column(layout: Layout, more_names: Collection[str] = ()) -> bool:
+    """Whether a column has a label's name, one of ``more_names`` included."""
+    return any(
+        _has_name_of("label", column) or name_key(column.name) in more_names for column in layout.columns
+    )
 
 
 def _has_name_of(role: str, column: Column) -> bool:

@@ -24,7 +24,6 @@ from batchscore.formats.format import (
 )
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
-from batchscore.formats.staged import added_names
 from batchscore.formats.text_values import as_text
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
@@ -290,6 +289,7 @@ class Csv(RecordFormat):
     """CSV with any delimiter: comma, tab, semicolon and others."""
 
     name = "csv"
+    holds_lists = False
     holds_nul = False
 
     def begins(self, head: bytes) -> bool:
@@ -346,7 +346,7 @@ class Csv(RecordFormat):
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """From CSV the records' own bytes; from another format UTF-8 with commas, null as an empty cell."""
-        names = added_names(output.labels, output.prefix)
+        names = output.added_names
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
         if header := self._header(output.file):
             out.write(delimited.append_fields(header, names, dialect))

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.paths import field_of, path_of
 from batchscore.formats.registry import ENTRIES
@@ -41,8 +42,13 @@ class Output(NamedTuple):
     """What a prediction file is made from, besides its parts."""
 
     file: InputFile
-    labels: tuple[str, ...]
+    answers: Answers
     prefix: str
+
+    @property
+    def added_names(self) -> list[str]:
+        """Names of the added columns."""
+        return self.answers.names(self.prefix)
 
 
 class Unheld(NamedTuple):
@@ -77,6 +83,8 @@ class Format(abc.ABC):
     """Whether a file with this format's suffix may be metadata about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False
     """Whether strings may have bytes that are not UTF-8."""
+    holds_lists = True
+    """Whether a value may be a list; else the labels of a row are one text."""
     holds_nul = True
     """Whether strings may have NUL characters."""
 
@@ -241,5 +249,12 @@ def is_input_format(fmt: Format, file: InputFile) -> bool:
 
 
 def added_texts(part: StagedPart) -> list[list[str]]:
-    """The added columns as text: null as an empty text, a float32 as the shortest text that reads back equal."""
-    return [[as_text(value) for value in plain_values(array)] for array in part.added]
+    """The added columns as text.
+
+    Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
+    """
+    return [[_added_text(value) for value in plain_values(array)] for array in part.added]
+
+
+def _added_text(value: Any) -> str:
+    return LIST_JOINT.join(value) if isinstance(value, list) else as_text(value)

@@ -27,7 +27,6 @@ from batchscore.formats.format import (
 )
 from batchscore.formats.paths import MAX_LEVELS, nested_details, path_of, value_at
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
-from batchscore.formats.staged import added_names
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
@@ -375,7 +374,7 @@ def is_multiline(head: bytes) -> bool:
 
 def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
     """Each row as an object with the added fields, and the white space after it."""
-    keys = [json.dumps(name, ensure_ascii=False) for name in added_names(output.labels, output.prefix)]
+    keys = [json.dumps(name, ensure_ascii=False) for name in output.added_names]
     fmt = format_of(output.file.format)
     for part in parts:
         added = zip(*_added_json(part), strict=True)
@@ -389,6 +388,9 @@ def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tupl
 def _added_json(part: StagedPart) -> list[list[str]]:
     columns = []
     for array, texts in zip(part.added, added_texts(part), strict=True):
+        if pa.types.is_list(array.type):
+            columns.append([json.dumps(value) for value in array.to_pylist()])
+            continue
         quoted = pa.types.is_string(array.type)
         columns.append([("null" if not text else json.dumps(text) if quoted else text) for text in texts])
     return columns

@@ -24,7 +24,7 @@ from batchscore.formats.exact import (
 )
 from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
-from batchscore.formats.staged import StagedPart, added_fields
+from batchscore.formats.staged import StagedPart
 from batchscore.formats.unfolding import allowed_bytes, open_parquet, rows_at_once, unfolds_beyond
 from batchscore.records import ColumnChoice, InputFile, Layout, Position, Rows
 
@@ -154,7 +154,7 @@ class Parquet(ColumnFormat):
         """Every column in its type; strings if the input is of a record format."""
         fmt = format_of(output.file.format)
         schema = fmt.schema(output.file)
-        fields = added_fields(output.labels, output.prefix)
+        fields = output.answers.fields(output.prefix)
         schema = pa.schema([*schema, *fields], metadata=schema.metadata)
         batches = (
             pa.RecordBatch.from_arrays([*fmt.columns(part, output.file), *part.added], schema=schema)

@@ -51,8 +51,13 @@ def read(
         DataError: the file is damaged; with the position if known.
         StorageError: it cannot be read.
     """
+    fmt = format_of(source.format)
     with reading(source):
-        yield from format_of(source.format).read(source, layout, columns, settings, start or Position())
+        for rows in fmt.read(source, layout, columns, settings, start or Position()):
+            if columns.labels:
+                texts = fmt.texts_of_rows(rows, layout, columns.labels)
+                rows.labels = list(zip(*(texts[name] for name in columns.labels), strict=True))
+            yield rows
 
 
 def texts_of_file(source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 import zstandard
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.format import Format, Output, format_of
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
@@ -74,13 +75,21 @@ def _compression(file: InputFile, output_format: str) -> str:
     return file.compression if output_format == "same" else ""
 
 
-def refuse_unwritable_names(source: Source, layout: Layout, added: Sequence[str], output_format: str) -> None:
+def refuse_unwritable_names(
+    source: Source, layout: Layout, answers: Answers, prefix: str, output_format: str
+) -> None:
     """Refuse names of columns and labels that predictions cannot hold, before anything is scored.
 
     Raises:
         DataError: the output format cannot hold one.
     """
-    _target(source.format, output_format).refuse_names(source, layout, added)
+    target = _target(source.format, output_format)
+    target.refuse_names(source, layout, [*answers.labels, *answers.names(prefix)])
+    if not target.holds_lists and answers.unjoinable is not None:
+        raise DataError(
+            f"{printable(source.path)}: the label {printable(answers.unjoinable)} cannot stand in a list of labels with "
+            f"{LIST_JOINT!r} between them, as {ENTRIES[target.name].title} has it. Choose --output-format parquet."
+        )
 
 
 def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:

@@ -227,20 +227,16 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     labels = tuple(str(names[str(index)]) for index in range(len(names)))
     if not all(label.strip() and label.isprintable() for label in labels):
         raise ModelError(f"{printable(folder)}/config.json: a label is empty or holds control characters.")
-    if len(labels) < 2 or len(set(labels)) < len(labels):
+    if not labels or len(set(labels)) < len(labels):
         raise ModelError(
             f"{printable(folder)}/config.json: {len(labels)} labels ({printable(', '.join(labels[:9]))}); a classifier "
-            "needs two or more, all different."
+            "needs one or more, all different."
         )
     if back is not None and {str(key): value for key, value in back.items()} != {
         label: index for index, label in enumerate(labels)
     }:
         raise ModelError(
             f"{printable(folder)}/config.json: id2label and label2id disagree. Train or fetch it again."
-        )
-    if config.get("problem_type") == "multi_label_classification":
-        raise ModelError(
-            f"{printable(folder)} gives each text several labels at once, which is not supported."
         )
     return labels
 

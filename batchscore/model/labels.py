@@ -99,9 +99,13 @@ def _values(given: str) -> list[str]:
 class LabelNames:
     """Lookup tables, key → label index: ``by_name``, ``by_id`` and ``given`` (from ``--label-map``)."""
 
-    def __init__(self, labels: Sequence[str], label_map: Mapping[str, str]) -> None:
+    def __init__(
+        self, labels: Sequence[str], label_map: Mapping[str, str], *, one_of_them: bool = True
+    ) -> None:
+        """``one_of_them``: a row has exactly one, so that of two labels 0 and 1, or false and true, are the two."""
         self.labels = tuple(labels)
-        self.by_name = _names(self.labels)
+        self.are_two = one_of_them and len(labels) == 2
+        self.by_name = _names(self.labels, has_booleans=self.are_two)
         self.are_ids = _IDS_KEY in label_map
         """Whether the user declared numbers to be ids."""
         pairs = [(value, label) for value, label in label_map.items() if value != _IDS_KEY]
@@ -126,15 +130,15 @@ class LabelNames:
         return index
 
 
-def _names(labels: Sequence[str]) -> dict[str, int]:
-    """Key → index by name, ignoring case, with aliases of ``pos`` and ``neg``, and booleans for two labels.
+def _names(labels: Sequence[str], *, has_booleans: bool) -> dict[str, int]:
+    """Key → index by name, ignoring case, with aliases of ``pos`` and ``neg``, and booleans for one of two labels.
 
     A name that two labels share up to case matches neither.
     """
     keys = [label_key(label) for label in labels]
     names = {key: index for index, key in enumerate(keys) if keys.count(key) == 1}
     aliases = {alias: index for name, index in names.items() for alias in _ALIASES.get(name, ())}
-    return {**(_booleans(names) if len(labels) == 2 else {}), **aliases, **names}
+    return {**(_booleans(names) if has_booleans else {}), **aliases, **names}
 
 
 def _booleans(names: Mapping[str, int]) -> dict[str, int]:
@@ -247,7 +251,7 @@ class LabelValues:
             return self._match(NAMES, {})
         if not set(self._numbers) <= set(self._names.by_id):
             return None
-        is_certain = len(self._names.labels) == 2 or self._names.are_ids
+        is_certain = self._names.are_two or self._names.are_ids
         from_0 = is_certain or counts_from_0 or self.counts_from_0
         return self._match(IDS, self._names.by_id) if from_0 else None
 

@@ -21,6 +21,7 @@ from batchscore.model.backends import open_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
+from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.cores import usable_cores
 
@@ -45,12 +46,17 @@ class ModelSettings:
 
     compute: ComputeSettings
     long_text: str
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
-        """What a run asks of its model; of long texts the bundle has its say where the run has none."""
+        """What a run asks of its model; of long texts and thresholds the bundle has its say where the run has none."""
         asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
-        return cls(**{**asked, "long_text": settings.long_text or bundle.long_text})
+        resolved = {
+            "long_text": settings.long_text or bundle.long_text,
+            "thresholds": thresholds_of(bundle, settings.thresholds),
+        }
+        return cls(**{**asked, **resolved})
 
     def inference(self, max_batch_tokens: int) -> InferenceSettings:
         """The settings of a model with this token budget."""

@@ -24,6 +24,7 @@ import numpy as np
 from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
+from batchscore.model.decisions import decided
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class InferenceSettings:
     """How a text beyond the longest input is handled: ``head``, ``head-tail`` or ``windows``."""
     padding_mode: str = "right"
     """One of :data:`batchscore.model.batching.PADDING_MODES`."""
+    thresholds: tuple[float, ...] = ()
+    """Of a multi-label model, one a label (:func:`batchscore.model.decisions.decided`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -239,13 +242,11 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
     scored = status == Status.OK
     rows = np.full((len(status), probabilities.shape[1]), np.nan, dtype=np.float32)
     rows[scored] = probabilities[prepared.unique[scored]]
-    predicted = np.full(len(status), -1, dtype=np.int32)
-    predicted[scored] = rows[scored].argmax(axis=1)
     work = {**computed.work, "duplicates": float((prepared.unique >= 0).sum() - len(encodings.n_tokens))}
     n_tokens = np.where(prepared.unique >= 0, _at(encodings.n_tokens, prepared.unique, -1), -1)
     return Predictions(
         status=status,
-        predicted=predicted,
+        predicted=decided(model.bundle.task, rows, scored, model.inference.thresholds),
         probabilities=rows,
         n_tokens=n_tokens.astype(np.int32),
         truncated=n_tokens > model.tokenizer.max_length,

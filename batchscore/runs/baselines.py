@@ -27,8 +27,9 @@ from batchscore.formats.format import format_of
 from batchscore.formats.reading import describe, texts_of_file
 from batchscore.formats.source import Source
 from batchscore.formats.staged import StagedPart
-from batchscore.model.labels import is_missing, label_key
-from batchscore.records import ColumnChoice, InputFile, Layout, Part
+from batchscore.model.labels import label_key
+from batchscore.records import ColumnChoice, InputFile, Layout, Part, Task
+from batchscore.runs.earlier_answers import EarlierAnswers, earlier_answers_of
 from batchscore.runs.folder import (
     DAMAGE,
     FACTS,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "AMBIGUOUS",
-    "NOT_KNOWN",
     "Baseline",
     "Earlier",
     "Matcher",
@@ -59,8 +59,6 @@ __all__ = [
     "open_baseline",
 ]
 
-NOT_KNOWN = -2
-"""The earlier label of a row whose file had no label column, or whose value's meaning was not recorded."""
 _NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
 """How ``run.json`` has a number whose name the file itself gives."""
 _BATCH_ROWS = 4096
@@ -73,10 +71,11 @@ _FLOAT_MARK = "\0"
 
 
 class EarlierRows(NamedTuple):
-    """Some predictions of one file, in order: ``row[n]`` in the input, ``predicted[n]`` (-1 if none), and columns as text."""
+    """Some predictions of one file, in order: ``row[n]`` in the input, and ``predicted`` and ``given`` as their task has them."""
 
     row: NDArray[np.int64]
-    predicted: NDArray[np.int32]
+    predicted: NDArray[Any]
+    given: NDArray[Any]
     texts: Texts
 
 
@@ -116,10 +115,8 @@ class Baseline:
     files: tuple[EarlierFile, ...]
     hashes: Mapping[str, str]
     """Path → SHA-256 of its files, from its ``_SUCCESS``."""
-    labels: tuple[str, ...]
-    """Tonight's labels, by index."""
-    prediction: str
-    """Name of the column with the predicted label."""
+    answers: EarlierAnswers
+    """How its files are read, with tonight's labels."""
 
     @property
     def fingerprint(self) -> str:
@@ -143,33 +140,34 @@ class Baseline:
                 _check(self.path, name, digest)
         for file in self.files:
             columns = {column.name for column in _described(file).columns}
-            if columns and self.prediction not in columns:
-                raise _damaged(
-                    self.path, f"{printable(file.path)} has no column {printable(self.prediction)}"
-                )
+            missing = [name for name in self.answers.columns if columns and name not in columns]
+            if missing:
+                raise _damaged(self.path, f"{printable(file.path)} has no column {printable(missing[0])}")
 
     def chunks(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
         """The predictions of one file in order, a few thousand rows at a time, with the columns ``names``."""
-        wanted = [self.prediction, *(name for name in names if name != self.prediction)]
-        index = {label: number for number, label in enumerate(self.labels)} | {None: -1, "": -1}
+        wanted = list(dict.fromkeys([*self.answers.columns, *file.columns.given, *names]))
         rejected = _Rejected(self.path, file)
         for texts in texts_of_file(file.source, _settings(file), wanted):
             try:
-                predicted = [index[label] for label in texts[self.prediction]]
+                predicted = self.answers.predicted(texts)
             except KeyError as error:
                 raise _damaged(
                     self.path, f"{printable(file.path)} holds the label {printable(error.args[0])[:40]}"
                 ) from None
-            yield EarlierRows(rejected.rows(len(predicted)), np.array(predicted, dtype=np.int32), texts)
+            given = self.answers.none_given(len(predicted))
+            if file.columns.given:
+                given = self.answers.given(texts, file.columns, file.meanings)
+            yield EarlierRows(rejected.rows(len(predicted)), predicted, given, texts)
 
 
-def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
-    """Open a finished run to compare with; tonight's model has these ``labels``.
+def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_LABEL) -> Baseline:
+    """Open a finished run to compare with; tonight's model has these ``labels``, and does this ``task``.
 
     Raises:
         NoInputError: there is no finished run.
         DataError: it is damaged, or of another version.
-        ModelError: its model has other labels.
+        ModelError: its model has other labels, or another task.
     """
     if not is_finished(folder):
         raise NoInputError(
@@ -187,12 +185,19 @@ def open_baseline(folder: Path, labels: Sequence[str]) -> Baseline:
         raise _damaged(
             folder, f"its {FACTS} and {METRICS} cannot be read: {printable(repr(error))}"
         ) from error
+    its_task = run.metrics.get("task", Task.SINGLE_LABEL)
+    if its_task != task:
+        raise ModelError(
+            f"--baseline {printable(folder)}: its model's task is {printable(its_task)}, this one's is {task}. Compare with a "
+            "run of the same task, or leave --baseline out."
+        )
     if set(its_labels) != set(labels):
         raise ModelError(
             f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
             f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
         )
-    return Baseline(folder, run.facts, run.metrics, files, hashes, tuple(labels), f"{prefix}predicted_label")
+    answers = earlier_answers_of(task, labels, prefix)
+    return Baseline(folder, run.facts, run.metrics, files, hashes, answers)
 
 
 def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
@@ -206,7 +211,7 @@ def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
             compression=file["compression"] if kind == "same" else "",
             input_sha256=file["sha256"],
             rejects=file["rejects"],
-            columns=ColumnChoice(**file["columns"]),
+            columns=ColumnChoice.from_json(file["columns"]),
             dialect=file.get("dialect") or {},
             meanings=_meanings(file.get("label_values") or {}),
         )
@@ -272,13 +277,12 @@ def _reject_rows(path: Path, name: str) -> Iterator[int]:
 
 
 class Earlier(NamedTuple):
-    """Prediction and label of each of ``n`` rows in the earlier run."""
+    """What each of ``n`` rows was predicted and given in the earlier run, in the arrays of the task."""
 
-    predicted: NDArray[np.int32]
-    """Index of the label predicted then: -1 if nothing was predicted, ``ABSENT`` if the row did not occur, ``AMBIGUOUS`` if its
-    id occurred more than once."""
-    given: NDArray[np.int32]
-    """Index of the label given then: -1 if none, or ``NOT_KNOWN``."""
+    found: NDArray[np.int64]
+    """``[n]``: ``ABSENT`` if the row did not occur, ``AMBIGUOUS`` if its id occurred more than once, else 0 or more."""
+    predicted: NDArray[Any]
+    given: NDArray[Any]
 
 
 class Matcher(Protocol):
@@ -303,37 +307,31 @@ def _has_rows(file: EarlierFile | InputFile) -> bool:
     return bool(file.columns.text)  # an empty file has no columns to choose from
 
 
-def _label_of(file: EarlierFile) -> list[str]:
-    return [file.columns.label] if file.columns.label is not None else []
-
-
-def _given(chunk: EarlierRows, file: EarlierFile, labels: Sequence[str]) -> NDArray[np.int32]:
-    """Index of the label that each row was given then, by the meanings of values that the earlier run recorded."""
-    if file.columns.label is None:
-        return np.full(len(chunk.row), NOT_KNOWN, dtype=np.int32)
-    index = {key: labels.index(label) if label in labels else -1 for key, label in file.meanings.items()}
-    texts = chunk.texts[file.columns.label]
-    found = (-1 if is_missing(text) else index.get(label_key(text), NOT_KNOWN) for text in texts)
-    return np.fromiter(found, np.int32, len(texts))
-
-
 class _ById:
-    """Ids match as text, else as whole numbers: many tools turn an integer column with gaps into floats."""
+    """Ids match as text, else as whole numbers: many tools turn an integer column with gaps into floats.
+
+    The id table has the place of each earlier row; what was predicted and given there lies in two files beside it.
+    """
 
     matched_by = "id"
 
     def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: Path) -> None:
-        self._files = files
+        self._files, self._answers = files, baseline.answers
         remove_tree(folder)
         make_folder(folder)
         self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
-        for file in baseline.files:
-            if (name := file.columns.id) is not None:
-                for chunk in baseline.chunks(file, [name, *_label_of(file)]):
-                    given = _given(chunk, file, baseline.labels).astype(np.int64)
-                    ids, values = chunk.texts[name], given - NOT_KNOWN << 32 | chunk.predicted + 1
-                    self._table.add(ids, values)
-                    self._table.add([_as_float(each) for each in ids], values)
+        self._predicted, self._given = folder / "predicted", folder / "given"
+        rows = 0
+        with self._predicted.open("wb") as predicted, self._given.open("wb") as given:
+            for file in baseline.files:
+                if (name := file.columns.id) is not None:
+                    for chunk in baseline.chunks(file, [name]):
+                        ids, places = chunk.texts[name], np.arange(rows, rows + len(chunk.row))
+                        self._table.add(ids, places)
+                        self._table.add([_as_float(each) for each in ids], places)
+                        predicted.write(np.ascontiguousarray(chunk.predicted).tobytes())
+                        given.write(np.ascontiguousarray(chunk.given).tobytes())
+                        rows += len(chunk.row)
         self._table.seal()
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
@@ -343,10 +341,16 @@ class _ById:
         found = self._table.find(ids)
         missing = np.flatnonzero(found == ABSENT)
         found[missing] = self._by_number([ids[at] for at in missing])
-        is_found = found >= 0
-        predicted = np.where(is_found, (found & 0xFFFFFFFF) - 1, found)
-        given = np.where(is_found, (found >> 32) + NOT_KNOWN, NOT_KNOWN)
-        return Earlier(predicted.astype(np.int32), given.astype(np.int32))
+        at, answers = np.flatnonzero(found >= 0), self._answers
+        predicted, given = answers.none_predicted(len(found)), answers.none_given(len(found))
+        if len(at):
+            predicted[at] = self._mapped(self._predicted, answers.predicted_type)[found[at]]
+            given[at] = self._mapped(self._given, answers.given_type)[found[at]]
+        return Earlier(found, predicted, given)
+
+    def _mapped(self, path: Path, kind: Any) -> NDArray[Any]:
+        """A file of rows, mapped anew each time, so that pages once read do not count as memory for ever."""
+        return np.memmap(path, dtype=kind, mode="r").reshape(-1, *self._answers.row_shape)
 
     def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
         numbers = [_whole_number(each) for each in ids]
@@ -384,16 +388,17 @@ class _ByRow:
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
         file, rows = self._files[part.file], staged.row
-        found = np.full(len(rows), ABSENT, dtype=np.int32)
-        given = np.full(len(rows), NOT_KNOWN, dtype=np.int32)
+        answers = self._baseline.answers
+        found = np.full(len(rows), ABSENT, dtype=np.int64)
+        predicted, given = answers.none_predicted(len(rows)), answers.none_given(len(rows))
         earlier = self._earlier.get(file.name)
         if earlier is None:
-            return Earlier(found, given)
+            return Earlier(found, predicted, given)
         # a file with the same bytes has the same rows in the same places; otherwise texts are compared
         compared = [] if earlier.input_sha256 == file.sha256 else [earlier.columns.text]
         if self._current != part.file:
             self._current, self._held = part.file, None
-            self._chunks = self._baseline.chunks(earlier, [*compared, *_label_of(earlier)])
+            self._chunks = self._baseline.chunks(earlier, compared)
         texts = texts_of(staged, file, [file.columns.text])[file.columns.text] if compared else None
         for chunk in self._up_to(int(rows[-1]) if len(rows) else -1):
             here, there = (np.flatnonzero(np.isin(*pair)) for pair in ((rows, chunk.row), (chunk.row, rows)))
@@ -401,9 +406,10 @@ class _ByRow:
                 then = chunk.texts[earlier.columns.text]
                 same = [texts[a] == then[b] for a, b in zip(here, there, strict=True)]
                 here, there = here[same], there[same]
-            found[here] = chunk.predicted[there]
-            given[here] = _given(chunk, earlier, self._baseline.labels)[there]
-        return Earlier(found, given)
+            found[here] = chunk.row[there]
+            predicted[here] = chunk.predicted[there]
+            given[here] = chunk.given[there]
+        return Earlier(found, predicted, given)
 
     def _up_to(self, last: int) -> Iterator[EarlierRows]:
         """Chunks that may have rows up to ``last``; the last one is kept, since it may have later rows too."""

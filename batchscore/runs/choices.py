@@ -10,7 +10,7 @@ from batchscore.model.labels import NO_LABEL
 from batchscore.runs.folder import FACTS
 
 if TYPE_CHECKING:
-    from batchscore.records import InputFile
+    from batchscore.records import ColumnChoice, InputFile
     from batchscore.runs.planning import Plan
 
 _MAX_FILES = 5
@@ -26,9 +26,15 @@ def choice_of(file: InputFile) -> str:
     columns = file.columns
     if not columns.text:
         return "no columns"
-    label = f"label in {_short(columns.label)}{meaning_of(file)}" if columns.label else "no label"
+    label = f"{_label_words(columns)}{meaning_of(file)}" if columns.given else "no label"
     identifier = f"id in {_short(columns.id)}" if columns.id else "no id"
     return f"text in {_short(columns.text)}, {label}, {identifier}"
+
+
+def _label_words(columns: ColumnChoice) -> str:
+    return (
+        f"label in {_short(columns.label)}" if columns.label else f"labels in {len(columns.labels)} columns"
+    )
 
 
 def meaning_of(file: InputFile) -> str:

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.evaluation import (
-    Comparison,
+    Basis,
     Distributions,
-    Evaluation,
-    LabelIssues,
-    SliceChanges,
     claim_wrong_labels,
     evaluate_gates,
     flat_metrics,
     measure_drift,
+    measures_of,
     parse_gates,
 )
+from batchscore.formats.answers import answers_of
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.loading import ModelSettings
+from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Part
 from batchscore.reports import render_run
 from batchscore.runs import mismatches
@@ -44,6 +44,8 @@ from batchscore.runs.folder import (
     Staging,
     prediction_names,
 )
+from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
+from batchscore.runs.task_options import tolerance_of
 from batchscore.system.storage import (
     atomic_write,
     files_below,
@@ -82,6 +84,16 @@ class Finish:
     ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
+        self._answers = answers_of(bundle.task, bundle.labels)
+        self._measures = measures_of(bundle.task)
+        self._basis = Basis(
+            task=bundle.task,
+            labels=bundle.labels,
+            calibration_error=self._calibration_error(),
+            temperature=self._temperature(),
+            thresholds=thresholds_of(bundle, settings.thresholds),
+            tolerance=tolerance_of(bundle, plan, settings),
+        )
 
     def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
@@ -94,15 +106,14 @@ class Finish:
         self._predictions()
         worst: list[dict[str, Any]] = []
         if self._plan.has_labels:
-            table = mismatches.MismatchTable(
-                self._plan.files, self._plan.parts, self._bundle.labels, self._open
-            )
-            keys, issues = self._find_mismatches()
+            columns = mismatch_columns_of(self._basis)
+            table = mismatches.MismatchTable(self._plan.files, self._plan.parts, columns, self._open)
+            keys, issues = self._find_mismatches(columns)
             metrics["label_issues"] = {**issues, "claim": self._wrong_labels_claim(metrics)}
             self._build(MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
             self._build(MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _SHOWN_MISMATCHES)
-            metrics["mismatches"] = len(keys)
+            metrics["mismatches"] = len(keys) if columns.most is None else None
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / METRICS, to_json(metrics))
@@ -131,13 +142,13 @@ class Finish:
                 yield part, self._open(part.number)
 
     def _open(self, number: int) -> StagedPart:
-        return read_part(self._staging.part(number), len(self._bundle.labels))
+        return read_part(self._staging.part(number), self._answers)
 
     def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
         """File index, staging path and :class:`Output` of each prediction file."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
-            output = Output(file, self._bundle.labels, self._settings.prefix)
+            output = Output(file, self._answers, self._settings.prefix)
             yield index, self._staging.final / PREDICTIONS / name, output
 
     def _predictions(self) -> None:
@@ -149,9 +160,11 @@ class Finish:
 
     def _metrics(self) -> dict[str, Any]:
         """All metrics but the label issues, in one pass over the staged parts."""
-        evaluation = Evaluation(self._bundle.labels, self._calibration_error(), self._temperature())
+        evaluation = self._measures.evaluation(self._basis)
         compared = (
-            _BaselineComparison(self._baseline, self._plan, self._staging.folder) if self._baseline else None
+            _BaselineComparison(self._baseline, self._plan, self._basis, self._staging.folder)
+            if self._baseline
+            else None
         )
         duplicates = 0
         failures: list[dict[str, Any]] = []
@@ -218,20 +231,20 @@ class Finish:
         columns = texts_of(staged, file, self._settings.slice_columns)
         return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
-    def _find_mismatches(self) -> tuple[mismatches.Keys, dict[str, Any]]:
+    def _find_mismatches(self, columns: MismatchColumns) -> tuple[mismatches.Keys, dict[str, Any]]:
         """Keys of all mismatches in their final order, and the label-issue metrics."""
-        issues = LabelIssues(len(self._bundle.labels))
+        issues = self._measures.issues(self._basis)
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
         found = (
             (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
             for part, staged in self._parts()
         )
-        return mismatches.gather(found, issues.is_label_issue), issues.summary()
+        return mismatches.gather(found, columns, issues.is_label_issue), issues.summary()
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The claim about the number of wrong labels; None without evaluated rows."""
-        if metrics["reliability"] is None:
+        """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""
+        if metrics.get("reliability") is None:
             return None
         trained, compared = self._bundle.facts.get("metrics", {}), metrics.get("comparison")
         n_labels = len(self._bundle.labels)
@@ -267,11 +280,12 @@ def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
 class _BaselineComparison:
     """Compares the rows of this run with those of the baseline."""
 
-    def __init__(self, baseline: Baseline, plan: Plan, staging: Path) -> None:
+    def __init__(self, baseline: Baseline, plan: Plan, basis: Basis, staging: Path) -> None:
         self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
-        self._comparison = Comparison.empty(len(baseline.labels))
-        self._slices = SliceChanges()
+        measures = measures_of(basis.task)
+        self._comparison = measures.comparison(basis)
+        self._slices = measures.slice_changes(basis)
         self._unmatched = self._ambiguous = 0
 
     def update(
@@ -279,18 +293,17 @@ class _BaselineComparison:
     ) -> None:
         """Add the rows of a part; parts come in plan order."""
         earlier = self._matcher.before(part, staged)
-        before = earlier.predicted
-        given, predictions, matched = staged.given, staged.predictions, before >= -1
-        self._ambiguous += int((before == AMBIGUOUS).sum())
+        given, predictions, matched = staged.given, staged.predictions, earlier.found >= 0
+        self._ambiguous += int((earlier.found == AMBIGUOUS).sum())
         self._unmatched += int((~matched).sum())
         self._comparison.update(
             given[matched],
-            before[matched],
+            earlier.predicted[matched],
             predictions.predicted[matched],
             earlier.given[matched],
         )
         lengths = predictions.truncated, predictions.n_tokens
-        self._slices.update(given, before, predictions.predicted, lengths, slices)
+        self._slices.update(given, earlier.predicted, predictions.predicted, lengths, slices)
 
     def summary(self, bundle: Bundle) -> dict[str, Any]:
         """:meth:`Comparison.summary` with ``slices`` and facts about the comparison.

@@ -12,8 +12,10 @@ from batchscore.formats.inputs import identity_of
 from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.thresholds import thresholds_of
 from batchscore.runs.folder import FACTS as RUN_FACTS
 from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
+from batchscore.runs.headlines import headline_of
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _run_facts(run: RunFolder) -> dict[str, Any]:
-    quality = run.metrics["quality"] or {}
+    headline = headline_of(run.metrics)
     return {
         "kind": "run",
         "finished": run.finished if is_finished(run.path) else None,
@@ -122,16 +124,19 @@ def _run_facts(run: RunFolder) -> dict[str, Any]:
         "model": run.model["path"],
         "compute": run.facts["compute"],
         "counts": run.counts,
-        "accuracy": quality.get("accuracy"),
+        headline.key: headline.value,
         "mismatches": run.metrics.get("mismatches"),
     }
 
 
 def _bundle(path: str) -> dict[str, Any]:
     bundle = open_bundle(path)
+    thresholds = thresholds_of(bundle, {})
     return {
         "kind": "bundle" if bundle.facts else "Hugging Face folder",
+        "task": bundle.task,
         "labels": list(bundle.labels),
+        **({"thresholds": dict(zip(bundle.labels, thresholds, strict=True))} if thresholds else {}),
         "max_length": bundle.max_length,
         "temperature": bundle.calibration_temperature,
         "long_text": bundle.long_text,

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from batchscore.formats.answers import LIST_JOINT
 from batchscore.formats.arrow_values import plain_values, take_rows, without_dictionaries
 from batchscore.formats.columns import input_columns, input_schema, named_column
 from batchscore.formats.delimited import Dialect, encode_fields
@@ -28,6 +29,8 @@ from batchscore.records import InputFile, Part
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.runs.mismatch_columns import MismatchColumns
+
 TEXT_CUT = 2000
 """Characters of a text in ``mismatches.csv``."""
 _VISIBLE_NUL = "\u2400"
@@ -38,19 +41,7 @@ _HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe
 _FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
 """What a spreadsheet may take for a formula: a sign at the start, or after characters that it drops or does not show;
 the last four are the full-width signs."""
-_OWN = (
-    ("file", pa.string()),
-    ("row", pa.int64()),
-    ("given_label", pa.string()),
-    ("predicted_label", pa.string()),
-    ("probability", pa.float32()),
-    ("prob_given", pa.float32()),
-    ("label_quality", pa.float32()),
-    ("is_label_issue", pa.bool_()),
-    ("n_tokens", pa.int32()),
-    ("truncated", pa.bool_()),
-    ("text", pa.large_string()),
-)
+_PLACE = (("file", pa.string()), ("row", pa.int64()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,12 +68,6 @@ class Keys:
         )
 
 
-def mismatched(part: StagedPart) -> NDArray[np.int64]:
-    """Indices of the rows of a part with a known label and another prediction."""
-    given, predicted = part.given, part.predictions.predicted
-    return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
-
-
 def in_order(keys: Keys) -> Keys:
     """Sort mismatches by label quality, lowest first; ties keep the order of files and rows."""
     return keys.at(np.lexsort((keys.index, keys.part, keys.quality)))
@@ -90,25 +75,31 @@ def in_order(keys: Keys) -> Keys:
 
 def gather(
     found: Iterable[tuple[int, StagedPart, NDArray[np.float32]]],
+    columns: MismatchColumns,
     is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
 ) -> Keys:
     """The mismatches of all parts in their final order.
 
     ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is called after the last part.
     """
-    number, index, quality, n_tokens = [], [], [], []
+    pieces: list[Keys] = []
     for part, staged, qualities in found:
-        at = mismatched(staged)
-        number.append(np.full(len(at), part, dtype=np.int32))
-        index.append(at.astype(np.int32))
-        quality.append(qualities[at].astype(np.float32))
-        n_tokens.append(staged.predictions.n_tokens[at])
-    if not number:
+        at = columns.found(staged)
+        place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
+        tokens = staged.predictions.n_tokens[at]
+        pieces.append(Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens))
+        if columns.most is not None and sum(map(len, pieces)) > 2 * columns.most:
+            pieces = [in_order(_joined(pieces)).at(slice(columns.most))]
+    keys = in_order(_joined(pieces)).at(slice(columns.most))
+    return dataclasses.replace(keys, is_issue=is_issue(keys.quality))
+
+
+def _joined(pieces: Sequence[Keys]) -> Keys:
+    if not pieces:
         none = np.empty(0, dtype=np.int32)
         return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
-    qualities = np.concatenate(quality)
-    parts, indices, tokens = (np.concatenate(column) for column in (number, index, n_tokens))
-    return in_order(Keys(parts, indices, qualities, is_issue(qualities), tokens))
+    names = [field.name for field in dataclasses.fields(Keys)]
+    return Keys(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
 
 
 class MismatchTable:
@@ -118,21 +109,40 @@ class MismatchTable:
         self,
         files: Sequence[InputFile],
         parts: Sequence[Part],
-        labels: Sequence[str],
+        columns: MismatchColumns,
         open_part: Callable[[int], StagedPart],
     ) -> None:
-        self._files, self._parts, self._labels = files, parts, labels
+        self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
+        self._own = frozenset(name for name, _ in _PLACE) | {field.name for field in columns.fields}
         self._schemas = [input_schema(file) for file in files]
-        self.id_name = next((free_name(f.columns.id) for f in files if f.columns.id is not None), None)
+        ids = (file.columns.id for file in files if file.columns.id is not None)
+        self.id_name = next((self._free(name) for name in ids), None)
         self._other_columns = [
-            _other_columns(schema, file, self.id_name)
-            for schema, file in zip(self._schemas, files, strict=True)
+            self._others_of(schema, file) for schema, file in zip(self._schemas, files, strict=True)
         ]
         self.others = self._other_fields()
-        own = [pa.field(name, kind) for name, kind in _OWN]
-        ids = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
-        self.schema = pa.schema([*own[:2], *ids, *own[2:], *self.others.values()])
+        place = [pa.field(name, kind) for name, kind in _PLACE]
+        identifier = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
+        self.schema = pa.schema([*place, *identifier, *columns.fields, *self.others.values()])
+
+    def _free(self, name: str) -> str:
+        """An input column's name in the report, distinct from the report's own names."""
+        return f"input_{name}" if name in self._own else name
+
+    def _others_of(self, schema: pa.Schema, file: InputFile) -> dict[str, int]:
+        """Name in the report → index of every column that is neither text nor id; a repeated name is numbered."""
+        taken = [
+            schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
+        ]
+        places: dict[str, int] = {}
+        for place, name in enumerate(schema.names):
+            if place not in taken:
+                free, count = self._free(name), 2
+                while free in places or free == self.id_name:
+                    free, count = f"{self._free(name)}_{count}", count + 1
+                places[free] = place
+        return places
 
     def _id_type(self) -> pa.DataType:
         kinds = {
@@ -204,34 +214,25 @@ class MismatchTable:
     def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
         """The rows ``keys.index`` of one part, in the columns of the report."""
         whole = self._open(number)
-        part = StagedPart(take_rows(whole.batch, keys.index), whole.n_labels, whole.facts)
+        part = whole.rows(take_rows(whole.batch, keys.index))
         place = self._parts[number].file
         file = self._files[place]
         columns = input_columns(part, file)
-        rows = np.arange(len(keys.index))
+        rows = len(keys)
+        text = _cast(named_column(part, file, file.columns.text), pa.large_string())
         values: dict[str, Any] = {
-            "file": pa.array([_storable(file.name)] * len(rows), pa.string()),
+            "file": pa.array([_storable(file.name)] * rows, pa.string()),
             "row": pa.array(part.row),
-            "given_label": pa.array([self._labels[k] for k in part.given], pa.string()),
-            "predicted_label": part.added[0],
-            "probability": part.added[1],
-            "prob_given": pa.array(part.predictions.probabilities[rows, part.given]),
-            "label_quality": pa.array(keys.quality),
-            "is_label_issue": pa.array(keys.is_issue),
-            "n_tokens": part.added[-3],
-            "truncated": part.added[-2],
-            "text": _cast(named_column(part, file, file.columns.text), pa.large_string()),
+            **self._columns.arrays(part, keys, text),
         }
         if self.id_name is not None:
             kind = self.schema.field(self.id_name).type
             ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
-            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(len(rows), kind)
+            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(rows, kind)
         others = self._other_columns[place]
         for name, field in self.others.items():
             values[name] = (
-                _cast(columns[others[name]], field.type)
-                if name in others
-                else pa.nulls(len(rows), field.type)
+                _cast(columns[others[name]], field.type) if name in others else pa.nulls(rows, field.type)
             )
         return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
 
@@ -241,32 +242,12 @@ def _storable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def free_name(name: str) -> str:
-    """An input column's name in the report, distinct from the report's own names."""
-    return f"input_{name}" if name in {own for own, _ in _OWN} else name
-
-
 def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
     """The type of a column, or of a field within one; text for a field within JSON."""
     kind = schema.field(path[0]).type
     for name in path[1:]:
         kind = kind.field(name).type if pa.types.is_struct(kind) else pa.large_string()
     return kind
-
-
-def _other_columns(schema: pa.Schema, file: InputFile, id_name: str | None) -> dict[str, int]:
-    """Name in the report → index of every column that is neither text nor id; a repeated name is numbered."""
-    taken = [
-        schema.names.index(name) for name in (file.columns.text, file.columns.id) if name in schema.names
-    ]
-    places: dict[str, int] = {}
-    for place, name in enumerate(schema.names):
-        if place not in taken:
-            free, count = free_name(name), 2
-            while free in places or free == id_name:
-                free, count = f"{free_name(name)}_{count}", count + 1
-            places[free] = place
-    return places
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -294,7 +275,8 @@ def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = as_text(value).replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
+    text = LIST_JOINT.join(value) if isinstance(value, list) else as_text(value)
+    text = text.replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
     return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.answers import answers_of
 from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.formats.digests import digest_of
 from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile
+from batchscore.formats.label_columns import choose_label_columns
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.source import Source, source_of
-from batchscore.formats.staged import added_names
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
-from batchscore.model.labels import GivenLabels, LabelNames, LabelValues
+from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Plan:
     @property
     def has_labels(self) -> bool:
         """Whether any file has a label column that predictions are compared with."""
-        return any(file.columns.label for file in self.files)
+        return any(file.columns.given for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -81,7 +82,7 @@ def _file_from_json(value: Mapping[str, Any]) -> InputFile:
         **{
             **value,
             "layout": Layout(columns, layout["details"]),
-            "columns": ColumnChoice(**value["columns"]),
+            "columns": ColumnChoice.from_json(value["columns"]),
         }
     )
 
@@ -95,21 +96,19 @@ def make_plan(
         DataError: a damaged file, a schema that cannot be scored, a column name that the scorer adds, or labels none of
             which the model knows.
     """
-    use_labels = uses_labels(bundle, settings)
-    looks = [_look(file, settings.read, use_labels) for file in found]
-    columns_added = added_names(bundle.labels, settings.prefix)
-    added, texts = set(columns_added), [*bundle.labels, *columns_added]
+    given, answers = given_of(bundle, settings.label_map), answers_of(bundle.task, bundle.labels)
+    looks = [_look(file, settings, bundle, given) for file in found]
+    added = set(answers.names(settings.prefix))
     for file, (layout, _) in zip(found, looks, strict=True):
         if not format_of(file.source.format).rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
         _refuse_taken(file.source, {column.name for column in layout.columns} & added)
-        refuse_unwritable_names(file.source, layout, texts, settings.output_format)
-    names = LabelNames(bundle.labels, settings.label_map)
+        refuse_unwritable_names(file.source, layout, answers, settings.prefix, settings.output_format)
     surveys: list[_Survey] = []
     parts: list[Part] = []
     left = settings.limit
     for file, (layout, columns) in zip(found, looks, strict=True):
-        survey = _Survey(file, layout, columns, names)
+        survey = _Survey(file, layout, columns, given)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
             refuse_unwritable(file.source, rows, settings.output_format)
@@ -119,20 +118,15 @@ def make_plan(
         surveys.append(survey)
         _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
         left = None if left is None else left - survey.rows
-    from_0 = {survey.columns.label for survey in surveys if survey.values.counts_from_0}
-    files = [survey.result(counts_from_0=survey.columns.label in from_0) for survey in surveys]
+    from_0 = {survey.columns.given for survey in surveys if survey.values.counts_from_0}
+    files = [survey.result(counts_from_0=survey.columns.given in from_0) for survey in surveys]
     return Plan(tuple(files), tuple(parts))
 
 
-def uses_labels(bundle: Bundle, settings: ScoreSettings) -> bool:
-    """Whether given labels are used; not if the model's are ``LABEL_0`` and so on, whose meaning is unknown."""
-    return not bundle.has_generic_labels or bool(settings.label_map)
-
-
-def given_labels(plan: Plan, labels: Sequence[str], label_map: Mapping[str, str]) -> list[GivenLabels]:
+def given_labels(plan: Plan, bundle: Bundle, label_map: Mapping[str, str]) -> list[Reader]:
     """How the label values of each file of a plan are read."""
-    names = LabelNames(labels, label_map)
-    return [GivenLabels(names, file.label_reading, file.class_names) for file in plan.files]
+    given = given_of(bundle, label_map)
+    return [given.reader(file) for file in plan.files]
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
@@ -161,14 +155,14 @@ def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> It
 class _Survey:
     """The first pass over one file."""
 
-    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, names: LabelNames) -> None:
+    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, given: Given) -> None:
         self._file, self._layout, self.columns = file, layout, columns
         self.rows = self._rejects = 0
-        self.values = LabelValues(names, layout.details.get("class_names", {}).get(columns.label, ()))
+        self.values = given.survey(columns, layout.details.get("class_names", {}).get(columns.label, ()))
         self._known = {column.name for column in layout.columns}
         self._more: list[str] = []
         """Fields that only later rows have."""
-        self._has_label_column = columns.label is not None or has_label_column(layout)
+        self._has_label_column = bool(columns.given) or has_label_column(layout, given.more_names)
 
     def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
         """Yield the file's parts, at most ``limit`` rows, and count rows, rejects and label values."""
@@ -232,12 +226,19 @@ class _Survey:
         )
 
 
-def _look(file: FoundFile, settings: ReadSettings, use_labels: bool) -> tuple[Layout, ColumnChoice]:
-    layout = describe(file.source, settings)
+def _look(
+    file: FoundFile, settings: ScoreSettings, bundle: Bundle, given: Given
+) -> tuple[Layout, ColumnChoice]:
+    read, path = settings.read, file.source.path
+    layout = describe(file.source, read)
     if not layout.columns:  # an empty file has no columns to choose from
-        return layout, ColumnChoice(text=settings.text_column or "")
-    advice = header_advice(file.source, layout, settings)
-    return layout, choose_columns(layout, settings, file.source.path, use_labels, advice)
+        return layout, ColumnChoice(text=read.text_column or "")
+    advice = header_advice(file.source, layout, read)
+    use_labels = uses_labels(bundle, settings.label_map)
+    columns = choose_columns(layout, read, path, use_labels, advice, given.more_names)
+    if use_labels and given.has_label_columns:
+        columns = choose_label_columns(columns, layout, path, read, bundle.labels, settings.label_map)
+    return layout, columns
 
 
 def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:

@@ -35,11 +35,14 @@ from batchscore.errors import (
     printable,
 )
 from batchscore.evaluation import Gate, needs_baseline, parse_gates
+from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
+from batchscore.model.given import uses_labels
 from batchscore.model.loading import Models, ModelSettings, needs_torch
 from batchscore.model.scoring import Model
+from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
@@ -60,8 +63,9 @@ from batchscore.runs.folder import (
     prediction_names,
     read_run,
 )
-from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts, uses_labels
+from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
+from batchscore.runs.task_options import refuse_foreign_options
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.importing import imports_ahead
 from batchscore.system.storage import (
@@ -87,7 +91,7 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 5
+STAGING_FORMAT = 6
 _FINISHING_MODULES = ("jinja2", "vl_convert")
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
@@ -180,6 +184,7 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision)
+    refuse_foreign_options(settings, bundle)
     _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels), settings)
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
@@ -200,7 +205,7 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
         return None
     if settings.baseline.resolve() == settings.output.resolve():
         raise UsageError("--baseline is the --output itself; name the folder of an earlier run.")
-    return open_baseline(settings.baseline, bundle.labels)
+    return open_baseline(settings.baseline, bundle.labels, bundle.task)
 
 
 def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
@@ -218,7 +223,7 @@ def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
 
 
 def _log_label_warnings(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
-    for line in label_warnings(plan, uses_labels=uses_labels(bundle, settings)):
+    for line in label_warnings(plan, uses_labels=uses_labels(bundle, settings.label_map)):
         _LOG.warning("%s", line)
 
 
@@ -452,13 +457,14 @@ class _Run:
     def _run_parts(
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
     ) -> None:
-        given = given_labels(plan, self._bundle.labels, self._settings.label_map)
+        given = given_labels(plan, self._bundle, self._settings.label_map)
+        answers = answers_of(self._bundle.task, self._bundle.labels)
         self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
             indices = given[part.file].indices(rows.labels, len(rows.texts))
-            stage_part(path, rows, predictions, indices, self._bundle.labels)
+            stage_part(path, rows, predictions, indices, answers)
             work = self._spent.add(predictions.work)
             journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
             note(part.rows)
@@ -495,7 +501,9 @@ class _Run:
             "model": {
                 "path": str(self._bundle.path),
                 "fingerprint": self._bundle.fingerprint,
+                "task": self._bundle.task,
                 "labels": list(self._bundle.labels),
+                "thresholds": list(thresholds_of(self._bundle, self._settings.thresholds)),
                 "max_length": self._bundle.max_length,
                 "temperature": self._bundle.calibration_temperature,
             },

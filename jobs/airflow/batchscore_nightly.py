@@ -66,7 +66,18 @@ def summary_of(last_line: str) -> dict[str, Any]:
 
 def note_scored(context: Any, result: Any) -> None:
     """Hang what was scored on the asset's event."""
-    kept = ("output", "rows", "rejects", "counts", "accuracy", "mismatches", "gates", "seconds")
+    kept = (
+        "output",
+        "rows",
+        "rejects",
+        "counts",
+        "accuracy",
+        "micro_f1",
+        "mae",
+        "mismatches",
+        "gates",
+        "seconds",
+    )
     extra = {name: result[name] for name in kept if name in result}
     context["outlet_events"][SCORED].extra = {**extra, "runs": context["params"]["runs"]}
 

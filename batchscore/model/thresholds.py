@@ -1,0 +1,66 @@
+"""The probability from which a multi-label model is taken to predict a label: as asked for, the bundle's, or 0.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from batchscore.errors import UsageError, printable
+from batchscore.records import Task
+
+if TYPE_CHECKING:
+    from batchscore.model.bundle import Bundle
+
+ALL_LABELS = ""
+"""The key of a threshold for every label."""
+THRESHOLD = 0.5
+"""The threshold of a label that nobody gave one."""
+
+
+def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
+    """Parse ``LABEL=X``, or ``X`` for every label.
+
+    >>> parse_thresholds(["0.4", "insult=0.7"])
+    {'': 0.4, 'insult': 0.7}
+
+    Raises:
+        UsageError: no number from 0 to 1, or two thresholds for one label.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        label, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if not 0 <= value <= 1 or (equals and not label.strip()):
+            raise UsageError(
+                f"--threshold {printable(text)!r} is neither LABEL=X nor X, with X from 0 to 1; try 0.4 or insult=0.7"
+            )
+        if found.setdefault(label.strip(), value) != value:
+            raise UsageError(f"--threshold has two values for {printable(label.strip() or 'all labels')}.")
+    return found
+
+
+def thresholds_of(bundle: Bundle, asked: Mapping[str, float]) -> tuple[float, ...]:
+    """The threshold of each label: as asked for it, as asked for all, the bundle's, or 0.5; none but for multi-label models.
+
+    Raises:
+        UsageError: a label that the model does not have, or a model that has no use for thresholds.
+    """
+    if bundle.task != Task.MULTI_LABEL:
+        if asked:
+            raise UsageError("--threshold is for models with several labels at once, and this one has none.")
+        return ()
+    by_key = {label.casefold(): label for label in bundle.labels}
+    given = {
+        label if label in bundle.labels else by_key.get(label.casefold(), label): x
+        for label, x in asked.items()
+    }
+    if strange := [label for label in given if label not in {*bundle.labels, ALL_LABELS}]:
+        raise UsageError(
+            f"--threshold {printable(strange[0])}=...: the model's labels are {printable(', '.join(bundle.labels))}."
+        )
+    own = bundle.facts.get("thresholds") or {}
+    usual = {label: asked.get(ALL_LABELS, own.get(label, THRESHOLD)) for label in bundle.labels}
+    return tuple(float(given.get(label, usual[label])) for label in bundle.labels)

@@ -1,0 +1,147 @@
+"""What a mismatch is, and what is told of it, by the task of the model: the one place that picks it."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from batchscore.formats.answers import SeveralLabels
+from batchscore.records import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.evaluation import Basis
+    from batchscore.formats.staged import StagedPart
+    from batchscore.runs.mismatches import Keys
+
+FURTHEST = 1000
+"""Rows that are listed where no distance makes a row a mismatch."""
+_RANKING = (("label_quality", pa.float32()), ("is_label_issue", pa.bool_()))
+_ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()), ("text", pa.large_string()))
+
+
+class MismatchColumns(abc.ABC):
+    """Mismatches of one task."""
+
+    most: int | None = None
+    """Rows that are listed at most; None: all."""
+
+    def __init__(self, basis: Basis) -> None:
+        self._basis = basis
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The report's own columns behind ``file``, ``row`` and the id."""
+        return [pa.field(name, kind) for name, kind in (*self._fields(), *_ENDS)]
+
+    def arrays(self, part: StagedPart, keys: Keys, text: pa.Array) -> dict[str, pa.Array]:
+        """The columns of some rows: ``part`` has only those that ``keys`` are of."""
+        ends = {"n_tokens": part.added[-3], "truncated": part.added[-2], "text": text}
+        return {**self._arrays(part, keys), **ends}
+
+    @abc.abstractmethod
+    def found(self, part: StagedPart) -> NDArray[np.int64]:
+        """Indices of the mismatches of a part."""
+
+    @abc.abstractmethod
+    def _fields(self) -> list[tuple[str, pa.DataType]]: ...
+
+    @abc.abstractmethod
+    def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]: ...
+
+
+class _OneLabel(MismatchColumns):
+    """A known label and another prediction."""
+
+    def found(self, part: StagedPart) -> NDArray[np.int64]:
+        given, predicted = part.given, part.predictions.predicted
+        return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        return [
+            ("given_label", pa.string()),
+            ("predicted_label", pa.string()),
+            ("probability", pa.float32()),
+            ("prob_given", pa.float32()),
+            *_RANKING,
+        ]
+
+    def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
+        rows = np.arange(len(keys))
+        return {
+            "given_label": pa.array([self._basis.labels[k] for k in part.given], pa.string()),
+            "predicted_label": part.added[0],
+            "probability": part.added[1],
+            "prob_given": pa.array(part.predictions.probabilities[rows, part.given]),
+            **_ranking(keys),
+        }
+
+
+class _SeveralLabels(MismatchColumns):
+    """Known labels, of which at least one is not predicted, or one more is."""
+
+    def found(self, part: StagedPart) -> NDArray[np.int64]:
+        given, predicted = part.given, part.predictions.predicted
+        is_known = (given >= 0).all(axis=1) & (predicted >= 0).all(axis=1)
+        return np.flatnonzero(is_known & (given != predicted).any(axis=1))
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        names = ("given_labels", "predicted_labels", "missing_labels", "extra_labels")
+        return [*((name, pa.list_(pa.string())) for name in names), *_RANKING]
+
+    def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
+        lists = cast("SeveralLabels", part.answers).lists
+        given, predicted = part.given > 0, part.predictions.predicted > 0
+        return {
+            "given_labels": lists(given),
+            "predicted_labels": lists(predicted),
+            "missing_labels": lists(given & ~predicted),
+            "extra_labels": lists(predicted & ~given),
+            **_ranking(keys),
+        }
+
+
+class _OneValue(MismatchColumns):
+    """A value further from the given one than the tolerance; without a tolerance the rows furthest off."""
+
+    def __init__(self, basis: Basis) -> None:
+        super().__init__(basis)
+        self.most = FURTHEST if basis.tolerance is None else None
+
+    def found(self, part: StagedPart) -> NDArray[np.int64]:
+        error = _errors(part)
+        known = np.isfinite(error)
+        return np.flatnonzero(known & (np.abs(np.where(known, error, 0)) > (self._basis.tolerance or 0.0)))
+
+    def _fields(self) -> list[tuple[str, pa.DataType]]:
+        return [("given_value", pa.float64()), ("value", pa.float32()), ("error", pa.float64())]
+
+    def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:  # noqa: ARG002
+        return {"given_value": pa.array(part.given), "value": part.added[0], "error": pa.array(_errors(part))}
+
+
+def _errors(part: StagedPart) -> NDArray[np.float64]:
+    """Value minus given one, float64 ``[n]``; not finite where either is missing."""
+    values: NDArray[np.float64] = part.predictions.probabilities[:, 0].astype(np.float64) - part.given
+    return values
+
+
+def _ranking(keys: Keys) -> Mapping[str, Any]:
+    return {"label_quality": pa.array(keys.quality), "is_label_issue": pa.array(keys.is_issue)}
+
+
+_KINDS: Mapping[Task, type[MismatchColumns]] = {
+    Task.SINGLE_LABEL: _OneLabel,
+    Task.MULTI_LABEL: _SeveralLabels,
+    Task.REGRESSION: _OneValue,
+}
+
+
+def mismatch_columns_of(basis: Basis) -> MismatchColumns:
+    """The mismatches of a run."""
+    return _KINDS[basis.task](basis)
