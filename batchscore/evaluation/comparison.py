@@ -21,6 +21,10 @@ class Comparison(Tally):
 
     changes: Counts
     """``[C, C]``: rows predicted in both runs, by the label before (first index) and after (second)."""
+    compared: int = 0
+    """Matched rows with a prediction in both runs."""
+    changed: int = 0
+    """Those of them whose prediction differs."""
     not_compared: int = 0
     """Matched rows without a prediction in one of the runs."""
     evaluated: int = 0
@@ -51,27 +55,35 @@ class Comparison(Tally):
 
         ``given_before``: given labels in the earlier run, negative if unknown.
         """
+        self.count(given, before, after, given_before)
+        both, n_labels = (before >= 0) & (after >= 0), len(self.changes)
+        cells = np.bincount(before[both].astype(np.int64) * n_labels + after[both], minlength=n_labels**2)
+        self.changes += cells.reshape(n_labels, n_labels)
+
+    def count(
+        self,
+        given: NDArray[np.integer[Any]],
+        before: NDArray[np.integer[Any]],
+        after: NDArray[np.integer[Any]],
+        given_before: NDArray[np.integer[Any]] | None = None,
+    ) -> None:
+        """Add rows to all but ``changes``; any numbers of 0 or more, equal where labels are equal."""
         both = (before >= 0) & (after >= 0)
-        labels, old, new = given[both], before[both].astype(np.int64), after[both].astype(np.int64)
-        n_labels = len(self.changes)
+        labels, old, new = given[both], before[both], after[both]
         known, was_right, is_right = labels >= 0, old == labels, new == labels
-        cells = np.bincount(old * n_labels + new, minlength=n_labels**2)
         labels_before = np.full(len(labels), -1) if given_before is None else given_before[both]
         has_both_labels = known & (labels_before >= 0)
-        self.merge(
-            type(self)(
-                changes=cells.reshape(n_labels, n_labels),
-                not_compared=int((~both).sum()),
-                evaluated=int(known.sum()),
-                right_before=int(was_right.sum()),
-                right_after=int(is_right.sum()),
-                fixed=int((~was_right & is_right).sum()),
-                broken=int((was_right & ~is_right).sum()),
-                both_wrong_changed=int((known & ~was_right & ~is_right & (old != new)).sum()),
-                labels_compared=int(has_both_labels.sum()),
-                relabelled=int((has_both_labels & (labels_before != labels)).sum()),
-            )
-        )
+        self.compared += len(labels)
+        self.changed += int((old != new).sum())
+        self.not_compared += int((~both).sum())
+        self.evaluated += int(known.sum())
+        self.right_before += int((known & was_right).sum())
+        self.right_after += int((known & is_right).sum())
+        self.fixed += int((known & ~was_right & is_right).sum())
+        self.broken += int((known & was_right & ~is_right).sum())
+        self.both_wrong_changed += int((known & ~was_right & ~is_right & (old != new)).sum())
+        self.labels_compared += int(has_both_labels.sum())
+        self.relabelled += int((has_both_labels & (labels_before != labels)).sum())
 
     def summary(self, labels: Sequence[str]) -> dict[str, Any]:
         """JSON values; those about accuracy are None without evaluated rows.
@@ -82,13 +94,12 @@ class Comparison(Tally):
         {value, low, high} (paired, Bonett and Price), ``p_value`` (McNemar, exact, two-sided), ``changes`` {labels,
         counts: before x after}.
         """
-        rows = int(self.changes.sum())
         before, after = (wilson(right, self.evaluated) for right in (self.right_before, self.right_after))
         change = paired_difference(self.fixed, self.broken, self.evaluated)
         return {
-            "rows": rows,
+            "rows": self.compared,
             "not_compared": self.not_compared,
-            "changed": rows - int(np.trace(self.changes)),
+            "changed": self.changed,
             "evaluated": self.evaluated,
             "fixed": self.fixed,
             "broken": self.broken,

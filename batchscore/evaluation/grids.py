@@ -29,7 +29,8 @@ def round_edges(axis: Axis, bins: int) -> NDArray[np.float64]:
     low, high = -axis.mirrored().quantile(1 - _TAIL), axis.quantile(1 - _TAIL)
     width = round_step((high - low) / bins) if high > low else round_step(max(abs(low), 1e-300) / bins)
     first, last = math.floor(low / width), math.floor(high / width) + 1
-    return np.arange(first, last + 1, dtype=np.float64) * width
+    edges = np.arange(first, last + 1, dtype=np.float64) * width
+    return np.round(edges, min(300, max(0, 1 - math.floor(math.log10(width)))))
 
 
 def round_step(width: float) -> float:

@@ -10,6 +10,7 @@ takes seconds to import, and is imported when first needed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,42 +34,23 @@ def label_quality(given: NDArray[np.integer[Any]], probabilities: NDArray[np.flo
     return np.where(np.asarray(given) >= 0, quality, np.float32(np.nan))
 
 
-class LabelIssues:
-    """Two passes over the labelled rows, then a threshold.
+class QualityRanking(ABC):
+    """Labelled rows counted by their label quality, and the quality under which a mismatch is an issue."""
 
-    ``update_thresholds`` for every part, then ``quality`` for every part, then ``is_label_issue`` and ``summary``.
-    """
-
-    def __init__(self, n_labels: int) -> None:
-        from cleanlab.experimental.label_issues_batched import LabelInspector
-
-        self._inspector: Any = LabelInspector(num_class=n_labels, store_results=False, verbose=False)
+    def __init__(self) -> None:
         self._rows = np.zeros(_BINS, dtype=np.int64)
         self._mismatches = np.zeros(_BINS, dtype=np.int64)
 
-    def update_thresholds(self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> None:
-        """First pass: learn the model's mean confidence in each given label."""
-        rows = _usable(given, probabilities)
-        if rows.any():
-            self._inspector.update_confident_thresholds(given[rows], probabilities[rows].astype(np.float64))
-
-    def quality(
-        self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Second pass: count confident disagreements, and return :func:`label_quality`, float32 ``[n]``."""
-        quality, rows = label_quality(given, probabilities), _usable(given, probabilities)
-        if rows.any():
-            known = probabilities[rows].astype(np.float64)
-            self._inspector.score_label_quality(given[rows], known)
-            bins = _bin(quality[rows])
-            np.add.at(self._rows, bins, 1)  # a part has far fewer rows than there are bins
-            np.add.at(self._mismatches, bins[known.argmax(axis=1) != given[rows]], 1)
-        return quality
-
     @property
+    @abstractmethod
     def n_issues(self) -> int:
-        """Cleanlab's count of confident disagreements, off the diagonal."""
-        return int(self._inspector.get_num_issues()) if self._inspector.examples_processed_quality else 0
+        """The number of labelled rows whose label the model confidently disagrees with."""
+
+    def _count(self, quality: NDArray[np.float32], is_mismatch: NDArray[np.bool_]) -> None:
+        """Add labelled rows by their quality."""
+        bins = _bin(quality)
+        np.add.at(self._rows, bins, 1)  # a part has far fewer rows than there are bins
+        np.add.at(self._mismatches, bins[is_mismatch], 1)
 
     @property
     def threshold(self) -> float:
@@ -101,6 +83,41 @@ class LabelIssues:
             "accuracy": ratio(labelled - mismatches, labelled),
             "accuracy_without_flagged": ratio(labelled - mismatches, labelled - flagged),
         }
+
+
+class LabelIssues(QualityRanking):
+    """Two passes over the labelled rows, then a threshold.
+
+    ``update_thresholds`` for every part, then ``quality`` for every part, then ``is_label_issue`` and ``summary``.
+    """
+
+    def __init__(self, n_labels: int) -> None:
+        from cleanlab.experimental.label_issues_batched import LabelInspector
+
+        super().__init__()
+        self._inspector: Any = LabelInspector(num_class=n_labels, store_results=False, verbose=False)
+
+    def update_thresholds(self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> None:
+        """First pass: learn the model's mean confidence in each given label."""
+        rows = _usable(given, probabilities)
+        if rows.any():
+            self._inspector.update_confident_thresholds(given[rows], probabilities[rows].astype(np.float64))
+
+    def quality(
+        self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Second pass: count confident disagreements, and return :func:`label_quality`, float32 ``[n]``."""
+        quality, rows = label_quality(given, probabilities), _usable(given, probabilities)
+        if rows.any():
+            known = probabilities[rows].astype(np.float64)
+            self._inspector.score_label_quality(given[rows], known)
+            self._count(quality[rows], known.argmax(axis=1) != given[rows])
+        return quality
+
+    @property
+    def n_issues(self) -> int:
+        """Cleanlab's count of confident disagreements, off the diagonal."""
+        return int(self._inspector.get_num_issues()) if self._inspector.examples_processed_quality else 0
 
 
 def _usable(given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -14,9 +14,9 @@ from batchscore.evaluation.coverage import Coverage
 from batchscore.evaluation.decisions import Decisions
 from batchscore.evaluation.label_calibration import LabelCalibration
 from batchscore.evaluation.label_histograms import LabelHistograms
-from batchscore.evaluation.label_quality import LabelQuality
 from batchscore.evaluation.label_sets import LabelSets
 from batchscore.evaluation.ranking import Ranking, areas_json, macro
+from batchscore.evaluation.set_quality import SetQuality
 from batchscore.evaluation.slices import Slices
 from batchscore.records import Task
 
@@ -54,7 +54,7 @@ class MultiLabelEvaluation(Accumulation):
         self.calibration_error = calibration_error
         self.temperature = temperature
         self.counts = RowCounts()
-        self.quality = LabelQuality.empty(n_labels)
+        self.quality = SetQuality.empty(n_labels)
         self.ranking = Ranking.empty(n_labels)
         self.calibration = LabelCalibration.empty(n_labels)
         self.uncalibrated = LabelCalibration.empty(n_labels)
@@ -106,8 +106,8 @@ class MultiLabelEvaluation(Accumulation):
         """Everything as JSON values: plain numbers, None where undefined, never NaN; keys always in this order.
 
         ``task``; ``labels``; ``counts`` (:class:`RowCounts`; ``correct``: rows with all labels right); ``quality``, None
-        without evaluated rows: what :meth:`LabelQuality.summary` has, ``roc_auc`` and ``average_precision`` {value,
-        error_bound} (mean over labels), ``per_label`` {label: what :meth:`LabelQuality.per_label` has, ``roc_auc``,
+        without evaluated rows: what :meth:`SetQuality.summary` has, ``roc_auc`` and ``average_precision`` {value,
+        error_bound} (mean over labels), ``per_label`` {label: what :meth:`SetQuality.per_label` has, ``roc_auc``,
         ``average_precision``, ``ece``, ``threshold``}, ``taken_for`` [{missing, extra, rows}] (at most 30),
         ``precision_recall`` {label: {recall, precision}} of the twelve labels of most rows; ``calibration`` {ece, bins,
         temperature, before: {ece, bins} or None}, of all decisions together; ``coverage`` as for single labels, by the confidence in a

@@ -6,6 +6,7 @@ All functions take counts and return plain floats. Two-sided 95 % unless stated 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -145,11 +146,15 @@ def proportion_difference(right: int, rows: int, right_after: int, rows_after: i
     return Estimate(change, max(-1.0, low), min(1.0, high))
 
 
-def chi_square_99(degrees: int) -> float:
-    """The 99 % point of chi-square, by Wilson and Hilferty (1931); within 1 % for 2 degrees or more, 2 % for one."""
+def chi_square_99(degrees: int, among: int = 1) -> float:
+    """The 99 % point of chi-square, by Wilson and Hilferty (1931); within 1 % for 2 degrees or more, 2 % for one.
+
+    That of the largest ``among`` so many, by Bonferroni's correction.
+    """
     if degrees == 0:
         return 0.0
-    return float(degrees * (1 - 2 / (9 * degrees) + 2.3263478740408408 * math.sqrt(2 / (9 * degrees))) ** 3)
+    z = 2.3263478740408408 if among == 1 else statistics.NormalDist().inv_cdf(1 - 0.01 / among)
+    return float(degrees * (1 - 2 / (9 * degrees) + z * math.sqrt(2 / (9 * degrees))) ** 3)
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -18,8 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchscore.evaluation.comparison import Comparison
 from batchscore.evaluation.evaluation import Evaluation
+from batchscore.evaluation.far_off import FarOff
 from batchscore.evaluation.label_issues import LabelIssues
+from batchscore.evaluation.label_set_comparison import LabelSetComparison, LabelSetSliceChanges
+from batchscore.evaluation.label_set_issues import LabelSetIssues
+from batchscore.evaluation.multi_label import MultiLabelEvaluation
+from batchscore.evaluation.regression import RegressionEvaluation
 from batchscore.evaluation.slice_changes import SliceChanges
+from batchscore.evaluation.value_comparison import ValueComparison, ValueSliceChanges
 from batchscore.records import Task
 
 if TYPE_CHECKING:
@@ -94,7 +100,7 @@ class TaskComparison(Protocol):
         What is missing in ``before`` is as in ``predicted``, in ``given_before`` as "unlabelled".
         """
 
-    def summary(self, labels: Sequence[str]) -> dict[str, Any]:
+    def summary(self, labels: Sequence[str], /) -> dict[str, Any]:
         """The entry ``comparison`` of the metrics."""
 
 
@@ -130,6 +136,20 @@ _MEASURES: Mapping[Task, Measures] = {
         issues=lambda basis: LabelIssues(len(basis.labels)),
         comparison=lambda basis: Comparison.empty(len(basis.labels)),
         slice_changes=lambda _: SliceChanges(),
+    ),
+    Task.MULTI_LABEL: Measures(
+        evaluation=lambda basis: MultiLabelEvaluation(
+            basis.labels, basis.thresholds, basis.calibration_error, basis.temperature
+        ),
+        issues=lambda basis: LabelSetIssues(len(basis.labels), basis.thresholds),
+        comparison=lambda basis: LabelSetComparison.empty(len(basis.labels)),
+        slice_changes=lambda _: LabelSetSliceChanges(),
+    ),
+    Task.REGRESSION: Measures(
+        evaluation=lambda basis: RegressionEvaluation(basis.labels[0], basis.tolerance),
+        issues=lambda basis: FarOff(basis.tolerance),
+        comparison=lambda _: ValueComparison(),
+        slice_changes=lambda _: ValueSliceChanges(),
     ),
 }
 

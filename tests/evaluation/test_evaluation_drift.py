@@ -15,6 +15,7 @@ from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 
 from batchscore.errors import DataError
 from batchscore.evaluation import Comparison, Distributions, Evaluation, measure_drift
+from batchscore.evaluation.distributions import LabelDistributions
 from batchscore.evaluation.drift import js_distance, ks, psi
 
 COUNTS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=2, max_size=20).filter(
@@ -60,7 +61,7 @@ def distributions(positive: int, negative: int, **changes: Any) -> Distributions
         "n_tokens": (rows,) + (0,) * 13,
         "truncated": (rows, 0),
     }
-    return Distributions(**{**fields, **changes})
+    return LabelDistributions(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(

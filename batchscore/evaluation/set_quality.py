@@ -25,7 +25,7 @@ _PAIRS_TOLD = 30
 
 
 @dataclasses.dataclass(slots=True)
-class LabelQuality(Tally):
+class SetQuality(Tally):
     """Tally of the evaluated rows of a multi-label model."""
 
     rows: int
