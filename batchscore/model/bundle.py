@@ -250,6 +250,8 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
             f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
             "train it again."
         )
+    if facts.get("task", head.task) != head.task:
+        raise ModelError(f"{printable(folder)}: the tasks in config.json and {FACTS} differ. Train it again.")
     if tuple(facts["labels"]) != head.labels:
         raise ModelError(
             f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."

@@ -11,10 +11,13 @@ from typing import Any
 
 from batchscore.config import LONG_TEXT
 from batchscore.errors import ModelError, printable
+from batchscore.records import Task
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
+THRESHOLD = 0.5
+"""From which probability a label is predicted that has no threshold of its own."""
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:
@@ -76,7 +79,9 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         "calibration_temperature": _is_number(facts.get("calibration_temperature", 1), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
-        "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),
+        "task": facts.get("task", Task.SINGLE_LABEL) in set(Task),
+        "thresholds": _are_thresholds(facts.get("thresholds"), facts.get("labels")),
+        "canaries": _are_canaries(facts.get("canaries"), facts),
         "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
     }
     return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
@@ -96,8 +101,21 @@ def _are_variants(variants: Any, files: Any) -> bool:
     )
 
 
-def _are_canaries(canaries: Any, labels: Any) -> bool:
-    """Whether each text has a probability per label, and its predicted label still has the same name."""
+def _are_thresholds(thresholds: Any, labels: Any) -> bool:
+    """Whether there are none, or one from 0 to 1 for each label."""
+    if thresholds is None:
+        return True
+    return (
+        isinstance(thresholds, dict)
+        and isinstance(labels, list)
+        and set(thresholds) == set(labels)
+        and all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds.values())
+    )
+
+
+def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
+    """Whether each text has an answer per label, and its predicted labels still have the same names."""
+    labels, task = facts.get("labels"), facts.get("task", Task.SINGLE_LABEL)
     if not isinstance(canaries, dict) or not isinstance(labels, list) or not _all(str, canaries.get("texts")):
         return False
     rows: Any = canaries.get("probabilities")
@@ -105,17 +123,38 @@ def _are_canaries(canaries: Any, labels: Any) -> bool:
         _all(list, rows)
         and len(rows) == len(canaries["texts"])
         and all(len(row) == len(labels) for row in rows)
-        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
-        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
+        and all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row)
+        and (task == Task.REGRESSION or all(0 <= value <= 1 for row in rows for value in row))
+        and canaries.get("predicted", said := _said(rows, facts)) == said
     )
 
 
-def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+def _said(rows: Sequence[Sequence[float]], facts: Mapping[str, Any]) -> list[Any]:
+    labels, thresholds = facts["labels"], facts.get("thresholds") or {}
+    each = [thresholds.get(label, THRESHOLD) for label in labels]
+    return predicted_names(rows, labels, Task(facts.get("task", Task.SINGLE_LABEL)), each)
+
+
+def predicted_names(
+    probabilities: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    task: Task = Task.SINGLE_LABEL,
+    thresholds: Sequence[float] = (),
+) -> list[Any]:
     """The predicted label of each row, by name; a bundle stores them so that swapped names are noticed.
+
+    Of several labels a list of names for each row; of numbers the number.
 
     >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
     ['no', 'yes']
     """
+    if task == Task.REGRESSION:
+        return [row[0] for row in probabilities]
+    if task == Task.MULTI_LABEL:
+        return [
+            [name for name, p, least in zip(labels, row, thresholds, strict=True) if p >= least]
+            for row in probabilities
+        ]
     return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
 
 

@@ -202,7 +202,7 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
             f"{printable(bundle.path)}: its tokenizer ({type(tokenizer).__name__}) is none of the library tokenizers, "
             "which are the only ones supported. Use a model of another architecture."
         )
-    own_id = _pad_id_of_model(bundle)
+    own_id = pad_id_of_model(bundle)
     return _Loaded(
         tokenizer.backend_tokenizer,
         int(tokenizer.pad_token_id or 0) if own_id is None else own_id,
@@ -213,7 +213,7 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
     )
 
 
-def _pad_id_of_model(bundle: Bundle) -> int | None:
+def pad_id_of_model(bundle: Bundle) -> int | None:
     """The model's own padding id, if in its vocabulary: a head may look for the last token that is not padding."""
     path = bundle.path / "config.json"
     config = json.loads(path.read_bytes()) if path.exists() else {}

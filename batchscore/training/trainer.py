@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore import __version__
 from batchscore.config import fingerprint
-from batchscore.errors import DataError, UsageError, printable
+from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import open_bundle, seal
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.last_layer import rescale_logits
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
+from batchscore.training.base_check import checked_base
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
@@ -45,8 +47,9 @@ from batchscore.training.examination import (
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.objectives import AS_IT_IS, Standard, strata_of
 from batchscore.training.outcome import Fitted
-from batchscore.training.splits import TrainingData
+from batchscore.training.splits import Goal, TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
-_BUNDLE = "bundle"
+_BUNDLE, _PROBED = "bundle", "probed"
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 _HARMLESS = ("output", "resume", "force", "read")
 """Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
@@ -103,10 +106,14 @@ def train(
         return done
     keep_freed_memory()
     with work_folder(settings.output, settings.force, settings.resume) as work:
-        job = _job(settings)
+        base = open_base(settings)
+        padding_mode = checked_base(base, settings, work / _PROBED)
+        job = _job(settings, base)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
         watch = Watch(progress, tell)
-        context = TrainingContext(work, resolve_device("auto"), precision, NoProgress(), tell, SAVE_SECONDS)
+        context = TrainingContext(
+            work, resolve_device("auto"), precision, NoProgress(), tell, SAVE_SECONDS, padding_mode
+        )
         if is_resumed:
             tell(f"going on from what was left in {printable(work)}")
         with writing(work):
@@ -187,9 +194,9 @@ class _Trained:
     trials: tuple[Trial, ...]
 
 
-def _job(settings: TrainSettings) -> _Job:
+def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
+    base = base or open_base(settings)
     data = load_data(settings)
-    base = open_base(settings)
     plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
     return _Job(settings, data, base, plan)
 
@@ -248,14 +255,26 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     rows = len(data.train) + len(tokenized["evaluation"].labels)
     rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
     with watch.over(rows + len(data.evaluation), context) as watched:
-        fitted = fit_rows(job.base, data.labels, plan, (tokenized["train"], tokenized["evaluation"]), watched)
+        fitted = fit_rows(job.base, data.goal, plan, (tokenized["train"], tokenized["evaluation"]), watched)
         remove_tree(context.folder / _BUNDLE)
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
-        saved = open_saved(context.folder / _BUNDLE, job.base)
-        examination = examine(saved, data.evaluation, n_selection, watched)
+        saved = _in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
+        examination = examine(saved, data.evaluation, n_selection, watched, job.settings.threshold)
     temperature = _in_the_weights(saved, examination.temperature, context.tell)
     return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
+
+
+def _in_its_unit(saved: Bundle, standard: Standard, base: Bundle) -> Bundle:
+    """The saved folder, whose numbers are no longer standardised."""
+    if standard == AS_IT_IS:
+        return saved
+    if not rescale_logits(saved, *standard):
+        raise ModelError(
+            f"{printable(base.path)}: a regression of this architecture cannot give numbers in their own unit. Use another base "
+            "model."
+        )
+    return open_saved(saved.path, base)
 
 
 def _in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
@@ -276,7 +295,7 @@ def _suspects(
     pooling = pooling_for_frozen_base(job.base, job.settings)
     plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
     with watch.over(len(train.labels), context) as watched:
-        states = row_states(job.base, job.data.labels, plan, train, watched)
+        states = row_states(job.base, job.data.goal, plan, train, watched)
     if states is None:
         raise UsageError("--check-labels needs an encoder whose head looks at one token.")
     suspects = suspects_of(states, job.data.train, job.data.labels, plan.seed)
@@ -299,11 +318,11 @@ def _suspects(
 
 def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch) -> list[Trial]:
     """Search hyperparameters on a subset of the training rows."""
-    limit = MOST_ROWS[job.plan.recipe]
+    limit, task = MOST_ROWS[job.plan.recipe], job.data.goal.task
     if len(train.labels) > limit:
-        rows = stratified(train.labels, limit / len(train.labels), job.plan.seed)
+        rows = stratified(strata_of(task, train.labels), limit / len(train.labels), job.plan.seed)
         train = train.select(rows, "tune")
-    held_out = stratified(train.labels, HELD_OUT_SHARE, job.plan.seed)
+    held_out = stratified(strata_of(task, train.labels), HELD_OUT_SHARE, job.plan.seed)
     kept = sorted(set(range(len(train.labels))) - set(held_out))
     if not held_out:
         raise DataError("--tune needs two training rows or more of a label.")
@@ -316,7 +335,7 @@ def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Wa
             trial_folder = folder / str(number)
             make_folder(trial_folder)
             splits = train.restricted_to(kept), train.restricted_to(held_out)
-            fitted = fit_rows(job.base, job.data.labels, plan, splits, watched, trial_folder)
+            fitted = fit_rows(job.base, job.data.goal, plan, splits, watched, trial_folder)
             remove_tree(trial_folder)
             return fitted.curve[-1]
 
@@ -345,18 +364,22 @@ def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> No
         for reason, count in reasons.items():
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
     tell(
-        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); labels "
-        f"{_counted(data)}"
+        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); {_counted(data)}"
     )
     for line in hygiene_lines(hygiene, {"train": len(data.train), "evaluation": len(data.evaluation)}):
         tell(line)
 
 
 def _counted(data: TrainingData) -> str:
-    """Labels with their numbers of training rows."""
-    counts = [f"{name} {data.train.labels.count(index)}" for index, name in enumerate(data.labels)]
+    """Labels with their numbers of training rows, or what numbers there are."""
+    found = counted(data.goal, data.train.labels)
+    if values := found.get("values"):
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return printable(f"{data.labels[0]} is a number: {facts}")
+    counts = [f"{name} {count}" for name, count in found["labels"].items()]
     more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
-    return printable(", ".join(counts[:_TOLD_LABELS])) + more
+    several = "several labels a text: " if data.goal.task == Task.MULTI_LABEL else "labels "
+    return several + printable(", ".join(counts[:_TOLD_LABELS])) + more
 
 
 def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
@@ -374,7 +397,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     if settings.check_labels:
         data["suspects"] = trained.suspects
     return {
-        "labels": list(job.data.labels),
+        **_task_facts(job.data.goal, examination),
         "max_length": base.max_length,
         "temperature": trained.temperature,
         "calibration_temperature": examination.temperature,
@@ -399,6 +422,16 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
         },
         "metrics": examination.metrics,
     }
+
+
+def _task_facts(goal: Goal, examination: Examination) -> dict[str, Any]:
+    """Labels, and what other tasks than one label a text have besides."""
+    facts: dict[str, Any] = {"labels": list(goal.labels)}
+    if goal.task != Task.SINGLE_LABEL:
+        facts["task"] = goal.task.value
+    if examination.thresholds:
+        facts["thresholds"] = dict(zip(goal.labels, examination.thresholds, strict=True))
+    return facts
 
 
 def _versions() -> dict[str, str]:

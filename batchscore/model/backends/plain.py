@@ -78,10 +78,10 @@ class PlainForward:
         model = fresh_copy(self.model) if self._is_fresh else self.model
         found = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
         others = {key: value for key, value in found.items() if key in self._names and value is not None}
-        return _logits(model(input_ids=input_ids, **others))
+        return logits_of(model(input_ids=input_ids, **others))
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """The logits in a model's output, which is a tuple if its configuration says so."""
     logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
     return logits
@@ -125,7 +125,7 @@ class Reference:
 
 def answer_of(model: Any, inputs: Any) -> Tensor:
     """The logits ``[b, C]`` of a model for the inputs that its tokenizer made."""
-    return _logits(_call(model, inputs))
+    return logits_of(_call(model, inputs))
 
 
 def _call(model: Any, inputs: Any) -> Any:
