@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from conftest import run_score
+from crashing import KILLED, Fault, in_child
 from numpy.typing import NDArray
+
+from batchscore.config import ReadSettings
+from batchscore.model import loading
+from batchscore.model.bundle import open_bundle
+from batchscore.model.loading import ModelSettings
+from batchscore.model.scoring import InferenceSettings, Model
+from batchscore.model.tokenization import Tokenizer
+from batchscore.records import MicroBatch
+from batchscore.runs import finishing
+from batchscore.system.storage import files_below, sha256_of
 
 LABELS = ("toxic", "insult", "threat")
 
@@ -64,3 +78,76 @@ def metrics_of(run: Path) -> dict[str, Any]:
     """``metrics.json`` of a run."""
     found: dict[str, Any] = json.loads((run / "metrics.json").read_bytes())
     return found
+
+
+@contextlib.contextmanager
+def without_page() -> Iterator[None]:
+    """Runs write no charts meanwhile, which take most of the time of a small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finishing, "render_run", lambda *_, **__: "<p></p>")
+        yield
+
+
+class AtOnce:
+    """A backend whose logits follow from a text's tokens."""
+
+    name, device, precision = "fake", "cpu", "fp32"
+
+    def __init__(self, outputs: int) -> None:
+        self._outputs = outputs
+
+    def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
+        means = (batch.input_ids * batch.attention_mask).sum(1) / batch.attention_mask.sum(1)
+        return np.stack([np.sin(means * (k + 1)) for k in range(self._outputs)], axis=1).astype(np.float32)
+
+    def one_core_each(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        return contextlib.nullcontext(lambda: None)
+
+    def release(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def answering_at_once(folder: Path) -> Iterator[None]:
+    """Runs take a model that is loaded already and computes nothing."""
+    bundle = open_bundle(str(folder))
+    model = Model(bundle, Tokenizer(bundle), AtOnce(len(bundle.labels)), InferenceSettings(256, "head"))
+
+    def load(_: Any, wanted: ModelSettings, *__: Any) -> tuple[Model, dict[str, Any]]:
+        return model.with_inference(thresholds=wanted.thresholds), {
+            "backend": "fake",
+            "max_batch_tokens": 256,
+        }
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_model", load)
+        yield
+
+
+def contents(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run but those that hold times."""
+    timed = {"run.json", "report.html", "_SUCCESS"}
+    return {name: sha256_of(run / name) for name in files_below(run) if name not in timed}
+
+
+def check_kills(path: Path, model: Path, folder: Path, kills: int = 6, **options: Any) -> None:
+    """Kill a run at steps spread over its length, each time a new one, and hold what it ends with against a whole one."""
+    settings = {"read": ReadSettings(part_rows=7), **options}
+    run_score(path, model, folder / "whole", **settings)
+    whole = contents(folder / "whole")
+    fault = Fault(folder / "counted", at=10**9)
+    counter = folder / "steps"
+
+    def counted() -> None:
+        run_score(path, model, folder / "counted", **settings)
+        counter.write_text(str(len(fault.steps)), encoding="utf-8")
+
+    assert in_child(counted, fault) == 0
+    steps = int(counter.read_text(encoding="utf-8"))
+    for number in range(1, kills + 1):
+        run = folder / f"killed {number}"
+        at = number * steps // (kills + 1)
+        assert in_child(lambda: run_score(path, model, run, **settings), Fault(run, at)) == KILLED  # noqa: B023
+        assert not (run / "_SUCCESS").exists()
+        run_score(path, model, run, **settings)
+        assert contents(run) == whole, at

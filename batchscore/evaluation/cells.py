@@ -165,6 +165,13 @@ class Axis:
         keys, counts = _summed((self.keys >> (shift - self.shift))[:, None], self.counts)
         return Axis(shift, keys[:, 0], counts, is_exact=self.is_exact and shift == self.shift)
 
+    def within(self, most: int) -> Axis:
+        """The same numbers at the smallest shift with at most so many cells."""
+        shift = self.shift
+        while len(self.coarser(shift).keys) > most:
+            shift += 1
+        return self.coarser(shift)
+
     def quantile(self, share: float) -> float:
         """A number that at least this share of all are at most as large as: the end of a cell."""
         place = int(np.searchsorted(np.cumsum(self.counts), share * int(self.counts.sum()), side="left"))

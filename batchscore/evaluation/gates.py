@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscore.errors import UsageError, printable
-from batchscore.evaluation.metrics import GATED, LABEL_METRICS, Better, Metric, named, of_labels
+from batchscore.evaluation.metrics import (
+    GATED,
+    HEADLINES,
+    LABEL_METRICS,
+    Better,
+    Metric,
+    Section,
+    Unit,
+    gated,
+    in_section,
+    named,
+    of_labels,
+    task_of,
+)
+from batchscore.records import Task
 
 
 class Direction(enum.Enum):
@@ -35,6 +49,11 @@ _NEEDS_BASELINE = "no earlier run with scored rows was compared; give one with -
 _NEEDS_LABELS = "no row has both a known label and a prediction"
 _NEEDS_ROWS = "no row was scored"
 _UNDEFINED = "undefined for these rows, such as a label that never occurs"
+_MODELS = {
+    Task.SINGLE_LABEL: "a model with one label a text",
+    Task.MULTI_LABEL: "a model with several labels a text",
+    Task.REGRESSION: "a model that gives a number",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +104,16 @@ def needs_baseline(metric: str) -> bool:
     return known is not None and known.needs_baseline
 
 
-def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direction | None = None) -> Gate:
+def parse_gate(
+    text: str,
+    labels: Sequence[str] | None = None,
+    direction: Direction | None = None,
+    task: Task = Task.SINGLE_LABEL,
+) -> Gate:
     """Parse ``METRIC=X``, X a number or a percentage, such as ``accuracy=0.85``, ``null_text=1%``, ``recall_NEG=0.8``.
 
-    Without ``labels`` (the model is not open yet) the label of ``precision_…``, ``recall_…`` and ``f1_…`` is not
-    checked; ``direction`` is that of the option, None for any. Raises :class:`UsageError` for an unknown metric, the wrong
+    Without ``labels`` (the model is not open yet) neither its ``task`` nor the label of ``precision_…``, ``recall_…`` and
+    ``f1_…`` is checked; ``direction`` is that of the option, None for any. Raises :class:`UsageError` for an unknown metric, the wrong
     direction, or an impossible limit.
 
     >>> parse_gate("null_text=1%")
@@ -98,7 +122,7 @@ def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direct
     name, equals, limit = text.rpartition("=")
     if not equals:
         raise UsageError(f"the gate {printable(text)!r} is not METRIC=X, such as accuracy=0.85")
-    metric = _gate_metric(name.strip(), labels)
+    metric = _gate_metric(name.strip(), labels, task)
     value = _parse_limit(text, limit.strip(), metric)
     good = Direction.of(metric)
     if direction not in (None, good):
@@ -110,11 +134,14 @@ def parse_gate(text: str, labels: Sequence[str] | None = None, direction: Direct
 
 
 def parse_gates(
-    below: Iterable[str], above: Iterable[str], labels: Sequence[str] | None = None
+    below: Iterable[str],
+    above: Iterable[str],
+    labels: Sequence[str] | None = None,
+    task: Task = Task.SINGLE_LABEL,
 ) -> list[Gate]:
     """The gates of ``--fail-below`` and ``--fail-above``, in this order; raises as :func:`parse_gate`."""
     sides = ((below, Direction.AT_LEAST), (above, Direction.AT_MOST))
-    return [parse_gate(text, labels, side) for texts, side in sides for text in texts]
+    return [parse_gate(text, labels, side, task) for texts, side in sides for text in texts]
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
@@ -123,7 +150,9 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     ``null_text``, ``empty_text``, ``failed``, ``rejects``, ``truncated``, ``unlabelled`` and ``unknown_label`` are
     shares of the rows read.
     """
-    values = {each.name: each.read(metrics, {}) for each in (*GATED, *of_labels(metrics["labels"]))}
+    task = task_of(metrics)
+    every = (*gated(task), *of_labels(metrics["labels"], task))
+    values = {each.name: each.read(metrics, {}) for each in every}
     return {name: None if value is None else value.value for name, value in values.items()}
 
 
@@ -149,19 +178,34 @@ def _evaluate(gate: Gate, flat: Mapping[str, float | None]) -> GateResult:
 def _why(metric: str, flat: Mapping[str, float | None]) -> str:
     if needs_baseline(metric):
         return _NEEDS_BASELINE
-    if flat.get("expected_accuracy") is None:
+    headline = next((each for each in HEADLINES.values() if each.quality.name in flat), None)
+    if headline is None or (headline.estimate is not None and flat.get(headline.estimate.name) is None):
         return _NEEDS_ROWS
-    return _NEEDS_LABELS if flat.get("accuracy") is None else _UNDEFINED
+    is_measured = any(
+        flat.get(each.name) is not None
+        for each in in_section(Section.QUALITY)
+        if each not in headline.metrics[1:]
+    )
+    return _UNDEFINED if is_measured else _NEEDS_LABELS
 
 
-def _gate_metric(name: str, labels: Sequence[str] | None) -> Metric:
+def _gate_metric(name: str, labels: Sequence[str] | None, task: Task) -> Metric:
     """The metric of a gate; raises for one that gates do not support."""
-    of_any = [*GATED, *of_labels(labels or ())]
+    of_any = [*GATED] if labels is None else [*gated(task), *of_labels(labels, task)]
     found = named(name) if labels is None else next((each for each in of_any if each.name == name), None)
     if found is not None and found.is_gated:
         return found
     known = [each.name for each in of_any]
     of_no_label = [f"{kind}_<LABEL>" for kind in LABEL_METRICS] if labels is None else []
+    if (
+        found is None
+        and labels is not None
+        and (other := named(name)) is not None
+        and task not in other.tasks
+    ):
+        raise UsageError(
+            f"{printable(name)} is not measured of {_MODELS[task]}. Known: {printable(', '.join(known))}"
+        )
     raise _unknown(name, [*known, *of_no_label])
 
 
@@ -173,6 +217,10 @@ def _unknown(metric: str, known: Sequence[str]) -> UsageError:
 
 def _parse_limit(text: str, limit: str, metric: Metric) -> float:
     percent = limit.endswith("%")
+    if percent and metric.unit is Unit.VALUE:
+        raise UsageError(
+            f"the limit of the gate {printable(text)!r} is in the unit of the model's values: write it without %"
+        )
     try:
         number = decimal.Decimal(limit.removesuffix("%"))
     except decimal.InvalidOperation as error:
@@ -181,8 +229,9 @@ def _parse_limit(text: str, limit: str, metric: Metric) -> float:
         ) from error
     value = float(number / 100 if percent else number)
     least, most = metric.limits
-    if not least <= value < math.inf:
-        raise UsageError(f"the limit of the gate {printable(text)!r} must be {least:g} or more, and finite")
+    if not (least <= value < math.inf and value > -math.inf):
+        bound = f"{least:g} or more, and " if least > -math.inf else ""
+        raise UsageError(f"the limit of the gate {printable(text)!r} must be {bound}finite")
     if value > most:
         hint = "" if percent else f"; did you mean {printable(limit)}%?"
         what = "is a share, at most 1" if metric.is_share else f"must be at most {most:g}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from batchscore.evaluation.comparison import Comparison
+from batchscore.evaluation.significance import Z95, Estimate
 from batchscore.evaluation.slice_changes import SliceChanges
 from batchscore.evaluation.tally import Counts, Tally, ratio
 
@@ -44,17 +47,22 @@ class LabelSetComparison(Tally):
     decisions_fixed: Counts
     """``[C]``: evaluated rows whose label was wrongly predicted or lacking before, and is right now."""
     decisions_broken: Counts
+    sums: Counts
+    """``[4]``: sums over evaluated rows of a and b before, and of a and b after, as in :class:`SetQuality`."""
+    moments: Counts
+    """``[4, 4]``: of their products."""
 
     @classmethod
     def empty(cls, n_labels: int) -> Self:
         """No rows yet."""
-        return cls(Comparison.empty(1), *(np.zeros(n_labels, dtype=np.int64) for _ in range(4)))
+        shapes = (n_labels, n_labels, n_labels, n_labels, 4, (4, 4))
+        return cls(Comparison.empty(1), *(np.zeros(shape, dtype=np.int64) for shape in shapes))
 
     def merge(self, other: Self) -> None:
         """Add the rows of ``other``."""
         self.rows.merge(other.rows)
-        for name in ("added", "removed", "decisions_fixed", "decisions_broken"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for field in dataclasses.fields(self)[1:]:
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def update(self, given: Sets, before: Sets, after: Sets, given_before: Sets | None = None) -> None:
         """Add ``n`` rows, each array ``[n, C]``: given labels (-1 or -2 if unknown) and predictions of both runs (-1 if none).
@@ -72,11 +80,36 @@ class LabelSetComparison(Tally):
         truth, old, new = given[both][is_known] > 0, old[is_known], new[is_known]
         self.decisions_fixed += ((old != truth) & (new == truth)).sum(axis=0)
         self.decisions_broken += ((old == truth) & (new != truth)).sum(axis=0)
+        terms = [
+            term.astype(np.int64)
+            for labels in (old, new)
+            for term in (2 * (labels & truth).sum(axis=1), labels.sum(axis=1) + truth.sum(axis=1))
+        ]
+        table = np.stack(terms, axis=1)
+        self.sums += table.sum(axis=0)
+        self.moments += table.T @ table
+
+    def micro_f1(self) -> dict[str, Any]:
+        """``micro_f1_before``, ``micro_f1_after``, ``micro_f1_change`` {value, low, high}; None where undefined.
+
+        The change is paired: with a and b of each row and the totals A and B, the variance is the sum over rows of the square of
+        (a - F b) / B now less the same before (delta method; each sum to 0).
+        """
+        a, b, a_now, b_now = (int(total) for total in self.sums)
+        before, after = ratio(a, b), ratio(a_now, b_now)
+        change = None
+        if before is not None and after is not None:
+            slopes = np.array([-1 / b, before / b, 1 / b_now, -after / b_now])
+            variance = float((self.moments * slopes[:, None] * slopes).sum())
+            spread = Z95 * math.sqrt(max(0.0, variance))
+            value = after - before
+            change = Estimate(value, max(-1.0, value - spread), min(1.0, value + spread)).to_json()
+        return {"micro_f1_before": before, "micro_f1_after": after, "micro_f1_change": change}
 
     def summary(self, labels: Sequence[str]) -> dict[str, Any]:
         """JSON values: what :meth:`Comparison.summary` has, with rows right if all their labels are.
 
-        ``changes`` is {label: {added, removed, fixed, broken}}; ``hamming_change`` the change of the Hamming loss, None
+        Those of :meth:`micro_f1`; ``changes`` is {label: {added, removed, fixed, broken}}; ``hamming_change`` the change of the Hamming loss, None
         without evaluated rows.
         """
         found = self.rows.summary([])
@@ -84,6 +117,7 @@ class LabelSetComparison(Tally):
         columns = (self.added, self.removed, self.decisions_fixed, self.decisions_broken)
         names = ("added", "removed", "fixed", "broken")
         return found | {
+            **self.micro_f1(),
             "hamming_change": ratio(broken - fixed, self.rows.evaluated * len(labels)),
             "changes": {
                 label: dict(zip(names, (int(column[k]) for column in columns), strict=True))

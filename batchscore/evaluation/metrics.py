@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from batchscore.evaluation.tally import ratio
+from batchscore.records import Task
 
 Document: TypeAlias = Mapping[str, Any]
 """The content of ``metrics.json`` or ``run.json``."""
+
+
+ALL_TASKS = frozenset(Task)
+_LABELS = frozenset({Task.SINGLE_LABEL, Task.MULTI_LABEL})
+_SINGLE, _SEVERAL, _VALUES = (frozenset({task}) for task in Task)
 
 
 class Unit(enum.Enum):
@@ -23,6 +29,9 @@ class Unit(enum.Enum):
     SHARE = "share"
     """From 0 to 1, shown as a percentage."""
     NUMBER = "number"
+    """Without a unit."""
+    VALUE = "value"
+    """In the unit of a regression's values, so that a percentage would mean nothing."""
 
 
 class Better(enum.IntEnum):
@@ -83,6 +92,10 @@ class Metric:
     gauge: str = ""
     """Its Prometheus name, after ``batchscore_``; empty if not exported."""
     gauge_help: str = ""
+    estimate_of: str = ""
+    """The metric that it estimates without labels, on the same scale; the trend draws both in one chart."""
+    tasks: frozenset[Task] = ALL_TASKS
+    """The tasks that have it."""
 
     @property
     def is_share(self) -> bool:
@@ -146,6 +159,20 @@ def _wrong_labels(metrics: Document, _: Document) -> Value | None:
     return Value(*(float(wrong[key]) / labelled for key in ("value", "low", "high")))
 
 
+def _over_labels(words: str) -> Callable[[Document], str]:
+    """A heading that says that it is a mean over labels, where a row has several."""
+
+    def heading(metrics: Document) -> str:
+        return f"{words} (mean over labels)" if task_of(metrics) is Task.MULTI_LABEL else words
+
+    return heading
+
+
+def _tolerance_heading(metrics: Document) -> str:
+    tolerance = metrics.get("tolerance")
+    return "" if tolerance is None else f"share within {tolerance:g} of the given number"
+
+
 def _rows_scored(metrics: Document, _: Document) -> Value | None:
     return Value(float(metrics["counts"]["scored"]))
 
@@ -160,7 +187,14 @@ def _rows_per_second(metrics: Document, facts: Document) -> Value | None:
     return Value(metrics["counts"]["scored"] / seconds) if seconds else None
 
 
+def task_of(metrics: Document) -> Task:
+    """The task of the model whose run this is; versions that did not tell it had single labels."""
+    return Task(metrics.get("task", Task.SINGLE_LABEL))
+
+
 def _brier_heading(metrics: Document) -> str:
+    if task_of(metrics) is Task.MULTI_LABEL:
+        return "Brier score (mean over labels, 0 to 1)"
     return f"Brier score ({'0 to 1' if len(metrics['labels']) == 2 else 'sum over labels, 0 to 2'})"
 
 
@@ -179,47 +213,103 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "accuracy", Unit.SHARE, Better.MORE, _stored("quality", "accuracy"), Section.QUALITY,
         is_gated=True, is_followed=True, is_column=True,
-        gauge="accuracy", gauge_help="accuracy of the last run on its labelled rows.",
+        gauge="accuracy", gauge_help="accuracy of the last run on its labelled rows.", tasks=_SINGLE,
+    ),
+    Metric(
+        "micro_f1", "micro F1", Unit.SHARE, Better.MORE, _stored("quality", "micro_f1"), Section.QUALITY,
+        is_gated=True, is_followed=True, is_column=True,
+        gauge="micro_f1", gauge_help="micro_f1 of the last run on its labelled rows.", tasks=_SEVERAL,
+    ),
+    Metric(
+        "mae", "mean absolute error", Unit.VALUE, Better.LESS, _stored("quality", "mae"), Section.QUALITY,
+        is_gated=True, is_followed=True, is_column=True, least_step=0.0,
+        gauge="mean_absolute_error", gauge_help="Mean absolute error of the last run on its rows with a number.", tasks=_VALUES,
+    ),
+    Metric(
+        "rmse", "root mean squared error", Unit.VALUE, Better.LESS, _stored("quality", "rmse"), Section.QUALITY,
+        is_gated=True, is_followed=True, least_step=0.0,
+        gauge="root_mean_squared_error",
+        gauge_help="Root mean squared error of the last run on its rows with a number.", tasks=_VALUES,
+    ),
+    Metric(
+        "r2", "R² (share of the variance explained)", Unit.NUMBER, Better.MORE, _stored("quality", "r2"), Section.QUALITY,
+        span=(-math.inf, 1.0), is_gated=True, is_followed=True, least_step=0.01, is_column=True,
+        gauge="r2", gauge_help="R2 of the last run on its rows with a number.", tasks=_VALUES,
+    ),
+    Metric(
+        "spearman", "Spearman's rank correlation", Unit.NUMBER, Better.MORE, _stored("quality", "spearman"), Section.QUALITY,
+        span=(-1.0, 1.0), is_gated=True, is_followed=True, least_step=0.01,
+        gauge="spearman", gauge_help="Spearman's rank correlation of the last run.", tasks=_VALUES,
+    ),
+    Metric(
+        "pearson", "Pearson's correlation", Unit.NUMBER, Better.MORE, _stored("quality", "pearson"), Section.QUALITY,
+        span=(-1.0, 1.0), is_gated=True, tasks=_VALUES,
+    ),
+    Metric(
+        "bias", "bias (mean of value less given)", Unit.VALUE, Better.NEITHER, _stored("quality", "bias"), Section.QUALITY,
+        span=(-math.inf, math.inf), is_followed=True,
+        gauge="bias", gauge_help="Mean of value less given number of the last run.", tasks=_VALUES,
+    ),
+    Metric(
+        "within_tolerance", "share within the tolerance", Unit.SHARE, Better.MORE, _stored("quality", "within_tolerance"),
+        Section.QUALITY, heading=_tolerance_heading, is_gated=True, is_followed=True,
+        gauge="within_tolerance", gauge_help="Share of the last run's rows within the tolerance.", tasks=_VALUES,
     ),
     Metric(
         "expected_accuracy", "expected accuracy (estimate)", Unit.SHARE, Better.MORE, _stored("expected_accuracy"),
-        Section.QUALITY, is_gated=True, is_followed=True, is_column=True,
+        Section.QUALITY, is_gated=True, is_followed=True, is_column=True, estimate_of="accuracy", tasks=_SINGLE,
     ),
     Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,
         is_gated=True, is_followed=True,
-        gauge="macro_f1", gauge_help="macro_f1 of the last run on its labelled rows.",
+        gauge="macro_f1", gauge_help="macro_f1 of the last run on its labelled rows.", tasks=_LABELS,
+    ),
+    Metric(
+        "subset_accuracy", "rows with all labels right", Unit.SHARE, Better.MORE, _stored("quality", "subset_accuracy"),
+        Section.QUALITY, heading=lambda _: "rows with all labels right (subset accuracy)",
+        is_gated=True, is_followed=True, is_column=True,
+        gauge="subset_accuracy", gauge_help="Share of the last run's labelled rows whose labels are all right.", tasks=_SEVERAL,
+    ),
+    Metric(
+        "hamming_loss", "Hamming loss", Unit.SHARE, Better.LESS, _stored("quality", "hamming_loss"), Section.QUALITY,
+        heading=lambda _: "wrong label decisions (Hamming loss)", is_gated=True, is_followed=True,
+        gauge="hamming_loss", gauge_help="Hamming loss of the last run on its labelled rows.", tasks=_SEVERAL,
+    ),
+    Metric(
+        "expected_hamming_loss", "expected Hamming loss (estimate)", Unit.SHARE, Better.LESS, _stored("expected_hamming_loss"),
+        Section.QUALITY, is_gated=True, is_followed=True, estimate_of="hamming_loss", tasks=_SEVERAL,
     ),
     Metric(
         "matthews", "Matthews' correlation", Unit.NUMBER, Better.MORE, _stored("quality", "matthews"), Section.QUALITY,
         span=(-1.0, 1.0), is_gated=True, is_followed=True, least_step=0.01,
-        gauge="matthews", gauge_help="Matthews' correlation coefficient of the last run on its labelled rows.",
+        gauge="matthews", gauge_help="Matthews' correlation coefficient of the last run on its labelled rows.", tasks=_SINGLE,
     ),
     Metric(
-        "roc_auc", "ROC-AUC", Unit.SHARE, Better.MORE, _stored("quality", "roc_auc"), Section.QUALITY, is_gated=True
+        "roc_auc", "ROC-AUC", Unit.SHARE, Better.MORE, _stored("quality", "roc_auc"), Section.QUALITY,
+        heading=_over_labels("ROC-AUC"), is_gated=True, tasks=_LABELS,
     ),
     Metric(
         "average_precision", "average precision", Unit.SHARE, Better.MORE, _stored("quality", "average_precision"),
-        Section.QUALITY, is_gated=True,
+        Section.QUALITY, heading=_over_labels("average precision"), is_gated=True, tasks=_LABELS,
     ),
     Metric(
         "ece", "calibration error", Unit.SHARE, Better.LESS, _stored("calibration", "ece"), Section.QUALITY,
         heading=lambda _: "calibration error (15 bins)", is_gated=True, is_followed=True, is_column=True,
-        gauge="calibration_error", gauge_help="Expected calibration error of the last run.",
+        gauge="calibration_error", gauge_help="Expected calibration error of the last run.", tasks=_LABELS,
     ),
     Metric(
         "ece_before", "calibration error before temperature scaling", Unit.SHARE, Better.LESS,
-        _stored("calibration", "before", "ece"), Section.QUALITY, heading=_ece_before_heading,
+        _stored("calibration", "before", "ece"), Section.QUALITY, heading=_ece_before_heading, tasks=_LABELS,
     ),
     Metric(
         "log_loss", "log loss", Unit.NUMBER, Better.LESS, _stored("quality", "log_loss"), Section.QUALITY,
-        is_gated=True, is_followed=True, least_step=0.01,
+        heading=_over_labels("log loss"), is_gated=True, is_followed=True, least_step=0.01, tasks=_LABELS,
     ),
     Metric(
         "brier", "Brier score", Unit.NUMBER, Better.LESS, _stored("quality", "brier_score_loss"), Section.QUALITY,
-        heading=_brier_heading, is_gated=True,
+        heading=_brier_heading, is_gated=True, tasks=_LABELS,
     ),
-    Metric("wrong_labels", "wrong labels (estimate)", Unit.SHARE, Better.LESS, _wrong_labels, is_followed=True),
+    Metric("wrong_labels", "wrong labels (estimate)", Unit.SHARE, Better.LESS, _wrong_labels, is_followed=True, tasks=_SINGLE),
     _of_rows("null_text", "null text"),
     _of_rows("empty_text", "empty text"),
     _of_rows("truncated", "truncated"),
@@ -253,21 +343,54 @@ LABEL_METRICS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
-def in_section(section: Section) -> tuple[Metric, ...]:
-    """The metrics of one table of a run's page."""
-    return tuple(metric for metric in METRICS if metric.section is section)
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What stands for a run where there is room for one figure."""
+
+    quality: Metric
+    """With labels."""
+    estimate: Metric | None = None
+    """Without labels, from the model's own probabilities."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Both, as far as there are two."""
+        return (self.quality,) if self.estimate is None else (self.quality, self.estimate)
+
+
+ESTIMATES = {metric.estimate_of: metric.name for metric in METRICS if metric.estimate_of}
+"""Metric → its estimate without labels."""
+HEADLINES: Mapping[Task, Headline] = {
+    Task.SINGLE_LABEL: Headline(_BY_NAME["accuracy"], _BY_NAME["expected_accuracy"]),
+    Task.MULTI_LABEL: Headline(_BY_NAME["micro_f1"], _BY_NAME["expected_hamming_loss"]),
+    Task.REGRESSION: Headline(_BY_NAME["mae"]),
+}
+
+
+def gated(task: Task) -> tuple[Metric, ...]:
+    """The metrics that gates on a run of a task support, without those per label."""
+    return tuple(metric for metric in GATED if task in metric.tasks)
+
+
+def in_section(section: Section, task: Task | None = None) -> tuple[Metric, ...]:
+    """The metrics of one table of a run's page; of any task without one."""
+    return tuple(
+        metric for metric in METRICS if metric.section is section and (task is None or task in metric.tasks)
+    )
 
 
 def of_label(name: str, label: str) -> Metric:
     """One of :data:`LABEL_METRICS` of one label."""
     read = _stored("quality", "per_label", label, name)
     words = f"{LABEL_METRICS[name]} of {label}"
-    return Metric(f"{name}_{label}", words, Unit.SHARE, Better.MORE, read, Section.LABELS, is_gated=True)
+    return Metric(
+        f"{name}_{label}", words, Unit.SHARE, Better.MORE, read, Section.LABELS, is_gated=True, tasks=_LABELS
+    )
 
 
-def of_labels(labels: Sequence[str]) -> list[Metric]:
-    """The metrics of every label."""
-    return [of_label(name, label) for label in labels for name in LABEL_METRICS]
+def of_labels(labels: Sequence[str], task: Task = Task.SINGLE_LABEL) -> list[Metric]:
+    """The metrics of every label; none for a task without labels."""
+    return [of_label(name, label) for label in labels for name in LABEL_METRICS if task in _LABELS]
 
 
 def named(name: str) -> Metric | None:

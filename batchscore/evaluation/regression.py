@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from batchscore.records import Predictions
 
-_MOST_PAIRS, _MOST_ERRORS, _MOST_VALUES = 2**16, 2**12, 2**9
-"""Cells of given numbers with their values, of errors, and of values."""
+_MOST_PAIRS, _MOST_CELLS, _MOST_STORED = 2**16, 2**12, 2**9
+"""Cells of given numbers with their values; of errors and of values; of values in ``metrics.json``."""
 _BINS, _JOINT_BINS = 40, 24
 _SHARES = (0.5, 0.9, 0.95, 0.99)
 
@@ -72,9 +72,9 @@ class RegressionEvaluation(Accumulation):
         self.counts = RowCounts()
         self.moments = ErrorMoments()
         self.pairs = Cells.empty(_MOST_PAIRS, 2)
-        self.errors = Cells.empty(_MOST_ERRORS)
-        self.sizes = Cells.empty(_MOST_ERRORS)
-        self.values = Cells.empty(_MOST_VALUES)
+        self.errors = Cells.empty(_MOST_CELLS)
+        self.sizes = Cells.empty(_MOST_CELLS)
+        self.values = Cells.empty(_MOST_CELLS)
         self.lengths = Lengths.empty()
         self.slices = ErrorSlices()
 
@@ -128,7 +128,7 @@ class RegressionEvaluation(Accumulation):
             "counts": self.counts.summary(),
             "quality": self._quality() if self.counts.evaluated else None,
             "histograms": {
-                "value": axis.to_json(),
+                "value": axis.within(_MOST_STORED).to_json(),
                 "values": histogram(axis, _BINS),
                 "n_tokens": {"edges": list(TOKEN_EDGES), "counts": self.lengths.n_tokens.tolist()},
                 "truncated": {

@@ -25,14 +25,16 @@ _SOFT, _LINE, _ACCENT = "var(--soft)", "var(--line)", "var(--accent)"
 _GOOD, _LOOK, _BAD = "var(--good)", "var(--look)", "var(--bad)"
 
 
-def reliability() -> Chart:
+def reliability(
+    across: str = "probability of the predicted label", upwards: str = "share that was right"
+) -> Chart:
     """``bins`` {probability, accuracy, low, high, size 0 to 1}, ``before`` {probability, accuracy} and ``ideal`` {at}.
 
     ``least`` is where both axes start.
     """
     scale = alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False)
     bins = alt.Chart(alt.NamedData("bins"))
-    x = alt.X("probability:Q", scale=scale, axis=_axis("probability of the predicted label", _SHARE))
+    x = alt.X("probability:Q", scale=scale, axis=_axis(across, _SHARE))
     ideal = (
         alt.Chart(alt.NamedData("ideal"))
         .mark_line(stroke=_SOFT, strokeDash=[3, 3], strokeWidth=1)
@@ -47,13 +49,13 @@ def reliability() -> Chart:
     )
     dots = bins.mark_point(filled=True, fill=_ACCENT, opacity=1).encode(
         x=x,
-        y=alt.Y("accuracy:Q", axis=_axis("share that was right", _SHARE)),
+        y=alt.Y("accuracy:Q", axis=_axis(upwards, _SHARE)),
         size=alt.Size("size:Q", scale=alt.Scale(domain=[0, 1], range=[15, 140]), legend=None),
     )
     return alt.layer(ideal, before, whiskers, line, dots).add_params(alt.param(name="least", value=0.5))
 
 
-def histogram() -> Chart:
+def histogram(across: str = "probability of the predicted label") -> Chart:
     """``rows`` {low, high, kind, count}: stacked by kind."""
     kinds, colours = ["correct", "wrong", "unlabelled"], [_GOOD, _BAD, _ACCENT]
     chart: Chart = (
@@ -64,7 +66,7 @@ def histogram() -> Chart:
                 "low:Q",
                 bin=alt.BinParams(binned=True),
                 scale=alt.Scale(domainMin=alt.ExprRef("least"), domainMax=1, nice=False, zero=False),
-                axis=_axis("probability of the predicted label", _SHARE),
+                axis=_axis(across, _SHARE),
             ),
             x2="high:Q",
             y=alt.Y("count:Q", axis=_axis("rows", _NUMBER), stack="zero"),
@@ -76,12 +78,12 @@ def histogram() -> Chart:
     return chart
 
 
-def coverage() -> Chart:
+def coverage(upwards: str = "accuracy of those") -> Chart:
     """``thresholds`` {share, value, low, high, name}, and ``named``: those with their names written beside."""
     data = alt.Chart(alt.NamedData("thresholds"))
     scale = alt.Scale(domain=[0, 1])
     x = alt.X("share:Q", scale=scale, axis=_axis("share of rows accepted without a look", _SHARE))
-    y = alt.Y("value:Q", scale=alt.Scale(zero=False), axis=_axis("accuracy of those", _FINE_SHARE))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=False), axis=_axis(upwards, _FINE_SHARE))
     named = alt.Chart(alt.NamedData("named")).encode(x=alt.X("share:Q", scale=scale), y="value:Q")
     return alt.layer(
         data.mark_area(fill=_ACCENT, opacity=0.2).encode(x=x, y="low:Q", y2="high:Q"),
@@ -112,6 +114,55 @@ def precision_recall() -> Chart:
         )
     )
     return chart
+
+
+def label_curve() -> Chart:
+    """One small precision-recall curve: ``points`` {recall, precision}, and ``at`` {recall, precision} of the threshold."""
+    scale = alt.Scale(domain=[0, 1])
+    axis = alt.Axis(format=_SHARE, values=[0, 0.5, 1], title=None)
+    x, y = alt.X("recall:Q", scale=scale, axis=axis), alt.Y("precision:Q", scale=scale, axis=axis)
+    curve = alt.Chart(alt.NamedData("points"))
+    return alt.layer(
+        curve.mark_area(fill=_ACCENT, opacity=0.14).encode(x=x, y=y),
+        curve.mark_line(stroke=_ACCENT, strokeWidth=1.5).encode(x=x, y=y),
+        alt.Chart(alt.NamedData("at"))
+        .mark_point(filled=True, fill=_LOOK, size=60, opacity=1)
+        .encode(x=x, y=y),
+    ).properties(width=150, height=110)
+
+
+def bars(across: str) -> Chart:
+    """``rows`` {low, high, count}: rows by a number; ``zero`` {at}: a line where it is 0, or none."""
+    data = alt.Chart(alt.NamedData("rows"))
+    scale = alt.Scale(zero=False, nice=False)
+    return alt.layer(
+        data.mark_bar(binSpacing=1, fill=_ACCENT).encode(
+            x=alt.X("low:Q", bin=alt.BinParams(binned=True), scale=scale, axis=_axis(across, _NUMBER)),
+            x2="high:Q",
+            y=alt.Y("count:Q", axis=_axis("rows", _NUMBER)),
+        ),
+        alt.Chart(alt.NamedData("zero")).mark_rule(stroke=_BAD, strokeDash=[4, 3]).encode(x="at:Q"),
+    )
+
+
+def predicted_vs_given() -> Chart:
+    """``cells`` {x, x2, y, y2, weight 0 to 1}, ``same`` {x, y}: the line of equal numbers."""
+    cells = alt.Chart(alt.NamedData("cells"))
+    scale = alt.Scale(zero=False, nice=False)
+    x = alt.X("x:Q", scale=scale, axis=_axis("given number", _NUMBER))
+    y = alt.Y("y:Q", scale=scale, axis=_axis("value", _NUMBER))
+    return alt.layer(
+        cells.mark_rect(fill=_ACCENT).encode(
+            x=x,
+            x2="x2:Q",
+            y=y,
+            y2="y2:Q",
+            opacity=alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 1]), legend=None),
+        ),
+        alt.Chart(alt.NamedData("same"))
+        .mark_line(stroke=_SOFT, strokeDash=[3, 3], strokeWidth=1.2)
+        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=scale)),
+    ).properties(height=260)
 
 
 def trend(axis_format: str) -> Chart:
@@ -185,6 +236,13 @@ CHARTS: dict[str, Callable[[], Chart]] = {
     "histogram": histogram,
     "coverage": coverage,
     "precision_recall": precision_recall,
+    "label_reliability": lambda: reliability("probability of a label", "share that has it"),
+    "least_sure": lambda: histogram("confidence in the least sure label"),
+    "all_right": lambda: coverage("all labels right in those"),
+    "label_curve": label_curve,
+    "errors": lambda: bars("value less given number"),
+    "values": lambda: bars("value"),
+    "predicted_vs_given": predicted_vs_given,
     "trend_share": lambda: trend(_FINE_SHARE),
     "trend_number": lambda: trend(_NUMBER),
 }
@@ -196,8 +254,11 @@ def compiled() -> dict[str, Any]:
 
 
 def _compiled(chart: Chart) -> Any:
+    size = {"width": WIDTH, "height": HEIGHT} | {
+        key: value for key in ("width", "height") if isinstance(value := getattr(chart, key), int)
+    }
     styled = (
-        chart.properties(width=WIDTH, height=HEIGHT, background="transparent", padding=2)
+        chart.properties(**size, background="transparent", padding=2)
         .configure(aria=False, font="sans-serif")
         .configure_view(stroke=None)
         .configure_axis(

@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from batchscore.errors import printable
+from batchscore.evaluation.metrics import Unit
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash for an unknown value
 NAME_LENGTH = 90
@@ -81,6 +82,38 @@ def number(value: float | None) -> str:
     if isinstance(value, int) or abs(value) >= _LARGE or value == 0:
         return f"{value:,.0f}"
     return "<0.001" if 0 < value < _SMALL / 2 else f"{value:.3f}"
+
+
+def value_text(value: float | None) -> str:
+    """A number in a unit of its own, to three digits that count.
+
+    >>> value_text(0.52271), value_text(0.000371), value_text(12345.6), value_text(-2.0), value_text(4e-9), value_text(None)
+    ('0.523', '0.000371', '12,346', '−2', '4e-09', '–')
+    """  # noqa: RUF002
+    if value is None:
+        return UNKNOWN
+    size = abs(value)
+    text = f"{size:,.0f}" if 1000 <= size < 1e15 else f"{size:.3g}"
+    return f"−{text}" if value < 0 and float(text.replace(",", "")) else text  # noqa: RUF001
+
+
+def signed_value(value: float | None) -> str:
+    """The change of such a number, with its sign.
+
+    >>> signed_value(0.0123), signed_value(-2.5), signed_value(0.0)
+    ('+0.0123', '−2.5', '0')
+    """  # noqa: RUF002
+    return f"+{value_text(value)}" if value is not None and value > 0 else value_text(value)
+
+
+def text_of(unit: Unit, value: float | None) -> str:
+    """The value of a metric."""
+    return {Unit.SHARE: percent, Unit.NUMBER: number, Unit.VALUE: value_text}[unit](value)
+
+
+def change_text(unit: Unit, change: float | None) -> str:
+    """The change of a metric, with its sign: in percentage points for a share."""
+    return signed_value(change) if unit is Unit.VALUE else signed(change, is_share=unit is Unit.SHARE)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -160,6 +193,15 @@ def day(date: datetime.date) -> str:
     '9 March 2026'
     """
     return f"{date.day} {date:%B %Y}"
+
+
+def chance_text(p_value: float) -> str:
+    """A p-value in words.
+
+    >>> chance_text(0.0312), chance_text(0.0)
+    ('p = 0.031', 'p < 1e-99')
+    """
+    return f"p = {p_value:.2g}" if p_value > 1e-99 else "p < 1e-99"
 
 
 def rows(count: int) -> str:

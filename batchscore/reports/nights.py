@@ -15,7 +15,8 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from batchscore.evaluation.metrics import FOLLOWED, Better, Metric, Value
+from batchscore.evaluation.metrics import FOLLOWED, HEADLINES, Better, Metric, Value
+from batchscore.records import Task
 
 BEFORE = 28
 """Number of finished nights before that a night is compared with: four weeks."""
@@ -81,12 +82,20 @@ class Night:
     """Whether enough nights before it were there to compare with."""
     problem: str = ""
     """Why there are no numbers."""
+    task: Task = Task.SINGLE_LABEL
+    """Of the model; numbers of different tasks are not compared."""
+
+    @property
+    def headline(self) -> Metric | None:
+        """The metric that stands for the night, with labels if there were any; None without numbers."""
+        return next((metric for metric in HEADLINES[self.task].metrics if metric.name in self.values), None)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return {
             **{name: getattr(self, name) for name in ("path", "finished", "problem")},
             "date": self.date.isoformat(),
+            "task": self.task.value,
             "state": self.state.value,
             "values": {name: dataclasses.asdict(value) for name, value in self.values.items()},
             "limits": dict(self.limits),
@@ -218,8 +227,11 @@ def _days_after(day: datetime.date, until: datetime.date) -> Iterator[Night]:
 def _judged(nights: Sequence[Night]) -> list[Night]:
     """The nights, each finished one compared with those before it."""
     judged: list[Night] = []
-    before: dict[str, list[float]] = {metric.name: [] for metric in FOLLOWED}
+    before_by_task: dict[Task, dict[str, list[float]]] = {
+        task: {metric.name: [] for metric in FOLLOWED} for task in Task
+    }
     for night in sorted(nights, key=_place):
+        before = before_by_task[night.task]
         unusual = tuple(
             m.name
             for m in FOLLOWED

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 
-from batchscore.reports.formats import day, percent
+from batchscore.reports.formats import day, text_of
 from batchscore.reports.nights import Night, State
 
 _DAY = datetime.timedelta(days=1)
@@ -83,7 +83,7 @@ def weeks(years: Sequence[Year]) -> int:
 
 
 def _day(night: Night, column: int, links: Mapping[str, str]) -> Day:
-    value = night.values.get("accuracy") or night.values.get("expected_accuracy")
-    tail = f", {percent(value.value)}" if value else ""
+    metric = night.headline
+    tail = f", {text_of(metric.unit, night.values[metric.name].value)}" if metric else ""
     title = f"{day(night.date)}: {STATE_WORDS[night.state]}{tail}"
     return Day(night.date.isoweekday() + 1, column, night.state, title, links.get(night.path, ""))

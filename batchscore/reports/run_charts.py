@@ -11,9 +11,9 @@ from typing import Any
 import markupsafe
 
 from batchscore.evaluation.significance import wilson
+from batchscore.reports.answers import Metrics
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import interval, percent, shown
-from batchscore.reports.verdict import Metrics
 
 _NAMED = (0.5, 0.8, 0.9, 0.95, 0.99)
 _KINDS = ("correct", "wrong", "unlabelled")
@@ -40,8 +40,8 @@ def confidence(metrics: Metrics) -> Iterator[Figure]:
         return
     least = _axis_start(metrics)
     if metrics["calibration"]:
-        yield _reliability(metrics["calibration"], least)
-    yield _histogram(metrics["histograms"]["probability"], least)
+        yield reliability(metrics["calibration"], least)
+    yield histogram(metrics["histograms"]["probability"], least)
     curves = (metrics["quality"] or {}).get("precision_recall")
     if curves and any(curve["recall"] for curve in curves.values()):
         yield _precision_recall(curves)
@@ -52,7 +52,15 @@ def _axis_start(metrics: Metrics) -> float:
     return math.floor(10 / len(metrics["labels"])) / 10
 
 
-def _reliability(calibration: dict[str, Any], least: float) -> Figure:
+def reliability(
+    calibration: dict[str, Any],
+    least: float,
+    *,
+    chart: str = "reliability",
+    were: str = "were right",
+    title: str = "Is 90 % sure right 9 times in 10?",
+) -> Figure:
+    """The reliability diagram; ``were`` says what the share of a bin is of."""
     bins = [b for b in calibration["bins"] if b["rows"]]
     most = max(b["rows"] for b in bins)
     points = []
@@ -71,7 +79,7 @@ def _reliability(calibration: dict[str, Any], least: float) -> Figure:
     worst = max(bins, key=lambda b: b["rows"] * abs(b["accuracy"] - b["mean_probability"]))
     caption = (
         f"Calibration error {percent(calibration['ece'])}. It weighs most around {percent(worst['mean_probability'], 0)}, "
-        f"where {percent(worst['accuracy'], 0)} were right. On the dashed line probabilities are honest."
+        f"where {percent(worst['accuracy'], 0)} {were}. On the dashed line probabilities are honest."
     )
     before = _before(calibration)
     if before:
@@ -80,8 +88,7 @@ def _reliability(calibration: dict[str, Any], least: float) -> Figure:
             f"error {percent(calibration['before']['ece'])}."
         )
     data = {"bins": points, "before": before, "ideal": [{"at": floor}, {"at": 1.0}]}
-    title = "Is 90 % sure right 9 times in 10?"
-    return Figure(title, caption, draw("reliability", title, caption, data, {"least": floor}))
+    return Figure(title, caption, draw(chart, title, caption, data, {"least": floor}))
 
 
 def _before(calibration: dict[str, Any]) -> list[dict[str, float]]:
@@ -95,7 +102,15 @@ def _before(calibration: dict[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-def _histogram(counts: dict[str, Any], least: float) -> Figure:
+def histogram(
+    counts: dict[str, Any],
+    least: float,
+    *,
+    chart: str = "histogram",
+    have: str = "have a probability of",
+    titles: tuple[str, str] = ("Rows by probability", "Sure and right, sure and wrong"),
+) -> Figure:
+    """Rows by probability, right and wrong ones; ``titles`` without labels and with them."""
     edges = counts["edges"]
     kinds = [kind for kind in _KINDS if any(counts[kind])]
     rows = [
@@ -107,11 +122,11 @@ def _histogram(counts: dict[str, Any], least: float) -> Figure:
     total = sum(row["count"] for row in rows)
     sure = sum(row["count"] for row in rows if row["low"] >= edges[-3])
     unsure_wrong = sum(row["count"] for row in rows if row["kind"] == "wrong" and row["low"] >= edges[-3])
-    caption = f"{percent(sure / total)} of {total:,} rows have a probability of {edges[-3]:g} or more"
+    caption = f"{percent(sure / total)} of {total:,} rows {have} {edges[-3]:g} or more"
     caption += f"; {unsure_wrong:,} of them are wrong." if "wrong" in kinds else "."
     floor = min([least, *(row["low"] for row in rows)])
-    title = "Rows by probability" if len(kinds) == 1 else "Sure and right, sure and wrong"
-    svg = draw("histogram", title, caption, {"rows": rows}, {"least": floor})
+    title = titles[len(kinds) > 1]
+    svg = draw(chart, title, caption, {"rows": rows}, {"least": floor})
     colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
     return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds if len(kinds) > 1))
 
@@ -138,7 +153,13 @@ def _precision_recall(curves: dict[str, dict[str, list[float]]]) -> Figure:
     )
 
 
-def coverage(metrics: Metrics) -> Figure | None:
+def coverage(
+    metrics: Metrics,
+    *,
+    chart: str = "coverage",
+    sure: str = "from a probability of 0.9",
+    right: str = "are right",
+) -> Figure | None:
     """Accuracy of the predictions above each probability; None without labels."""
     table = metrics["coverage"]
     if not metrics["quality"]:
@@ -161,8 +182,8 @@ def coverage(metrics: Metrics) -> Figure | None:
     caption = "No row is that sure."
     if best and best["accuracy"]:
         caption = (
-            f"Accepting from a probability of 0.9 keeps {percent(best['share'])} of the rows, "
-            f"and {percent(best['accuracy']['value'])} ({interval(best['accuracy'])}) of those are right."
+            f"Accepting {sure} keeps {percent(best['share'])} of the rows, "
+            f"and {percent(best['accuracy']['value'])} ({interval(best['accuracy'])}) of those {right}."
         )
     title = "What could be accepted without a look?"
-    return Figure(title, caption, draw("coverage", title, caption, {"thresholds": rows, "named": named}, {}))
+    return Figure(title, caption, draw(chart, title, caption, {"thresholds": rows, "named": named}, {}))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from batchscore.reports import run_charts, run_tables, verdict
-from batchscore.reports.formats import moment, percent, rows, shown
+from batchscore.evaluation.metrics import task_of
+from batchscore.records import Task
+from batchscore.reports import label_page, label_set_page, run_tables, value_page
+from batchscore.reports.answers import Metrics
+from batchscore.reports.formats import moment, rows, shown
 from batchscore.reports.pages import render
+from batchscore.reports.views import View
 
 
 def render_run(
@@ -23,35 +27,31 @@ def render_run(
     ``worst``: the mismatches to show, from :meth:`MismatchTable.head`. ``baseline``: the metrics of the run
     that this one is compared with. ``with_text=False`` leaves out the texts of reviews.
     """
-    judged = verdict.judge(metrics, baseline)
-    has_labels = metrics["quality"] is not None
+    view = _VIEWS[task_of(metrics)](metrics, baseline, worst, with_text)
     return render(
-        "run_page.html",
+        view.template,
         title=_title(facts),
-        verdict=judged,
+        verdict=view.verdict,
         subtitle=_subtitle(facts),
         counts=run_tables.counts(metrics, baseline),
         gates=run_tables.gates(metrics),
         quality=run_tables.quality(metrics, baseline),
-        estimate=_estimate(metrics, baseline),
-        has_labels=has_labels,
-        predicted=run_tables.predicted(metrics, baseline) if metrics["counts"]["scored"] else None,
-        labels=run_tables.labels(metrics, baseline) if has_labels else None,
-        confusion=run_tables.confusion(metrics) if has_labels else None,
-        figures=list(run_charts.confidence(metrics)),
-        coverage_figure=run_charts.coverage(metrics),
-        coverage=run_tables.coverage(metrics),
-        slices=list(run_tables.slices(metrics)),
-        flips=run_tables.flips(metrics),
-        compared=_compared(metrics),
+        has_labels=metrics["quality"] is not None,
+        compared=_compared(metrics, view.changed),
         drift=run_tables.drift(metrics),
-        worst=run_tables.mismatch_lines(worst, with_text),
-        worst_note=run_tables.mismatch_note(metrics, len(worst)),
         with_text=with_text,
         files=run_tables.files(facts, metrics),
         failures=run_tables.failures(metrics),
         facts=run_tables.run_facts(facts),
+        **view.parts,
     )
+
+
+_VIEWS: Mapping[Task, Callable[[Metrics, Metrics | None, Sequence[Metrics], bool], View]] = {
+    Task.SINGLE_LABEL: label_page.view,
+    Task.MULTI_LABEL: label_set_page.view,
+    Task.REGRESSION: value_page.view,
+}
 
 
 def _title(facts: Mapping[str, Any]) -> str:
@@ -68,36 +68,7 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _estimate(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
-    """The expected accuracy, and the actual one if known."""
-    expected = metrics["expected_accuracy"]
-    if not expected:
-        return ""
-    error = expected.get("calibration_error")
-    text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
-    text += (
-        f"; its interval allows for the calibration error of {percent(error)} measured in training."
-        if error is not None
-        else ". How honest these are was never measured for this model: the estimate may be far off."
-    )
-    beside = expected.get("evaluated")
-    if beside:
-        text += (
-            f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
-            f"{percent(beside['observed']['value'])} were right."
-        )
-    if not metrics["quality"]:
-        text += " Where rows bring a label (--label-column), the true accuracy stands beside it."
-    then = ((baseline or {}).get("expected_accuracy") or {}).get("evaluated")
-    if then and not beside:
-        text += (
-            f" In the earlier run, on {rows(then['rows'])} with a label, it was {percent(then['expected'])}; "
-            f"{percent(then['observed']['value'])} were right."
-        )
-    return text
-
-
-def _compared(metrics: Mapping[str, Any]) -> str:
+def _compared(metrics: Metrics, changed: Callable[[Metrics], str]) -> str:
     """The row-by-row comparison in words."""
     both = metrics.get("comparison")
     if not both:
@@ -113,7 +84,7 @@ def _compared(metrics: Mapping[str, Any]) -> str:
         text = (
             f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, {matched}."
         )
-        text += _flips(both) if both["evaluated"] else ""
+        text += changed(both)
     if both["not_compared"]:
         text += f" {rows(both['not_compared'])} had no prediction in one of the runs or in both."
     if both.get("unmatched"):
@@ -124,16 +95,3 @@ def _compared(metrics: Mapping[str, Any]) -> str:
             else "."
         )
     return text
-
-
-def _flips(both: Mapping[str, Any]) -> str:
-    """Changed predictions on labelled rows: how many got right or wrong."""
-    text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
-    if both["fixed"] != both["broken"]:
-        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-        text += f" ({chance}: McNemar's p = {both['p_value']:.2g})"
-    return (
-        f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
-        if both["both_wrong_changed"]
-        else f"{text}."
-    )

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+import functools
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from batchscore.evaluation.metrics import LABEL_METRICS, Metric, Section, Value, at, in_section
+from batchscore.evaluation.metrics import Metric, Section, Value, at, in_section, task_of
+from batchscore.reports.answers import Metrics, distribution_name
 from batchscore.reports.formats import (
     UNKNOWN,
+    change_text,
     duration,
-    interval,
     moment,
     number,
     percent,
     rows,
     shown,
-    signed,
+    text_of,
 )
-from batchscore.reports.gates import gate_name, gate_value, is_share
+from batchscore.reports.gates import gate_name, gate_value, unit_of
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import DISTRIBUTIONS, Metrics, confusions_of
 
-_MOST_LABELS = 50
-_MATRIX_LABELS = 12
-_MOST_CONFUSIONS = 30
-_MOST_SLICES = 12
+MOST_LABELS = 50
 _MOST_FAILURES = 20
 _MAX_FILES = 100
-_MAX_HEADING = 40
+MAX_HEADING = 40
 """Maximum characters of a label as a column heading."""
 _COLUMNS = {"n_tokens": "text length, in tokens", "truncated": "truncated", "file": "file"}
 
@@ -50,7 +47,11 @@ def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, s
 
 def quality(metrics: Metrics, baseline: Metrics | None) -> Table:
     """The metrics with their intervals, and the earlier run's beside them."""
-    lines = [line for each in in_section(Section.QUALITY) if (line := _metric_line(each, metrics, baseline))]
+    lines = [
+        line
+        for each in in_section(Section.QUALITY, task_of(metrics))
+        if (line := _metric_line(each, metrics, baseline))
+    ]
     head = ["metric", "this run", *(["earlier run", "change"] if baseline else []), "95 % interval"]
     return Table(head, lines)
 
@@ -59,7 +60,7 @@ def _metric_line(metric: Metric, metrics: Metrics, baseline: Metrics | None) -> 
     here, words = metric.read(metrics, {}), metric.heading_on_page(metrics)
     if here is None or not words:
         return None
-    write: Callable[[float | None], str] = percent if metric.is_share else number
+    write = functools.partial(text_of, metric.unit)
     line: list[str | Cell] = [words, write(here.value)]
     if baseline:
         earlier = metric.read(baseline, {})
@@ -67,7 +68,7 @@ def _metric_line(metric: Metric, metrics: Metrics, baseline: Metrics | None) -> 
         line += [
             write(None if earlier is None else earlier.value),
             Cell(
-                signed(change, is_share=metric.is_share),
+                change_text(metric.unit, change),
                 "look" if earlier is not None and _is_clearly_worse(metric, here, earlier) else "",
             ),
         ]
@@ -87,7 +88,7 @@ def gates(metrics: Metrics) -> Table:
     lines: list[list[str | Cell]] = []
     for gate in sorted(metrics.get("gates") or [], key=lambda gate: bool(gate["passed"])):
         metric, passed = gate["metric"], gate["passed"]
-        margin = None if gate["margin"] is None else signed(gate["margin"], is_share=is_share(metric))
+        margin = None if gate["margin"] is None else change_text(unit_of(metric), gate["margin"])
         lines.append(
             [
                 gate_name(metric),
@@ -100,186 +101,9 @@ def gates(metrics: Metrics) -> Table:
     return Table(["gate", "", "margin", "value", "limit"], lines, words=2)
 
 
-def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """How many rows got each label, most frequent first: the table for runs without given labels."""
-    now = metrics["histograms"]["predicted_labels"]
-    before = at(baseline, "histograms", "predicted_labels") or {}
-    names = sorted(now, key=lambda name: -now[name])
-    lines = [
-        [
-            shown(name),
-            number(now[name]),
-            *(percent(each.get(name, 0) / max(sum(each.values()), 1)) for each in (now, before) if each),
-        ]
-        for name in names[:_MOST_LABELS]
-    ]
-    head = ["predicted label", "rows", "share", *(["share before"] if before else [])]
-    return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
-
-
-def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """Precision, recall and F1 of each label; if there are many, those with most rows first."""
-    every = metrics["quality"]["per_label"]
-    names = (
-        sorted(every, key=lambda name: -every[name]["support"])
-        if len(every) > _MATRIX_LABELS
-        else list(every)
-    )
-    lines: list[list[str | Cell]] = []
-    for name in names[:_MOST_LABELS]:
-        row = every[name]
-        earlier = [percent(at(baseline, "quality", "per_label", name, "f1"))] if baseline else []
-        lines.append(
-            [
-                shown(name),
-                *(percent(row[key]) for key in LABEL_METRICS),
-                *earlier,
-                number(row["support"]),
-            ]
-        )
-    head = ["label", *LABEL_METRICS.values(), *(["F1 before"] if baseline else []), "rows"]
-    return Table(head, lines, note=_more(len(names), _MOST_LABELS, "labels"))
-
-
-def _more(found: int, most: int, what: str) -> str:
+def more(found: int, most: int, what: str) -> str:
+    """How many are left out; empty if none are."""
     return f"{found - most:,} more {what} are in metrics.json." if found > most else ""
-
-
-def confusion(metrics: Metrics) -> Table:
-    """The confusion matrix, each cell coloured by its share of the given label; with many labels a list of pairs."""
-    matrix = metrics["quality"]["confusion_matrix"]
-    names = matrix["labels"]
-    if len(names) > _MATRIX_LABELS:
-        pairs = confusions_of(metrics)
-        lines = [[shown(g), shown(p), number(n)] for g, p, n in pairs[:_MOST_CONFUSIONS]]
-        return Table(
-            ["given", "predicted", "rows"], lines, words=2, note=_more(len(pairs), _MOST_CONFUSIONS, "pairs")
-        )
-    return Table(
-        ["given ↓ predicted →", *(shown(name, _MAX_HEADING) for name in names)],
-        [
-            [
-                shown(name, _MAX_HEADING),
-                *(_tinted(n, sum(line), row == column) for column, n in enumerate(line)),
-            ]
-            for row, (name, line) in enumerate(zip(names, matrix["counts"], strict=True))
-        ],
-    )
-
-
-def _tinted(count: int, total: int, is_right: bool) -> Cell:
-    share = count / total if total else 0.0
-    return Cell(f"{count:,} · {percent(share, 0)}", "good" if is_right else "bad", round(45 * share))
-
-
-def coverage(metrics: Metrics) -> Table:
-    """Rows above each probability, and their accuracy."""
-    has_labels = metrics["quality"] is not None
-    lines = [
-        [
-            f"{row['threshold']:g}",
-            number(row["rows"]),
-            percent(row["share"]),
-            percent(row.get("expected_accuracy")),
-            *([percent(at(row, "accuracy", "value")), interval(row["accuracy"])] if has_labels else []),
-        ]
-        for row in metrics["coverage"]
-    ]
-    head = [
-        "accept from",
-        "rows",
-        "of all",
-        "expected accuracy",
-        *(["accuracy", "95 % interval"] if has_labels else []),
-    ]
-    return Table(head, lines, words=0)
-
-
-def slices(metrics: Metrics) -> Iterator[tuple[str, Table]]:
-    """One table per column: flagged slices first, then the largest."""
-    changes = {(each["column"], each["value"]): each for each in at(metrics, "comparison", "slices") or []}
-    for column, group in groupby(metrics["slices"], key=lambda entry: entry["column"]):
-        entries = [{**entry, "change": changes.get((column, entry["value"]))} for entry in group]
-        if len(entries) > 1:
-            yield _COLUMNS.get(column, shown(column)), _slice_table(entries)
-
-
-def _slice_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    chosen = _by_number(entries)
-    if len(chosen) > _MOST_SLICES:
-        chosen = sorted(chosen, key=lambda e: (not _is_flagged(e), -e["rows"]))[
-            : max(_MOST_SLICES, sum(map(_is_flagged, chosen)))
-        ]
-    has_labels = any(entry["accuracy"] for entry in chosen)
-    least = min((e["accuracy"]["low"] for e in chosen if e["accuracy"]), default=0.0)
-    has_changes = any(entry["change"] and entry["change"]["accuracy_change"] for entry in chosen)
-    head = ["", "rows", *(["accuracy", f"{percent(least, 0)} to 100%"] if has_labels else []), "expected"]
-    head += ["same rows"] if has_changes else []
-    lines: list[list[str | Cell]] = [
-        [
-            Cell(_slice_name(entry["value"]), "look" if _is_flagged(entry) else ""),
-            number(entry["rows"]),
-            *(_slice_accuracy(entry, least) if has_labels else []),
-            percent(entry["expected_accuracy"]),
-            *([_slice_change(entry["change"])] if has_changes else []),
-        ]
-        for entry in chosen
-    ]
-    note = _more(len(entries), len(chosen), "values")
-    return Table(head, lines, note=note)
-
-
-def _by_number(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sorted by value if all values are numbers, else unchanged."""
-    try:
-        return sorted(entries, key=lambda entry: float(entry["value"]))
-    except ValueError:
-        return list(entries)
-
-
-def _slice_name(value: str) -> str:
-    return shown(value) if value else "(empty)"
-
-
-def _is_flagged(entry: Mapping[str, Any]) -> bool:
-    """Whether a slice is clearly worse than the other rows, or than before."""
-    return bool(entry["worse"] or (entry["change"] and entry["change"]["worse"]))
-
-
-def _slice_change(change: Mapping[str, Any] | None) -> Cell:
-    """Change of accuracy on the rows that both runs predicted, in points."""
-    if not change or not change["accuracy_change"]:
-        return Cell(UNKNOWN)
-    return Cell(signed(change["accuracy_change"]["value"], is_share=True), "look" if change["worse"] else "")
-
-
-def _slice_accuracy(entry: Mapping[str, Any], least: float) -> list[Cell]:
-    accuracy = entry["accuracy"]
-    if accuracy is None:
-        return [Cell(UNKNOWN), Cell("")]
-    low, value, high = (
-        100 * (accuracy[key] - least) / max(1 - least, 1e-9) for key in ("low", "value", "high")
-    )
-    text = percent(accuracy["value"])
-    mark = "look" if entry["worse"] else ""
-    return [Cell(text, mark), Cell("", mark, span=(low, value, high))]
-
-
-def flips(metrics: Metrics) -> Table | None:
-    """Changed predictions by earlier and present label; None without a comparison."""
-    compared = metrics.get("comparison")
-    if not compared or not compared["rows"] or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
-        return None
-    names = compared["changes"]["labels"]
-    lines: list[list[str | Cell]] = [
-        [shown(name, _MAX_HEADING), *(_flip(n, row == column) for column, n in enumerate(line))]
-        for row, (name, line) in enumerate(zip(names, compared["changes"]["counts"], strict=True))
-    ]
-    return Table(["before ↓ now →", *(shown(name, _MAX_HEADING) for name in names)], lines)
-
-
-def _flip(count: int, is_same: bool) -> Cell:
-    return Cell(number(count), "" if is_same or not count else "look")
 
 
 def drift(metrics: Metrics) -> Table | None:
@@ -289,7 +113,7 @@ def drift(metrics: Metrics) -> Table | None:
         return None
     lines: list[list[str | Cell]] = [
         [
-            DISTRIBUTIONS.get(each["distribution"], shown(each["distribution"])),
+            distribution_name(each),
             Cell(each["verdict"], "look" if each["verdict"].startswith("clear") else ""),
             number(each["psi"]),
             number(each["ks"]),
@@ -325,21 +149,21 @@ def _columns(file: Mapping[str, Any]) -> list[str]:
     text, label, identifier = (columns.get(role) for role in ("text", "label", "id"))
     meanings = list((file.get("label_values") or {}).items())
     said = [
-        f"{shown(value, _MAX_HEADING)} = {shown(name, _MAX_HEADING) if name else 'no label'}"
+        f"{shown(value, MAX_HEADING)} = {shown(name, MAX_HEADING) if name else 'no label'}"
         for value, name in meanings[:5]
     ]
     said += [f"{len(meanings) - 5} more"] if len(meanings) > 5 else []
     meaning = f" ({', '.join(said)})" if said and label else ""
     return [
-        shown(text or UNKNOWN, _MAX_HEADING),
-        f"{shown(label or UNKNOWN, _MAX_HEADING)}{meaning}",
-        shown(identifier or UNKNOWN, _MAX_HEADING),
+        shown(text or UNKNOWN, MAX_HEADING),
+        f"{shown(label or UNKNOWN, MAX_HEADING)}{meaning}",
+        shown(identifier or UNKNOWN, MAX_HEADING),
     ]
 
 
 def _values(unknown: Mapping[str, int]) -> str:
     most = sorted(unknown.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{shown(value, _MAX_HEADING)} ({count:,})" for value, count in most[:5])
+    text = ", ".join(f"{shown(value, MAX_HEADING)} ({count:,})" for value, count in most[:5])
     return f"{text}, {len(most) - 5} more" if len(most) > 5 else text
 
 
@@ -349,7 +173,7 @@ def failures(metrics: Metrics) -> Table | None:
     if not failed:
         return None
     lines = [[shown(f["file"]), shown(f["reason"], 200), number(f["row"])] for f in failed[:_MOST_FAILURES]]
-    note = _more(metrics["counts"].get("failed", len(failed)), len(lines), "rows")
+    note = more(metrics["counts"].get("failed", len(failed)), len(lines), "rows")
     return Table(["file", "reason", "row"], lines, words=2, note=note)
 
 
@@ -395,7 +219,7 @@ def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(key: object) -> str:
-    return shown(str(key).replace("_", " "), _MAX_HEADING)
+    return shown(str(key).replace("_", " "), MAX_HEADING)
 
 
 def _plain(value: Any) -> str:
@@ -415,28 +239,21 @@ def _value_in_words(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def mismatch_lines(worst: Sequence[Mapping[str, Any]], with_text: bool) -> list[dict[str, Any]]:
-    """The worst mismatches as the page shows them."""
-    known = {
-        "file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality",
-        "is_label_issue", "n_tokens", "truncated", "text",
-    }  # fmt: skip
-    return [
-        {
-            **{key: row[key] for key in ("given_label", "predicted_label", "probability", "prob_given")},
-            "is_label_issue": row["is_label_issue"],
-            "file": row["file"],
-            "row": f"{row['row']:,}",
-            "ids": [
-                f"{shown(key, _MAX_HEADING)} {shown(value, _MAX_HEADING)}"
-                for key, value in row.items()
-                if key not in known
-            ],
-            "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
-            "text": row["text"] if with_text else None,
-        }
-        for row in worst
-    ]
+def place_of(row: Mapping[str, Any], own: Collection[str], *, with_text: bool) -> dict[str, Any]:
+    """Where a mismatch is, how long its text is, and the text; columns beyond the report's ``own`` ones are ids."""
+    known = {*own, "file", "row", "label_quality", "is_label_issue", "n_tokens", "truncated", "text"}
+    return {
+        "is_label_issue": row.get("is_label_issue", False),
+        "file": row["file"],
+        "row": f"{row['row']:,}",
+        "ids": [
+            f"{shown(key, MAX_HEADING)} {shown(value, MAX_HEADING)}"
+            for key, value in row.items()
+            if key not in known
+        ],
+        "length": f"{number(row['n_tokens'])} tokens{', truncated' if row['truncated'] else ''}",
+        "text": row["text"] if with_text else None,
+    }
 
 
 def mismatch_note(metrics: Metrics, listed: int) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import collections
 import datetime
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from batchscore.evaluation.metrics import FOLLOWED, Better, Metric
+from batchscore.evaluation.gates import Direction
+from batchscore.evaluation.metrics import ESTIMATES, FOLLOWED, HEADLINES, Better, Metric, Unit
+from batchscore.records import Task
+from batchscore.reports.answers import Answer, Level, Verdict
 from batchscore.reports.charts import draw
-from batchscore.reports.formats import day, moment, number, percent, rows, shown
+from batchscore.reports.formats import day, moment, number, rows, shown, text_of
 from batchscore.reports.nights import Night, Nights, State, Stretch, stretches
 from batchscore.reports.nights_calendar import STATE_WORDS, weeks, years
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import Answer, Level, Verdict
 
 _RECENT = 14
 """Nights in the table that is open at first."""
@@ -108,6 +111,7 @@ def judge(nights: Nights) -> Verdict:
         Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level),
         Answer("All nights", _tally(nights)),
         *_gate_advice(nights.shown),
+        *_several_tasks(nights.shown),
         *_not_shown(nights),
     ]
     headline = f"{day(last.date)}: {_last_words(last)}."
@@ -136,8 +140,25 @@ def _gate_advice(nights: Sequence[Night]) -> Iterator[Answer]:
     if last is not None and last.state is State.UNGATED:
         yield Answer(
             "Is that good enough?",
-            "Nobody has said what is: no gate on quality is set. Set one in the nightly command: --fail-below accuracy=X.",
+            "Nobody has said what is: no gate on quality is set. Set one in the nightly command: "
+            f"{Direction.of(HEADLINES[last.task].quality).option} {HEADLINES[last.task].quality.name}=X.",
         )
+
+
+def _several_tasks(nights: Sequence[Night]) -> Iterator[Answer]:
+    """A warning if the runs are of models of different kinds."""
+    count = collections.Counter(night.task for night in nights if night.values)
+    if len(count) > 1:
+        kinds = ", ".join(f"{rows_of} of models with {_KINDS[task]}" for task, rows_of in count.most_common())
+        text = f"Yes: {kinds}. What has the same name is not compared between them; better keep them in folders of their own."
+        yield Answer("Are these different models?", text, Level.LOOK)
+
+
+_KINDS = {
+    Task.SINGLE_LABEL: "one label a text",
+    Task.MULTI_LABEL: "several labels a text",
+    Task.REGRESSION: "a number a text",
+}
 
 
 def _not_shown(nights: Nights) -> Iterator[Answer]:
@@ -189,11 +210,14 @@ def _last_night(night: Night) -> str:
     text = f"{counts['scored']:,} of {rows(counts['read'])} scored"
     if counts.get("unknown_label"):
         text += f", {counts['unknown_label']:,} with a label that the model does not know"
-    for name in ("accuracy", "expected_accuracy"):
-        if name in night.values:
-            value = night.values[name]
-            return f"{text}; {_metric(name).words} {percent(value.value)} ({percent(value.low)} to {percent(value.high)})."
-    return f"{text}."
+    metric = night.headline
+    if metric is None:
+        return f"{text}."
+    value = night.values[metric.name]
+    told = f"{text}; {metric.words} {text_of(metric.unit, value.value)}"
+    if value.low is None or value.high is None:
+        return f"{told}."
+    return f"{told} ({text_of(metric.unit, value.low)} to {text_of(metric.unit, value.high)})."
 
 
 def _worst(bad: Sequence[Stretch], nights: Sequence[Night]) -> str:
@@ -241,10 +265,8 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
 
 
 def _value_text(metric: Metric, value: float | None) -> str:
-    if metric.is_share:
-        return percent(value)
-    is_count = metric.better is Better.NEITHER
-    return number(round(value) if is_count and value is not None else value)
+    is_count = metric.unit is Unit.NUMBER and metric.better is Better.NEITHER
+    return number(round(value)) if is_count and value is not None else text_of(metric.unit, value)
 
 
 def _tally(nights: Nights) -> str:
@@ -260,23 +282,21 @@ def _figures(nights: Sequence[Night]) -> Iterator[Figure]:
     """A chart for each metric that at least one night has."""
     for metric in FOLLOWED:
         followed = [night for night in nights if metric.name in night.values]
-        if metric.name == "expected_accuracy" and any("accuracy" in night.values for night in nights):
+        if metric.estimate_of and any(metric.estimate_of in night.values for night in nights):
             continue  # drawn in the chart of the actual value
         if followed:
             yield _figure(metric, nights, followed)
 
 
 def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) -> Figure:
-    other = "expected_accuracy" if metric.name == "accuracy" else ""
+    other = ESTIMATES.get(metric.name, "")
     lines = [_point(night, metric.name, other) for night in nights]
     usual = statistics.median(night.values[metric.name].value for night in followed)
     latest, low, high = followed[-1], *_range(metric, followed)
     caption = f"Last {_value_text(metric, latest.values[metric.name].value)}, usually {_value_text(metric, usual)}, from {low} to {high}."
     limits = [night.limits[metric.name] for night in followed if metric.name in night.limits]
     caption += f" Its gate (dashed): {_value_text(metric, limits[-1])}." if limits else ""
-    caption += (
-        " Dotted: expected accuracy, an estimate." if other and any(line["other"] for line in lines) else ""
-    )
+    caption += f" Dotted: {_metric(other).words}." if other and any(line["other"] for line in lines) else ""
     data = {
         "nights": lines,
         "dots": [dot for night in followed if (dot := _dot(night, metric, len(followed)))],

@@ -41,8 +41,9 @@ class EarlierAnswers(abc.ABC):
         self.labels = tuple(labels)
         self.prediction = prefix + answers_of(task, labels).prediction
         """Name of the column with the prediction."""
+        self.status = f"{prefix}status"
         self.columns: tuple[str, ...] = (self.prediction,)
-        """Every added column that is read."""
+        """Every added column that is read; the first holds strings, which is what reading JSON asks of it."""
 
     def none_predicted(self, rows: int) -> NDArray[Any]:
         """Predictions of rows that have none."""
@@ -85,13 +86,12 @@ class _SeveralLabels(EarlierAnswers):
     def __init__(self, task: Task, labels: Sequence[str], prefix: str) -> None:
         super().__init__(task, labels, prefix)
         self.row_shape = (len(labels),)
-        self._status = f"{prefix}status"
-        self.columns = (self.prediction, self._status)
+        self.columns = (self.status, self.prediction)
         self._index = {label: number for number, label in enumerate(labels)}
 
     def predicted(self, texts: Texts) -> NDArray[Any]:
         found = self.none_predicted(len(texts[self.prediction]))
-        for row, (cell, status) in enumerate(zip(texts[self.prediction], texts[self._status], strict=True)):
+        for row, (cell, status) in enumerate(zip(texts[self.prediction], texts[self.status], strict=True)):
             if status == Status.OK.text:
                 found[row] = 0
                 found[row, [self._index[item] for item in items_of(cell) or ()]] = 1
@@ -115,6 +115,10 @@ class _SeveralLabels(EarlierAnswers):
 class _OneValue(EarlierAnswers):
     predicted_type, given_type = np.float32, np.float64
     not_predicted = not_given = math.nan
+
+    def __init__(self, task: Task, labels: Sequence[str], prefix: str) -> None:
+        super().__init__(task, labels, prefix)
+        self.columns = (self.status, self.prediction)
 
     def predicted(self, texts: Texts) -> NDArray[Any]:
         values = [number_of(text, {}) for text in texts[self.prediction]]

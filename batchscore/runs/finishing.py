@@ -212,7 +212,9 @@ class Finish:
         if self._baseline is not None:
             report = measure_drift(self._baseline.distributions, Distributions.from_metrics(metrics))
             metrics["drift"] = report.to_json()
-        gates = parse_gates(self._settings.fail_below, self._settings.fail_above, self._bundle.labels)
+        gates = parse_gates(
+            self._settings.fail_below, self._settings.fail_above, self._bundle.labels, self._bundle.task
+        )
         results = evaluate_gates(gates, flat_metrics(metrics))
         return {**metrics, "gates": [result.to_json() for result in results]}
 

@@ -20,6 +20,8 @@ class Headline(NamedTuple):
         """In words, with its interval; empty without evaluated rows."""
         if self.value is None:
             return ""
+        if "low" not in self.value:  # one row has no interval
+            return f"{self.words} {self.value['value']:.4f}"
         interval = f"{self.value['low']:.4f} to {self.value['high']:.4f}, 95 % interval"
         return f"{self.words} {self.value['value']:.4f} ({interval})"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from batchscore.errors import DataError, ModelError, NoInputError, NothingToDoError, StorageError
 from batchscore.evaluation import is_of_quality
-from batchscore.evaluation.metrics import FOLLOWED, Value
+from batchscore.evaluation.metrics import FOLLOWED, Value, task_of
 from batchscore.reports.nights import Night, Nights, State, nights_of
 from batchscore.runs.dates import date_of_path
 from batchscore.runs.folder import (
@@ -111,6 +111,7 @@ def _night(name: PurePath, run: RunFolder) -> Night:
         limits={gate["metric"]: float(gate["limit"]) for gate in gates},
         counts=counts,
         failed_gates=failed,
+        task=task_of(run.metrics),
     )
 
 

@@ -185,7 +185,7 @@ def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = l
         want("torch")
     bundle = models.open(settings.model, settings.revision)
     refuse_foreign_options(settings, bundle)
-    _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels), settings)
+    _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task), settings)
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)

@@ -1,0 +1,82 @@
+"""The page of a run of a model with one label a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchscore.reports import label_tables, run_charts, run_tables, verdict
+from batchscore.reports.answers import Metrics
+from batchscore.reports.formats import chance_text, percent, rows
+from batchscore.reports.slice_tables import ACCURACY, slices
+from batchscore.reports.views import View
+
+
+def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+    """What the page has of its own."""
+    has_labels = metrics["quality"] is not None
+    return View(
+        "label_page.html",
+        verdict.judge(metrics, baseline),
+        flips,
+        {
+            "estimate": _estimate(metrics, baseline),
+            "predicted": label_tables.predicted(metrics, baseline) if metrics["counts"]["scored"] else None,
+            "labels": label_tables.labels(metrics, baseline) if has_labels else None,
+            "confusion": label_tables.confusion(metrics) if has_labels else None,
+            "figures": list(run_charts.confidence(metrics)),
+            "coverage_figure": run_charts.coverage(metrics),
+            "coverage": label_tables.coverage(metrics),
+            "slices": list(slices(metrics, ACCURACY)),
+            "slices_title": "Where is it less sure?",
+            "slices_note": "Expected accuracy is an estimate from the model's own probabilities.",
+            "changes": label_tables.flips(metrics),
+            "changes_title": "Predictions before and now",
+            "worst": label_tables.mismatch_lines(worst, with_text),
+            "worst_title": "Worth checking first",
+            "worst_note": run_tables.mismatch_note(metrics, len(worst)),
+        },
+    )
+
+
+def _estimate(metrics: Metrics, baseline: Metrics | None) -> str:
+    """The expected accuracy, and the actual one if known."""
+    expected = metrics["expected_accuracy"]
+    if not expected:
+        return ""
+    error = expected.get("calibration_error")
+    text = "Expected accuracy is an estimate from the model's own probabilities and needs no labels"
+    text += (
+        f"; its interval allows for the calibration error of {percent(error)} measured in training."
+        if error is not None
+        else ". How honest these are was never measured for this model: the estimate may be far off."
+    )
+    beside = expected.get("evaluated")
+    if beside:
+        text += (
+            f" On the {beside['rows']:,} rows with a label it is {percent(beside['expected'])}; "
+            f"{percent(beside['observed']['value'])} were right."
+        )
+    if not metrics["quality"]:
+        text += " Where rows bring a label (--label-column), the true accuracy stands beside it."
+    then = ((baseline or {}).get("expected_accuracy") or {}).get("evaluated")
+    if then and not beside:
+        text += (
+            f" In the earlier run, on {rows(then['rows'])} with a label, it was {percent(then['expected'])}; "
+            f"{percent(then['observed']['value'])} were right."
+        )
+    return text
+
+
+def flips(both: Metrics) -> str:
+    """Changed predictions on labelled rows: how many got right or wrong."""
+    if not both["evaluated"]:
+        return ""
+    text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
+    if both["fixed"] != both["broken"]:
+        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
+        text += f" ({chance}: McNemar's {chance_text(both['p_value'])})"
+    return (
+        f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
+        if both["both_wrong_changed"]
+        else f"{text}."
+    )

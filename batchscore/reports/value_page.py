@@ -1,0 +1,105 @@
+"""The page of a run of a model that gives a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from batchscore.reports import value_charts, value_verdict
+from batchscore.reports.answers import Metrics
+from batchscore.reports.formats import chance_text, rows, value_text
+from batchscore.reports.run_tables import place_of
+from batchscore.reports.slice_tables import ERROR, slices
+from batchscore.reports.tables import Table
+from batchscore.reports.views import View
+
+
+def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+    """What the page has of its own."""
+    figures = (
+        value_charts.predicted_vs_given(metrics),
+        value_charts.errors(metrics),
+        value_charts.values(metrics),
+    )
+    return View(
+        "value_page.html",
+        value_verdict.judge(metrics, baseline),
+        _moves,
+        {
+            "estimate": _note(metrics),
+            "figures": [figure for figure in figures if figure],
+            "within": _within(metrics),
+            "slices": list(slices(metrics, ERROR)),
+            "slices_title": "Which values where?",
+            "slices_note": "Without given numbers (--label-column) only the values themselves can be compared.",
+            "changes": None,
+            "changes_title": "",
+            "worst": _mismatch_lines(worst, with_text),
+            "worst_title": "Furthest off",
+            "worst_note": _mismatch_note(metrics, len(worst)),
+        },
+    )
+
+
+def _note(metrics: Metrics) -> str:
+    """What the figures are in, and how far given numbers spread."""
+    quality = metrics["quality"]
+    if not quality:
+        return ""
+    text = (
+        f"Errors are in the unit of the given numbers, whose mean is {value_text(quality['mean_given'])} and standard deviation "
+        f"{value_text(quality['spread_given'])}; an answer that is always that mean would have an R² of 0."
+    )
+    ranked = quality["spearman"]
+    if ranked and ranked["error_bound"]:
+        text += f" Spearman's correlation is from counts by cell, at most {ranked['error_bound']:.1g} from the exact one."
+    return text
+
+
+def _within(metrics: Metrics) -> Table | None:
+    """How far off which share of the rows is at most; None without given numbers."""
+    if not metrics["quality"]:
+        return None
+    lines = [[f"{each['share']:.0%}", value_text(each["error"])] for each in metrics["quality"]["within"]]
+    return Table(["of the rows", "are at most so far off"], lines)
+
+
+def _moves(both: Metrics) -> str:
+    """How far values moved, and whether they came closer to the given numbers."""
+    text = (
+        f" They moved by {value_text(both['mean_absolute_change'])} on average, {value_text(abs(both['mean_change']))} "
+        f"{'up' if both['mean_change'] >= 0 else 'down'} taken together."
+    )
+    if not both["evaluated"]:
+        return text
+    text += (
+        f" Where a number is given, {both['closer']:,} are closer to it and {both['further']:,} further off"
+    )
+    if both["p_value"] is None:
+        return f"{text}."
+    chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
+    growth = both["mae_change"]["value"]
+    moved = f"{value_text(abs(growth))} {'larger' if growth > 0 else 'smaller'}" if growth else "the same"
+    return f"{text}; the mean error is {moved} ({chance}: paired t test, {chance_text(both['p_value'])})."
+
+
+def _mismatch_lines(worst: Sequence[Metrics], with_text: bool) -> list[dict[str, Any]]:
+    own = ("given_value", "value", "error")
+    return [
+        {
+            "given": value_text(row["given_value"]),
+            "value": value_text(row["value"]),
+            "off": f"{value_text(abs(row['error']))} too {'high' if row['error'] > 0 else 'low'}",
+            **place_of(row, own, with_text=with_text),
+        }
+        for row in worst
+    ]
+
+
+def _mismatch_note(metrics: Metrics, listed: int) -> str:
+    """How many rows are far off, and where the rest are listed."""
+    total, tolerance = metrics.get("mismatches", listed), metrics.get("tolerance")
+    which = (
+        f"more than {value_text(tolerance)} off" if tolerance is not None else "furthest off that are listed"
+    )
+    return f"The first {listed:,} of {rows(total)} {which}, furthest first. All are in mismatches.parquet and mismatches.csv."
