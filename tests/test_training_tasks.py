@@ -300,7 +300,7 @@ def _stop_after_one_epoch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> pytes
     def stopping(self: Any, *options: Any) -> Any:
         done.append(1)
         if len(done) == 45:
-            raise InterruptedRunError("stopped")
+            raise InterruptedRunError("stopped", 15)
         return step(self, *options)
 
     monkeypatch.setattr(place, name, stopping)
@@ -346,7 +346,7 @@ def test_the_task_is_told_by_the_values_or_not_at_all(
         ({"task": "regression", "label_names": {"1": "x"}}, "--label-name"),
         ({"label_columns": ("is_fair", "nothing")}, "nothing"),
         ({"label_columns": ("is_fair",)}, "two columns"),
-        ({"task": "regression", "label_column": "text"}, "0 different numbers"),
+        ({"task": "regression", "label_column": "tags"}, "0 different numbers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
