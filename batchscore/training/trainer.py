@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore import __version__
 from batchscore.config import fingerprint
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
@@ -35,6 +32,7 @@ from batchscore.training.base_model import (
     poolings_to_try,
     save_classifier,
 )
+from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
 from batchscore.training.data import load_data, stratified
@@ -49,7 +47,7 @@ from batchscore.training.examination import (
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.objectives import AS_IT_IS, Standard, strata_of
 from batchscore.training.outcome import Fitted
-from batchscore.training.splits import Goal, TrainingData, counted
+from batchscore.training.splits import TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
@@ -60,7 +58,6 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
 _BUNDLE, _PROBED = "bundle", "probed"
-_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 _HARMLESS = ("output", "resume", "force", "read")
 """Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
@@ -121,7 +118,7 @@ def train(
         facts = _facts(job, trained)
         facts["training"]["seconds"] = round(time.monotonic() - started, 1)
         folder = work / _BUNDLE
-        write_bytes(folder / "README.md", card(facts, _hub_id(settings)).encode())
+        write_bytes(folder / "README.md", card(facts, hub_id(settings)).encode())
         seal(folder, facts)
         bundle = open_bundle(str(folder))
         publish_bundle(folder, settings.output, settings.force)
@@ -175,7 +172,7 @@ class _Job:
                 "data": self.data.facts(),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
-                "versions": _versions(),
+                "versions": versions(),
             }
         )
 
@@ -397,13 +394,13 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     if settings.check_labels:
         data["suspects"] = trained.suspects
     return {
-        **_task_facts(job.data.goal, examination),
+        **task_facts(job.data.goal, examination),
         "max_length": base.max_length,
         "temperature": trained.temperature,
         "calibration_temperature": examination.temperature,
         "long_text": base.long_text,
         "canaries": examination.canaries,
-        "calibration": _calibration(job.data, examination.canaries["texts"]),
+        "calibration": calibration_texts(job.data, examination.canaries["texts"]),
         "training": {
             "fingerprint": job.fingerprint(),
             "data": data,
@@ -418,42 +415,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
-            "versions": _versions(),
+            "versions": versions(),
         },
         "metrics": examination.metrics,
     }
-
-
-def _task_facts(goal: Goal, examination: Examination) -> dict[str, Any]:
-    """Labels, and what other tasks than one label a text have besides."""
-    facts: dict[str, Any] = {"labels": list(goal.labels)}
-    if goal.task != Task.SINGLE_LABEL:
-        facts["task"] = goal.task.value
-    if examination.thresholds:
-        facts["thresholds"] = dict(zip(goal.labels, examination.thresholds, strict=True))
-    return facts
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "batchscore": __version__,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
-    }
-
-
-def _calibration(data: TrainingData, canaries: Sequence[str]) -> dict[str, list[str]]:
-    """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
-    held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
-    return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
-
-
-def _spread(texts: list[str], n: int) -> list[str]:
-    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
-
-
-def _hub_id(settings: TrainSettings) -> str | None:
-    """The hub id of the base model; ``None`` for a local folder."""
-    if settings.base_model == BUILTIN:
-        return BUILTIN_HUB_ID
-    return None if Path(settings.base_model).is_dir() else settings.base_model
