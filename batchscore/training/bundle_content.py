@@ -31,6 +31,7 @@ def task_facts(goal: Goal, examination: Examination) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    """The versions of this program, of Python and of the libraries that a training depends on."""
     return {
         "batchscore": __version__,
         "python": platform.python_version(),
