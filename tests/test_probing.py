@@ -434,11 +434,13 @@ def test_canaries_of_a_new_bundle_are_the_answers_of_plain_transformers_to_each_
     assert loaded(bundle.path)[1]["padding"] == KINDS[kind][2]
 
 
-def test_a_base_without_a_padding_token_is_refused_before_it_is_trained(make: Make, tmp_path: Path) -> None:
-    base = make("gpt2", tokenizer={"pad_token": None})
+def test_a_base_without_any_token_to_pad_with_is_refused_before_it_is_trained(
+    make: Make, tmp_path: Path
+) -> None:
+    base = make("gpt2", tokenizer={"pad_token": None, "eos_token": None}, pad_token_id=None)
     rows().to_parquet(tmp_path / "data.parquet")
     settings = TrainSettings(str(tmp_path / "data.parquet"), tmp_path / "out", base_model=str(base), epochs=1)
-    with pytest.raises(ModelError, match=r"no pad_token.*tokenizer\.save_pretrained"):
+    with pytest.raises(ModelError, match=r"neither a pad_token.*tokenizer\.save_pretrained"):
         train(dataclasses.replace(settings, precision="fp32"), Silent)
 
 

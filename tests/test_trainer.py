@@ -22,6 +22,7 @@ from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.system.storage import sha256_of
 from batchscore.system.terminal import boundary
@@ -30,11 +31,11 @@ from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import hidden_size_of
 from batchscore.training.data import load_data
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.objectives import objective_of
 from batchscore.training.outcome import best_of, is_exhausted
 from batchscore.training.sampling import epoch_order, grouped_by_length
-from batchscore.training.splits import Split, TrainingData
+from batchscore.training.splits import Goal, Split, TrainingData
 from batchscore.training.suspects import suspects_of
-from batchscore.training.tokenized_rows import class_weights
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -364,7 +365,9 @@ def data_of(train: list[tuple[str, int]], evaluation: list[tuple[str, int]]) -> 
         Split([text for text, _ in each], [label for _, label in each], [f"f:{k}" for k in range(len(each))])
         for each in (train, evaluation)
     ]
-    return TrainingData(("no", "yes"), splits[0], splits[1], "here", {"train": {}, "evaluation": {}})
+    return TrainingData(
+        Goal(Task.SINGLE_LABEL, ("no", "yes")), splits[0], splits[1], "here", {"train": {}, "evaluation": {}}
+    )
 
 
 def test_odd_rows_are_counted_and_told() -> None:
@@ -464,15 +467,14 @@ def test_suspects_are_told_kept_and_trained_on(settings: TrainSettings) -> None:
 # Labels -------------------------------------------------------------------------------------------------------------
 
 
-def test_balanced_weights_are_those_of_scikit_learn(settings: TrainSettings) -> None:
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
-    plan = settings.resolved(100, "first", 384)
     labels = [0] * 70 + [1] * 25 + [2] * 5
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    balanced = dataclasses.replace(plan, class_weights="balanced")
-    assert class_weights(balanced, labels, 3) == pytest.approx(wanted.tolist())
-    assert class_weights(plan, labels, 3) is None
+    balanced = objective_of(Task.SINGLE_LABEL, labels, 3, "balanced", has_bias=True)
+    assert balanced.weights == pytest.approx(wanted.tolist())
+    assert objective_of(Task.SINGLE_LABEL, labels, 3, "none", has_bias=True).weights is None
 
 
 @pytest.mark.parametrize("recipe", ["head", "full"])

@@ -251,7 +251,8 @@ def test_with_many_evaluation_rows_a_temperature_is_fitted(
     rows(240).to_parquet(tmp_path / "evaluation.parquet")
     result = run(settings, eval_data=str(tmp_path / "evaluation.parquet"), epochs=epochs)
     facts = open_bundle(str(result.output)).facts
-    assert facts["temperature"] != 1.0
+    assert facts["calibration_temperature"] != 1.0
+    assert facts["temperature"] == 1.0
     assert facts["metrics"]["accuracy_held_out"]["rows"] == held_out
     assert len(facts["canaries"]["texts"]) == 32
 
@@ -512,11 +513,10 @@ def test_mean_pooling_refuses_an_architecture_that_it_does_not_know() -> None:
 def test_canaries_are_spread_over_labels_and_lengths_and_hold_the_longest() -> None:
     count = 200
     split = Split([f"text {k}" for k in range(count)], [k % 2 for k in range(count)])
-    probabilities = np.tile(np.array([[0.9, 0.1]], dtype=np.float32), (count, 1))
-    probabilities[7] = (0.5001, 0.4999)
+    is_clear = np.arange(count) != 7
     n_tokens = np.arange(count, dtype=np.int32) + 5
     n_tokens[100] = 900
-    picked = canary_rows(split, probabilities, n_tokens, 512)
+    picked = canary_rows(split, is_clear, n_tokens, 512, np.array(split.labels))
     assert len(set(picked)) == 32
     assert 100 in picked
     assert 7 not in picked

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchscore import __version__
-from batchscore.cli.options import LocalName, LocalPath, read_settings, reading_options
+from batchscore.cli.options import LocalName, LocalPath, names_of, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 200
 _LINE_SECONDS = 60.0
+
+
+class Threshold(click.ParamType):
+    """``auto`` (None), or a probability."""
+
+    name = "threshold"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """The number, None for ``auto``."""
+        if value is None or value == "auto":
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 < number < 1:
+            self.fail(f"{value!r} is neither auto nor a probability between 0 and 1.", param, ctx)
+        return number
 
 
 @click.command(
@@ -150,6 +168,27 @@ _LINE_SECONDS = 60.0
     "--label-column", metavar="NAME", help="The column with the labels.  [default: found by its name]"
 )
 @click.option(
+    "--label-columns",
+    metavar="NAME,NAME",
+    help="Columns of 0 and 1, one for each of several labels, instead of one label column.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(("auto", "single-label", "multi-label", "regression")),
+    default="auto",
+    show_default=True,
+    help="Whether a text has one label, any number of them, or a number; auto tells the first two apart by the values, and "
+    "takes numbers for labels.",
+)
+@click.option(
+    "--threshold",
+    type=Threshold(),
+    default="auto",
+    show_default=True,
+    metavar="auto|X",
+    help="With several labels: the probability from which each is predicted; auto takes what gives the best F1 for each.",
+)
+@click.option(
     "--label-name",
     "label_names",
     multiple=True,
@@ -233,10 +272,11 @@ def train_main() -> None:
     command()
 
 
-def _settings(*, label_names: Sequence[str], **options: Any) -> TrainSettings:
+def _settings(*, label_names: Sequence[str], label_columns: str | None, **options: Any) -> TrainSettings:
     from batchscore.training import TrainSettings
 
     read = read_settings(options)
+    options["label_columns"] = names_of(label_columns, "--label-columns")
     own = {name: value for name, value in options.items() if name in TrainSettings.__dataclass_fields__}
     return TrainSettings(label_names=dict(_pairs(label_names)), read=read, **own)
 
@@ -251,6 +291,8 @@ def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _summary(result: TrainResult) -> dict[str, Any]:
+    from batchscore.training.figures import headlines
+
     return {
         "status": "done" if result.was_done else "trained",
         "exit_code": 0,
@@ -258,7 +300,7 @@ def _summary(result: TrainResult) -> dict[str, Any]:
         "labels": list(result.labels),
         "rows": result.rows,
         "evaluated": result.metrics["rows"],
-        "accuracy": result.metrics["accuracy"]["value"],
+        **{name: value for name, _, value, _ in headlines(result.metrics)[:1]},
         "fingerprint": result.fingerprint,
         "seconds": round(result.seconds, 3),
     }
@@ -266,9 +308,10 @@ def _summary(result: TrainResult) -> dict[str, Any]:
 
 def _lines(result: TrainResult) -> list[str]:
     """What is printed about a training for people: the evaluation, then scored rows and mismatches."""
-    accuracy = result.metrics["accuracy"]
-    interval = f"{accuracy['low']:.4f} to {accuracy['high']:.4f}, 95 % interval"
-    lines = [f"accuracy {accuracy['value']:.4f} ({interval}) on {result.metrics['rows']} evaluation rows"]
+    from batchscore.training.figures import headlines
+
+    said = [f"{name} {value:.4f}{interval}" for _, name, value, interval in headlines(result.metrics)]
+    lines = [f"{', '.join(said)} on {result.metrics['rows']} evaluation rows"]
     for title, examples in (("scored", result.examples), ("mismatch", result.mismatches)):
         lines += [f"{title}: {_shown(example)}" for example in examples]
     again = "it had been trained before" if result.was_done else f"{result.seconds:.0f} s"
@@ -279,5 +322,6 @@ def _shown(example: Example) -> str:
     texts = (example.text,) if isinstance(example.text, str) else example.text
     text = " | ".join(" ".join(each.replace("<br />", " ").split()) for each in texts)
     short = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
-    labels = f"given {example.given}, predicted {example.predicted} ({example.probability:.4f})"
+    sure = "" if example.probability is None else f" ({example.probability:.4f})"
+    labels = f"given {example.given}, predicted {example.predicted}{sure}"
     return f"{printable(labels)}: {printable(short)}"

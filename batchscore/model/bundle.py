@@ -91,6 +91,7 @@ class Bundle:
     max_length: int
     """Tokens, special ones included."""
     temperature: float
+    """What logits are still divided by: 1 if the weights have it already."""
     long_text: str
     canaries: Canaries | None
     facts: Mapping[str, Any]
@@ -135,6 +136,11 @@ class Bundle:
     def task(self) -> Task:
         """What the model says of a text."""
         return self.head.task
+
+    @property
+    def calibration_temperature(self) -> float:
+        """The temperature that calibrated the probabilities, in the weights or not."""
+        return float(self.facts.get("calibration_temperature", self.temperature))
 
     def answers(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Answers ``[n, C]`` float32 of ``logits[n, C]``, calibrated; see :meth:`Head.answers`."""
@@ -235,6 +241,8 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
             f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
             "train it again."
         )
+    if facts.get("task", head.task) != head.task:
+        raise ModelError(f"{printable(folder)}: the tasks in config.json and {FACTS} differ. Train it again.")
     if tuple(facts["labels"]) != head.labels:
         raise ModelError(
             f"{printable(folder)}: the labels in config.json and {FACTS} differ. Train it again."
@@ -342,7 +350,8 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     """Write ``batchscore.json`` into a folder whose other files are final.
 
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
-    ``probabilities``); ``takes_pairs``, ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
+    ``probabilities``); ``calibration_temperature`` (if the weights have it already and ``temperature`` is 1), ``takes_pairs``,
+    ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
     ``leave_out`` are about to be removed.
     """
     hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}

@@ -11,10 +11,13 @@ from typing import Any
 
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
+from batchscore.records import Task
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
+THRESHOLD = 0.5
+"""From which probability a label is predicted that has no threshold of its own."""
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:
@@ -73,11 +76,12 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
         "max_length": _is_number(facts.get("max_length"), int),
         "temperature": _is_number(facts.get("temperature"), int | float),
+        "calibration_temperature": _is_number(facts.get("calibration_temperature", 1), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
-        "canaries": _are_canaries(
-            facts.get("canaries"), facts.get("labels"), facts.get("takes_pairs", False)
-        ),
+        "task": facts.get("task", Task.SINGLE_LABEL) in list(Task),
+        "thresholds": _are_thresholds(facts.get("thresholds"), facts.get("labels")),
+        "canaries": _are_canaries(facts.get("canaries"), facts),
         "takes_pairs": isinstance(facts.get("takes_pairs", False), bool),
         "missing_pair": facts.get("missing_pair", "skip") in MISSING_PAIR,
         "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
@@ -99,20 +103,34 @@ def _are_variants(variants: Any, files: Any) -> bool:
     )
 
 
-def _are_canaries(canaries: Any, labels: Any, takes_pairs: Any) -> bool:
-    """Whether each text, or pair, has a probability per label, and its predicted label still has the same name."""
-    if not isinstance(canaries, dict) or not isinstance(labels, list):
+def _are_thresholds(thresholds: Any, labels: Any) -> bool:
+    """Whether there are none, or one from 0 to 1 for each label."""
+    if thresholds is None:
+        return True
+    return (
+        isinstance(thresholds, dict)
+        and isinstance(labels, list)
+        and set(thresholds) == set(labels)
+        and all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds.values())
+    )
+
+
+def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
+    """Whether each text, or pair, has an answer per label, and its predicted labels still have the same names."""
+    labels, task = facts.get("labels"), facts.get("task", Task.SINGLE_LABEL)
+    if not isinstance(canaries, dict) or not isinstance(labels, list) or task not in list(Task):
         return False
     texts = canaries.get("texts")
-    if not (_are_pairs(texts) if takes_pairs else _all(str, texts)):
+    if not (_are_pairs(texts) if facts.get("takes_pairs", False) else _all(str, texts)):
         return False
     rows: Any = canaries.get("probabilities")
     return (
         _all(list, rows)
         and len(rows) == len(canaries["texts"])
         and all(len(row) == len(labels) for row in rows)
-        and all(isinstance(value, int | float) and 0 <= value <= 1 for row in rows for value in row)
-        and canaries.get("predicted", predicted_names(rows, labels)) == predicted_names(rows, labels)
+        and all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row)
+        and (task == Task.REGRESSION or all(0 <= value <= 1 for row in rows for value in row))
+        and canaries.get("predicted", said := _said(rows, facts)) == said
     )
 
 
@@ -120,12 +138,32 @@ def _are_pairs(texts: Any) -> bool:
     return _all(list, texts) and all(len(pair) == 2 and _all(str, pair) for pair in texts)
 
 
-def predicted_names(probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+def _said(rows: Sequence[Sequence[float]], facts: Mapping[str, Any]) -> list[Any]:
+    labels, thresholds = facts["labels"], facts.get("thresholds") or {}
+    each = [thresholds.get(label, THRESHOLD) for label in labels]
+    return predicted_names(rows, labels, Task(facts.get("task", Task.SINGLE_LABEL)), each)
+
+
+def predicted_names(
+    probabilities: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    task: Task = Task.SINGLE_LABEL,
+    thresholds: Sequence[float] = (),
+) -> list[Any]:
     """The predicted label of each row, by name; a bundle stores them so that swapped names are noticed.
+
+    Of several labels a list of names for each row; of numbers the number.
 
     >>> predicted_names([[0.9, 0.1], [0.2, 0.8]], ["no", "yes"])
     ['no', 'yes']
     """
+    if task == Task.REGRESSION:
+        return [row[0] for row in probabilities]
+    if task == Task.MULTI_LABEL:
+        return [
+            [name for name, p, least in zip(labels, row, thresholds, strict=True) if p >= least]
+            for row in probabilities
+        ]
     return [labels[max(range(len(row)), key=row.__getitem__)] for row in probabilities]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.model.thresholds import THRESHOLD
+from batchscore.model.bundle_facts import THRESHOLD
 from batchscore.records import Task
 
 if TYPE_CHECKING:

@@ -125,6 +125,12 @@ def given_of(bundle: Bundle, label_map: Mapping[str, str]) -> Given:
     return found
 
 
+def label_column_names(task: Task) -> frozenset[str]:
+    """Names of label columns of a task besides the usual ones, without case and separators."""
+    names: frozenset[str] = _KINDS[task].more_names
+    return names
+
+
 def uses_labels(bundle: Bundle, label_map: Mapping[str, str]) -> bool:
     """Whether given values are used; not if labels are matched by name, and those of the model are ``LABEL_0`` and so on."""
     return not (_KINDS[bundle.task].needs_names and bundle.has_generic_labels) or bool(label_map)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from batchscore import records
 from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
@@ -312,10 +313,23 @@ def check_canaries(model: Model) -> CanaryCheck | None:
         )
     if canaries is None:
         return None
-    return canary_check(predictions.probabilities, canaries.probabilities)
+    return canary_check(predictions.probabilities, canaries.probabilities, model.bundle.task)
 
 
-def canary_check(found: NDArray[np.floating], expected: NDArray[np.floating]) -> CanaryCheck:
-    """Compare two arrays of probabilities ``[n, C]`` of the same texts."""
-    changed = found.argmax(axis=1) != expected.argmax(axis=1)
-    return CanaryCheck(int(changed.sum()), float(np.abs(found - expected).max()))
+def canary_check(
+    found: NDArray[np.floating],
+    expected: NDArray[np.floating],
+    kind: records.Task = records.Task.SINGLE_LABEL,
+) -> CanaryCheck:
+    """Compare two arrays of answers ``[n, C]`` to the same texts.
+
+    Probabilities of several labels have no likeliest one that could change. Numbers change in shares of the range of those
+    expected (of 1 plus their size, if they are all the same).
+    """
+    change = np.abs(found - expected)
+    if kind == records.Task.REGRESSION:
+        spread = float(np.ptp(expected)) or 1 + float(np.abs(expected).max())
+        return CanaryCheck(0, float(change.max()) / spread)
+    is_one = kind == records.Task.SINGLE_LABEL
+    changed = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()) if is_one else 0
+    return CanaryCheck(changed, float(change.max()))

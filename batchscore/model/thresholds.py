@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from batchscore.errors import UsageError, printable
+from batchscore.model.bundle_facts import THRESHOLD
 from batchscore.records import Task
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 ALL_LABELS = ""
 """The key of a threshold for every label."""
-THRESHOLD = 0.5
-"""The threshold of a label that nobody gave one."""
 
 
 def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:

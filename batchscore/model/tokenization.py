@@ -254,7 +254,7 @@ def _transformers_tokenizer(bundle: Bundle) -> _Loaded:
         raise missing_package(bundle.path, error) or error from error
     if tokenizer.is_fast:
         _refuse_other_tokens(tokenizer, bundle)
-    own_id = _pad_id_of_model(bundle)
+    own_id = pad_id_of_model(bundle)
     has_types = "token_type_ids" in tokenizer.model_input_names
     return _Loaded(
         tokenizer.backend_tokenizer if tokenizer.is_fast else python_tokenizer(tokenizer, bundle.path),
@@ -280,7 +280,7 @@ def _refuse_other_tokens(tokenizer: Any, bundle: Bundle) -> None:
         )
 
 
-def _pad_id_of_model(bundle: Bundle) -> int | None:
+def pad_id_of_model(bundle: Bundle) -> int | None:
     """The model's own padding id, if in its vocabulary: a head may look for the last token that is not padding."""
     path = bundle.path / "config.json"
     config = json.loads(path.read_bytes()) if path.exists() else {}

@@ -17,6 +17,10 @@ from batchscore.runs.folder import FACTS as RUN_FACTS
 from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 from batchscore.runs.headlines import headline_of
 
+_MEASURES = {"eval_accuracy": "accuracy", "eval_average_precision": "average precision", "eval_r2": "R²"}
+_FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "hamming_loss", "mae", "rmse", "r2", "spearman")
+"""Of a bundle's evaluation, besides the accuracy."""
+
 
 def verify(path: Path) -> dict[str, Any]:
     """Check a run or a bundle against its manifest; returns its ``kind`` and number of ``files``.
@@ -76,25 +80,31 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"labels worth checking: {suspects['flagged']} of {suspects['labelled']}")
     for entry in training["curve"]:
         is_best = " (taken)" if entry["epoch"] == training["best_epoch"] else ""
-        lines.append(
-            f"epoch {entry['epoch']:g}: loss {entry['eval_loss']:.4f}, accuracy {entry['eval_accuracy']:.4f}{is_best}"
-        )
+        name, score = next((_MEASURES[key], entry[key]) for key in entry if key in _MEASURES)
+        lines.append(f"epoch {entry['epoch']:g}: loss {entry['eval_loss']:.4f}, {name} {score:.4f}{is_best}")
     lines += [
         f"tried: pooling {each['pooling']}, learning rate {each['learning_rate']:g}, {each['epochs']:g} epochs: accuracy "
         f"{each['accuracy']:.4f}"
         for each in training.get("tuning", ())
     ]
-    for name in ("accuracy", "accuracy_held_out", "macro_f1"):
-        if value := metrics.get(name):
-            rows = f" on {value['rows']} rows that did not choose the epoch" if "rows" in value else ""
-            lines.append(
-                f"{name.replace('_', ' ')}: {value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f}, 95 % "
-                f"interval){rows}"
-            )
-    lines.append(
-        f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"
-    )
+    for name in ("accuracy", "accuracy_held_out", *_FIGURES):
+        if (value := metrics.get(name)) is not None:
+            lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")
+    if "log_loss" in metrics:
+        lines.append(
+            f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"
+        )
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
+
+
+def _figure(value: Any) -> str:
+    """A metric with its interval, if it has one."""
+    if not isinstance(value, Mapping):
+        return f"{value:.4f}"
+    rows = f" on {value['rows']} rows that did not choose the epoch" if "rows" in value else ""
+    if value.get("low") is None:
+        return f"{value['value']:.4f}{rows}"
+    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f}, 95 % interval){rows}"
 
 
 def _oddities(data: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
@@ -139,7 +149,7 @@ def _bundle(path: str) -> dict[str, Any]:
         "labels": list(bundle.labels),
         **({"thresholds": dict(zip(bundle.labels, thresholds, strict=True))} if thresholds else {}),
         "max_length": bundle.max_length,
-        "temperature": bundle.temperature,
+        "temperature": bundle.calibration_temperature,
         "long_text": bundle.long_text,
         "takes_pairs": bundle.takes_pairs,
         "missing_pair": bundle.missing_pair if bundle.takes_pairs else None,

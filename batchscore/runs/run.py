@@ -533,7 +533,7 @@ class _Run:
                 "labels": list(self._bundle.labels),
                 "thresholds": list(thresholds_of(self._bundle, self._settings.thresholds)),
                 "max_length": self._bundle.max_length,
-                "temperature": self._bundle.temperature,
+                "temperature": self._bundle.calibration_temperature,
             },
             "compute": {"device": "auto", "precision": "auto", **compute},
             "baseline": earlier_run(self._baseline) if self._baseline else None,

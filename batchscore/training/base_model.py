@@ -8,14 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchscore.errors import ModelError, UsageError, missing_extra, printable
 from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.last_layer import last_linear_layer
+from batchscore.model.tokenization import pad_id_of_model
+from batchscore.records import Task
 from batchscore.training.mean_pooling import append_mean_layer
 from batchscore.training.settings import RECIPES
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchscore.training.settings import Hyperparameters, TrainSettings
+    from batchscore.training.splits import Goal
 
 BUILTIN = "builtin"
 BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,6 +40,11 @@ _LOADING_ARGUMENTS = (
     "local_files_only",
 )
 """Arguments of loading, truncation and padding that a tokenizer would save."""
+_PROBLEM_TYPES = {
+    Task.SINGLE_LABEL: "single_label_classification",
+    Task.MULTI_LABEL: "multi_label_classification",
+    Task.REGRESSION: "regression",
+}
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
@@ -44,7 +57,11 @@ def open_base(settings: TrainSettings) -> Bundle:
     path = _builtin() if settings.base_model == BUILTIN else settings.base_model
     base = open_bundle(path, settings.revision)
     return dataclasses.replace(
-        base, max_length=min(settings.max_length, base.max_length), long_text=settings.long_text
+        base,
+        max_length=min(settings.max_length, base.max_length),
+        long_text=settings.long_text,
+        takes_pairs=settings.text_pair_column is not None,
+        missing_pair=settings.missing_pair,
     )
 
 
@@ -106,8 +123,8 @@ def _saved_pooling(base: Bundle) -> str | None:
     return "mean" if settings.get("pooling") == "mean" else None
 
 
-def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, device: str) -> Any:
-    """An ``AutoModelForSequenceClassification`` in float32 with a new head for ``labels``.
+def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str) -> Any:
+    """An ``AutoModelForSequenceClassification`` in float32 with a new head; one that has this very goal already keeps its own.
 
     If only the head is trained, the base is frozen, except weights missing from its checkpoint (often the pooler).
     On a CPU attention dropout is off while training: it would rule out the fast attention kernel.
@@ -117,13 +134,18 @@ def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, 
 
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    names = dict(enumerate(labels))
+    names = dict(enumerate(goal.labels))
     back = {name: index for index, name in names.items()}
     try:
         config = AutoConfig.from_pretrained(base.path, id2label=names, label2id=back, **_LOCAL)
         for name in _attention_dropouts(config) if plan.trains_encoder and device == "cpu" else ():
             setattr(config, name, 0.0)
+        if config.problem_type is not None or goal.task != Task.SINGLE_LABEL:
+            config.problem_type = _PROBLEM_TYPES[goal.task]
+        _set_pad_token(config, base)
         model, info = _loaded(base, config)
+        if _is_other_classifier(base, goal):
+            _renew_head(model)
     except _LOAD_ERRORS as error:
         raise ModelError(
             f"{printable(base.path)}: no classifier can be made of it ({printable(error)}). It needs an architecture of "
@@ -137,6 +159,47 @@ def load_classifier(base: Bundle, labels: Sequence[str], plan: Hyperparameters, 
         trained = () if plan.train_layers is None else _top(layers, plan.train_layers, model)
         _freeze(model, trained, missing)
     return model
+
+
+def _is_other_classifier(base: Bundle, goal: Goal) -> bool:
+    """Whether the folder has a head that means something else."""
+    config = json.loads((base.path / "config.json").read_bytes())
+    kinds = config.get("architectures") or ()
+    has_head = any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
+    return has_head and (base.task, base.labels) != goal
+
+
+def _renew_head(model: Any) -> None:
+    """Give everything outside the base new random weights."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    made: Any = AutoModelForSequenceClassification
+    fresh = made.from_config(model.config)
+    prefix = f"{model.base_model_prefix}."
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if not name.startswith(prefix):
+                weight.copy_(fresh.get_parameter(name))
+
+
+def _set_pad_token(config: Any, base: Bundle) -> None:
+    """Name the padding token where the configuration does not: a decoder's head looks for the last token before it."""
+    text = config.get_text_config()
+    if text.pad_token_id is None:
+        pad_id = load_tokenizer(base).pad_token_id
+        config.pad_token_id = text.pad_token_id = pad_id
+
+
+def has_last_bias(model: Any, sequences: Sequence[NDArray[np.int32]]) -> bool:
+    """Whether the logits are the outputs of a linear layer with a bias, which takes what is to be added to them."""
+    import torch
+    from transformers import BatchEncoding
+
+    ids = torch.from_numpy(np.array(min(sequences, key=len), dtype=np.int64))[None]
+    inputs = BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    name = last_linear_layer(model.eval(), inputs, model.config.num_labels)
+    return name is not None and model.get_submodule(name).bias is not None
 
 
 def _layers(model: Any) -> list[Any]:
@@ -215,16 +278,23 @@ def _missing_base_weights(model: Any, info: Any, base: Bundle) -> set[str]:
 def load_tokenizer(base: Bundle) -> Any:
     """The base model's tokenizer as saved in the bundle: it truncates and pads only if asked to.
 
+    It pads as the model expects it. A model without a padding token, such as a decoder, gets that at the end of texts.
+
     Raises:
-        ModelError: it has no padding token.
+        ModelError: there is neither.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path, use_fast=True, **_LOCAL)
+    own_id = pad_id_of_model(base)
+    if own_id is not None and own_id != tokenizer.pad_token_id:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_id)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise ModelError(
-            f"{printable(base.path)}: its tokenizer has no pad_token, which training needs. Give it one, such as "
-            "tokenizer.pad_token = tokenizer.eos_token, and save it with tokenizer.save_pretrained(folder)."
+            f"{printable(base.path)}: its tokenizer has neither a pad_token nor an eos_token, and training needs one. Give it "
+            "one, such as tokenizer.pad_token = tokenizer.unk_token, and save it with tokenizer.save_pretrained(folder)."
         )
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

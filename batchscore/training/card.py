@@ -6,6 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batchscore.records import Task
+from batchscore.training.figures import Figure, figures, headlines
+from batchscore.training.outcome import MEASURES, measure_of, score_of
+
+_TITLES: Mapping[str, str] = {
+    Task.SINGLE_LABEL: "Text classifier: {}",
+    Task.MULTI_LABEL: "Text classifier, any number of labels a text: {}",
+    Task.REGRESSION: "A number for each text: {}",
+}
+_HUB_METRICS = {
+    "micro_f1": "f1",
+    "macro_f1": "f1",
+    "subset_accuracy": "accuracy",
+    "r2": "r_squared",
+    "spearman": "spearmanr",
+}
 _BAR = 20
 _WIDE, _WORST = 12, 20
 _CARD = """\
@@ -19,31 +35,22 @@ tags: [text-classification, batchscore]
   - task: {{type: text-classification}}
     dataset: {{type: {data}, name: {data}, split: evaluation}}
     metrics:
-    - {{type: accuracy, value: {accuracy:.6f}}}
-    - {{type: f1, name: macro F1, value: {macro_f1:.6f}}}
+{index}
 ---
 
-# Text classifier: {labels}
+# {title}
 
 Trained by batchscore {version} from `{base}`. Plain `transformers` loads it:
 `pipeline("text-classification", model=FOLDER)`; `batchscore score --model FOLDER` also checks it against its canaries.
 {pairs}
 ## Quality
 
-On {rows} evaluation rows ({evaluation_from}), after the temperature:
+On {rows} evaluation rows ({evaluation_from}){calibrated}:
 
 | | value | 95 % interval |
 | --- | --- | --- |
 {quality}
-
-| label | precision | recall | F1 | rows |
-| --- | --- | --- | --- | --- |
-{per_label}
-
-Confusion, a row for each given label, a column for each predicted one:
-
-{confusion}
-
+{per_label}{confusion}
 ## Training
 
 | | |
@@ -52,7 +59,7 @@ Confusion, a row for each given label, a column for each predicted one:
 
 The curve, on the evaluation rows that were watched:
 
-| epoch | training loss | loss | accuracy | |
+| epoch | training loss | loss | {measure} | |
 | --- | --- | --- | --- | --- |
 {curve}
 {tuning}
@@ -66,8 +73,8 @@ Rows left out before training: {left_out}. All others were used as they were.
 
 ## Limits
 
-It knows texts like those it was trained on, up to {max_length} tokens of each ({long_text}). Its probabilities were
-calibrated on rows of the same source; elsewhere they promise less. `batchscore.json` holds {canaries} evaluation texts as
+It knows texts like those it was trained on, up to {max_length} tokens of each ({long_text}). Its answers were
+measured on rows of the same source; elsewhere they promise less. `batchscore.json` holds {canaries} evaluation texts as
 canaries: share the folder only with people who may read them.
 """
 _PAIRS = """
@@ -84,16 +91,17 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         name=_quoted(f"{training['base_model']['name']}-{training['settings']['recipe']}"),
         base=training["base_model"]["name"],
         data=_quoted(training["data"]["source"]),
-        accuracy=metrics["accuracy"]["value"],
-        macro_f1=metrics["macro_f1"]["value"],
-        labels=", ".join(facts["labels"]),
+        index="\n".join(_indexed(figure) for figure in headlines(metrics)),
+        title=_title(facts),
+        calibrated=", after the temperature" if "calibration_error" in metrics else "",
         pairs=_PAIRS.format(missing=facts["missing_pair"]) if facts.get("takes_pairs") else "",
         version=training["versions"]["batchscore"],
         rows=metrics["rows"],
         evaluation_from=training["data"]["evaluation_from"],
         quality=_quality(metrics),
-        per_label=_per_label(metrics["per_label"]),
-        confusion=_confusion(facts["labels"], metrics["confusion_matrix"]["counts"]),
+        per_label=_per_label(metrics["per_label"]) if "per_label" in metrics else "",
+        confusion=_confused(facts["labels"], metrics) if "confusion_matrix" in metrics else "",
+        measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), ""),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
         tuning=_tuning(training["tuning"]),
@@ -110,32 +118,44 @@ def _quoted(text: object) -> str:
     return json.dumps(str(text))
 
 
+def _title(facts: Mapping[str, Any]) -> str:
+    labels = ", ".join(facts["labels"])
+    return _TITLES[facts.get("task", Task.SINGLE_LABEL)].format(labels)
+
+
+def _indexed(figure: Figure) -> str:
+    kind = _HUB_METRICS.get(figure.key, figure.key)
+    name = "" if kind == figure.key else f", name: {figure.name}"
+    return f"    - {{type: {kind}{name}, value: {figure.value:.6f}}}"
+
+
 def _quality(metrics: Mapping[str, Any]) -> str:
-    held_out = metrics["accuracy_held_out"]
-    rows = [("accuracy", metrics["accuracy"])]
-    if held_out:
-        rows.append((f"accuracy, the {held_out['rows']} rows that did not choose the epoch", held_out))
-    rows.append(("macro F1", metrics["macro_f1"]))
-    lines = [
-        f"| {name} | {value['value']:.4f} | {value['low']:.4f} to {value['high']:.4f} |"
-        for name, value in rows
-    ]
-    lines += [
-        f"| {name.replace('_', ' ')} | {metrics[name]:.4f} | |"
-        for name in ("log_loss", "brier_score_loss", "calibration_error")
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        f"| {name} | {value['value']:.4f} | {_interval(value)} |".replace("|  |", "| |")
+        for name, value in figures(metrics)
+    )
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['low']:.4f} to {value['high']:.4f}" if "low" in value else ""
 
 
 def _per_label(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    return "\n".join(
-        f"| {_cell(label)} | "
-        + " | ".join(
-            "" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1")
-        )
-        + f" | {row['support']} |"
+    has_thresholds = any("threshold" in row for row in tables.values())
+    names = ["precision", "recall", "f1", *["average_precision", "threshold"] * has_thresholds]
+    titles = {"f1": "F1", "average_precision": "average precision", "threshold": "from a probability of"}
+    head = ["label", *(titles.get(name, name) for name in names), "rows"]
+    rows = [
+        [_cell(label), *(_number(row[name]) for name in names), str(row["support"])]
         for label, row in tables.items()
-    )
+    ]
+    table = [_table_row(row) for row in [head, ["---"] * len(head), *rows]]
+    return "\n" + "\n".join(row.replace("|  |", "| |") for row in table) + "\n"
+
+
+def _number(found: Any) -> str:
+    value = found["value"] if isinstance(found, Mapping) else found
+    return "" if value is None else f"{value:.4f}"
 
 
 def _training(facts: Mapping[str, Any]) -> str:
@@ -147,18 +167,27 @@ def _training(facts: Mapping[str, Any]) -> str:
         **training["settings"],
         "precision": training["precision"],
         "best epoch": training["best_epoch"],
-        "temperature": f"{facts['temperature']:.4f}",
+        "temperature": f"{facts['calibration_temperature']:.4f}{_where(facts)}",
         "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
     }
     return "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in values.items())
 
 
+def _where(facts: Mapping[str, Any]) -> str:
+    """Whether plain ``transformers`` gives calibrated probabilities."""
+    return "" if facts["temperature"] == 1 else " (not in the weights: plain transformers does not apply it)"
+
+
 def _epoch(entry: Mapping[str, float]) -> str:
     loss = f"{entry['loss']:.4f}" if "loss" in entry else ""
-    bar = "█" * round(entry["eval_accuracy"] * _BAR)
-    return (
-        f"| {entry['epoch']:g} | {loss} | {entry['eval_loss']:.4f} | {entry['eval_accuracy']:.4f} | {bar} |"
-    )
+    score = score_of(entry)
+    bar = "█" * round(max(score, 0.0) * _BAR)
+    return f"| {entry['epoch']:g} | {loss} | {entry['eval_loss']:.4f} | {score:.4f} | {bar} |"
+
+
+def _confused(labels: Sequence[str], metrics: Mapping[str, Any]) -> str:
+    table = _confusion(labels, metrics["confusion_matrix"]["counts"])
+    return f"\nConfusion, a row for each given label, a column for each predicted one:\n\n{table}\n"
 
 
 def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -206,10 +235,13 @@ def _tuning(trials: Sequence[Mapping[str, Any]]) -> str:
 def _hygiene(data: Mapping[str, Any]) -> str:
     splits = [data["train"], data["evaluation"]]
     facts = [data["hygiene"][name] for name in ("train", "evaluation")]
-    labels = [", ".join(f"{name} {count}" for name, count in split["labels"].items()) for split in splits]
+    labels = [
+        ", ".join(f"{name} {count:.6g}" for name, count in (split.get("values") or split["labels"]).items())
+        for split in splits
+    ]
     rows = {
         "rows": [str(split["rows"]) for split in splits],
-        "labels": [_cell(each) for each in labels],
+        "numbers" if "values" in splits[0] else "labels": [_cell(each) for each in labels],
         "texts that occurred before": [str(each["duplicates"]) for each in facts],
         "texts with several labels": [str(each["conflicting"]) for each in facts],
         "longer than the model takes": [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.system.storage import remove_tree, sync_folder, sync_tree
-from batchscore.training.outcome import best_of, is_exhausted
+from batchscore.training.outcome import best_of, is_exhausted, measure_of
 
 if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters
@@ -79,20 +79,20 @@ def load_weights(model: Any, checkpoint: Path) -> None:
 
 def evaluated_steps(history: Sequence[dict[str, float]]) -> list[int]:
     """The step at the end of each epoch."""
-    return [int(entry["step"]) for entry in history if "eval_accuracy" in entry]
+    return [int(entry["step"]) for entry in history if measure_of(entry)]
 
 
 def curve_of(
     history: Sequence[dict[str, float]], losses: dict[str, list[float]]
 ) -> tuple[dict[str, float], ...]:
     """One entry an epoch: the log of ``Trainer``, with our own mean training loss."""
-    entries = [entry for entry in history if "eval_accuracy" in entry]
+    entries = [entry for entry in history if measure_of(entry)]
     return tuple(
         {
             "epoch": entry["epoch"],
             **({"loss": losses[str(k)][0] / losses[str(k)][1]} if str(k) in losses else {}),
             "eval_loss": entry["eval_loss"],
-            "eval_accuracy": entry["eval_accuracy"],
+            **{key: entry[key] for key in [measure_of(entry)] if key},
         }
         for k, entry in enumerate(entries)
     )

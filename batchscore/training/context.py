@@ -43,3 +43,5 @@ class TrainingContext:
     tell: Tell
     save_seconds: float = 60.0
     """The least time between two checkpoints."""
+    padding_mode: str = "right"
+    """How the base bears padding (:mod:`batchscore.model.probing`)."""

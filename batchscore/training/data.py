@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,19 @@ import numpy as np
 from batchscore import samples
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, NoInputError, printable
-from batchscore.formats.column_choice import choose_columns
+from batchscore.formats.column_choice import choose_columns, refuse_named
 from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.paths import nested_columns
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
+from batchscore.model.given import label_column_names
 from batchscore.model.labels import is_missing, label_key, named_key
-from batchscore.records import Column, Layout, Rows, Status, status_of
+from batchscore.records import Column, ColumnChoice, Layout, Rows, Status, Task, status_of
 from batchscore.training.hygiene import text_key
-from batchscore.training.labels import LabelTable, label_table
-from batchscore.training.splits import Split, TrainingData
+from batchscore.training.label_reading import TASKS, Reading, label_columns, reading_of, task_of
+from batchscore.training.objectives import strata_of
+from batchscore.training.splits import Goal, Split, TrainingData
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +59,8 @@ class _RawRows:
     """The origin of each row: ``reviews.csv:17`` (0-based); empty if rows are numbered consecutively."""
     groups: list[str | None] = dataclasses.field(default_factory=list)
     """The value of the group column, if one was asked for."""
+    column: str = ""
+    """The label column."""
 
     def place(self, row: int) -> str:
         """The origin of a row."""
@@ -75,18 +80,19 @@ def load_data(settings: TrainSettings) -> TrainingData:
     if settings.eval_data is not None:
         others = _read(settings.eval_data, settings)
         evaluation, source = others.get("test") or others["train"], printable(settings.eval_data)
-    table = label_table(train.labels, train.class_names, settings.label_names)
-    usable, without = _usable(train, table, settings.data, settings.missing_pair)
+    task = task_of(settings.task, train.labels, has_columns=bool(settings.label_columns))
+    reading = reading_of(task, train.labels, train.class_names, train.column, settings)
+    usable, without = _usable(train, reading, settings.data, settings.missing_pair)
     left_out = {"train": without, "evaluation": {}}
     if evaluation is None:
-        first, second = _split(usable, train.groups, settings.seed)
+        first, second = _split(usable, train.groups, reading.goal.task, settings.seed)
         evaluation, source = train, f"a fifth of {printable(settings.data)}, cut by label"
     else:
         where = settings.eval_data or settings.data
-        second, left_out["evaluation"] = _usable(evaluation, table, where, settings.missing_pair)
+        second, left_out["evaluation"] = _usable(evaluation, reading, where, settings.missing_pair)
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
-    return TrainingData(table.names, *splits, source, left_out)
+    return TrainingData(reading.goal, *splits, source, left_out)
 
 
 def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
@@ -140,11 +146,10 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows
         layout = describe(file.source, read_settings)
         if not layout.columns:
             continue
-        columns = choose_columns(
-            layout, read_settings, file.source.path, advice=header_advice(file.source, layout, read_settings)
+        columns = _columns(
+            layout, settings, file.source.path, header_advice(file.source, layout, read_settings)
         )
-        if columns.label is None:
-            raise _no_label(file.source.path, layout)
+        given.column = given.column or columns.label or ""
         names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
         _assert_same_classes(given, names, file.source.path)
         for rows in read(file.source, layout, columns, read_settings):
@@ -163,7 +168,29 @@ def _read_settings(settings: TrainSettings) -> ReadSettings:
         text_column=settings.text_column,
         text_pair_column=settings.text_pair_column,
         label_column=settings.label_column,
+        label_columns=settings.label_columns,
     )
+
+
+def _columns(
+    layout: Layout, settings: TrainSettings, path: Path, advice: Callable[[], str] = str
+) -> ColumnChoice:
+    """The columns of the text and of what was given.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    task, read_settings = TASKS.get(settings.task, Task.SINGLE_LABEL), _read_settings(settings)
+    wanted = label_columns(settings)
+    columns = choose_columns(
+        layout, read_settings, path, not wanted, advice=advice, label_names=label_column_names(task)
+    )
+    for name in wanted:
+        found = [c for c in (*layout.columns, *nested_columns(layout)) if c.name == name]
+        refuse_named("label", name, found, layout, path, "--label-columns")
+    if not wanted and columns.label is None:
+        raise _no_label(path, layout)
+    return dataclasses.replace(columns, labels=wanted)
 
 
 def _assert_same_classes(given: _RawRows, names: tuple[str, ...], where: object) -> None:
@@ -178,6 +205,8 @@ def _assert_same_classes(given: _RawRows, names: tuple[str, ...], where: object)
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:
     """A label value by its class name in the file; -1 is no label, as in ``datasets``."""
+    if isinstance(value, list | tuple) and names:
+        return [_named(each, names) for each in value]
     if not names or is_missing(value):
         return value
     key = label_key(value)
@@ -224,21 +253,28 @@ def _from_hub(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
 
 def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     layout = Layout(tuple(Column(name, _kind(feature)) for name, feature in split.features.items()))
-    columns = choose_columns(layout, _read_settings(settings), Path(data))
-    if columns.label is None:
-        raise _no_label(data, layout)
-    names = getattr(split.features[columns.label], "names", None)
-    labels = list(split[columns.label])
-    if names:
-        labels = [names[value] if value is not None and value >= 0 else None for value in labels]
+    columns = _columns(layout, settings, Path(data))
+    names = _class_names(split.features, columns.label)
+    if columns.labels:
+        flags = [[None if value is None else str(value) for value in split[name]] for name in columns.labels]
+        labels = list(zip(*flags, strict=True))
+    else:
+        labels = [_named(value, names) for value in split[columns.label]]
     texts = [list(split[name]) for name in columns.texts]
     whole = texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
-    given = _RawRows(whole, labels, tuple(names) if names else None)
+    given = _RawRows(whole, labels, names or None, column=columns.label or "")
     if settings.group_column is not None:
         _assert_column(settings.group_column, layout, data)
         values = list(split[settings.group_column])
         given.groups = [None if value is None else str(value) for value in values]
     return given
+
+
+def _class_names(features: Any, column: str | None) -> tuple[str, ...]:
+    """The class names of a column, or of the items of its lists."""
+    feature = features[column] if column else None
+    names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    return tuple(names or ())
 
 
 def _kind(feature: Any) -> str:
@@ -249,7 +285,7 @@ def _kind(feature: Any) -> str:
 
 
 def _usable(
-    given: _RawRows, table: LabelTable, where: str, missing_pair: str
+    given: _RawRows, reading: Reading, where: str, missing_pair: str
 ) -> tuple[Dataset, dict[str, int]]:
     """The rows with a text, or two, and a known label, and the number of rows left out by reason."""
     import datasets
@@ -258,10 +294,10 @@ def _usable(
     texts: list[list[str]] = []
     labels, rows = [], []
     for row, (text, value) in enumerate(zip(given.texts, given.labels, strict=True)):
-        label = None if is_missing(value) else table.index(value)
+        label = None if reading.is_missing(value) else reading.label(value)
         status = status_of(text, missing_pair)
         if status != Status.OK or label is None:
-            unlabelled = "null_label" if is_missing(value) else "unknown_label"
+            unlabelled = "null_label" if reading.is_missing(value) else "unknown_label"
             left_out[unlabelled if status == Status.OK else status.text] += 1
             continue
         texts.append([each or "" for each in (text if isinstance(text, tuple) else (text,))])
@@ -275,7 +311,7 @@ def _usable(
     features = datasets.Features(
         {
             "texts": datasets.Sequence(datasets.Value("large_string")),
-            "label": datasets.ClassLabel(names=list(table.names)),
+            "label": _feature(reading.goal),
             "row": datasets.Value("int64"),
         }
     )
@@ -288,13 +324,27 @@ def _texts(rows: Dataset) -> list[Text]:
     return [texts[0] if len(texts) == 1 else (texts[0], texts[1]) for texts in rows["texts"]]
 
 
-def _split(rows: Dataset, groups: Sequence[str | None], seed: int) -> tuple[Dataset, Dataset]:
+def _feature(goal: Goal) -> Any:
+    """The feature of ``datasets`` for the labels of a task."""
+    import datasets
+
+    if goal.task == Task.MULTI_LABEL:
+        return datasets.List(datasets.Value("int8"))
+    return (
+        datasets.Value("float64")
+        if goal.task == Task.REGRESSION
+        else datasets.ClassLabel(names=list(goal.labels))
+    )
+
+
+def _split(rows: Dataset, groups: Sequence[str | None], task: Task, seed: int) -> tuple[Dataset, Dataset]:
     """Split off a random fifth of the rows of each label; rows of one group stay together.
 
     Without groups, duplicates of a text stay together too: if one of them is trained on, all are.
     """
-    by_label = stratified(rows["label"], EVAL_SHARE, seed)
-    held_out = _held_out_groups(rows, groups, seed) if groups else by_label
+    strata = strata_of(task, list(rows["label"]))
+    by_label = stratified(strata, EVAL_SHARE, seed)
+    held_out = _held_out_groups(rows, groups, strata, seed) if groups else by_label
     kept = sorted(set(range(len(rows))) - set(held_out))
     if not groups:
         texts = [text_key(text) for text in _texts(rows)]
@@ -317,7 +367,9 @@ def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
     return sorted(picked)
 
 
-def _held_out_groups(rows: Dataset, groups: Sequence[str | None], seed: int) -> list[int]:
+def _held_out_groups(
+    rows: Dataset, groups: Sequence[str | None], strata: Sequence[int], seed: int
+) -> list[int]:
     """One of five folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is its own group."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -327,7 +379,7 @@ def _held_out_groups(rows: Dataset, groups: Sequence[str | None], seed: int) -> 
     folds = StratifiedGroupKFold(round(1 / EVAL_SHARE), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a label with fewer rows than folds
-        _, held_out = next(folds.split(names, rows["label"], names))
+        _, held_out = next(folds.split(names, strata, names))
     return sorted(int(row) for row in held_out)
 
 
@@ -336,9 +388,10 @@ def _shuffled(rows: Dataset, given: _RawRows, settings: TrainSettings) -> Split:
     count = len(rows) if settings.limit is None else min(settings.limit, len(rows))
     picked = rows.shuffle(seed=settings.seed).select(range(count))
     found = list(picked["row"])
+    labels = list(picked["label"])
     return Split(
         _texts(picked),
-        list(picked["label"]),
+        [tuple(label) if isinstance(label, list) else label for label in labels],
         [given.place(row) for row in found],
         [given.groups[row] for row in found] if given.groups else [],
     )

@@ -10,19 +10,17 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from batchscore.errors import ModelError, printable
-from batchscore.evaluation import Evaluation, fit_temperature
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
 from batchscore.model.bundle_facts import predicted_names
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import (
-    CANARY_TOLERANCE,
     Computation,
     Computed,
     InferenceSettings,
@@ -36,6 +34,7 @@ from batchscore.model.scoring import (
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Predictions
 from batchscore.system.cores import usable_cores
+from batchscore.training.results import Results, results_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +58,8 @@ class Example:
     text: Text
     given: str
     predicted: str
-    probability: float
+    probability: float | None
+    """Of several labels, of the least sure decision; numbers have none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Examination:
     """Results of a saved classifier on the evaluation rows."""
 
     temperature: float
+    thresholds: tuple[float, ...]
+    """Of several labels, from which probability each is predicted."""
     metrics: dict[str, Any]
     canaries: dict[str, Any]
     examples: tuple[Example, ...]
@@ -92,51 +94,69 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
     return dataclasses.replace(open_bundle(str(folder)), **{name: getattr(base, name) for name in of_base})
 
 
-def examine(bundle: Bundle, split: Split, n_selection: int, context: TrainingContext) -> Examination:
+def examine(
+    bundle: Bundle, split: Split, n_selection: int, context: TrainingContext, threshold: float | None = None
+) -> Examination:
     """Score the evaluation rows, fit the temperature on the held-out ones, compute metrics, pick canaries.
 
-    All rows but the first ``n_selection`` are held out. The canaries' probabilities come from transformers, each text alone.
-    The rows are scored by our own encoder if it agrees on the canaries, else by transformers.
+    All rows but the first ``n_selection`` are held out. Of several labels each is predicted from the ``threshold`` on, or from
+    the probability that is best for it on the validation split. The canaries' probabilities come from transformers, each text
+    alone. The rows are scored by our own encoder if it agrees on the canaries, else by transformers.
 
     Raises:
         ModelError: a row cannot be scored.
     """
     ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
-    examination, agrees = _evaluate(
-        _load(ours, context.device, context.precision), bundle, split, n_selection, context
-    )
+    found = _scored(_load(ours, context.device, context.precision), split, context.progress)
+    examination, agrees = _evaluate(found, bundle, split, n_selection, threshold)
     if not agrees:
         _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
-        model = _load(bundle, context.device, context.precision)
-        examination, _ = _evaluate(model, bundle, split, n_selection, context)
+        found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
+        examination, _ = _evaluate(found, bundle, split, n_selection, threshold)
     return examination
 
 
 def _evaluate(
-    model: Model, bundle: Bundle, split: Split, n_selection: int, context: TrainingContext
+    found: _Scored, bundle: Bundle, split: Split, n_selection: int, threshold: float | None
 ) -> tuple[Examination, bool]:
-    """The results of ``model``, and whether it agrees with ``bundle`` on the canaries."""
-    parts = _scored(model, split, context.progress)
-    bundle = dataclasses.replace(bundle, temperature=_temperature(parts, split, n_selection))
+    """The results of a model that scored the rows, and whether it agrees with ``bundle`` on the canaries."""
+    results = results_of(bundle.head)
+    given = results.given(split.labels)
+    bundle = dataclasses.replace(bundle, temperature=_temperature(found.parts, results, given, n_selection))
     model = dataclasses.replace(
-        model, bundle=dataclasses.replace(model.bundle, temperature=bundle.temperature)
+        found.model, bundle=dataclasses.replace(found.model.bundle, temperature=bundle.temperature)
     )
-    predictions = [conclude(prepared, computed, model) for prepared, computed in parts]
+    predictions = [conclude(prepared, computed, model) for prepared, computed in found.parts]
     if failures := [reason for each in predictions for _, reason in each.failures]:
         raise ModelError(f"The trained model cannot score an evaluation row: {printable(failures[0])}.")
-    probabilities = np.concatenate([each.probabilities for each in predictions])
+    answers = np.concatenate([each.probabilities for each in predictions])
+    n_validation = n_validation_rows(len(split))
+    thresholds = results.thresholds(answers[:n_validation], given[:n_validation], threshold)
+    predictions = [results.decide(each, thresholds) for each in predictions]
     n_tokens = np.concatenate([each.n_tokens for each in predictions])
-    rows = canary_rows(split, probabilities, n_tokens, bundle.max_length)
-    canaries = _canaries(bundle, [split.texts[row] for row in rows])
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != np.array(split.labels))
+    is_clear = results.are_clear(answers, thresholds)
+    rows = canary_rows(split, is_clear, n_tokens, bundle.max_length, results.order(split.labels))
+    canaries = _canaries(bundle, [split.texts[row] for row in rows], thresholds)
+    n_chosen = n_validation if thresholds and threshold is None else n_selection
+    whole = _joined(predictions)
+    examples = [_example(row, split, whole, results) for row in range(min(2, len(split)))]
+    wrong = [_example(int(row), split, whole, results) for row in results.wrong(given, whole)[:2]]
     examination = Examination(
         temperature=bundle.temperature,
-        metrics=_metrics(bundle, split, predictions, n_selection),
+        thresholds=thresholds,
+        metrics={"rows": len(split), **results.measured(given, predictions, n_chosen, thresholds)},
         canaries=canaries,
-        examples=_examples(range(min(2, len(split))), split, probabilities, bundle.labels),
-        mismatches=_examples(wrong[:2], split, probabilities, bundle.labels),
+        examples=tuple(examples),
+        mismatches=tuple(wrong),
     )
-    return examination, canary_check(probabilities[rows], np.array(canaries["probabilities"])).agrees
+    check = canary_check(answers[rows], np.array(canaries["probabilities"]), bundle.task)
+    return examination, check.agrees
+
+
+def _joined(predictions: Sequence[Predictions]) -> Predictions:
+    """The predictions of all parts in one; of their work nothing."""
+    names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
+    return Predictions(*(np.concatenate([getattr(each, name) for each in predictions]) for name in names))
 
 
 def _load(bundle: Bundle, device: str, precision: str) -> Model:
@@ -153,7 +173,14 @@ def _load(bundle: Bundle, device: str, precision: str) -> Model:
         return _load(bundle, device, "fp32")
 
 
-def _scored(model: Model, split: Split, progress: Progress) -> list[tuple[Prepared, Computed]]:
+class _Scored(NamedTuple):
+    """A model with the logits that it gave to the evaluation rows."""
+
+    model: Model
+    parts: list[tuple[Prepared, Computed]]
+
+
+def _scored(model: Model, split: Split, progress: Progress) -> _Scored:
     parts = []
     with (
         model.backend.one_core_each() as begin,
@@ -164,69 +191,41 @@ def _scored(model: Model, split: Split, progress: Progress) -> list[tuple[Prepar
             prepared = prepare(texts, model)
             parts.append((prepared, Computation(prepared, model, workers.map).result()))
             progress.add(len(texts))
-    return parts
+    return _Scored(model, parts)
 
 
-def _temperature(parts: Sequence[tuple[Prepared, Computed]], split: Split, n_selection: int) -> float:
+def _temperature(
+    parts: Sequence[tuple[Prepared, Computed]], results: Results, given: NDArray[Any], n_selection: int
+) -> float:
     """Fitted on the rows from ``n_selection`` on, one logit vector per sequence; 1.0 without rows."""
     logits, labels, row = [], [], 0
     for prepared, computed in parts:
         rows = np.arange(row, row + len(prepared.unique))
         held_out = rows >= n_selection
-        label_of_text = np.full(len(prepared.encodings.n_tokens), -1)
-        label_of_text[prepared.unique[held_out]] = np.array(split.labels)[rows[held_out]]
-        label_of_sequence = label_of_text[prepared.encodings.row]
-        logits.append(computed.logits[label_of_sequence >= 0])
-        labels.append(label_of_sequence[label_of_sequence >= 0])
+        row_of_text = np.full(len(prepared.encodings.n_tokens), -1)
+        row_of_text[prepared.unique[held_out]] = rows[held_out]
+        row_of_sequence = row_of_text[prepared.encodings.row]
+        logits.append(computed.logits[row_of_sequence >= 0])
+        labels.append(given[row_of_sequence[row_of_sequence >= 0]])
         row += len(rows)
-    return fit_temperature(np.concatenate(logits), np.concatenate(labels))
-
-
-def _metrics(
-    bundle: Bundle, split: Split, predictions: Sequence[Predictions], n_selection: int
-) -> dict[str, Any]:
-    """Metrics on all evaluation rows, and accuracy and reliability on the held-out ones."""
-    all_rows, held_out = Evaluation(bundle.labels), Evaluation(bundle.labels)
-    row = 0
-    for part in predictions:
-        given = np.array(split.labels[row : row + len(part.predicted)])
-        row += len(given)
-        all_rows.update(given, part)
-        # Rows that selected the epoch count as unlabelled here.
-        held_out.update(np.where(np.arange(row - len(given), row) < n_selection, -1, given), part)
-    metrics, held_out_metrics = all_rows.metrics(), held_out.metrics()
-    quality = metrics["quality"]
-    return {
-        "rows": len(split),
-        "accuracy": quality["accuracy"],
-        "accuracy_held_out": (
-            {**held_out_metrics["quality"]["accuracy"], "rows": len(split) - n_selection}
-            if held_out_metrics["quality"]
-            else None
-        ),
-        "macro_f1": quality["macro_f1"],
-        "log_loss": quality["log_loss"],
-        "brier_score_loss": quality["brier_score_loss"],
-        "calibration_error": metrics["calibration"]["ece"],
-        "reliability": held_out_metrics["reliability"],
-        "per_label": quality["per_label"],
-        "confusion_matrix": quality["confusion_matrix"],
-    }
+    return results.temperature(np.concatenate(logits), np.concatenate(labels))
 
 
 def canary_rows(
-    split: Split, probabilities: NDArray[np.float32], n_tokens: NDArray[np.int32], max_length: int
+    split: Split,
+    is_clear: NDArray[np.bool_],
+    n_tokens: NDArray[np.int32],
+    max_length: int,
+    strata: NDArray[Any],
 ) -> list[int]:
     """Rows whose texts become canaries: spread over labels, and within a label over lengths, the longest included.
 
-    Rows whose top two labels are nearly tied are left out: a lower precision could flip them.
+    Rows whose prediction is nearly a tie are left out: a lower precision could flip them.
     """
-    top = np.sort(probabilities, axis=1)
-    is_clear = top[:, -1] - top[:, -2] > 2 * CANARY_TOLERANCE
     first_of = {text: row for row, text in reversed(list(enumerate(split.texts)))}
     rows = np.array(sorted(first_of.values()))
     rows = rows[is_clear[rows]] if is_clear[rows].any() else rows
-    order = rows[np.lexsort((rows, n_tokens[rows], np.array(split.labels)[rows]))]
+    order = rows[np.lexsort((rows, n_tokens[rows], strata[rows]))]
     spread = np.linspace(0, len(order) - 1, min(N_CANARIES, len(order))).round().astype(int)
     picked: list[int] = order[spread].tolist()
     longest = int(rows[n_tokens[rows].argmax()])
@@ -235,30 +234,19 @@ def canary_rows(
     return picked
 
 
-def _canaries(bundle: Bundle, texts: Sequence[Text]) -> dict[str, Any]:
-    """Canary probabilities in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
+def _canaries(bundle: Bundle, texts: Sequence[Text], thresholds: Sequence[float]) -> dict[str, Any]:
+    """Canary answers in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]
     inference = InferenceSettings(budget, bundle.long_text, "single", bundle.missing_pair)
     model = Model(bundle, Tokenizer(bundle), backend, inference)
     prepared = prepare(texts, model)
-    probabilities = conclude(prepared, compute(prepared, model), model).probabilities
-    rows = [[float(p) for p in row] for row in probabilities]
-    return {"texts": list(texts), "probabilities": rows, "predicted": predicted_names(rows, bundle.labels)}
+    answers = conclude(prepared, compute(prepared, model), model).probabilities
+    rows = [[float(p) for p in row] for row in answers]
+    predicted = predicted_names(rows, bundle.labels, bundle.task, thresholds)
+    return {"texts": list(texts), "probabilities": rows, "predicted": predicted}
 
 
-def _examples(
-    rows: Sequence[int] | range | NDArray[np.int64],
-    split: Split,
-    probabilities: NDArray[np.float32],
-    labels: Sequence[str],
-) -> tuple[Example, ...]:
-    return tuple(
-        Example(
-            split.texts[row],
-            labels[split.labels[row]],
-            labels[int(probabilities[row].argmax())],
-            float(probabilities[row].max()),
-        )
-        for row in rows
-    )
+def _example(row: int, split: Split, predictions: Predictions, results: Results) -> Example:
+    said, probability = results.said(predictions.probabilities[row], predictions.predicted[row])
+    return Example(split.texts[row], results.shown(split.labels[row]), said, probability)

@@ -88,7 +88,8 @@ def _computed(
     import torch
 
     budget = DEFAULT_BATCH_TOKENS[context.device.partition(":")[0]]
-    padding = batching.Padding(max(len(ids) for ids in sequences), model.config.pad_token_id or 0)
+    mode = context.padding_mode if context.padding_mode in ("none", "single") else "right"
+    padding = batching.Padding(max(len(ids) for ids in sequences), model.config.pad_token_id or 0, mode)
 
     def encoded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         batch = batching.assemble(sequences, rows, padding, token_type_ids)

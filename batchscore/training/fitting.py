@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.training.context import TrainingContext
+    from batchscore.training.objectives import Objective
     from batchscore.training.settings import Hyperparameters
 
 _LENGTH_MULTIPLE = 32
@@ -45,8 +46,8 @@ _EVAL_ROWS = 32
 
 def dataset_of(
     input_ids: Sequence[NDArray[np.int32]],
-    labels: Sequence[int],
-    token_type_ids: Sequence[NDArray[np.int8]] | None = None,
+    targets: NDArray[Any],
+    token_type_ids: Sequence[Sequence[int] | NDArray[np.int8]] | None = None,
 ) -> Dataset:
     """A data set for ``Trainer``: ``input_ids``, ``attention_mask``, ``label``, ``length``, and ``token_type_ids`` if given."""
     import datasets
@@ -56,7 +57,7 @@ def dataset_of(
             **({} if token_type_ids is None else {"token_type_ids": token_type_ids}),
             "input_ids": input_ids,
             "attention_mask": [np.ones(len(ids), dtype=np.int8) for ids in input_ids],
-            "label": labels,
+            "label": targets.tolist(),
             "length": [len(ids) for ids in input_ids],
         }
     )
@@ -67,18 +68,18 @@ def fit(
     tokenizer: Any,
     splits: tuple[Dataset, Dataset],
     plan: Hyperparameters,
-    weights: Sequence[float] | None,
+    objective: Objective,
     context: TrainingContext,
 ) -> Fitted:
     """Train on the first split, evaluate on the second after each epoch, and keep the best epoch.
 
-    ``weights`` are class weights of the loss. Resumes from the newest checkpoint in ``context.folder``.
+    Resumes from the newest checkpoint in ``context.folder``.
     """
     folder = context.folder / CHECKPOINTS
     remove_tree(folder / UNFINISHED)
     make_folder(folder)
     precision = context.precision if plan.trains_encoder else "fp32"
-    trainer = _trainer(model, tokenizer, splits, plan, weights, context, precision)
+    trainer = _trainer(model, tokenizer, splits, plan, objective, context, precision)
     newest = newest_in(folder)
     if newest is not None:
         trainer.losses = losses_of(newest)
@@ -106,7 +107,7 @@ def _trainer(
     tokenizer: Any,
     splits: tuple[Dataset, Dataset],
     plan: Hyperparameters,
-    weights: Sequence[float] | None,
+    objective: Objective,
     context: TrainingContext,
     precision: str,
 ) -> Any:
@@ -121,7 +122,8 @@ def _trainer(
     is_multiple = plan.trains_encoder and not tokenizer.model_max_length % _LENGTH_MULTIPLE
     trainer = ResumableTrainer(
         plan,
-        weights,
+        objective,
+        pads=context.padding_mode in ("right", "left"),
         model=model,
         args=_arguments(context.folder / CHECKPOINTS / UNFINISHED, plan, context.device, precision),
         train_dataset=train,
@@ -130,7 +132,7 @@ def _trainer(
         data_collator=DataCollatorWithPadding(
             tokenizer, padding="longest", pad_to_multiple_of=_LENGTH_MULTIPLE if is_multiple else None
         ),
-        compute_metrics=_accuracy,
+        compute_metrics=lambda found: objective.score(found.predictions, found.label_ids),
         callbacks=[_callback(context, rows=len(train), plan=plan)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -161,11 +163,6 @@ def _arguments(folder: Path, plan: Hyperparameters, device: str, precision: str)
         disable_tqdm=True,
         log_level="error",
     )
-
-
-def _accuracy(prediction: Any) -> dict[str, float]:
-    logits: NDArray[np.float32] = prediction.predictions
-    return {"accuracy": float((logits.argmax(axis=-1) == prediction.label_ids).mean())}
 
 
 def _callback(context: TrainingContext, *, rows: int, plan: Hyperparameters) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.training.context import TrainingContext
+    from batchscore.training.objectives import Objective
     from batchscore.training.settings import Hyperparameters
 
     Logits = Callable[[torch.Tensor], torch.Tensor]
@@ -36,14 +37,14 @@ _EVAL_ROWS = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredRows:
-    """``[CLS]`` states ``[n, H]`` float32 with the label of each row."""
+    """``[CLS]`` states ``[n, H]`` float32 with the target of each row."""
 
     states: NDArray[np.float32]
-    labels: Sequence[int]
+    targets: NDArray[Any]
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> StoredRows:
         """The rows at these positions."""
-        return StoredRows(self.states[np.asarray(rows)], [self.labels[row] for row in rows])
+        return StoredRows(self.states[np.asarray(rows)], self.targets[np.asarray(rows)])
 
 
 @dataclasses.dataclass(slots=True)
@@ -60,15 +61,15 @@ def fit_head(
     model: Any,
     rows: tuple[StoredRows, StoredRows],
     plan: Hyperparameters,
-    weights: Sequence[float] | None,
+    objective: Objective,
     context: TrainingContext,
 ) -> Fitted:
     """Train the unfrozen weights on the first rows, evaluate on the second after each epoch, and keep the best.
 
-    ``weights`` are class weights of the loss. Resumes from the checkpoint in ``context.folder`` if there is one.
+    Resumes from the checkpoint in ``context.folder`` if there is one.
     """
     with head_only(model) as logits:
-        loop = _Loop(model, logits, rows, plan, weights)
+        loop = _Loop(model, logits, rows, plan, objective)
         state = loop.restore(context.folder / CHECKPOINT)
         saved = time.monotonic()
         while state.step < loop.last_step and not is_exhausted(state.curve, plan.early_stopping):
@@ -94,14 +95,14 @@ class _Loop:
         logits: Logits,
         rows: tuple[StoredRows, StoredRows],
         plan: Hyperparameters,
-        weights: Sequence[float] | None,
+        objective: Objective,
     ) -> None:
         import torch
 
         self._torch, self._model, self._logits, self._plan = torch, model, logits, plan
         self._device = next(model.parameters()).device
         (self._states, self._labels), self._evaluation = (self._tensors(each) for each in rows)
-        self._weights = torch.tensor(weights, device=self._device) if weights else None
+        self._objective = objective
         self._size = plan.batch_size * plan.gradient_accumulation
         self.epoch_steps = math.ceil(len(self._labels) / self._size)
         self.last_step = math.ceil(plan.epochs * self.epoch_steps)
@@ -121,7 +122,7 @@ class _Loop:
 
     def _tensors(self, rows: StoredRows) -> tuple[torch.Tensor, torch.Tensor]:
         states = self._torch.from_numpy(rows.states).to(self._device)
-        return states, self._torch.tensor(rows.labels, device=self._device)
+        return states, self._torch.from_numpy(rows.targets).to(self._device)
 
     def step(self, state: _TrainingState) -> None:
         """One batch."""
@@ -133,7 +134,7 @@ class _Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._plan.learning_rate * self._lr_factor(state.step)
         self._model.train()
-        loss = self._loss(self._logits(self._states[rows]), self._labels[rows], self._weights)
+        loss = self._loss(self._logits(self._states[rows]), self._labels[rows], is_weighted=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._torch.nn.utils.clip_grad_norm_(self._trained.values(), 1.0)
         self._optimizer.step()
@@ -142,12 +143,9 @@ class _Loop:
         state.loss_sum += loss.item()
         state.loss_steps += 1
 
-    def _loss(
-        self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean cross entropy over the rows; class weights scale rows but not the denominator."""
-        total = self._torch.nn.functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
-        return total / len(labels)
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor, *, is_weighted: bool) -> torch.Tensor:
+        """The mean of the objective over the rows."""
+        return self._objective.loss(logits, targets, is_weighted=is_weighted) / len(targets)
 
     def _lr_factor(self, step: int) -> float:
         """The factor of the learning rate: linear warm-up, then linear decay to 0."""
@@ -161,13 +159,13 @@ class _Loop:
         self._model.eval()
         with self._torch.inference_mode():
             logits = self._torch.cat([self._logits(chunk) for chunk in self._torch.split(states, _EVAL_ROWS)])
-            loss = self._loss(logits, labels).item()
-            accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
+            loss = self._loss(logits, labels, is_weighted=False).item()
+            score = self._objective.score(logits.cpu().numpy(), labels.cpu().numpy())
         entry = {
             "epoch": state.step / self.epoch_steps,
             "loss": state.loss_sum / state.loss_steps,
             "eval_loss": loss,
-            "eval_accuracy": accuracy,
+            **{f"eval_{name}": value for name, value in score.items()},
         }
         state.curve.append(entry)
         state.loss_sum, state.loss_steps = 0.0, 0

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import printable
+from batchscore.training.splits import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.records import Text
-    from batchscore.training.splits import Split, TrainingData
+    from batchscore.training.splits import Goal, Split, TrainingData
 
 _LISTED = 20
 _RARE = 10
@@ -38,7 +39,7 @@ def hygiene_of(
     keys = {"train": _keys(data.train), "evaluation": _keys(data.evaluation)}
     splits = {"train": data.train, "evaluation": data.evaluation}
     facts = {
-        name: _split_facts(split, keys[name], n_tokens[name], data.labels, max_length)
+        name: _split_facts(split, keys[name], n_tokens[name], data.goal, max_length)
         for name, split in splits.items()
     }
     facts["evaluation"] |= _overlap(splits, keys)
@@ -46,9 +47,9 @@ def hygiene_of(
 
 
 def _split_facts(
-    split: Split, keys: Sequence[bytes], n_tokens: NDArray[np.int32], names: Sequence[str], max_length: int
+    split: Split, keys: Sequence[bytes], n_tokens: NDArray[np.int32], goal: Goal, max_length: int
 ) -> dict[str, Any]:
-    labels_of: dict[bytes, set[int]] = collections.defaultdict(set)
+    labels_of: dict[bytes, set[Any]] = collections.defaultdict(set)
     for key, label in zip(keys, split.labels, strict=True):
         labels_of[key].add(label)
     conflicting = [row for row, key in enumerate(keys) if len(labels_of[key]) > 1]
@@ -60,7 +61,9 @@ def _split_facts(
         "too_long": too_long,
         "too_long_share": too_long / max(len(split), 1),
         "longest": int(n_tokens.max(initial=0)),
-        "shares": {name: split.labels.count(index) / max(len(split), 1) for index, name in enumerate(names)},
+        "shares": {
+            name: count / max(len(split), 1) for name, count in counted(goal, split.labels)["labels"].items()
+        },
     }
 
 

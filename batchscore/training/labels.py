@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import DataError, UsageError, printable
@@ -60,11 +60,31 @@ def label_table(
             f"The label column has {len(labels)} different values in {known} rows ({_listed(labels)}); training needs two "
             "labels or more, and two rows or more of each. Name another column with --label-column."
         )
-    if len({name.casefold() for name in labels}) < len(labels):
-        raise UsageError(f"Two labels differ in their case only: {_listed(labels)}. See --label-name.")
+    _refuse_alike(labels)
     numbers = {str(number): key for number, key in enumerate(keys)} if class_names else {}
     by_key = {key: labels.index(names[key]) for key in keys}
     return LabelTable(labels, {**{number: by_key[key] for number, key in numbers.items()}, **by_key})
+
+
+def names_of(
+    items: Sequence[Any], class_names: Sequence[str] | None, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The name of each value, by its key; values and ``given`` as for :func:`label_table`, but 0 and 1 keep their numbers.
+
+    Raises:
+        UsageError: ``given`` has a value that does not occur, or two names differ in their case only.
+    """
+    spellings = _spellings(items, class_names)
+    names = {**spellings, **_wanted(given, list(spellings), bool(class_names))}
+    _refuse_alike({*names.values()})
+    return names
+
+
+def _refuse_alike(labels: Collection[str]) -> None:
+    if len({name.casefold() for name in labels}) < len(labels):
+        raise UsageError(
+            f"Two labels differ in their case only: {_listed(sorted(labels))}. See --label-name."
+        )
 
 
 def _spellings(values: Sequence[Any], class_names: Sequence[str] | None) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Hugging Face ``Trainer`` whose resumed trainings end exactly as uninterrupted ones.
 
-Row order and dropout are functions of seed, epoch and step; checkpoints are atomic. The loss is ours: it supports class
-weights, and accumulated batches are weighted by their rows.
+Row order and dropout are functions of seed, epoch and step; checkpoints are atomic. The loss is ours: it is the objective
+of the task, and accumulated batches are weighted by their rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +15,30 @@ import numpy as np
 import torch
 from transformers import Trainer
 
+from batchscore.model.backends.plain import logits_of
 from batchscore.training.checkpoints import keep
 from batchscore.training.sampling import epoch_order, grouped_by_length, step_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.training.objectives import Objective
     from batchscore.training.settings import Hyperparameters
 
 
 class ResumableTrainer(Trainer):
-    """``Trainer`` by a plan; ``weights`` are class weights of the loss."""
+    """``Trainer`` by a plan, with an objective; without ``pads`` rows of one length go through the model together."""
 
-    def __init__(self, plan: Hyperparameters, weights: Sequence[float] | None, **options: Any) -> None:
+    def __init__(
+        self, plan: Hyperparameters, objective: Objective, *, pads: bool = True, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.plan = plan
         self.losses: dict[str, list[float]] = {}
         """Sum of losses and rows of each epoch."""
         self.lengths = np.array(options["train_dataset"]["length"])
         self.model_accepts_loss_kwargs = True  # so that compute_loss gets the number of rows of a step
-        self._weights = torch.tensor(weights, device=self.args.device) if weights else None
+        self._objective, self._pads = objective, pads
         self._last_batch = (-1, 0)
 
     @property
@@ -69,15 +73,13 @@ class ResumableTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross entropy over the rows of the step; class weights scale rows but not the denominator."""
+        """The mean of the objective over the rows of the step."""
         labels = inputs["labels"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        weights = self._weights if model.training else None
-        total = torch.nn.functional.cross_entropy(
-            outputs.logits.float(), labels, weight=weights, reduction="sum"
-        )
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        logits = (logits_of(model(**given)) if self._pads else _unpadded(model, given)).float()
+        total = self._objective.loss(logits, labels, is_weighted=model.training)
         loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -88,6 +90,19 @@ class ResumableTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load."""
+
+
+def _unpadded(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Logits ``[b, C]`` of rows of which only those of one length go through the model together, without padding."""
+    mask = inputs["attention_mask"].bool()
+    lengths = mask.sum(dim=1)
+    logits: list[Any] = [None] * len(mask)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero().flatten()
+        kept = {name: value[rows][mask[rows]].view(len(rows), length) for name, value in inputs.items()}
+        for row, each in zip(rows.tolist(), logits_of(model(**kept)), strict=True):
+            logits[row] = each
+    return torch.stack(logits)
 
 
 class _Order(torch.utils.data.Sampler[int]):

@@ -65,6 +65,12 @@ class TrainSettings:
     """The column of second texts; ``None``: a row is one text."""
     missing_pair: str = "skip"
     """Whether a row without its second text is left out (``skip``), or has an ``empty`` one; kept in the bundle."""
+    label_columns: tuple[str, ...] = ()
+    """Columns of 0 and 1, one for each of several labels."""
+    task: str = "auto"
+    """``single-label``, ``multi-label`` or ``regression``; ``auto`` tells the first two apart by the label column."""
+    threshold: float | None = None
+    """Of several labels, from which probability each is predicted; ``None``: what is best for each on the validation rows."""
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     """How files are read, except the columns."""
     label_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -90,6 +96,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings."""
+        if self.label_columns and (self.label_column or self.task not in ("auto", "multi-label")):
+            raise UsageError(
+                "--label-columns is for several labels at once (--task multi-label), instead of a --label-column."
+            )
         if self.recipe == "head" and (self.train_layers is not None or self.gradient_checkpointing):
             raise UsageError(
                 "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."

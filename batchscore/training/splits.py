@@ -6,21 +6,55 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from batchscore.records import Task
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from batchscore.records import Text
 
 
+class Goal(NamedTuple):
+    """What a classifier is to say."""
+
+    task: Task
+    labels: tuple[str, ...]
+    """A regression has one, the name of its value."""
+
+
+Label = int | tuple[int, ...] | float
+"""Of a row: the index of its label; 0 or 1 for each label; or its number."""
+
+
+def named(label: Label, names: Sequence[str]) -> str | float | list[str]:
+    """What a row was given, as JSON: a name, names, or the number."""
+    if isinstance(label, tuple):
+        return [name for name, is_given in zip(names, label, strict=True) if is_given]
+    return label if isinstance(label, float) else names[label]
+
+
+def counted(goal: Goal, labels: Sequence[Any]) -> dict[str, Any]:
+    """``labels``: rows by label; of numbers ``values``: the least, the most, the mean and the spread."""
+    if goal.task == Task.REGRESSION:
+        each = np.array(labels, dtype=np.float64)
+        facts = {"least": each.min(), "most": each.max(), "mean": each.mean(), "spread": each.std()}
+        return {"labels": {}, "values": {name: float(value) for name, value in facts.items()}}
+    if goal.task == Task.MULTI_LABEL:
+        rows = np.array(labels, dtype=np.int64).sum(axis=0).tolist()
+        return {"labels": dict(zip(goal.labels, rows, strict=True))}
+    return {"labels": {name: labels.count(index) for index, name in enumerate(goal.labels)}}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
-    """Usable rows: ``labels[k]`` is the index of the label of ``texts[k]``, which is one text, or two."""
+    """Usable rows: ``labels[k]`` is what ``texts[k]``, one text or two, was given, by the task (:data:`Label`)."""
 
     texts: list[Text]
-    labels: list[int]
+    labels: list[Any]
     places: list[str] = dataclasses.field(default_factory=list)
     """The origin of each row, ``reviews.csv:17`` (0-based)."""
     groups: list[str | None] = dataclasses.field(default_factory=list)
@@ -42,7 +76,7 @@ class Split:
         """SHA-256 (hex) of texts and label names in order, whatever their files."""
         digest = hashlib.sha256()
         for text, label in zip(self.texts, self.labels, strict=True):
-            digest.update(json.dumps([text, names[label]]).encode() + b"\n")
+            digest.update(json.dumps([text, named(label, names)]).encode() + b"\n")
         return digest.hexdigest()
 
 
@@ -50,13 +84,18 @@ class Split:
 class TrainingData:
     """The two splits, shuffled and limited."""
 
-    labels: tuple[str, ...]
+    goal: Goal
     train: Split
     evaluation: Split
     source: str
     """Where the evaluation rows come from, in words."""
     left_out: Mapping[str, Mapping[str, int]]
     """Rows left out of each split, by reason."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the logits."""
+        return self.goal.labels
 
     def facts(self) -> dict[str, Any]:
         """What the bundle stores about the data, as JSON values."""
@@ -65,7 +104,7 @@ class TrainingData:
             name: {
                 "rows": len(split),
                 "sha256": split.fingerprint(self.labels),
-                "labels": {label: split.labels.count(index) for index, label in enumerate(self.labels)},
+                **counted(self.goal, split.labels),
                 "left_out": dict(self.left_out[name]),
             }
             for name, split in splits.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.training.base_model import load_classifier, load_tokenizer
+from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
+from batchscore.training.base_model import has_last_bias, load_classifier, load_tokenizer
 from batchscore.training.features import cls_states_of, precision_for, uses_cls_only
 from batchscore.training.fitting import dataset_of, fit
 from batchscore.training.head_fitting import StoredRows, fit_head
+from batchscore.training.objectives import objective_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.model.batching import TokenTypes
     from batchscore.model.bundle import Bundle
     from batchscore.training.context import TrainingContext
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
+    from batchscore.training.splits import Goal, Label
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class TokenizedRows:
 
     name: str
     input_ids: Sequence[NDArray[np.int32]]
-    labels: Sequence[int]
+    labels: Sequence[Label]
     token_type_ids: Sequence[NDArray[np.int8]] | None = None
     """Of rows that are two texts; ``None`` if all types are as for one text."""
     subset: Sequence[int] | None = None
@@ -49,6 +53,14 @@ class TokenizedRows:
             types and [types[row] for row in rows],
         )
 
+    def types(self, usual: TokenTypes | None) -> Sequence[Sequence[int] | NDArray[np.int8]] | None:
+        """Token types of each row, ``usual`` if it has none of its own; ``None`` where all are 0."""
+        if self.token_type_ids is not None:
+            return self.token_type_ids
+        if usual is None or not any((*usual.before, usual.text, *usual.after)):
+            return None
+        return [usual.of(len(ids)) for ids in self.input_ids]
+
     def restricted_to(self, rows: Sequence[int]) -> TokenizedRows:
         """The same rows with only those at these positions used."""
         return dataclasses.replace(self, subset=rows)
@@ -59,41 +71,50 @@ class TokenizedRows:
         return range(len(self.labels)) if self.subset is None else self.subset
 
     @property
-    def subset_labels(self) -> list[int]:
+    def subset_labels(self) -> list[Label]:
         """Their labels."""
         return [self.labels[row] for row in self.positions]
 
 
 def fit_rows(
     base: Bundle,
-    labels: Sequence[str],
+    goal: Goal,
     plan: Hyperparameters,
     splits: tuple[TokenizedRows, TokenizedRows],
     context: TrainingContext,
     folder: Path | None = None,
 ) -> Fitted:
     """Train a new classifier on the first split, validate on the second; checkpoints go to ``folder`` or the context's."""
-    model = _new_classifier(base, labels, plan, context)
-    weights = class_weights(plan, splits[0].subset_labels, len(labels))
+    model = _new_classifier(base, goal, plan, context)
+    has_bias = goal.task == Task.REGRESSION and has_last_bias(model, splits[0].input_ids)
+    objective = objective_of(
+        goal.task, splits[0].subset_labels, len(goal.labels), plan.class_weights, has_bias=has_bias
+    )
     fit_context = dataclasses.replace(context, folder=folder or context.folder)
     if not plan.trains_encoder and uses_cls_only(model, splits[0].input_ids):
         precision = precision_for(len(splits[0].labels), context.precision)
         stored = [
-            StoredRows(_states(model, plan, rows, precision, context), rows.labels).select(rows.positions)
+            StoredRows(_states(model, plan, rows, precision, context), objective.targets(rows.labels)).select(
+                rows.positions
+            )
             for rows in splits
         ]
-        fitted = fit_head(model, (stored[0], stored[1]), plan, weights, fit_context)
-        return dataclasses.replace(fitted, precision=precision)
-    used = [rows.select(rows.positions, rows.name) for rows in splits]
-    train, evaluation = (dataset_of(rows.input_ids, rows.labels, rows.token_type_ids) for rows in used)
-    return fit(model, load_tokenizer(base), (train, evaluation), plan, weights, fit_context)
+        fitted = fit_head(model, (stored[0], stored[1]), plan, objective, fit_context)
+        return dataclasses.replace(fitted, precision=precision, standard=objective.standard)
+    usual = Tokenizer(base).padding(context.padding_mode).types
+    train, evaluation = (
+        dataset_of(rows.input_ids, objective.targets(rows.labels), rows.types(usual))
+        for rows in (rows.select(rows.positions, rows.name) for rows in splits)
+    )
+    fitted = fit(model, load_tokenizer(base), (train, evaluation), plan, objective, fit_context)
+    return dataclasses.replace(fitted, standard=objective.standard)
 
 
 def row_states(
-    base: Bundle, labels: Sequence[str], plan: Hyperparameters, rows: TokenizedRows, context: TrainingContext
+    base: Bundle, goal: Goal, plan: Hyperparameters, rows: TokenizedRows, context: TrainingContext
 ) -> NDArray[np.float32] | None:
     """``[CLS]`` states ``[n, H]`` float32 of the rows; ``None`` for a base whose head has another input."""
-    model = _new_classifier(base, labels, plan, context)
+    model = _new_classifier(base, goal, plan, context)
     if not uses_cls_only(model, rows.input_ids):
         return None
     return _states(model, plan, rows, precision_for(len(rows.labels), context.precision), context)
@@ -106,22 +127,8 @@ def _states(
     return cls_states_of(model, rows.input_ids, name, context, precision, rows.token_type_ids)
 
 
-def _new_classifier(
-    base: Bundle, labels: Sequence[str], plan: Hyperparameters, context: TrainingContext
-) -> Any:
+def _new_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, context: TrainingContext) -> Any:
     from transformers import set_seed
 
     set_seed(plan.seed)  # before the new head gets its random weights
-    return load_classifier(base, labels, plan, context.device)
-
-
-def class_weights(plan: Hyperparameters, labels: Sequence[int], n_labels: int) -> list[float] | None:
-    """Class weights of the loss: ``rows / (labels * rows of the label)`` if balanced weights are asked for.
-
-    Their mean over the rows is 1. A label without rows has weight 1.
-    """
-    if plan.class_weights == "none":
-        return None
-    counts = collections.Counter(labels)
-    present = len(counts)
-    return [len(labels) / (present * counts[k]) if counts[k] else 1.0 for k in range(n_labels)]
+    return load_classifier(base, goal, plan, context.device)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore import __version__
 from batchscore.config import fingerprint
-from batchscore.errors import DataError, UsageError, printable
+from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import open_bundle, seal
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.last_layer import rescale_logits
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
+from batchscore.training.base_check import checked_base
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
@@ -32,6 +32,7 @@ from batchscore.training.base_model import (
     poolings_to_try,
     save_classifier,
 )
+from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
 from batchscore.training.data import load_data, stratified
@@ -44,8 +45,9 @@ from batchscore.training.examination import (
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.objectives import AS_IT_IS, Standard, strata_of
 from batchscore.training.outcome import Fitted
-from batchscore.training.splits import TrainingData
+from batchscore.training.splits import TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
@@ -53,11 +55,9 @@ from batchscore.training.work_folder import begin, publish_bundle, work_folder, 
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
-    from batchscore.records import Text
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
-_BUNDLE = "bundle"
-_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+_BUNDLE, _PROBED = "bundle", "probed"
 _HARMLESS = ("output", "resume", "force", "read")
 """Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
@@ -103,10 +103,14 @@ def train(
         return done
     keep_freed_memory()
     with work_folder(settings.output, settings.force, settings.resume) as work:
-        job = _job(settings)
+        base = open_base(settings)
+        padding_mode = checked_base(base, settings, work / _PROBED)
+        job = _job(settings, base)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
         watch = Watch(progress, tell)
-        context = TrainingContext(work, resolve_device("auto"), precision, NoProgress(), tell, SAVE_SECONDS)
+        context = TrainingContext(
+            work, resolve_device("auto"), precision, NoProgress(), tell, SAVE_SECONDS, padding_mode
+        )
         if is_resumed:
             tell(f"going on from what was left in {printable(work)}")
         with writing(work):
@@ -114,7 +118,7 @@ def train(
         facts = _facts(job, trained)
         facts["training"]["seconds"] = round(time.monotonic() - started, 1)
         folder = work / _BUNDLE
-        write_bytes(folder / "README.md", card(facts, _hub_id(settings)).encode())
+        write_bytes(folder / "README.md", card(facts, hub_id(settings)).encode())
         seal(folder, facts)
         bundle = open_bundle(str(folder))
         publish_bundle(folder, settings.output, settings.force)
@@ -168,7 +172,7 @@ class _Job:
                 "data": self.data.facts(),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
-                "versions": _versions(),
+                "versions": versions(),
             }
         )
 
@@ -180,18 +184,16 @@ class _Trained:
     plan: Hyperparameters
     fitted: Fitted
     examination: Examination
+    temperature: float
+    """What is still to be divided by: 1 where the weights have it."""
     hygiene: dict[str, Any]
     suspects: dict[str, Any] | None
     trials: tuple[Trial, ...]
 
 
-def _job(settings: TrainSettings) -> _Job:
+def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
+    base = base or open_base(settings)
     data = load_data(settings)
-    base = dataclasses.replace(
-        open_base(settings),
-        takes_pairs=settings.text_pair_column is not None,
-        missing_pair=settings.missing_pair,
-    )
     plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
     return _Job(settings, data, base, plan)
 
@@ -251,13 +253,37 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     rows = len(data.train) + len(tokenized["evaluation"].labels)
     rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
     with watch.over(rows + len(data.evaluation), context) as watched:
-        fitted = fit_rows(job.base, data.labels, plan, (tokenized["train"], tokenized["evaluation"]), watched)
+        fitted = fit_rows(job.base, data.goal, plan, (tokenized["train"], tokenized["evaluation"]), watched)
         remove_tree(context.folder / _BUNDLE)
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
-        saved = open_saved(context.folder / _BUNDLE, job.base)
-        examination = examine(saved, data.evaluation, n_selection, watched)
-    return _Trained(plan, fitted, examination, hygiene, suspects, tuple(trials))
+        saved = _in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
+        examination = examine(saved, data.evaluation, n_selection, watched, job.settings.threshold)
+    temperature = _in_the_weights(saved, examination.temperature, context.tell)
+    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
+
+
+def _in_its_unit(saved: Bundle, standard: Standard, base: Bundle) -> Bundle:
+    """The saved folder, whose numbers are no longer standardised."""
+    if standard == AS_IT_IS:
+        return saved
+    if not rescale_logits(saved, *standard):
+        raise ModelError(
+            f"{printable(base.path)}: a regression of this architecture cannot give numbers in their own unit. Use another base "
+            "model."
+        )
+    return open_saved(saved.path, base)
+
+
+def _in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
+    """Divide the temperature into the last layer; returns what is still to be divided by."""
+    if temperature == 1 or rescale_logits(saved, 1 / temperature):
+        return 1.0
+    tell(
+        f"the temperature, {temperature:.4f}, does not go into the weights of this architecture: batchscore applies it, plain "
+        "transformers does not"
+    )
+    return temperature
 
 
 def _suspects(
@@ -267,7 +293,7 @@ def _suspects(
     pooling = pooling_for_frozen_base(job.base, job.settings)
     plan = dataclasses.replace(job.plan, recipe="head", pooling=pooling, train_layers=None)
     with watch.over(len(train.labels), context) as watched:
-        states = row_states(job.base, job.data.labels, plan, train, watched)
+        states = row_states(job.base, job.data.goal, plan, train, watched)
     if states is None:
         raise UsageError("--check-labels needs an encoder whose head looks at one token.")
     suspects = suspects_of(states, job.data.train, job.data.labels, plan.seed)
@@ -290,11 +316,11 @@ def _suspects(
 
 def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch) -> list[Trial]:
     """Search hyperparameters on a subset of the training rows."""
-    limit = MOST_ROWS[job.plan.recipe]
+    limit, task = MOST_ROWS[job.plan.recipe], job.data.goal.task
     if len(train.labels) > limit:
-        rows = stratified(train.labels, limit / len(train.labels), job.plan.seed)
+        rows = stratified(strata_of(task, train.labels), limit / len(train.labels), job.plan.seed)
         train = train.select(rows, "tune")
-    held_out = stratified(train.labels, HELD_OUT_SHARE, job.plan.seed)
+    held_out = stratified(strata_of(task, train.labels), HELD_OUT_SHARE, job.plan.seed)
     kept = sorted(set(range(len(train.labels))) - set(held_out))
     if not held_out:
         raise DataError("--tune needs two training rows or more of a label.")
@@ -307,7 +333,7 @@ def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Wa
             trial_folder = folder / str(number)
             make_folder(trial_folder)
             splits = train.restricted_to(kept), train.restricted_to(held_out)
-            fitted = fit_rows(job.base, job.data.labels, plan, splits, watched, trial_folder)
+            fitted = fit_rows(job.base, job.data.goal, plan, splits, watched, trial_folder)
             remove_tree(trial_folder)
             return fitted.curve[-1]
 
@@ -336,18 +362,22 @@ def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> No
         for reason, count in reasons.items():
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
     tell(
-        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); labels "
-        f"{_counted(data)}"
+        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); {_counted(data)}"
     )
     for line in hygiene_lines(hygiene, {"train": len(data.train), "evaluation": len(data.evaluation)}):
         tell(line)
 
 
 def _counted(data: TrainingData) -> str:
-    """Labels with their numbers of training rows."""
-    counts = [f"{name} {data.train.labels.count(index)}" for index, name in enumerate(data.labels)]
+    """Labels with their numbers of training rows, or what numbers there are."""
+    found = counted(data.goal, data.train.labels)
+    if values := found.get("values"):
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return printable(f"{data.labels[0]} is a number: {facts}")
+    counts = [f"{name} {count}" for name, count in found["labels"].items()]
     more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
-    return printable(", ".join(counts[:_TOLD_LABELS])) + more
+    several = "several labels a text: " if data.goal.task == Task.MULTI_LABEL else "labels "
+    return several + printable(", ".join(counts[:_TOLD_LABELS])) + more
 
 
 def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
@@ -365,13 +395,14 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     if settings.check_labels:
         data["suspects"] = trained.suspects
     return {
-        "labels": list(job.data.labels),
+        **task_facts(job.data.goal, examination),
         "max_length": base.max_length,
-        "temperature": examination.temperature,
+        "temperature": trained.temperature,
+        "calibration_temperature": examination.temperature,
         "long_text": base.long_text,
         **({"takes_pairs": True, "missing_pair": base.missing_pair} if base.takes_pairs else {}),
         "canaries": examination.canaries,
-        "calibration": _calibration(job.data, examination.canaries["texts"]),
+        "calibration": calibration_texts(job.data, examination.canaries["texts"]),
         "training": {
             "fingerprint": job.fingerprint(),
             "data": data,
@@ -386,32 +417,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
-            "versions": _versions(),
+            "versions": versions(),
         },
         "metrics": examination.metrics,
     }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "batchscore": __version__,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
-    }
-
-
-def _calibration(data: TrainingData, canaries: Sequence[Text]) -> dict[str, list[Text]]:
-    """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
-    held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
-    return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
-
-
-def _spread(texts: list[Text], n: int) -> list[Text]:
-    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
-
-
-def _hub_id(settings: TrainSettings) -> str | None:
-    """The hub id of the base model; ``None`` for a local folder."""
-    if settings.base_model == BUILTIN:
-        return BUILTIN_HUB_ID
-    return None if Path(settings.base_model).is_dir() else settings.base_model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.system.storage import read_checked, write_checked
+from batchscore.training.outcome import score_of
 
 if TYPE_CHECKING:
     from batchscore.training.context import Tell
@@ -33,6 +34,7 @@ class Trial:
     learning_rate: float
     epochs: float
     accuracy: float
+    """Or what else the task is judged by (:func:`batchscore.training.outcome.score_of`)."""
     loss: float
 
 
@@ -62,9 +64,7 @@ def search(
         tell(_row(trial))
     for number, plan in enumerate(plans[len(trials) :], start=len(trials)):
         last = attempt(number, plan)
-        trials.append(
-            Trial(plan.pooling, plan.learning_rate, plan.epochs, last["eval_accuracy"], last["eval_loss"])
-        )
+        trials.append(Trial(plan.pooling, plan.learning_rate, plan.epochs, score_of(last), last["eval_loss"]))
         tell(_row(trials[-1]))
         write_checked(folder / _SAVED, [dataclasses.asdict(trial) for trial in trials])
     return trials

@@ -116,10 +116,10 @@ class PlainForward:
         model = fresh_copy(self.model) if self._is_fresh else self.model
         found = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
         others = {key: value for key, value in found.items() if key in self._names and value is not None}
-        return _logits(model(input_ids=input_ids, **others))
+        return logits_of(model(input_ids=input_ids, **others))
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """The logits in a model's output, which is a tuple if its configuration says so."""
     logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
     return logits
@@ -156,10 +156,15 @@ class Reference:
         """The output for one text's inputs; thread-safe."""
         model = fresh_copy(self._model)
         with torch.inference_mode():
-            logits = _logits(_call(model, inputs.to(model.device))).float()
+            logits = answer_of(model, inputs.to(model.device)).float()
         ids = inputs["input_ids"][0].tolist()
         is_changed = module_state(model) != module_state(self._model)
         return Answer(ids, logits.squeeze(0).cpu().numpy(), is_changed)
+
+
+def answer_of(model: Any, inputs: Any) -> Tensor:
+    """The logits ``[b, C]`` of a model for the inputs that its tokenizer made."""
+    return logits_of(_call(model, inputs))
 
 
 def _call(model: Any, inputs: Any) -> Any:
