@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,9 +125,8 @@ def test_the_pipeline_of_a_trained_bundle_gives_the_calibrated_probabilities(
     bundle = open_bundle(str(result.output))
     assert bundle.temperature == 1.0
     assert abs(bundle.calibration_temperature - 1) > 0.05
-    found = pipeline("text-classification", str(result.output), top_k=None)(
-        TEXTS, truncation=True, max_length=32
-    )
+    plain: Any = pipeline("text-classification", str(result.output), top_k=None)
+    found = plain(TEXTS, truncation=True, max_length=32)
     table = pd.DataFrame({"text": TEXTS, "label": [1, 0, 0]})
     table.to_parquet(tmp_path / "texts.parquet")
     run = run_score(

@@ -131,8 +131,9 @@ def test_a_decoder_without_a_padding_token_gets_that_at_the_end_of_texts(
 def test_a_classifier_with_other_labels_gets_a_new_head(
     make_model: Callable[..., Path], settings: TrainSettings
 ) -> None:
+    from batchscore.records import Task
     from batchscore.training.base_model import load_classifier, open_base
-    from batchscore.training.splits import Goal, Task
+    from batchscore.training.splits import Goal
 
     folder = make_model(["bad", "good"])
     opened = open_base(dataclasses.replace(settings, base_model=str(folder)))

@@ -166,7 +166,8 @@ def test_plain_transformers_gives_the_same_calibrated_probabilities(
     bundle = open_bundle(str(several.output))
     assert bundle.temperature == 1 != bundle.calibration_temperature
     assert metrics["calibration"]["temperature"] == bundle.calibration_temperature
-    for k, answer in enumerate(pipeline("text-classification", str(several.output), top_k=None)(texts)):
+    plain: Any = pipeline("text-classification", str(several.output), top_k=None)
+    for k, answer in enumerate(plain(texts)):
         for each in answer:
             assert rows[f"prob_{each['label']}"][k] == pytest.approx(each["score"], abs=1e-5)
 

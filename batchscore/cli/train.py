@@ -23,7 +23,7 @@ _SHOWN_CHARACTERS = 200
 _LINE_SECONDS = 60.0
 
 
-class Threshold(click.ParamType):
+class Threshold(click.ParamType[float | None]):
     """``auto`` (None), or a probability."""
 
     name = "threshold"

@@ -156,7 +156,9 @@ def _evaluate(
 def _joined(predictions: Sequence[Predictions]) -> Predictions:
     """The predictions of all parts in one; of their work nothing."""
     names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
-    return Predictions(*(np.concatenate([getattr(each, name) for each in predictions]) for name in names))
+    return Predictions(
+        **{name: np.concatenate([getattr(each, name) for each in predictions]) for name in names}
+    )
 
 
 def _load(bundle: Bundle, device: str, precision: str) -> Model:

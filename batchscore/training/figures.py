@@ -51,7 +51,7 @@ def figures(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]
             rows.append((name, value))
         if key == "accuracy" and held_out:
             rows.append((f"accuracy, the {held_out['rows']} rows that did not choose the epoch", held_out))
-    others = metrics.get("held_out")
+    others = metrics.get("held_out") or {}
     for key, name in _NAMES.items() if others else ():
         if (value := _value(others.get(key))) is not None:
             rows.append((f"{name}, the {others['rows']} rows that chose nothing", value))

@@ -97,7 +97,7 @@ def _unpadded(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     mask = inputs["attention_mask"].bool()
     lengths = mask.sum(dim=1)
     logits: list[Any] = [None] * len(mask)
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         rows = (lengths == length).nonzero().flatten()
         kept = {name: value[rows][mask[rows]].view(len(rows), length) for name, value in inputs.items()}
         for row, each in zip(rows.tolist(), logits_of(model(**kept)), strict=True):
