@@ -269,7 +269,8 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
 def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
-        f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
+        f"{printable(folder)} has no {FACTS}: whether files and labels are those that were trained cannot be told. Seal "
+        f"it with: batchscore adopt {printable(folder)} --output ..."
     ]
     if not limits or min(limits) > _NO_LIMIT:
         warnings.append(

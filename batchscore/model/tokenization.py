@@ -28,6 +28,8 @@ WINDOW_OVERLAP = 0.25
 _CHUNK_CHARACTERS = 1 << 19
 _WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
 """Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
+_NOT_OF_TOKENS = ("truncation", "padding", "decoder")
+"""Settings in ``tokenizer.json`` that are never used here."""
 _STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
 """Tokenizer classes that load without transformers."""
 
@@ -69,6 +71,13 @@ class Tokenizer:
         """The padding token as text."""
         token: str | None = self._tokenizer.id_to_token(self.pad_id)
         return token
+
+    def settings(self) -> str:
+        """Everything that decides about tokens, as text; equal for tokenizers that always make the same."""
+        serialised = json.loads(self._tokenizer.to_str())
+        for name in _NOT_OF_TOKENS:
+            serialised.pop(name, None)
+        return json.dumps([serialised, *self._loaded[1:]], sort_keys=True)
 
     def cut_at(self, max_length: int) -> Tokenizer:
         """The same tokenizer with a smaller ``max_length``."""
@@ -176,10 +185,10 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
 
     Only for a bundle with canaries, which would reveal a difference, and without settings that ``tokenizer.json`` lacks.
     """
-    path = bundle.path / "tokenizer.json"
-    if bundle.canaries is None or not path.exists():
+    path, settings = bundle.path / "tokenizer.json", bundle.path / "tokenizer_config.json"
+    if bundle.canaries is None or not path.exists() or not settings.exists():
         return None
-    config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
+    config = json.loads(settings.read_bytes())
     if config.get("tokenizer_class") not in _STANDALONE or not isinstance(config.get("pad_token"), str):
         return None
     if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):

@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +39,7 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, ModelSettings, needs_torch
+from batchscore.model.references import RowsToScore
 from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
@@ -411,7 +412,8 @@ class _Run:
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             wanted = ModelSettings.of(self._settings, self._bundle)
-            model, compute = self._models.load(self._bundle, wanted, compute)
+            rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
+            model, compute = self._models.load(self._bundle, wanted, compute, rows)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
@@ -429,10 +431,14 @@ class _Run:
         wanted = self._settings.compute.max_batch_tokens
         if wanted is not None or not is_worth_tuning(model, plan.rows):
             return dict(compute)
-        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
-        budget = tuned_budget(model, rows.texts)
+        budget = tuned_budget(model, self._first_texts(plan))
         _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
         return {**compute, "max_batch_tokens": budget}
+
+    def _first_texts(self, plan: Plan) -> Sequence[str | None]:
+        """The texts of the first part."""
+        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
+        return rows.texts
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
         """The facts of an earlier start's computation, and the numbers of its intact parts."""
