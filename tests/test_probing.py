@@ -32,7 +32,7 @@ from batchscore import samples
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.evaluation import apply_temperature
-from batchscore.model import exporting, probing, scoring
+from batchscore.model import exporting, loading, probing, scoring
 from batchscore.model.backends import open_backend, packed, torch_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.loading import ModelSettings, load_model

@@ -269,8 +269,7 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
 def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
-        f"{printable(folder)} has no {FACTS}: whether files and labels are those that were trained cannot be told. Seal "
-        f"it with: batchscore adopt {printable(folder)} --output ..."
+        f"{printable(folder)} has no {FACTS}: whether its files and labels are those that were trained cannot be told."
     ]
     if not limits or min(limits) > _NO_LIMIT:
         warnings.append(

@@ -100,6 +100,7 @@ class Difference(NamedTuple):
 
     @property
     def is_rounding(self) -> bool:
+        """Whether another order of additions explains it, in float32."""
         return self.probability <= TOLERANCE and self.logit <= _LOGIT_TOLERANCE
 
 

@@ -192,12 +192,12 @@ def compute_references(plain: Model) -> References:
     )
 
 
-def public_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The probes, and sample reviews evenly from short to long, :data:`~batchscore.model.bundle.N_CANARIES` in all."""
+def public_texts(tokenizer: Tokenizer, count: int = N_CANARIES) -> tuple[str, ...]:
+    """The probes, and sample reviews evenly from short to long, ``count`` in all."""
     probes = [*probe_texts(tokenizer), _SCRIPTS]
     reviews = {row["text"] for row in samples.rows() if (row["text"] or "").strip()} - {*probes}
     ordered = sorted((text for text in reviews if len(text) <= _LONGEST_SAMPLE), key=lambda t: (len(t), t))
-    places = np.linspace(0, len(ordered) - 1, N_CANARIES - len(probes)).round().astype(int)
+    places = np.linspace(0, len(ordered) - 1, count - len(probes)).round().astype(int)
     return (*probes, *(ordered[place] for place in places))
 
 

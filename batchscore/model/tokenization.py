@@ -77,7 +77,10 @@ class Tokenizer:
         serialised = json.loads(self._tokenizer.to_str())
         for name in _NOT_OF_TOKENS:
             serialised.pop(name, None)
-        return json.dumps([serialised, *self._loaded[1:]], sort_keys=True)
+        types = self._types or TokenTypes()
+        shown = [*types.before, types.text, *types.after, types.padding]
+        facts = [serialised, self.pad_id, self._loaded.truncation_side, shown if any(shown) else []]
+        return json.dumps(facts, sort_keys=True)
 
     def cut_at(self, max_length: int) -> Tokenizer:
         """The same tokenizer with a smaller ``max_length``."""

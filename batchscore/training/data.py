@@ -26,8 +26,8 @@ from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
-from batchscore.model.labels import is_missing, label_key, named_key
-from batchscore.records import Column, Layout, Rows
+from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, is_missing, label_key, named_key
+from batchscore.records import UNLABELLED, Column, Layout, Rows
 from batchscore.training.hygiene import text_key
 from batchscore.training.labels import LabelTable, label_table
 from batchscore.training.splits import Split, TrainingData
@@ -85,6 +85,40 @@ def load_data(settings: TrainSettings) -> TrainingData:
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
     return TrainingData(table.names, *splits, source, left_out)
+
+
+def load_for_labels(settings: TrainSettings, names: LabelNames) -> tuple[Split, dict[str, int]]:
+    """All rows of ``settings.data`` whose label is one of an existing model's, and the number left out by reason.
+
+    Raises:
+        DataError: no usable rows, no label column, or values that are none of the labels.
+        NoInputError: the data do not exist.
+    """
+    given = _read(settings.data, settings).values()
+    texts = [text for split in given for text in split.texts]
+    labels = [label for split in given for label in split.labels]
+    values = LabelValues(names)
+    values.update(labels)
+    meaning = values.meaning()
+    if meaning is None:
+        column = settings.label_column or "label"
+        problem = values.problem(column).partition("; or name another")[0]
+        raise DataError(f"{printable(settings.data)}: {problem}; or name another --label-column.")
+    indices = GivenLabels(names, meaning.reading).indices(labels, len(labels)).tolist()
+    left_out: collections.Counter[str] = collections.Counter()
+    kept = []
+    for row, (text, index) in enumerate(zip(texts, indices, strict=True)):
+        if text is None or not text.strip() or index < 0:
+            left_out[_reason(text, None if index == UNLABELLED else index)] += 1
+        else:
+            kept.append(row)
+    if unreadable := sum(split.unreadable for split in given):
+        left_out["unreadable"] = unreadable
+    if not kept:
+        raise DataError(f"{printable(settings.data)} has no row with a text and a label of the model.")
+    return Split([str(texts[row]) for row in kept], [indices[row] for row in kept]), dict(
+        sorted(left_out.items())
+    )
 
 
 def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:

@@ -125,7 +125,7 @@ def _evaluate(
     probabilities = np.concatenate([each.probabilities for each in predictions])
     n_tokens = np.concatenate([each.n_tokens for each in predictions])
     rows = canary_rows(split, probabilities, n_tokens, bundle.max_length)
-    canaries = _canaries(bundle, [split.texts[row] for row in rows])
+    canaries = canaries_of(bundle, [split.texts[row] for row in rows])
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != np.array(split.labels))
     examination = Examination(
         temperature=bundle.temperature,
@@ -232,7 +232,7 @@ def canary_rows(
     return picked
 
 
-def _canaries(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
+def canaries_of(bundle: Bundle, texts: Sequence[str]) -> dict[str, Any]:
     """Canary probabilities in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]

@@ -44,3 +44,8 @@ def grouped_by_length(
 def step_seed(seed: int, step: int) -> int:
     """The seed of a step's dropout: 32 bits, as many as torch's CPU generator takes."""
     return zlib.crc32(f"{seed} {step}".encode())
+
+
+def spread(texts: list[str], n: int) -> list[str]:
+    """At most ``n`` texts, evenly from first to last."""
+    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts

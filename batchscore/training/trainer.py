@@ -45,6 +45,7 @@ from batchscore.training.examination import (
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
 from batchscore.training.outcome import Fitted
+from batchscore.training.sampling import spread
 from batchscore.training.splits import TrainingData
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
@@ -396,11 +397,7 @@ def _versions() -> dict[str, str]:
 def _calibration(data: TrainingData, canaries: Sequence[str]) -> dict[str, list[str]]:
     """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
     held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
-    return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
-
-
-def _spread(texts: list[str], n: int) -> list[str]:
-    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
+    return {"texts": spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": spread(held_out, 200)}
 
 
 def _hub_id(settings: TrainSettings) -> str | None:
