@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_probing import alone
+from test_references import load
+from test_scoring import rows_of
 
 from batchscore.cli import main
 from batchscore.evaluation import fit_temperature
 from batchscore.model.bundle import open_bundle
 from batchscore.model.exporting import _texts
 from batchscore.model.scoring import score_part
-from batchscore.records import Position, Rows
 from batchscore.runs.inspection import inspect, verify
 
 
@@ -96,7 +97,7 @@ def test_canaries_are_the_calibrated_answers_of_plain_transformers(adopted: Path
 def test_the_temperature_is_the_one_that_fits_the_rows(adopted: Path) -> None:
     rows = pd.read_parquet(adopted.parent / "rows.parquet").dropna()
     logits = np.log(alone(adopted, rows.text.tolist(), 512))
-    wanted = fit_temperature(logits, (rows.sentiment == "pos").to_numpy(dtype=np.int64))
+    wanted = fit_temperature(logits, np.array(rows.sentiment == "pos").astype(np.int64))
     bundle = open_bundle(str(adopted))
     assert bundle.temperature == pytest.approx(wanted, rel=1e-3)
     assert abs(bundle.temperature - 1) > 0.1
@@ -109,9 +110,7 @@ def test_its_rows_are_kept_for_an_export(adopted: Path) -> None:
     assert min(len(texts), len(held_out)) > 50
 
 
-def test_without_rows_canaries_are_texts_of_ours(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_rows_canaries_are_texts_of_ours(tiny_model: Path, tmp_path: Path) -> None:
     code, said = adopt(tiny_model, "--output", tmp_path / "bundle")
     assert code == 0, said
     assert "2 labels (NEGATIVE, POSITIVE)" in said
@@ -120,12 +119,10 @@ def test_without_rows_canaries_are_texts_of_ours(
     assert len(bundle.canaries.texts) > 20
     assert bundle.temperature == 1
     assert "Not measured" in (bundle.path / "README.md").read_text(encoding="utf-8")
-    texts = list(bundle.canaries.texts)
-    from test_references import load
-
+    texts = bundle.canaries.texts
     model, compute = load(bundle.path)
     assert compute["canaries"]["labels_changed"] == 0
-    found = score_part(Rows(Position(), list(range(len(texts))), texts, None, []), model).probabilities
+    found = score_part(rows_of(list(texts)), model).probabilities
     np.testing.assert_allclose(found, alone(tiny_model, texts, 512), rtol=0, atol=1e-5)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import run_score
 from test_probing import alone
+from test_scoring import rows_of
 
 from batchscore import samples
 from batchscore.config import ComputeSettings
@@ -25,7 +26,6 @@ from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.references import RowsToScore, public_texts
 from batchscore.model.scoring import Model, score_part
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Position, Rows
 from batchscore.system import cache
 
 OWN = tuple(f"this run alone says zebra number {k}" for k in range(300))
@@ -38,6 +38,23 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a cache that is empty at first."""
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def filled(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that a first night filled."""
+    folder = tmp_path_factory.mktemp("cache") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.VARIABLE, str(folder))
+        load(tiny_model)
+    return folder
+
+
+@pytest.fixture
+def second_night(filled: Path, nights: Path) -> Path:
+    """The folder of a cache that a first night filled."""
+    shutil.copytree(filled, nights)
+    return nights
 
 
 @pytest.fixture
@@ -79,7 +96,7 @@ def broken(
 def test_our_code_runs_a_plain_folder_and_answers_as_plain_transformers(tiny_model: Path) -> None:
     texts = [row["text"] for row in samples.rows() if (row["text"] or "").strip()][::60]
     model, compute = load(tiny_model)
-    found = score_part(Rows(Position(), list(range(len(texts))), texts, None, []), model).probabilities
+    found = score_part(rows_of(texts), model).probabilities
     np.testing.assert_allclose(found, alone(tiny_model, texts, 512), rtol=0, atol=1e-5)
     assert (compute["backend"], compute["references"]["from"]) == ("torch", "computed")
     assert compute["references"]["largest_change"] < 1e-5
@@ -103,9 +120,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_entry_is_computed_again(kind: str, tiny_model: Path, nights: Path) -> None:
-    load(tiny_model)
-    (entry,) = entries(nights)
+def test_a_damaged_entry_is_computed_again(kind: str, tiny_model: Path, second_night: Path) -> None:
+    (entry,) = entries(second_night)
     sound = entry.read_bytes()
     entry.write_bytes(DAMAGE[kind](sound))
     assert load(tiny_model)[1]["references"]["from"] == "computed"
@@ -114,10 +130,9 @@ def test_a_damaged_entry_is_computed_again(kind: str, tiny_model: Path, nights: 
 
 @pytest.mark.parametrize("key", ["logits", "digests", "padding_mode"])
 def test_an_entry_that_is_wrong_though_sound_is_computed_again(
-    key: str, tiny_model: Path, nights: Path
+    key: str, tiny_model: Path, second_night: Path
 ) -> None:
-    load(tiny_model)
-    (entry,) = entries(nights)
+    (entry,) = entries(second_night)
     sound = entry.read_bytes()
     value = json.loads(sound[64:])
     value[key] = {"logits": [row[::-1] for row in value["logits"]], "digests": value["digests"][::-1]}.get(
@@ -131,11 +146,10 @@ def test_an_entry_that_is_wrong_though_sound_is_computed_again(
 
 
 def test_other_weights_have_other_references(
-    make_model: Callable[..., Path], tiny_model: Path, nights: Path
+    make_model: Callable[..., Path], tiny_model: Path, second_night: Path
 ) -> None:
-    load(tiny_model)
     assert load(make_model(seed=7))[1]["references"]["from"] == "computed"
-    assert len(entries(nights)) == 2
+    assert len(entries(second_night)) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_no_harm(
@@ -166,10 +180,9 @@ def test_old_values_make_room(nights: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_wrong_encoder_gives_way_to_transformers(
-    tiny_model: Path, nights: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, second_night: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1e-4 in a logit, which no canary of a bundle would notice; on the first night and on the second."""
-    assert load(tiny_model)[1]["backend"] == "torch"
+    """2e-3 in a logit, which no canary of a bundle would notice."""
     broken(monkeypatch, lambda _, logits: logits + torch.tensor([0.0, 2e-3]))
     assert load(tiny_model)[1]["backend"] == "transformers"
     with pytest.raises(ModelError, match=r"off those of plain transformers.*--backend transformers"):
@@ -203,7 +216,7 @@ def test_a_lower_precision_is_taken_where_the_references_agree(
 
 
 def test_texts_of_the_run_count_too_and_rule_out_what_differs_on_them(
-    tiny_model: Path, nights: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, second_night: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         return logits + (ids == ZEBRA).any(1, keepdim=True) * torch.tensor([0.0, 0.1])
@@ -215,13 +228,13 @@ def test_texts_of_the_run_count_too_and_rule_out_what_differs_on_them(
     assert (compute["backend"], compute["references"]["texts_of_the_run"]) == ("transformers", 3)
     again = load(tiny_model, rows)[1]
     assert (again["backend"], again["references"]["texts_of_the_run"]) == ("transformers", 0)
-    (entry,) = entries(nights)
+    (entry,) = entries(second_night)
     assert b"zebra" not in entry.read_bytes()
     assert json.loads(entry.read_bytes()[64:])["own"] == 3
 
 
 def test_a_few_rows_more_the_next_night_do_not_load_transformers_again(
-    tiny_model: Path, nights: Path, without_transformers: Callable[[], None]
+    tiny_model: Path, second_night: Path, without_transformers: Callable[[], None]
 ) -> None:
     load(tiny_model, RowsToScore(1000, lambda: OWN))
     without_transformers()
@@ -234,7 +247,7 @@ def test_the_number_of_texts_depends_on_the_rows_alone(rows: int, texts: int) ->
 
 
 def test_time_for_texts_of_the_run_is_bounded(
-    tiny_model: Path, nights: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, second_night: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(references, "_OWN_SECONDS", 0.0)
     compute = load(tiny_model, RowsToScore(20_000, lambda: OWN))[1]
@@ -253,7 +266,7 @@ def test_a_tokenizer_that_transformers_reads_in_another_way_is_left_to_it(
     path.write_text(json.dumps(saved), encoding="utf-8")
     texts = ["A Film", "BAD BOOK NEVER"]
     model, compute = load(folder)
-    found = score_part(Rows(Position(), [0, 1], list(texts), None, []), model).probabilities
+    found = score_part(rows_of(texts), model).probabilities
     np.testing.assert_allclose(found, alone(folder, texts, 512), rtol=0, atol=1e-5)
     assert (compute["backend"], "references" in compute) == ("transformers", False)
 
@@ -264,7 +277,7 @@ def test_public_texts_are_all_different_and_as_many_as_canaries(tiny_model: Path
     assert all(text.strip() for text in texts)
 
 
-def test_a_run_goes_on_as_it_began(tiny_model: Path, nights: Path) -> None:
+def test_a_run_goes_on_as_it_began(tiny_model: Path, second_night: Path) -> None:
     first = load(tiny_model)[1]
     assert load(tiny_model, recorded=first)[1] == first
     older = {key: value for key, value in first.items() if key != "references"} | {"backend": "transformers"}
