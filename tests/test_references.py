@@ -20,7 +20,7 @@ from batchscore import samples
 from batchscore.config import ComputeSettings
 from batchscore.errors import ModelError
 from batchscore.model import loading, references
-from batchscore.model.backends import packed, torch_backend
+from batchscore.model.backends import open_backend, packed, torch_backend
 from batchscore.model.bundle import Bundle, open_bundle
 from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.references import RowsToScore, public_texts
@@ -60,7 +60,7 @@ def second_night(filled: Path, nights: Path) -> Path:
 @pytest.fixture
 def without_transformers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A function after which transformers may not run a model."""
-    opened = loading.open_backend
+    opened = open_backend
 
     def refuse(name: str, *rest: Any) -> Any:
         assert name in {"torch", "auto"}
@@ -96,7 +96,7 @@ def broken(
 def test_our_code_runs_a_plain_folder_and_answers_as_plain_transformers(tiny_model: Path) -> None:
     texts = [row["text"] for row in samples.rows() if (row["text"] or "").strip()][::60]
     model, compute = load(tiny_model)
-    found = score_part(rows_of(texts), model).probabilities
+    found = score_part(rows_of([*texts]), model).probabilities
     np.testing.assert_allclose(found, alone(tiny_model, texts, 512), rtol=0, atol=1e-5)
     assert (compute["backend"], compute["references"]["from"]) == ("torch", "computed")
     assert compute["references"]["largest_change"] < 1e-5
@@ -266,7 +266,7 @@ def test_a_tokenizer_that_transformers_reads_in_another_way_is_left_to_it(
     path.write_text(json.dumps(saved), encoding="utf-8")
     texts = ["A Film", "BAD BOOK NEVER"]
     model, compute = load(folder)
-    found = score_part(rows_of(texts), model).probabilities
+    found = score_part(rows_of([*texts]), model).probabilities
     np.testing.assert_allclose(found, alone(folder, texts, 512), rtol=0, atol=1e-5)
     assert (compute["backend"], "references" in compute) == ("transformers", False)
 
