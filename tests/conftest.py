@@ -26,6 +26,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+class _AtOnce:
+    """Says of each test that fails why, and of each slow one how long it took, when it happens and not at the end.
+
+    What a killed or endless test run has printed then tells what it was at.
+    """
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.write_line(
+                f"\n{report.nodeid} ({report.when}) failed:\n{report.longreprtext[-4000:]}"
+            )
+        elif report.duration > _LONG:
+            self._terminal.write_line(f"\n{report.nodeid} ({report.when}) took {report.duration:.0f} s")
+
+
+_LONG = 30
+"""Seconds after which a test is named."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Report at once where several workers run, of which only the starting process has a terminal."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(_AtOnce(terminal))
+
+
 @pytest.fixture(scope="session")
 def imdb() -> Path:
     """The folder with the real reviews."""

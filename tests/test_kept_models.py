@@ -14,6 +14,7 @@ from test_config import FIELDS, OTHER_VALUES
 from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.model import loading
 from batchscore.model.bundle import Bundle, Canaries
+from batchscore.model.heads import head_of
 from batchscore.model.loading import KeptModels, ModelSettings
 
 COMPUTE = [path.partition(".")[2] for path in FIELDS if path.startswith("compute.")]
@@ -71,7 +72,7 @@ def test_where_a_run_does_not_say_how_long_texts_are_cut_the_bundle_does() -> No
 
 OTHER_BUNDLES: dict[str, Any] = {
     "path": Path("elsewhere"),
-    "labels": ("bad", "good"),
+    "head": head_of({}, ("bad", "good")),
     "max_length": 64,
     "temperature": 2.0,
     "long_text": "windows",
