@@ -87,6 +87,7 @@ class Bundle:
     max_length: int
     """Tokens, special ones included."""
     temperature: float
+    """What logits are still divided by: 1 if the weights have it already."""
     long_text: str
     canaries: Canaries | None
     facts: Mapping[str, Any]
@@ -104,6 +105,11 @@ class Bundle:
     def task(self) -> Task:
         """What the model says of a text."""
         return self.head.task
+
+    @property
+    def calibration_temperature(self) -> float:
+        """The temperature that calibrated the probabilities, in the weights or not."""
+        return float(self.facts.get("calibration_temperature", self.temperature))
 
     def answers(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Answers ``[n, C]`` float32 of ``logits[n, C]``, calibrated; see :meth:`Head.answers`."""
@@ -348,7 +354,7 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     """Write ``batchscore.json`` into a folder whose other files are final.
 
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
-    ``probabilities``); ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
+    ``probabilities``); ``calibration_temperature`` (if the weights have it already and ``temperature`` is 1), ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
     ``leave_out`` are about to be removed.
     """
     hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}

@@ -73,6 +73,7 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
         "max_length": _is_number(facts.get("max_length"), int),
         "temperature": _is_number(facts.get("temperature"), int | float),
+        "calibration_temperature": _is_number(facts.get("calibration_temperature", 1), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
         "canaries": _are_canaries(facts.get("canaries"), facts.get("labels")),

@@ -210,7 +210,7 @@ class Finish:
     def _temperature(self) -> float | None:
         """The temperature that calibrated the probabilities; None with ``windows``, where means cannot be uncalibrated."""
         long_text = ModelSettings.of(self._settings, self._bundle).long_text
-        return None if long_text == "windows" else self._bundle.temperature
+        return None if long_text == "windows" else self._bundle.calibration_temperature
 
     def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
         """Slice name → values for the rows of a part, besides length: the file, and the slice columns."""

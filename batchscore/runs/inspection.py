@@ -133,7 +133,7 @@ def _bundle(path: str) -> dict[str, Any]:
         "kind": "bundle" if bundle.facts else "Hugging Face folder",
         "labels": list(bundle.labels),
         "max_length": bundle.max_length,
-        "temperature": bundle.temperature,
+        "temperature": bundle.calibration_temperature,
         "long_text": bundle.long_text,
         "canaries": len(bundle.canaries.texts) if bundle.canaries else 0,
         "fingerprint": bundle.fingerprint,

@@ -503,7 +503,7 @@ class _Run:
                 "fingerprint": self._bundle.fingerprint,
                 "labels": list(self._bundle.labels),
                 "max_length": self._bundle.max_length,
-                "temperature": self._bundle.temperature,
+                "temperature": self._bundle.calibration_temperature,
             },
             "compute": {"device": "auto", "precision": "auto", **compute},
             "baseline": earlier_run(self._baseline) if self._baseline else None,

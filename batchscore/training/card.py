@@ -142,10 +142,15 @@ def _training(facts: Mapping[str, Any]) -> str:
         **training["settings"],
         "precision": training["precision"],
         "best epoch": training["best_epoch"],
-        "temperature": f"{facts['temperature']:.4f}",
+        "temperature": f"{facts['calibration_temperature']:.4f}{_where(facts)}",
         "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
     }
     return "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in values.items())
+
+
+def _where(facts: Mapping[str, Any]) -> str:
+    """Whether plain ``transformers`` gives calibrated probabilities."""
+    return "" if facts["temperature"] == 1 else " (not in the weights: plain transformers does not apply it)"
 
 
 def _epoch(entry: Mapping[str, float]) -> str:

@@ -18,6 +18,7 @@ from batchscore.errors import DataError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import open_bundle, seal
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.last_layer import rescale_logits
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
@@ -180,6 +181,8 @@ class _Trained:
     plan: Hyperparameters
     fitted: Fitted
     examination: Examination
+    temperature: float
+    """What is still to be divided by: 1 where the weights have it."""
     hygiene: dict[str, Any]
     suspects: dict[str, Any] | None
     trials: tuple[Trial, ...]
@@ -252,7 +255,19 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
         saved = open_saved(context.folder / _BUNDLE, job.base)
         examination = examine(saved, data.evaluation, n_selection, watched)
-    return _Trained(plan, fitted, examination, hygiene, suspects, tuple(trials))
+    temperature = _in_the_weights(saved, examination.temperature, context.tell)
+    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
+
+
+def _in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
+    """Divide the temperature into the last layer; returns what is still to be divided by."""
+    if temperature == 1 or rescale_logits(saved, 1 / temperature):
+        return 1.0
+    tell(
+        f"the temperature, {temperature:.4f}, does not go into the weights of this architecture: batchscore applies it, plain "
+        "transformers does not"
+    )
+    return temperature
 
 
 def _suspects(
@@ -362,7 +377,8 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     return {
         "labels": list(job.data.labels),
         "max_length": base.max_length,
-        "temperature": examination.temperature,
+        "temperature": trained.temperature,
+        "calibration_temperature": examination.temperature,
         "long_text": base.long_text,
         "canaries": examination.canaries,
         "calibration": _calibration(job.data, examination.canaries["texts"]),

@@ -117,10 +117,15 @@ class Reference:
         """The output for one text's inputs; thread-safe."""
         model = fresh_copy(self._model)
         with torch.inference_mode():
-            logits = _logits(_call(model, inputs.to(model.device))).float()
+            logits = answer_of(model, inputs.to(model.device)).float()
         ids = inputs["input_ids"][0].tolist()
         is_changed = module_state(model) != module_state(self._model)
         return Answer(ids, logits.squeeze(0).cpu().numpy(), is_changed)
+
+
+def answer_of(model: Any, inputs: Any) -> Tensor:
+    """The logits ``[b, C]`` of a model for the inputs that its tokenizer made."""
+    return _logits(_call(model, inputs))
 
 
 def _call(model: Any, inputs: Any) -> Any:
