@@ -80,27 +80,29 @@ def test_what_is_copied_and_what_is_not(adopted: Path, unnamed: Path) -> None:
     names = {path.name for path in adopted.iterdir()}
     assert {"LICENSE", "README.md", "README.original.md", "model.safetensors", "tokenizer.json"} <= names
     assert not {"pytorch_model.bin", "onnx"} & names
-    assert (adopted / "model.safetensors").read_bytes() == (unnamed / "model.safetensors").read_bytes()
+    assert (adopted / "tokenizer.json").read_bytes() == (unnamed / "tokenizer.json").read_bytes()
     card = (adopted / "README.md").read_text(encoding="utf-8")
     assert "On 239 labelled rows (rows.parquet)" in card
     assert "README.original.md" in card
 
 
-def test_canaries_are_the_calibrated_answers_of_plain_transformers(adopted: Path) -> None:
+def test_plain_transformers_gives_the_calibrated_canaries(adopted: Path) -> None:
     bundle = open_bundle(str(adopted))
     assert bundle.canaries is not None
-    logits = np.log(alone(adopted, bundle.canaries.texts, 512))
-    expected = bundle.head.answers(logits, bundle.temperature)
+    expected = alone(adopted, bundle.canaries.texts, 512)
     np.testing.assert_allclose(bundle.canaries.probabilities, expected, rtol=0, atol=1e-6)
 
 
-def test_the_temperature_is_the_one_that_fits_the_rows(adopted: Path) -> None:
+def test_the_temperature_is_the_one_that_fits_the_rows_and_in_the_weights(
+    adopted: Path, unnamed: Path
+) -> None:
     rows = pd.read_parquet(adopted.parent / "rows.parquet").dropna()
-    logits = np.log(alone(adopted, rows.text.tolist(), 512))
+    logits = np.log(alone(unnamed, rows.text.tolist(), 512))
     wanted = fit_temperature(logits, np.array(rows.sentiment == "pos").astype(np.int64))
     bundle = open_bundle(str(adopted))
-    assert bundle.temperature == pytest.approx(wanted, rel=1e-3)
-    assert abs(bundle.temperature - 1) > 0.1
+    assert bundle.calibration_temperature == pytest.approx(wanted, rel=1e-3)
+    assert abs(wanted - 1) > 0.1
+    assert bundle.temperature == 1
 
 
 def test_its_rows_are_kept_for_an_export(adopted: Path) -> None:

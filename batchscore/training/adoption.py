@@ -39,6 +39,7 @@ from batchscore.training.data import load_for_labels
 from batchscore.training.examination import MIN_FOR_TEMPERATURE, Examination, canaries_of, examine
 from batchscore.training.sampling import spread
 from batchscore.training.settings import TrainSettings
+from batchscore.training.trainer import in_the_weights
 from batchscore.training.work_folder import publish_bundle, work_folder, writing
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def adopt(
         facts = _facts(settings, source, bundle, calibration.examination.canaries if calibration else public)
         if calibration is not None:
             facts |= _calibration_facts(calibration, settings, labels)
+            with writing(work):
+                facts["temperature"] = in_the_weights(bundle, facts["calibration_temperature"], tell)
         write_bytes(folder / _CARD, adopted_card(facts).encode())
         seal(folder, facts)
         sealed = open_bundle(str(folder))
@@ -135,7 +138,7 @@ def adopt(
         output=settings.output,
         labels=sealed.labels,
         canaries=len(facts["canaries"]["texts"]),
-        temperature=sealed.temperature,
+        temperature=sealed.calibration_temperature,
         metrics=facts["metrics"],
         fingerprint=sealed.fingerprint,
         seconds=time.monotonic() - started,
@@ -288,7 +291,7 @@ def _calibration_facts(
     canaries = {*examination.canaries["texts"]}
     others = [text for text in dict.fromkeys(rows.texts) if text not in canaries]
     return {
-        "temperature": examination.temperature,
+        "calibration_temperature": examination.temperature,
         "metrics": examination.metrics,
         "calibration": {
             "texts": spread(others[0::2], _EXPORT_TEXTS),

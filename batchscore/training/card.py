@@ -244,7 +244,7 @@ tags: [text-classification, batchscore]
 
 # Text classifier: {labels}
 
-Adopted by batchscore {version} from `{origin}`{revision}: weights and tokenizer are those of that model{named}. What its own
+Adopted by batchscore {version} from `{origin}`{revision}: weights and tokenizer are those of that model{named}{divided}. What its own
 card says is in `README.original.md`, if it had one, and its licence holds here too. Plain `transformers` loads it:
 `pipeline("text-classification", model=FOLDER)`; `batchscore score --model FOLDER` also checks it against its canaries.
 
@@ -257,7 +257,7 @@ Texts of up to {max_length} tokens are read whole ({long_text}). `batchscore.jso
 `transformers` as canaries{of_whom}.
 """
 _CALIBRATED = """\
-On {rows} labelled rows ({data}), which also fitted the temperature, {temperature:.4f}:
+On {rows} labelled rows ({data}), which also fitted the temperature, {temperature}:
 
 | | value | 95 % interval |
 | --- | --- | --- |
@@ -282,6 +282,7 @@ def adopted_card(facts: Mapping[str, Any]) -> str:
         origin=adopted["from"],
         revision=f" at {adopted['revision']}" if adopted["revision"] else "",
         named=", its labels were named here" if adopted["label_names"] else "",
+        divided=", its last layer is divided by the temperature" if _is_divided(facts) else "",
         quality=_calibrated(facts) if metrics else "Not measured: no labelled rows were given.\n",
         max_length=facts["max_length"],
         long_text=facts["long_text"],
@@ -290,12 +291,16 @@ def adopted_card(facts: Mapping[str, Any]) -> str:
     )
 
 
+def _is_divided(facts: Mapping[str, Any]) -> bool:
+    return bool(facts.get("calibration_temperature", 1) != 1 and facts["temperature"] == 1)
+
+
 def _calibrated(facts: Mapping[str, Any]) -> str:
     metrics, calibration = facts["metrics"], facts["calibration"]
     return _CALIBRATED.format(
         rows=calibration["rows"],
         data=calibration["data"],
-        temperature=facts["temperature"],
+        temperature=f"{facts['calibration_temperature']:.4f}{_where(facts)}",
         quality=_quality({**metrics, "accuracy_held_out": None}),
         per_label=_per_label(metrics["per_label"]),
         confusion=_confusion(facts["labels"], metrics["confusion_matrix"]["counts"]),
