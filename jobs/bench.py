@@ -290,6 +290,9 @@ def _formed(form: str, bundle: Bundle, folder: Path) -> Path:
     plain, adopted = folder / "plain", folder / "adopted"
     if not plain.exists():
         shutil.copytree(bundle.path, plain, ignore=shutil.ignore_patterns(FACTS, VARIANTS))
+        path = plain / "tokenizer_config.json"
+        longest = {"model_max_length": bundle.max_length}
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | longest), encoding="utf-8")
     if form == "adopted" and not adopted.exists():
         adopt(AdoptSettings(str(plain), adopted), lambda _: NoProgress())
     return plain if form == "plain" else adopted
@@ -441,7 +444,10 @@ def measure(contenders: Sequence[Contender], work: Work, rounds: int) -> dict[st
 def _once(contender: Contender, children: dict[str, Child], work: Work, into: Measured) -> None:
     if contender.prepare is None:
         model = _formed(contender.form, work.bundle, work.path.parent)
-        found = _command(contender.options, work.bundle, model, work.path)
+        options = contender.options
+        if contender.form != "given":  # what only a bundle tells
+            options = (*options, "--long-text", work.bundle.long_text)
+        found = _command(options, work.bundle, model, work.path)
     else:
         if contender.name not in children:
             texts = [work.texts[row] for row in into.rows]
