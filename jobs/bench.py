@@ -11,6 +11,11 @@ that they are as long on average. Batchscore in float32, which answers are held 
 Batchscore is timed as a whole process, from its start to its last file; of the others only the scoring counts,
 with the model loaded, in a process of its own, and the texts in memory. Every contender tokenises inside its time and cuts at the model's longest
 input. A contender whose package is not installed is left out with a word.
+
+    python jobs/bench.py --model BUNDLE --contenders batchscore,batchscore-plain,batchscore-adopted --rounds 5
+
+holds the bundle beside the same weights as a plain folder and as ``batchscore adopt`` seals them; a second table has start-up
+apart. The first round of the plain folder is its first night, in a cache of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import math
 import multiprocessing
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,7 +46,11 @@ from numpy.typing import NDArray
 from shapes import SHAPES, make
 
 from batchscore import samples
-from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.bundle import VARIANTS, Bundle, open_bundle
+from batchscore.model.bundle_facts import FACTS
+from batchscore.system import cache
+from batchscore.training.adoption import AdoptSettings, adopt
+from batchscore.training.context import NoProgress
 
 Scores = Callable[[list[str]], NDArray[np.float32]]
 """Texts in, probabilities ``[n, C]`` float32 out."""
@@ -60,6 +70,8 @@ class Contender:
     """Of ``--baseline-rows``; 0 is all rows."""
     rounds: int | None = None
     """The first rounds in which it takes part; None is all."""
+    form: str = "given"
+    """Of the model: as it is ``given``, as a ``plain`` folder, or ``adopted``."""
     is_default: bool = True
 
 
@@ -72,6 +84,8 @@ class Measured:
     seconds: list[float] = dataclasses.field(default_factory=list)
     over_forward: list[float] = dataclasses.field(default_factory=list)
     """Seconds of the whole command for each second of its forward passes."""
+    scoring: list[float] = dataclasses.field(default_factory=list)
+    """Seconds of a command from its first part to its last; the rest is start-up and finishing."""
     peak_mb: float = math.nan
     probabilities: NDArray[np.float32] | None = None
     note: str = ""
@@ -249,6 +263,8 @@ CONTENDERS = [
     Contender("openvino", openvino, "openvino"),
     Contender("ray", ray_data, "ray"),
     Contender("batchscore", None, share=0),
+    Contender("batchscore-plain", None, share=0, form="plain", is_default=False),
+    Contender("batchscore-adopted", None, share=0, form="adopted", is_default=False),
     Contender("batchscore-fp32", None, options=("--precision", "fp32"), share=0, rounds=1),
     Contender("batchscore-int8", None, "openvino", options=("--precision", "int8"), share=0),
     Contender("batchscore-1-worker", None, options=("--workers", "1"), share=0, is_default=False),
@@ -265,13 +281,30 @@ class Found(NamedTuple):
     peak_mb: float
     forward_seconds: float = math.nan
     """Of a command's forward passes, with all workers at it."""
+    scoring_seconds: float = math.nan
+    """Of a command, from its first part to its last."""
 
 
-def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> Found:
+def _formed(form: str, bundle: Bundle, folder: Path) -> Path:
+    """The model as a contender wants it, made below ``folder`` once."""
+    if form == "given":
+        return bundle.path
+    plain, adopted = folder / "plain", folder / "adopted"
+    if not plain.exists():
+        shutil.copytree(bundle.path, plain, ignore=shutil.ignore_patterns(FACTS, VARIANTS))
+        path = plain / "tokenizer_config.json"
+        longest = {"model_max_length": bundle.max_length}
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | longest), encoding="utf-8")
+    if form == "adopted" and not adopted.exists():
+        adopt(AdoptSettings(str(plain), adopted), lambda _: NoProgress())
+    return plain if form == "plain" else adopted
+
+
+def _command(options: Sequence[str], bundle: Bundle, model: Path, texts: Path) -> Found:
     """Run the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = ["score", str(texts), "--model", str(bundle.path), "--output", str(run), "-q", *options]
+        command = ["score", str(texts), "--model", str(model), "--output", str(run), "-q", *options]
         started = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "batchscore", *command], stderr=subprocess.PIPE, text=True
@@ -287,7 +320,9 @@ def _command(options: Sequence[str], bundle: Bundle, texts: Path) -> Found:
         work = json.loads((run / "run.json").read_bytes())["work"]
     columns = [f"prob_{label}" for label in bundle.labels]
     forward = work["forward_seconds"] / work["workers"]
-    return Found(table[columns].to_numpy(dtype=np.float32), seconds, peak[0], forward)
+    return Found(
+        table[columns].to_numpy(dtype=np.float32), seconds, peak[0], forward, work["scoring_seconds"]
+    )
 
 
 @contextlib.contextmanager
@@ -410,7 +445,11 @@ def measure(contenders: Sequence[Contender], work: Work, rounds: int) -> dict[st
 
 def _once(contender: Contender, children: dict[str, Child], work: Work, into: Measured) -> None:
     if contender.prepare is None:
-        found = _command(contender.options, work.bundle, work.path)
+        model = _formed(contender.form, work.bundle, work.path.parent)
+        options = contender.options
+        if contender.form != "given":  # what only a bundle tells
+            options = (*options, "--long-text", work.bundle.long_text)
+        found = _command(options, work.bundle, model, work.path)
     else:
         if contender.name not in children:
             texts = [work.texts[row] for row in into.rows]
@@ -419,6 +458,7 @@ def _once(contender: Contender, children: dict[str, Child], work: Work, into: Me
     into.probabilities, into.peak_mb = found.probabilities, found.peak_mb
     into.seconds.append(found.seconds)
     into.over_forward.append(found.seconds / found.forward_seconds)
+    into.scoring.append(found.scoring_seconds)
 
 
 def product_rates(seconds: float = 1.0) -> dict[str, float]:
@@ -488,11 +528,28 @@ def summary(results: dict[str, Measured], work: Work, rates: dict[str, float]) -
                 "share_of_fp32_products": flops / rates["float32"],
                 "share_of_bf16_products": flops / rates["bfloat16"],
                 "command_over_forward": None if math.isnan(over_forward) else over_forward,
+                **_apart(result, results.get("batchscore")),
                 "peak_mb": result.peak_mb,
                 **_differences(result, reference),
             }
         )
     return rows
+
+
+def _apart(result: Measured, given: Measured | None) -> dict[str, Any]:
+    """Of a command: its start-up (with finishing) the first time and later, and its rate beside that of ``given`` without it."""
+    if math.isnan(result.scoring[0]):
+        return {}
+    apart = [whole - scoring for whole, scoring in zip(result.seconds, result.scoring, strict=True)]
+    shares = [
+        theirs / mine for theirs, mine in zip(given.scoring if given else (), result.scoring, strict=False)
+    ]
+    return {
+        "start_up_first": apart[0],
+        "start_up_later": statistics.median(apart[1:]) if apart[1:] else None,
+        "rows_per_second_apart": len(result.rows) / statistics.median(result.scoring),
+        "share_of_batchscore_apart": statistics.median(shares) if shares else None,
+    }
 
 
 def _ratio(ours: Measured | None, other: Measured) -> float | None:
@@ -535,6 +592,22 @@ def show(rows: Sequence[dict[str, Any]]) -> str:
             f"{'' if over is None else f'{over:.2f}'} | {row['peak_mb']:.0f} | {row['largest_difference']:.1e} | "
             f"{row['labels_changed']} of {row['compared']} |"
         )
+    return "\n".join(lines)
+
+
+def show_start_up(rows: Sequence[dict[str, Any]]) -> str:
+    """The commands' start-up apart from scoring, as Markdown."""
+    lines = [
+        "| command | start-up, s: first | later | rows/s without it | of the given model's |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        if "start_up_first" in row:
+            later, share = row["start_up_later"], row["share_of_batchscore_apart"]
+            lines.append(
+                f"| {row['contender']} | {row['start_up_first']:.2f} | {'' if later is None else f'{later:.2f}'} | "
+                f"{row['rows_per_second_apart']:.1f} | {'' if share is None else f'{share:.3f}'} |"
+            )
     return "\n".join(lines)
 
 
@@ -595,6 +668,7 @@ def _bench(given: argparse.Namespace, chosen: Sequence[str]) -> None:
     tokens = int(lengths.sum())
     rates = product_rates()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ[cache.VARIABLE] = str(Path(folder) / "cache")  # so that a plain folder has a first night
         path = Path(folder) / "reviews.parquet"
         pd.DataFrame({"text": texts}).to_parquet(path, index=False)
         work = Work(bundle, texts, path, lengths, given.baseline_rows)
@@ -613,6 +687,7 @@ def _bench(given: argparse.Namespace, chosen: Sequence[str]) -> None:
     print(f"{facts['machine']}; {len(texts)} reviews, {tokens} tokens, medians of {given.rounds} rounds")
     print(f"products: {rates['float32']:.0f} GFLOP/s in float32, {rates['bfloat16']:.0f} in bfloat16\n")
     print(show(rows))
+    print(f"\n{show_start_up(rows)}")
     print(f"\n{given.output}")
 
 

@@ -15,6 +15,9 @@ from batchscore.config import ScoreSettings
 from batchscore.runs.run import RunResult, score
 from batchscore.system.terminal import Progress
 
+os.environ.setdefault(
+    "BATCHSCORE_CACHE", "off"
+)  # so that no test sees what another computed, or writes into a home
 IMDB = Path(os.environ.get("BATCHSCORE_TEST_IMDB", Path(__file__).parents[2] / "shared" / "data" / "imdb"))
 
 

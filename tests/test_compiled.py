@@ -103,5 +103,5 @@ def test_where_nothing_can_be_compiled_on_is_an_error(
     bundle = open_bundle(str(tiny_bundle))
     with pytest.raises(ModelError, match=r"no working C\+\+ compiler.*--compile off"):
         load_model(bundle, ModelSettings(dataclasses.replace(ComputeSettings(), compile="on"), "head"), {})
-    with pytest.raises(ModelError, match="only bundles of BERT"):
+    with pytest.raises(ModelError, match="only BERT"):
         open_backend("compiled", open_bundle(str(tiny_model)), "cpu", "fp32")

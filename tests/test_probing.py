@@ -36,7 +36,7 @@ from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.evaluation import apply_temperature
 from batchscore.model import bundle as bundle_module
 from batchscore.model import exporting, loading, probing, scoring
-from batchscore.model.backends import open_backend, packed
+from batchscore.model.backends import open_backend, packed, torch_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.heads import Activation
 from batchscore.model.loading import ModelSettings, load_model
@@ -137,7 +137,9 @@ def alone(folder: Path, texts: Sequence[str] = TEXTS, max_length: int = LONGEST)
 
 
 def loaded(folder: Path, **wanted: Any) -> tuple[Model, dict[str, Any]]:
-    settings = ComputeSettings(**{"precision": "fp32", "max_batch_tokens": 256, **wanted})
+    settings = ComputeSettings(
+        **{"precision": "fp32", "max_batch_tokens": 256, "backend": "transformers", **wanted}
+    )
     return load_model(open_bundle(str(folder)), ModelSettings(settings, "head"), {})
 
 
@@ -400,8 +402,8 @@ def test_a_precision_that_fails_on_the_canaries_gives_way_to_the_next(
         return forward if dtype == torch.bfloat16 else pack(encoder, dtype)
 
     monkeypatch.setattr(packed, "pack", broken)
-    monkeypatch.setattr(loading, "_candidates", lambda *_: ["bf16", "fp32"])
-    _, compute = loaded(tiny_bundle, precision="auto")
+    monkeypatch.setattr(torch_backend, "faster_precisions", lambda _: ["bf16"])
+    _, compute = loaded(tiny_bundle, precision="auto", backend="auto")
     assert (compute["backend"], compute["precision"]) == ("torch", "fp32")
     with pytest.raises(ModelError, match="could not create a primitive"):
         loaded(tiny_bundle, precision="bf16", backend="torch")

@@ -90,13 +90,17 @@ def test_a_bundle_trained_on_pairs_scores_pairs_as_transformers_does(
 def test_the_head_is_trained_on_states_that_know_the_types(asked: TrainSettings, tmp_path: Path) -> None:
     """Cached states of pairs are those of the model that is evaluated; without types they would be another's."""
     from batchscore.model.tokenization import Tokenizer
+    from batchscore.records import Task
     from batchscore.training.base_model import load_classifier, open_base
     from batchscore.training.context import NoProgress, TrainingContext
     from batchscore.training.features import cls_states_of
+    from batchscore.training.splits import Goal
 
     asked = dataclasses.replace(asked, recipe="head")
     base = open_base(asked)
-    model = load_classifier(base, ("a", "b"), asked.resolved(ROWS, "first", 32), "cpu")
+    model = load_classifier(
+        base, Goal(Task.SINGLE_LABEL, ("a", "b")), asked.resolved(ROWS, "first", 32), "cpu"
+    )
     pairs = [(one, other) for one, other in zip(texts_of(3, 9), texts_of(5, 2, seed=1), strict=True)]
     found = Tokenizer(base).encode(pairs, "head")
     context = TrainingContext(tmp_path, "cpu", "fp32", NoProgress(), lambda _: None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from batchscore import __version__
-from batchscore.cli import bundles, inbox, report, score
+from batchscore.cli import adopt, bundles, inbox, report, score
 from batchscore.cli.output import TellsMachines
 
 __all__ = ["main", "train_main"]
@@ -33,6 +33,7 @@ for _command in (
     score.command,
     inbox.command,
     report.command,
+    adopt.command,
     bundles.verify,
     bundles.export,
     bundles.inspect,

@@ -267,7 +267,7 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
 def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
-        f"{printable(folder)} has no {FACTS}: its files, labels and precision cannot be checked against canaries."
+        f"{printable(folder)} has no {FACTS}: whether its files and labels are those that were trained cannot be told."
     ]
     if said := head_warning(config, head):
         warnings.append(f"{printable(folder)}: {said}.")

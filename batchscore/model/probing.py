@@ -93,9 +93,11 @@ class ProbeResult(NamedTuple):
     """Whether each micro-batch needs a fresh copy of the model."""
     model: Model
     """With the probes as its canaries, its longest input cut to :data:`~batchscore.model.scoring.LONGEST_PROBE`."""
+    answers: Sequence[Answer]
+    """Of plain transformers, for each probe."""
 
 
-class _Difference(NamedTuple):
+class Difference(NamedTuple):
     """The largest difference in a probability, and in a logit relative to 1 plus the largest."""
 
     probability: float
@@ -103,6 +105,7 @@ class _Difference(NamedTuple):
 
     @property
     def is_rounding(self) -> bool:
+        """Whether another order of additions explains it, in float32."""
         return self.probability <= TOLERANCE and self.logit <= _LOGIT_TOLERANCE
 
 
@@ -144,7 +147,7 @@ def probe(model: Model) -> ProbeResult:
     model = dataclasses.replace(model, tokenizer=tokenizer)
     texts = probe_texts(tokenizer, are_pairs=model.bundle.takes_pairs)
     encodings = tokenizer.encode(texts, "head")
-    answers = _reference_answers(model, texts)
+    answers = reference_answers(model, texts)
     _refuse_different_tokens(model, encodings.input_ids, answers)
     has_dynamic_rope = _has_dynamic_rope(model)
     is_fresh = has_dynamic_rope or any(answer.changed_model for answer in answers)
@@ -162,7 +165,7 @@ def probe(model: Model) -> ProbeResult:
         if difference.is_rounding:
             probes = Canaries(tuple(texts), model.bundle.answers(expected))
             bundle = dataclasses.replace(model.bundle, canaries=probes, long_text="head")
-            return ProbeResult(mode, is_fresh, dataclasses.replace(model, bundle=bundle))
+            return ProbeResult(mode, is_fresh, dataclasses.replace(model, bundle=bundle), answers)
         differences.append(difference.probability)
     raise _no_mode_agrees(model, texts[_LONGEST], min(differences))
 
@@ -175,7 +178,7 @@ def _modes_to_try(tokenizer: Tokenizer, has_dynamic_rope: bool) -> list[str]:
 
 
 def _no_mode_agrees(model: Model, text: Text, difference: float) -> ModelError:
-    first, second = (answer.logits for answer in _reference_answers(model, [text, text]))
+    first, second = (answer.logits for answer in reference_answers(model, [text, text]))
     reason = (
         f"its probabilities are {difference:.1e} off those of plain transformers, even for a text by itself"
         if np.array_equal(first, second)
@@ -240,8 +243,11 @@ def _words(count: int, start: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(_SENTENCE.split()), start, start + count))
 
 
-def _reference_answers(model: Model, texts: Sequence[Text]) -> list[Answer]:
-    """Outputs of plain transformers for each text alone."""
+def reference_answers(model: Model, texts: Sequence[Text]) -> list[Answer]:
+    """Outputs of plain transformers for each text alone.
+
+    ``model`` is run by transformers in float32. Raises :class:`~batchscore.errors.ModelError` if a text cannot be scored.
+    """
     from batchscore.model.backends.plain import Reference
 
     reference = Reference(model.bundle, _plain(model))
@@ -276,10 +282,10 @@ def _refuse_different_tokens(
         )
 
 
-def _batch_difference(model: Model, encodings: Encodings, expected: NDArray[np.float32]) -> _Difference:
+def _batch_difference(model: Model, encodings: Encodings, expected: NDArray[np.float32]) -> Difference:
     """Compare the probes in batches with ``expected``, the logits ``[n, C]`` of each alone."""
 
-    def of_batch(probes: Sequence[int]) -> list[_Difference]:
+    def of_batch(probes: Sequence[int]) -> list[Difference]:
         batch = [encodings.input_ids[k] for k in probes]
         types = encodings.token_type_ids and [encodings.token_type_ids[k] for k in probes]
         try:
@@ -292,17 +298,18 @@ def _batch_difference(model: Model, encodings: Encodings, expected: NDArray[np.f
             _LOG.info(
                 "%s: padding %s: %s", model.bundle.path, model.inference.padding_mode, printable(error)[:200]
             )
-            return [_Difference(math.inf, math.inf)]
-        return [_compare(logits, expected[rows], model.bundle) for rows, logits in found]
+            return [Difference(math.inf, math.inf)]
+        return [compare(logits, expected[rows], model.bundle) for rows, logits in found]
 
     differences = np.array([each for some in _in_workers(model, of_batch, _PROBE_BATCHES) for each in some])
-    return _Difference(*differences.max(axis=0).tolist())
+    return Difference(*differences.max(axis=0).tolist())
 
 
-def _compare(found: NDArray[np.float32], expected: NDArray[np.float32], bundle: Bundle) -> _Difference:
+def compare(found: NDArray[np.float32], expected: NDArray[np.float32], bundle: Bundle) -> Difference:
+    """How far logits ``[n, C]`` are from those expected."""
     one, other = (bundle.answers(logits) for logits in (found, expected))
     logit = np.abs(found - expected).max() / (1 + np.abs(expected).max())
-    return _Difference(float(bundle.head.changes(one, other).max()), float(logit))
+    return Difference(float(bundle.head.changes(one, other).max()), float(logit))
 
 
 def _in_workers(model: Model, task: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -42,6 +42,8 @@ _SAMPLED = 1000
 """Words of a vocabulary that are tried."""
 _LONGER = 4
 """Letters of a word that is more than a few letters side by side."""
+_NOT_OF_TOKENS = ("truncation", "padding", "decoder")
+"""Settings in ``tokenizer.json`` that are never used here."""
 _STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
 """Tokenizer classes that load without transformers."""
 
@@ -85,6 +87,16 @@ class Tokenizer:
         """The padding token as text."""
         token: str | None = self._tokenizer.id_to_token(self.pad_id)
         return token
+
+    def settings(self) -> str:
+        """Everything that decides about tokens, as text; equal for tokenizers that always make the same."""
+        serialised = json.loads(self._tokenizer.to_str())
+        for name in _NOT_OF_TOKENS:
+            serialised.pop(name, None)
+        types = self._types or TokenTypes()
+        shown = [*types.before, types.text, *types.after, types.padding]
+        facts = [serialised, self.pad_id, self._loaded.truncation_side, shown if any(shown) else []]
+        return json.dumps(facts, sort_keys=True)
 
     def cut_at(self, max_length: int) -> Tokenizer:
         """The same tokenizer with a smaller ``max_length``."""
@@ -221,10 +233,10 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
 
     Only for a bundle with canaries, which would reveal a difference, and without settings that ``tokenizer.json`` lacks.
     """
-    path = bundle.path / "tokenizer.json"
-    if bundle.canaries is None or not path.exists():
+    path, settings = bundle.path / "tokenizer.json", bundle.path / "tokenizer_config.json"
+    if bundle.canaries is None or not path.exists() or not settings.exists():
         return None
-    config = json.loads((bundle.path / "tokenizer_config.json").read_bytes())
+    config = json.loads(settings.read_bytes())
     if config.get("tokenizer_class") not in _STANDALONE or not isinstance(config.get("pad_token"), str):
         return None
     if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):

@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +41,7 @@ from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings, needs_torch
+from batchscore.model.references import RowsToScore
 from batchscore.model.scoring import OUT_OF_MEMORY, Model
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
@@ -444,7 +445,8 @@ class _Run:
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             wanted = ModelSettings.of(self._settings, self._bundle)
-            model, compute = self._models.load(self._bundle, wanted, compute)
+            rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
+            model, compute = self._models.load(self._bundle, wanted, compute, rows)
             if not journal.entries:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
@@ -462,10 +464,14 @@ class _Run:
         wanted = self._settings.compute.max_batch_tokens
         if wanted is not None or not is_worth_tuning(model, plan.rows):
             return dict(compute)
-        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
-        budget = tuned_budget(model, rows.given_texts)
+        budget = tuned_budget(model, self._first_texts(plan))
         _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
         return {**compute, "max_batch_tokens": budget}
+
+    def _first_texts(self, plan: Plan) -> Sequence[Any]:
+        """The texts of the first part, or its pairs of texts."""
+        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
+        return rows.given_texts
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
         """The facts of an earlier start's computation, and the numbers of its intact parts."""

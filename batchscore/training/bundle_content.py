@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore import __version__
 from batchscore.records import Task
 from batchscore.training.base_model import BUILTIN, BUILTIN_HUB_ID
+from batchscore.training.sampling import spread
 
 if TYPE_CHECKING:
     from batchscore.records import Text
@@ -43,11 +44,7 @@ def versions() -> dict[str, str]:
 def calibration_texts(data: TrainingData, canaries: Sequence[Text]) -> dict[str, list[Text]]:
     """Texts for ``batchscore export``, evenly spread: training rows for calibration, evaluation rows for comparison."""
     held_out = [text for text in dict.fromkeys(data.evaluation.texts) if text not in set(canaries)]
-    return {"texts": _spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": _spread(held_out, 200)}
-
-
-def _spread(texts: list[Text], n: int) -> list[Text]:
-    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts
+    return {"texts": spread(list(dict.fromkeys(data.train.texts)), 128), "held_out": spread(held_out, 200)}
 
 
 def hub_id(settings: TrainSettings) -> str | None:

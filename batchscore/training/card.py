@@ -265,3 +265,75 @@ def _left_out(data: Mapping[str, Any]) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+_ADOPTED = """\
+---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [text-classification, batchscore]
+---
+
+# Text classifier: {labels}
+
+Adopted by batchscore {version} from `{origin}`{revision}: weights and tokenizer are those of that model{named}{divided}. What its own
+card says is in `README.original.md`, if it had one, and its licence holds here too. Plain `transformers` loads it:
+`pipeline("text-classification", model=FOLDER)`; `batchscore score --model FOLDER` also checks it against its canaries.
+
+## Quality
+
+{quality}
+## Limits
+
+Texts of up to {max_length} tokens are read whole ({long_text}). `batchscore.json` holds {canaries} texts with the answers of plain
+`transformers` as canaries{of_whom}.
+"""
+_CALIBRATED = """\
+On {rows} labelled rows ({data}), which also fitted the temperature, {temperature}:
+
+| | value | 95 % interval |
+| --- | --- | --- |
+{quality}
+
+| label | precision | recall | F1 | rows |
+| --- | --- | --- | --- | --- |
+{per_label}
+
+Confusion, a row for each given label, a column for each predicted one:
+
+{confusion}
+"""
+
+
+def adopted_card(facts: Mapping[str, Any]) -> str:
+    """The text of ``README.md`` for a model that was adopted; ``facts`` as in ``batchscore.json``."""
+    adopted, metrics = facts["adopted"], facts["metrics"]
+    return _ADOPTED.format(
+        labels=", ".join(facts["labels"]),
+        version=adopted["versions"]["batchscore"],
+        origin=adopted["from"],
+        revision=f" at {adopted['revision']}" if adopted["revision"] else "",
+        named=", its labels were named here" if adopted["label_names"] else "",
+        divided=", its last layer is divided by the temperature" if _is_divided(facts) else "",
+        quality=_calibrated(facts) if metrics else "Not measured: no labelled rows were given.\n",
+        max_length=facts["max_length"],
+        long_text=facts["long_text"],
+        canaries=len(facts["canaries"]["texts"]),
+        of_whom=": share the folder only with people who may read them" if metrics else "; none is of a user",
+    )
+
+
+def _is_divided(facts: Mapping[str, Any]) -> bool:
+    return bool(facts.get("calibration_temperature", 1) != 1 and facts["temperature"] == 1)
+
+
+def _calibrated(facts: Mapping[str, Any]) -> str:
+    metrics, calibration = facts["metrics"], facts["calibration"]
+    return _CALIBRATED.format(
+        rows=calibration["rows"],
+        data=calibration["data"],
+        temperature=f"{facts['calibration_temperature']:.4f}{_where(facts)}",
+        quality=_quality({**metrics, "accuracy_held_out": None}),
+        per_label=_per_label(metrics["per_label"]),
+        confusion=_confusion(facts["labels"], metrics["confusion_matrix"]["counts"]),
+    )

@@ -28,8 +28,8 @@ from batchscore.formats.paths import nested_columns
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
 from batchscore.model.given import label_column_names
-from batchscore.model.labels import is_missing, label_key, named_key
-from batchscore.records import Column, ColumnChoice, Layout, Rows, Status, Task, status_of
+from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, is_missing, label_key, named_key
+from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, Status, Task, status_of
 from batchscore.training.hygiene import text_key
 from batchscore.training.label_reading import TASKS, Reading, label_columns, reading_of, task_of
 from batchscore.training.objectives import strata_of
@@ -93,6 +93,42 @@ def load_data(settings: TrainSettings) -> TrainingData:
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
     return TrainingData(reading.goal, *splits, source, left_out)
+
+
+def load_for_labels(settings: TrainSettings, names: LabelNames) -> tuple[Split, dict[str, int]]:
+    """All rows of ``settings.data`` whose label is one of an existing model's, and the number left out by reason.
+
+    Raises:
+        DataError: no usable rows, no label column, or values that are none of the labels.
+        NoInputError: the data do not exist.
+    """
+    given = _read(settings.data, settings).values()
+    texts = [text for split in given for text in split.texts]
+    labels = [label for split in given for label in split.labels]
+    values = LabelValues(names)
+    values.update(labels)
+    meaning = values.meaning()
+    if meaning is None:
+        column = settings.label_column or "label"
+        problem = values.problem(column).partition("; or name another")[0]
+        raise DataError(f"{printable(settings.data)}: {problem}; or name another --label-column.")
+    indices = GivenLabels(names, meaning.reading).indices(labels, len(labels)).tolist()
+    left_out: collections.Counter[str] = collections.Counter()
+    kept = []
+    for row, (text, index) in enumerate(zip(texts, indices, strict=True)):
+        status = status_of(text)
+        if status != Status.OK or index < 0:
+            unlabelled = "null_label" if index == UNLABELLED else "unknown_label"
+            left_out[unlabelled if status == Status.OK else status.text] += 1
+        else:
+            kept.append(row)
+    if unreadable := sum(split.unreadable for split in given):
+        left_out["unreadable"] = unreadable
+    if not kept:
+        raise DataError(f"{printable(settings.data)} has no row with a text and a label of the model.")
+    return Split([str(texts[row]) for row in kept], [indices[row] for row in kept]), dict(
+        sorted(left_out.items())
+    )
 
 
 def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:

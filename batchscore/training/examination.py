@@ -136,7 +136,7 @@ def _evaluate(
     n_tokens = np.concatenate([each.n_tokens for each in predictions])
     is_clear = results.are_clear(answers, thresholds)
     rows = canary_rows(split, is_clear, n_tokens, bundle.max_length, results.order(split.labels))
-    canaries = _canaries(bundle, [split.texts[row] for row in rows], thresholds)
+    canaries = canaries_of(bundle, [split.texts[row] for row in rows], thresholds)
     n_chosen = n_validation if thresholds and threshold is None else n_selection
     whole = _joined(predictions)
     examples = [_example(row, split, whole, results) for row in range(min(2, len(split)))]
@@ -155,10 +155,13 @@ def _evaluate(
 
 def _joined(predictions: Sequence[Predictions]) -> Predictions:
     """The predictions of all parts in one; of their work nothing."""
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(each, name) for each in predictions])
+
     names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
-    return Predictions(
-        **{name: np.concatenate([getattr(each, name) for each in predictions]) for name in names}
-    )
+    status, predicted, probabilities, n_tokens, truncated = map(joined, names)
+    return Predictions(status, predicted, probabilities, n_tokens, truncated)
 
 
 def _load(bundle: Bundle, device: str, precision: str) -> Model:
@@ -236,7 +239,7 @@ def canary_rows(
     return picked
 
 
-def _canaries(bundle: Bundle, texts: Sequence[Text], thresholds: Sequence[float]) -> dict[str, Any]:
+def canaries_of(bundle: Bundle, texts: Sequence[Text], thresholds: Sequence[float] = ()) -> dict[str, Any]:
     """Canary answers in float32 on the CPU, which every machine can reproduce: each text alone, no padding."""
     backend = open_backend("fresh", bundle, "cpu", "fp32")
     budget = DEFAULT_BATCH_TOKENS["cpu"]

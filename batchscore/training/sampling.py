@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.records import Text
+
 _BATCHES = 50
 """Batches whose rows are sorted by length together, as transformers' ``LengthGroupedSampler`` does it."""
 
@@ -44,3 +46,8 @@ def grouped_by_length(
 def step_seed(seed: int, step: int) -> int:
     """The seed of a step's dropout: 32 bits, as many as torch's CPU generator takes."""
     return zlib.crc32(f"{seed} {step}".encode())
+
+
+def spread(texts: list[Text], n: int) -> list[Text]:
+    """At most ``n`` texts, evenly from first to last."""
+    return [texts[k * len(texts) // n] for k in range(n)] if len(texts) > n else texts

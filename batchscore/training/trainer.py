@@ -259,7 +259,7 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
         saved = _in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
         examination = examine(saved, data.evaluation, n_selection, watched, job.settings.threshold)
-    temperature = _in_the_weights(saved, examination.temperature, context.tell)
+    temperature = in_the_weights(saved, examination.temperature, context.tell)
     return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
 
 
@@ -275,7 +275,7 @@ def _in_its_unit(saved: Bundle, standard: Standard, base: Bundle) -> Bundle:
     return open_saved(saved.path, base)
 
 
-def _in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
+def in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
     """Divide the temperature into the last layer; returns what is still to be divided by."""
     if temperature == 1 or rescale_logits(saved, 1 / temperature):
         return 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import ModelError, UsageError, printable
-from batchscore.model.backends.architectures import ARCHITECTURES, BertLike
+from batchscore.model.backends.architectures import ARCHITECTURES, BertLike, architecture_of
 from batchscore.model.backends.backend import PLAIN, OutOfDeviceMemoryError
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
     A bundle uses our encoder (:mod:`batchscore.model.backends.encoders`, on a CPU :mod:`batchscore.model.backends.packed`) if we
-    have one for its architecture and its canaries can catch a wrong answer. All else uses transformers, as do the kinds
+    have one for its architecture and canaries (of a plain folder: references) can catch a wrong answer. All else uses
+    transformers, as do the kinds
     ``transformers`` and ``fresh`` (a fresh copy of the model for each micro-batch). ``compiled`` is our encoder, compiled.
     """
 
@@ -214,12 +216,18 @@ def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
         found = [each.classifier for each in ARCHITECTURES.values()]
         known = ", ".join(each.title for each in found if isinstance(each, BertLike))
         raise ModelError(
-            f"{printable(bundle.path)} cannot be compiled: only bundles of {known} classifiers can. Use --compile off."
+            f"{printable(bundle.path)} cannot be compiled: only {known} classifiers can. Use --compile off."
         )
     from batchscore.model.backends.compiled import CompiledEncoder
 
     with one_thread():  # the number of threads is compiled in
         return CompiledEncoder(encoder, device)
+
+
+def has_own_encoder(bundle: Bundle) -> bool:
+    """Whether we have an encoder for the architecture; its options may still be others than it knows."""
+    config = json.loads((bundle.path / "config.json").read_bytes())
+    return architecture_of(config.get("model_type")).classifier is not None
 
 
 def _encoder(bundle: Bundle, dtype: torch.dtype, device: str, kind: str) -> Any:

@@ -1,0 +1,88 @@
+"""The user's cache: small JSON values that could be computed again.
+
+It is ``$XDG_CACHE_HOME/batchscore``, or ``~/.cache/batchscore``; ``BATCHSCORE_CACHE`` names another folder, and ``off``
+means none. A value that is missing, damaged or cannot be written is no error: it is computed again. Values are written whole
+and renamed, so that several programs may write one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from batchscore.errors import printable
+
+_LOG = logging.getLogger(__name__)
+VARIABLE = "BATCHSCORE_CACHE"
+OFF = "off"
+_KEPT = 200
+"""Values of a kind; the oldest are removed."""
+_DIGEST = 64
+"""Characters of a SHA-256, which comes before the value."""
+
+
+def cache_folder() -> Path | None:
+    """The folder, which need not exist; None if there is to be none."""
+    named = os.environ.get(VARIABLE, "")
+    if named.strip().lower() == OFF:
+        return None
+    if named:
+        return Path(named)
+    general = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(general) if Path(general).is_absolute() else Path.home() / ".cache") / "batchscore"
+    except RuntimeError:  # no home
+        return None
+
+
+def recall(kind: str, key: str) -> Any:
+    """The value kept under a key; None if there is none, or it is damaged."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    try:
+        content = (folder / kind / f"{key}.json").read_bytes()
+        digest, value = content[:_DIGEST], content[_DIGEST:]
+        return json.loads(value) if digest.decode() == hashlib.sha256(value).hexdigest() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def keep(kind: str, key: str, value: Any) -> None:
+    """Keep a JSON value; where that is not possible, nothing happens."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    content = json.dumps(value, allow_nan=False).encode()
+    try:
+        (folder / kind).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(folder / kind / f"{key}.json", hashlib.sha256(content).hexdigest().encode() + content)
+        _remove_oldest(folder / kind)
+    except OSError as error:
+        _LOG.info("%s: nothing is kept there (%s)", printable(folder), error.strerror)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole; several writers do not meet, as each has a temporary name of its own."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Remove all but the newest files, and with them what killed writers left."""
+    with contextlib.suppress(OSError):  # another program removes the same
+        newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest_first[_KEPT:]:
+            path.unlink(missing_ok=True)
