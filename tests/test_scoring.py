@@ -57,7 +57,7 @@ def model_of(bundle: Bundle, backend: Any, *, budget: int = 512, long_text: str 
     return Model(bundle, Tokenizer(bundle), backend, InferenceSettings(budget, long_text))
 
 
-def rows_of(texts: Sequence[str | None]) -> Rows:
+def rows_of(texts: list[str | None]) -> Rows:
     return Rows(Position(), list(range(len(texts))), texts, None, [], raw=[b""] * len(texts))
 
 

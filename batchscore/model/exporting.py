@@ -31,6 +31,7 @@ from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import probe
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Task
 from batchscore.system.storage import atomic_write, make_folder, remove_file, sha256_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ def export_int8(path: str) -> Exported:
         )
     if bundle.takes_pairs:
         raise ModelError(f"{printable(path)} takes two texts a row, and int8 is for one. Use it in bfloat16.")
+    if bundle.task != Task.SINGLE_LABEL:
+        raise ModelError(
+            f"{printable(path)} gives {bundle.task.replace('_', ' ')} answers, for which int8 has no limits yet. Use it in float32 "
+            "or bfloat16."
+        )
     calibration, held_out, source = _texts(bundle)
     plain = _model(bundle, TorchBackend(bundle, "cpu", "fp32"))
     _refuse_unpadded(plain)
