@@ -183,9 +183,7 @@ def load_model(
 
 def _takes_references(bundle: Bundle, asked: ComputeSettings, recorded: Mapping[str, Any]) -> bool:
     """Whether this is a plain folder that our own code may run; a run begun without references goes on without."""
-    may_be_ours = (
-        bundle.canaries is None and not bundle.takes_pairs and asked.backend in ("auto", "torch")
-    )  # the references are single texts
+    may_be_ours = bundle.canaries is None and asked.backend in ("auto", "torch")
     return may_be_ours and (not recorded or recorded.get("references") is not None)
 
 
