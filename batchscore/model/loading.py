@@ -202,7 +202,8 @@ class _Loading:
         """The model of a bundle, or of a folder run by transformers as it is."""
         tokenizer = Tokenizer(bundle)
         candidates = self._candidates(self._precisions(has_canaries=bundle.canaries is not None))
-        if self.backend == "auto" and bundle.canaries is not None and candidates[-1][1] in PLAIN_PRECISIONS:
+        is_auto = self.backend == "auto" and not self.wanted.compute.is_compiled
+        if is_auto and bundle.canaries is not None and candidates[-1][1] in PLAIN_PRECISIONS:
             candidates.append(("transformers", candidates[-1][1]))  # in case our own code disagrees
 
         def checked(candidate: tuple[str, str]) -> tuple[Model, CanaryCheck | None]:
