@@ -116,7 +116,7 @@ def staged_by(long_text: str, model_folder: Path, folder: Path, patch: pytest.Mo
     bundle = dataclasses.replace(open_bundle(str(model_folder)), temperature=1.25, max_length=32)
     backend = ExactBackend()
 
-    def load(_: Any, wanted: ModelSettings, __: Any) -> tuple[Model, dict[str, Any]]:
+    def load(_: Any, wanted: ModelSettings, *__: Any) -> tuple[Model, dict[str, Any]]:
         inference = InferenceSettings(128, wanted.long_text)
         return Model(bundle, Tokenizer(bundle), backend, inference), {"max_batch_tokens": 128}
 
