@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,6 +76,11 @@ class Place:
     def large(self) -> tuple[str, str]:
         """The models that are measured."""
         return ("tiny-distilbert", "tiny-bert") if self.dry else ("distilbert-base", "bert-base")
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Of them, those of the shorter steps."""
+        return self.large[:1] if self.dry else self.large
 
     def model(self, name: str) -> Path:
         """The folder of a model that the step ``models`` has made."""
@@ -263,7 +269,7 @@ def _little_memory(place: Place) -> Iterator[None]:
 def precisions(place: Place) -> None:
     """How far bfloat16 and float16 are from float32 on the same device, and whether canaries (references) agree."""
     texts: list[Text] = [*reviews(16 if place.dry else 1024, place.data)]
-    for name in (*place.large, "plain"):
+    for name in (*place.measured, "plain"):
         model, _ = _loaded(place, name)
         exact, agreeing = score_texts(texts, model).probabilities, 0
         for precision in ("bf16", "fp16"):
@@ -286,7 +292,7 @@ def ladder(place: Place) -> None:
     """The token budget that tuning chooses on one part, and the rate of each budget."""
     texts: list[Text] = [*reviews(200 if place.dry else _PART, place.data)]
     precision = "fp32" if place.dry else "bf16"
-    for name in place.large:
+    for name in place.measured:
         model, _ = _loaded(place, name, precision)
         started = time.perf_counter()
         prepare(texts, model)
@@ -298,7 +304,7 @@ def ladder(place: Place) -> None:
         place.figure(f"{name}: chosen budget, tokens", chosen)
         encodings, rates = prepare(texts, model).encodings, dict[int, float]()
         with contextlib.suppress(OutOfDeviceMemoryError):
-            for budget in tuning.BUDGETS[: 3 if place.dry else None]:
+            for budget in tuning.BUDGETS[: 2 if place.dry else None]:
                 rates[budget] = tuning.rate(model, encodings, budget)
         model.backend.release()
         for budget, rate in rates.items():
@@ -326,9 +332,8 @@ def throughput(place: Place, which: int) -> None:
             f"{name}: pipeline and padded loops", "each starts a process; jobs/bench.py runs them on a CPU"
         )
     chosen = [each for each in bench.CONTENDERS if each.name in names]
-    results = bench.measure(
-        chosen, bench.Work(bundle, texts, path, lengths, 2000), rounds=1 if place.dry else 2
-    )
+    work = bench.Work(bundle, texts, path, lengths, 2000)
+    results = bench.measure(chosen, work, rounds=1 if place.dry else 2)
     rates = {}
     for contender, result in results.items():
         if result.note or not result.seconds:
@@ -336,6 +341,8 @@ def throughput(place: Place, which: int) -> None:
             continue
         rates[contender] = len(result.rows) / statistics.median(result.seconds)
         place.figure(f"{name}: {contender}, reviews/s", round(rates[contender], 1))
+    if not place.dry:
+        _with_parallel_tokenizer(place, name, work)
     place.check(f"{name}: batchscore ran", float("batchscore" in rates), at_least=1)
     apart = len(texts) / statistics.median(results["batchscore"].scoring or [float("nan")])
     place.goal(f"{name}: batchscore without start-up, reviews/s", round(apart, 1), _GOALS.get(name, 0))
@@ -347,13 +354,25 @@ def throughput(place: Place, which: int) -> None:
         )
 
 
+def _with_parallel_tokenizer(place: Place, name: str, work: Any) -> None:
+    """The same command with all cores tokenising, which by default one does: whether the device waits for that."""
+    import bench
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    (ours,) = (each for each in bench.CONTENDERS if each.name == "batchscore")
+    result = bench.measure([ours], work, rounds=1)["batchscore"]
+    del os.environ["TOKENIZERS_PARALLELISM"]
+    rate = len(result.rows) / (result.scoring or [float("nan")])[0]
+    place.figure(f"{name}: without start-up, TOKENIZERS_PARALLELISM=true, reviews/s", round(rate, 1))
+
+
 def busy(place: Place) -> None:
     """The share of a run's scoring during which the device computes or copies, from torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     kinds = {"cpu_op"} if place.dry else {"kernel", "gpu_memcpy", "gpu_memset"}
     path = _reviews_file(place, 24 if place.dry else 8 * _PART)
-    for name in place.large:
+    for name in place.measured:
         with profile(activities=[ProfilerActivity.CPU if place.dry else ProfilerActivity.CUDA]) as profiled:
             folder = _scored(place, path, name, f"busy-{name}", ComputeSettings(device=place.device))
         trace = place.folder / "work" / "trace.json"
@@ -375,7 +394,7 @@ def experiments(place: Place) -> None:
     """Would CUDA graphs, torch's compiler, or attention without padding pay? Ratios: above 1 is faster than what we do."""
     if place.dry:
         place.skip("varlen attention, CUDA graphs, --compile on", "need a GPU")
-    for name in place.large:
+    for name in place.measured:
         model, _ = _loaded(place, name, "fp32" if place.dry else "bf16")
         encodings = prepare([*reviews(32 if place.dry else _PART, place.data)], model).encodings
         for budget in (2048,) if place.dry else (4096, 65_536):
