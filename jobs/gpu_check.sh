@@ -49,6 +49,5 @@ elif [ -n "$wheels" ]; then
   export PYTHONPATH=$added${PYTHONPATH:+:$PYTHONPATH}
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} OUT=${OUT:-$PWD/gpu-check}
-unset OMP_NUM_THREADS TOKENIZERS_PARALLELISM # what limits tests would limit what is measured
 left=$((limit - SECONDS))
 "$python" jobs/gpu_check.py --seconds "$((left > 60 ? left : 60))" "${options[@]}"
