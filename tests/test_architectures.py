@@ -70,7 +70,9 @@ def test_a_classifier_that_is_computed_here_answers_as_transformers_does(name: s
     torch.manual_seed(0)
     auto: Any = AutoModelForSequenceClassification
     small = {COMPUTED[name].renamed.get(option, option): size for option, size in SMALL.items()}
-    model = auto.from_config(AutoConfig.for_model(name, num_hidden_layers=2, vocab_size=99, **small)).eval()
+    model = auto.from_config(
+        AutoConfig.for_model(name, num_hidden_layers=2, vocab_size=99, pad_token_id=1, **small)
+    ).eval()
     told = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     encoder = encoder_of(model.state_dict(), told, torch.float32)
     assert encoder is not None

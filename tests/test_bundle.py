@@ -306,21 +306,19 @@ LABELS: dict[str, dict[str, Any]] = {
     "not from 0": {"id2label": {"1": "A", "2": "B"}, "label2id": None},
     "a list": {"id2label": ["A", "B"]},
     "a number": {"id2label": 5},
-    "one": {"id2label": {"0": "A"}, "label2id": {"A": 0}},
     "twice the same": {"id2label": {"0": "A", "1": "A"}, "label2id": None},
     "disagreeing": {"label2id": {"NEGATIVE": 1, "POSITIVE": 0}},
     "a list back": {"label2id": ["NEGATIVE"]},
     "empty": {"id2label": {"0": "", "1": "B"}, "label2id": None},
     "control characters": {"id2label": {"0": "A\n", "1": "B"}, "label2id": None},
     "half a character": {"id2label": {"0": "\ud83d", "1": "B"}, "label2id": None},
-    "several at once": {"problem_type": "multi_label_classification"},
 }
 
 
 @pytest.mark.parametrize("changes", LABELS.values(), ids=LABELS)
 def test_labels_that_cannot_be_meant_are_refused(changes: dict[str, Any], plain: Path) -> None:
     edit(plain / "config.json", lambda config: config.update(changes))
-    with pytest.raises(ModelError, match=r"config\.json|several labels"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         open_bundle(str(plain))
 
 

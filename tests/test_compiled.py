@@ -75,7 +75,7 @@ def test_a_stopped_compiled_run_goes_on_to_the_same_bytes(
     tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CompiledEncoder, "__init__", uncompiled)
-    monkeypatch.setattr(loading, "_candidates", lambda *_: ["fp32"])
+    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["fp32"])
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     read, compiled = ReadSettings(part_rows=20), ComputeSettings(compile="on")
     inputs = (str(tmp_path / "in.parquet"),)

@@ -585,13 +585,13 @@ def test_a_resumed_run_computes_with_what_the_first_start_found(
         max_rejects=Allowance.parse("2"),
     )
     monkeypatch.setattr(loading, "DEFAULT_BATCH_TOKENS", {"cpu": 64})
-    monkeypatch.setattr(loading, "_candidates", lambda *_: ["fp32"])
+    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["fp32"])
     with pytest.raises(InterruptedRunError):
         runs.score(settings, lambda _: Stop(3))  # type: ignore[arg-type,return-value]
     whole = runs.score(dataclasses.replace(settings, output=tmp_path / "whole"), lambda _: Stop(99))  # type: ignore[arg-type,return-value]
     shapes: list[int] = []
     monkeypatch.setattr(loading, "DEFAULT_BATCH_TOKENS", {"cpu": 8192})
-    monkeypatch.setattr(loading, "_candidates", lambda *_: ["bf16", "fp32"])
+    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["bf16", "fp32"])
     logits = TorchBackend.logits
 
     def note(self: Any, batch: MicroBatch) -> Any:

@@ -58,12 +58,20 @@ def test_every_setting_of_computing_asks_for_another_model(name: str) -> None:
     assert not is_kept(bundle_with(), dataclasses.replace(ASKED, compute=compute))
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", sorted({*TEXTS} - {"thresholds"}))
 def test_every_setting_of_texts_asks_for_another_model_and_reaches_it(name: str) -> None:
     settings = ScoreSettings(("a",), "model", Path("run"), **{name: OTHER_VALUES[name]})
     wanted = ModelSettings.of(settings, bundle_with())
     assert not is_kept(bundle_with(), dataclasses.replace(wanted, compute=ASKED.compute))
     assert getattr(wanted.inference(512), name) == OTHER_VALUES[name]
+
+
+def test_other_thresholds_ask_for_another_model_and_reach_it() -> None:
+    bundle = bundle_with(head=Head(Task.MULTI_LABEL, ("toxic", "rude"), Activation.SIGMOID))
+    asked = ScoreSettings(("a",), "model", Path("run"), thresholds={"toxic": 0.3})
+    wanted = ModelSettings.of(asked, bundle)
+    assert wanted != ModelSettings.of(dataclasses.replace(asked, thresholds={}), bundle)
+    assert wanted.inference(512).thresholds == (0.3, 0.5)
 
 
 def test_where_a_run_does_not_say_how_long_texts_are_cut_the_bundle_does() -> None:

@@ -20,7 +20,7 @@ from test_crash import contents
 
 from batchscore.errors import InterruptedRunError
 from batchscore.runs.inspection import verify
-from batchscore.system import terminal
+from batchscore.system import storage, terminal
 from batchscore.system.storage import STAGING
 
 PAIRS, STOPS = 10, 6
@@ -93,6 +93,11 @@ def test_a_finished_command_run_again_does_nothing(
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in output.rglob("*")} == before
 
 
+def is_held_by(output: Path, pid: int | None) -> bool:
+    """Whether this process has the lock of the folder, so that it hears signals."""
+    return output.exists() and storage._holder(output).startswith(f"process {pid}")
+
+
 # --- signals ------------------------------------------------------------------------------------------------------------
 
 
@@ -104,7 +109,7 @@ def test_stopped_at_any_moment_it_ends_within_five_seconds_and_goes_on(
         name = (signal.SIGTERM, signal.SIGINT)[number % 2]
         process = warm.start([*command, "--output", output, "--json"], tmp_path / "log")
         assert process.pid is not None
-        until(output.exists)  # the command has begun
+        until(lambda: not process.is_alive() or is_held_by(output, process.pid))  # noqa: B023 - it has begun
         process.join(chance.uniform(0, whole[1]))
         if process.is_alive():
             os.kill(process.pid, name)

@@ -43,7 +43,14 @@ def test_what_was_chosen_is_said_on_stderr(tmp_path: Path, tiny_bundle: Path) ->
     assert said in done.stderr
     assert said not in score(path, tiny_bundle, "--quiet", "--force").stderr
     (file,) = json.loads((tmp_path / "run" / "run.json").read_bytes())["files"]
-    assert file["columns"] == {"text": "Review Body", "label": "label", "id": "review_id"}
+    wanted: dict[str, object] = {
+        "text": "Review Body",
+        "text_pair": None,
+        "label": "label",
+        "labels": [],
+        "id": "review_id",
+    }
+    assert file["columns"] == wanted
     assert file["label_values"] == {"0": "NEGATIVE", "1": "POSITIVE"}
 
 

@@ -204,6 +204,31 @@ def probabilities(frame: pd.DataFrame) -> NDArray[np.float64]:
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
+def test_a_cross_encoder_goes_through_our_own_encoder_held_against_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHSCORE_CACHE", str(tmp_path / "cache"))
+    folder = make(tmp_path / "model", "bert", ["relevance"])
+    pd.DataFrame(ROWS).drop(columns="label").to_parquet(tmp_path / "in.parquet")
+    nights = []
+    for night in ("first", "second"):
+        run_score(tmp_path / "in.parquet", folder, tmp_path / night, read=READ, compute=FP32)
+        nights.append(json.loads((tmp_path / night / "run.json").read_bytes())["compute"])
+    assert [night["backend"] for night in nights] == ["torch", "torch"]
+    assert [night["references"]["from"] for night in nights] == ["computed", "cache"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    expected = []
+    for one, other in zip(PREMISES, HYPOTHESES, strict=True):
+        inputs = tokenizer(one, other, truncation=True, max_length=LONGEST, return_tensors="pt")
+        with torch.inference_mode():
+            expected.append(float(loaded(**inputs).logits[0, 0].sigmoid()))
+    for night in ("first", "second"):
+        found = pd.read_parquet(tmp_path / night / "predictions" / "in.parquet")["value"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected) > 0.1
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_answers_are_those_of_plain_transformers_to_each_pair(
     name: str, made: Callable[[str], Path], tmp_path: Path

@@ -74,6 +74,7 @@ MAKERS: dict[type, Callable[[Any], Any]] = {
     int: lambda value: value + 1,
     float: lambda value: value / 2,
     str: lambda value: f"{value}?",
+    tuple: lambda value: (*value, 0.25),
 }
 
 

@@ -274,7 +274,7 @@ def test_a_tokenizer_that_transformers_reads_in_another_way_is_left_to_it(
 def test_public_texts_are_all_different_and_as_many_as_canaries(tiny_model: Path) -> None:
     texts = public_texts(Tokenizer(open_bundle(str(tiny_model))))
     assert len(set(texts)) == len(texts) == 32
-    assert all(text.strip() for text in texts)
+    assert all(str(text).strip() for text in texts)
 
 
 def test_a_run_goes_on_as_it_began(tiny_model: Path, second_night: Path) -> None:

@@ -128,10 +128,17 @@ def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
         _all(list, rows)
         and len(rows) == len(canaries["texts"])
         and all(len(row) == len(labels) for row in rows)
-        and all(isinstance(value, int | float) and math.isfinite(value) for row in rows for value in row)
+        and all(_is_finite(value) for row in rows for value in row)
         and (task == Task.REGRESSION or all(0 <= value <= 1 for row in rows for value in row))
         and canaries.get("predicted", said := _said(rows, facts)) == said
     )
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def _are_pairs(texts: Any) -> bool:

@@ -183,9 +183,7 @@ def load_model(
 
 def _takes_references(bundle: Bundle, asked: ComputeSettings, recorded: Mapping[str, Any]) -> bool:
     """Whether this is a plain folder that our own code may run; a run begun without references goes on without."""
-    may_be_ours = (
-        bundle.canaries is None and not bundle.takes_pairs and asked.backend in ("auto", "torch")
-    )  # the references are single texts
+    may_be_ours = bundle.canaries is None and asked.backend in ("auto", "torch")
     return may_be_ours and (not recorded or recorded.get("references") is not None)
 
 
@@ -204,7 +202,8 @@ class _Loading:
         """The model of a bundle, or of a folder run by transformers as it is."""
         tokenizer = Tokenizer(bundle)
         candidates = self._candidates(self._precisions(has_canaries=bundle.canaries is not None))
-        if self.backend == "auto" and bundle.canaries is not None and candidates[-1][1] in PLAIN_PRECISIONS:
+        is_auto = self.backend == "auto" and not self.wanted.compute.is_compiled
+        if is_auto and bundle.canaries is not None and candidates[-1][1] in PLAIN_PRECISIONS:
             candidates.append(("transformers", candidates[-1][1]))  # in case our own code disagrees
 
         def checked(candidate: tuple[str, str]) -> tuple[Model, CanaryCheck | None]:

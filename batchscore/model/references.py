@@ -38,10 +38,13 @@ from batchscore.model.bundle import N_CANARIES, Bundle, Canaries
 from batchscore.model.probing import Difference, compare, probe, probe_texts, reference_answers
 from batchscore.model.scoring import CANARY_TOLERANCE, LONGEST_PROBE, Computation, Model, prepare
 from batchscore.model.tokenization import Tokenizer
+from batchscore.records import Status, status_of
 from batchscore.system.cache import keep, recall
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from batchscore.records import GivenText, Text
 
 _LOG = logging.getLogger(__name__)
 _KIND = "references"
@@ -65,8 +68,8 @@ class RowsToScore(NamedTuple):
     """The rows of a run, as far as choosing texts to compare needs them."""
 
     number: int = 0
-    first_texts: Callable[[], Iterable[str | None]] = tuple
-    """Texts of the first rows, read only if they are needed."""
+    first_texts: Callable[[], Iterable[GivenText]] = tuple
+    """Texts, or pairs of texts, of the first rows, read only if they are needed."""
 
     @property
     def own_texts(self) -> int:
@@ -78,7 +81,7 @@ class RowsToScore(NamedTuple):
 class References:
     """Texts, and the float32 logits ``[n, C]`` that plain transformers gives each alone."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     logits: NDArray[np.float32]
     digests: tuple[str, ...]
     """Of each text and its tokens."""
@@ -86,7 +89,7 @@ class References:
     """In which transformers may be given micro-batches."""
     is_fresh: bool
     """Whether transformers needs a fresh copy of the model for each of them."""
-    own: tuple[tuple[str, ...], NDArray[np.float32]]
+    own: tuple[tuple[Text, ...], NDArray[np.float32]]
     """Texts of this run with their logits; none once a run has compared as many."""
     own_before: int = 0
     """How many texts of earlier runs were compared."""
@@ -180,7 +183,7 @@ def compute_references(plain: Model) -> References:
     """Let plain transformers answer; raises as :func:`find_references`."""
     result = probe(plain)
     model = result.model
-    texts = public_texts(model.tokenizer)
+    texts = public_texts(model.tokenizer, are_pairs=plain.bundle.takes_pairs)
     answers = [*result.answers, *reference_answers(model, texts[len(result.answers) :])]
     return References(
         texts=texts,
@@ -192,13 +195,14 @@ def compute_references(plain: Model) -> References:
     )
 
 
-def public_texts(tokenizer: Tokenizer, count: int = N_CANARIES) -> tuple[str, ...]:
-    """The probes, and sample reviews evenly from short to long, ``count`` in all."""
-    probes = [*probe_texts(tokenizer), _SCRIPTS]
+def public_texts(tokenizer: Tokenizer, *, are_pairs: bool = False) -> tuple[Text, ...]:
+    """The probes, and sample reviews evenly from short to long, or pairs of a short and a long one: 32 in all."""
+    probes = [*probe_texts(tokenizer, are_pairs=are_pairs), (_SCRIPTS, "film") if are_pairs else _SCRIPTS]
     reviews = {row["text"] for row in samples.rows() if (row["text"] or "").strip()} - {*probes}
     ordered = sorted((text for text in reviews if len(text) <= _LONGEST_SAMPLE), key=lambda t: (len(t), t))
-    places = np.linspace(0, len(ordered) - 1, count - len(probes)).round().astype(int)
-    return (*probes, *(ordered[place] for place in places))
+    places = np.linspace(0, len(ordered) - 1, N_CANARIES - len(probes)).round().astype(int)
+    some = [ordered[place] for place in places]
+    return (*probes, *(zip(some, reversed(some), strict=True) if are_pairs else some))
 
 
 def _recalled(bundle: Bundle, tokenizer: Tokenizer, device: str) -> References | None:
@@ -213,7 +217,8 @@ def _recalled(bundle: Bundle, tokenizer: Tokenizer, device: str) -> References |
 
 
 def _from_json(bundle: Bundle, tokenizer: Tokenizer, value: Mapping[str, Any]) -> References | None:
-    texts, logits = public_texts(_cut(tokenizer)), np.array(value["logits"], dtype=np.float32)
+    texts = public_texts(_cut(tokenizer), are_pairs=bundle.takes_pairs)
+    logits = np.array(value["logits"], dtype=np.float32)
     if logits.shape != (len(texts), len(bundle.labels)) or not np.isfinite(logits).all():
         return None
     return References(
@@ -240,11 +245,13 @@ def has_their_tokens(references: References, *tokenizers: Tokenizer) -> bool:
     return len(settings) <= 1 and all(digests(each) == references.digests for each in tokenizers)
 
 
-def _own_references(plain: Model, rows: RowsToScore) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+def _own_references(plain: Model, rows: RowsToScore) -> tuple[tuple[Text, ...], NDArray[np.float32]]:
     """The run's first distinct texts that transformers can score, with their logits, within the time for it."""
     model = dataclasses.replace(plain, tokenizer=_cut(plain.tokenizer))
-    wanted = list(dict.fromkeys(text for text in rows.first_texts() if text is not None and text.strip()))
-    texts: list[str] = []
+    missing_pair = plain.inference.missing_pair
+    usable = (text for text in rows.first_texts() if status_of(text, missing_pair) == Status.OK)
+    wanted = list(dict.fromkeys(_whole(text) for text in usable))
+    texts: list[Text] = []
     logits = []
     started = time.monotonic()
     for first in range(0, min(rows.own_texts, len(wanted)), _OWN_AT_A_TIME):
@@ -261,17 +268,21 @@ def _own_references(plain: Model, rows: RowsToScore) -> tuple[tuple[str, ...], N
     return (tuple(texts), np.stack(logits)) if texts else _nothing(model.bundle)
 
 
-def _nothing(bundle: Bundle) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+def _whole(text: GivenText) -> Text:
+    return (text[0] or "", text[1] or "") if isinstance(text, tuple) else text or ""
+
+
+def _nothing(bundle: Bundle) -> tuple[tuple[Text, ...], NDArray[np.float32]]:
     return (), np.zeros((0, len(bundle.labels)), np.float32)
 
 
 def _key(bundle: Bundle, device: str) -> str:
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
     kind = device.partition(":")[0]
-    return fingerprint([_FORMAT, __version__, bundle.fingerprint, versions, kind])
+    return fingerprint([_FORMAT, __version__, bundle.fingerprint, versions, kind, bundle.takes_pairs])
 
 
-def _digest(text: str, input_ids: Sequence[int]) -> str:
+def _digest(text: Text, input_ids: Sequence[int]) -> str:
     return hashlib.sha256(json.dumps([text, list(input_ids)]).encode()).hexdigest()
 
 
@@ -279,7 +290,7 @@ def _cut(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer.cut_at(min(tokenizer.max_length, LONGEST_PROBE))
 
 
-def _difference(model: Model, texts: Sequence[str], expected: NDArray[np.float32]) -> Difference:
+def _difference(model: Model, texts: Sequence[Text], expected: NDArray[np.float32]) -> Difference:
     """Compare logits ``[n, C]`` in micro-batches like those of rows."""
     model = dataclasses.replace(model, tokenizer=_cut(model.tokenizer)).with_inference(long_text="head")
     prepared = prepare(texts, model)

@@ -90,7 +90,10 @@ class Tokenizer:
 
     def settings(self) -> str:
         """Everything that decides about tokens, as text; equal for tokenizers that always make the same."""
-        serialised = json.loads(self._tokenizer.to_str())
+        to_str = getattr(self._tokenizer, "to_str", None)
+        if to_str is None:  # in Python, and always read through transformers
+            return type(self._tokenizer).__name__
+        serialised = json.loads(to_str())
         for name in _NOT_OF_TOKENS:
             serialised.pop(name, None)
         types = self._types or TokenTypes()

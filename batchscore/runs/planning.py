@@ -26,16 +26,11 @@ from batchscore.formats.source import Source, source_of
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
+from batchscore.runs.choices import MEANINGLESS
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
     from batchscore.model.bundle import Bundle
-
-MEANINGLESS = (
-    "the labels of the model are only LABEL_0, LABEL_1 and so on. Say what each value means with --label-map, for example "
-    "--label-map 1=LABEL_1"
-)
-"""Why given labels cannot be compared with such a model."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,23 +120,40 @@ def _trainer(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     train, evaluation = splits
     is_multiple = plan.trains_encoder and not tokenizer.model_max_length % _LENGTH_MULTIPLE
+    pads = context.padding_mode in ("right", "left")
+    collate = DataCollatorWithPadding(
+        tokenizer, padding="longest", pad_to_multiple_of=_LENGTH_MULTIPLE if is_multiple else None
+    )
     trainer = ResumableTrainer(
         plan,
         objective,
-        pads=context.padding_mode in ("right", "left"),
+        pads=pads,
         model=model,
         args=_arguments(context.folder / CHECKPOINTS / UNFINISHED, plan, context.device, precision),
         train_dataset=train,
         eval_dataset=evaluation.select(np.argsort(-np.array(evaluation["length"]), kind="stable")),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(
-            tokenizer, padding="longest", pad_to_multiple_of=_LENGTH_MULTIPLE if is_multiple else None
-        ),
+        data_collator=collate if pads else _with_mask(collate, tokenizer.padding_side),
         compute_metrics=lambda found: objective.score(found.predictions, found.label_ids),
         callbacks=[_callback(context, rows=len(train), plan=plan)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _with_mask(collate: Callable[..., Any], side: str) -> Callable[..., Any]:
+    """A collator that says what is padding also for a model that takes no mask."""
+
+    def collated(rows: Sequence[Mapping[str, Any]]) -> Any:
+        batch = collate(rows)
+        width = batch["input_ids"].shape[1]
+        lengths = np.array([len(row["input_ids"]) for row in rows])[:, None]
+        places = np.arange(width)
+        mask = places >= width - lengths if side == "left" else places < lengths
+        batch["attention_mask"] = batch["input_ids"].new_tensor(mask)
+        return batch
+
+    return collated
 
 
 def _arguments(folder: Path, plan: Hyperparameters, device: str, precision: str) -> Any:

@@ -6,6 +6,7 @@ of the task, and accumulated batches are weighted by their rows.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +96,8 @@ class ResumableTrainer(Trainer):
 def _unpadded(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Logits ``[b, C]`` of rows of which only those of one length go through the model together, without padding."""
     mask = inputs["attention_mask"].bool()
+    taken = inspect.signature(model.forward).parameters
+    inputs = {name: value for name, value in inputs.items() if name != "attention_mask" or name in taken}
     lengths = mask.sum(dim=1)
     logits: list[Any] = [None] * len(mask)
     for length in sorted(set(lengths.tolist())):

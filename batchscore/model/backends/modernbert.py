@@ -59,7 +59,7 @@ class _Inputs(NamedTuple):
 class ModernBert(nn.Module):
     """Token ids and mask ``[b, L]`` int64 in, logits ``[b, C]`` out; no mask means no padding. There are no token types."""
 
-    packed: ClassVar[str] = "batchscore.model.backends.modernbert:packed"
+    packed: ClassVar[str] = f"{__name__}:packed"
     cpu_only: ClassVar[bool] = True
 
     @classmethod

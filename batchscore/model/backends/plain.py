@@ -150,7 +150,8 @@ class Reference:
     def inputs(self, text: Text, max_length: int) -> Any:
         """The model's inputs for a text, or for two, cut at ``max_length`` tokens."""
         texts = (text,) if isinstance(text, str) else text
-        return self._tokenizer(*texts, truncation=True, max_length=max_length, return_tensors="pt")
+        batch = [[each] for each in texts]  # tokenizer(text, "") would take it for one text
+        return self._tokenizer(*batch, truncation=True, max_length=max_length, return_tensors="pt")
 
     def answer(self, inputs: Any) -> Answer:
         """The output for one text's inputs; thread-safe."""
