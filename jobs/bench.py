@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -54,8 +55,10 @@ from batchscore.training.context import NoProgress
 
 Scores = Callable[[list[str]], NDArray[np.float32]]
 """Texts in, probabilities ``[n, C]`` float32 out."""
-_PROBED = 24
+_PROBED = {"cpu": 24, "cuda": 512}
 """Rows on which ``pipeline`` looks for its best batch size."""
+_BATCH_SIZES = {"cpu": (1, 4, 16), "cuda": (16, 32, 64, 128, 256)}
+"""Those it tries."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +94,13 @@ class Measured:
     note: str = ""
 
 
+def _device() -> str:
+    """Where contenders run: on the GPU if there is one, as ours do."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _loaded(bundle: Bundle, dtype: str = "float32") -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -99,15 +109,16 @@ def _loaded(bundle: Bundle, dtype: str = "float32") -> tuple[Any, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(
         bundle.path, dtype=getattr(torch, dtype), local_files_only=True
     )
-    return tokenizer, model.eval()
+    return tokenizer, model.eval().to(_device())
 
 
 def _batch(model: Any, batch: Any, temperature: float) -> NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
-    result: NDArray[np.float32] = (logits / temperature).softmax(-1).numpy()
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        logits = model(**inputs).logits.float()
+    result: NDArray[np.float32] = (logits / temperature).softmax(-1).cpu().numpy()
     return result
 
 
@@ -131,9 +142,9 @@ def origin(bundle: Bundle, _: list[str]) -> Scores:
     return scores
 
 
-def sorted_batches(bundle: Bundle, _: list[str]) -> Scores:
+def sorted_batches(bundle: Bundle, _: list[str], dtype: str = "float32") -> Scores:
     """As sentence-transformers does it: all texts sorted by their characters, batches of 32, padded to the longest."""
-    tokenizer, model = _loaded(bundle)
+    tokenizer, model = _loaded(bundle, dtype)
 
     def scores(texts: list[str]) -> NDArray[np.float32]:
         order = sorted(range(len(texts)), key=lambda k: -len(texts[k]))
@@ -160,7 +171,7 @@ def pipeline(dtype: str) -> Callable[[Bundle, list[str]], Scores]:
         from transformers import pipeline as make
 
         tokenizer, model = _loaded(bundle, dtype)
-        classify: Any = make("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+        classify: Any = make("text-classification", model=model, tokenizer=tokenizer, device=_device())
 
         def run(some: list[str], size: int) -> NDArray[np.float32]:
             answers = classify(
@@ -183,9 +194,9 @@ def pipeline(dtype: str) -> Callable[[Bundle, list[str]], Scores]:
 
         run(texts[:2], 1)
         taken = {}
-        for size in (1, 4, 16):
+        for size in _BATCH_SIZES[_device()]:
             started = time.perf_counter()
-            run(texts[:_PROBED], size)
+            run(texts[: _PROBED[_device()]], size)
             taken[size] = time.perf_counter() - started
         best = min(taken, key=lambda size: taken[size])
         return lambda some: run(some, best)
@@ -259,7 +270,9 @@ CONTENDERS = [
     Contender("origin", origin, share=0.5),
     Contender("pipeline-fp32", pipeline("float32")),
     Contender("pipeline-bf16", pipeline("bfloat16")),
+    Contender("pipeline-fp16", pipeline("float16"), is_default=False),
     Contender("sorted", sorted_batches),
+    Contender("sorted-fp16", functools.partial(sorted_batches, dtype="float16"), is_default=False),
     Contender("openvino", openvino, "openvino"),
     Contender("ray", ray_data, "ray"),
     Contender("batchscore", None, share=0),

@@ -47,6 +47,12 @@ _CANARIES = 8
 
 def make(shape: str, tokenizer: Path, output: Path) -> None:
     """Write the bundle of a shape; ``tokenizer`` is a folder that has one."""
+    kind, options = SHAPES[shape]
+    write(kind, options, tokenizer, output)
+
+
+def write(kind: str, options: dict[str, Any], tokenizer: Path, output: Path) -> None:
+    """Write a bundle of this ``model_type`` with these options in its ``config.json``."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -55,7 +61,6 @@ def make(shape: str, tokenizer: Path, output: Path) -> None:
         if (tokenizer / name).exists():
             shutil.copy2(tokenizer / name, output / name)
     tokens: Any = AutoTokenizer.from_pretrained(output, local_files_only=True)
-    kind, options = SHAPES[shape]
     if kind != "mpnet":  # which has 1, whatever the tokenizer says
         options = {**options, "pad_token_id": tokens.pad_token_id}
     torch.manual_seed(0)

@@ -1,5 +1,5 @@
-# Sourced by jobs/quickstart.sh and tests/run.sh: a virtual environment in .venv with what EXTRAS name, made once.
-# Sets VENV_BIN. A second call with nothing changed takes no time.
+# Sourced by jobs/quickstart.sh, jobs/gpu_check.sh and tests/run.sh: a virtual environment in .venv (or $VENV) with what EXTRAS
+# name, made once. Sets VENV_BIN. A second call with nothing changed takes no time.
 
 find_python() {
   local candidate
@@ -14,16 +14,16 @@ find_python() {
 }
 
 prepare_venv() { # EXTRAS
-  local extras=$1 python wanted stamp
-  VENV_BIN=$PWD/.venv/bin
-  stamp=.venv/.installed-${extras//,/-}
+  local extras=$1 venv=${VENV:-.venv} python wanted stamp
+  VENV_BIN=$PWD/$venv/bin
+  stamp=$venv/.installed-${extras//,/-}
   wanted=$(cat setup.cfg pyproject.toml tests/constraints.txt batchscore/__init__.py | cksum)
   if [ -x "$VENV_BIN/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
   python=$(find_python) || return
-  echo "Installing into .venv (a few minutes the first time) ..." >&2
-  [ -x "$VENV_BIN/python" ] || "$python" -m venv .venv
-  "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".[$extras]"
+  echo "Installing into $venv (a few minutes the first time) ..." >&2
+  [ -x "$VENV_BIN/python" ] || "$python" -m venv "$venv"
+  "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".${extras:+[$extras]}"
   echo "$wanted" >"$stamp"
 }

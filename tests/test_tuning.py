@@ -99,7 +99,7 @@ def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
     opened = open_bundle(str(tiny_model))
     gpu = Gpu(1.0)
 
-    def load(_: Any, wanted: ModelSettings, recorded: Any) -> tuple[Model, dict[str, Any]]:
+    def load(_: Any, wanted: ModelSettings, recorded: Any, *__: Any) -> tuple[Model, dict[str, Any]]:
         budget = recorded.get("max_batch_tokens") or wanted.compute.max_batch_tokens or 512
         return Model(opened, Tokenizer(opened), gpu, InferenceSettings(budget, wanted.long_text)), {
             "max_batch_tokens": budget

@@ -59,7 +59,7 @@ def tuned_budget(
         if budget > n_padded:
             break
         try:
-            rates[budget] = _rate(model, encodings, budget, clock)
+            rates[budget] = rate(model, encodings, budget, clock)
         except OutOfDeviceMemoryError:
             model.backend.release()
             return _smallest_fast_budget(rates) if rates else BUDGETS[0]
@@ -72,11 +72,17 @@ def tuned_budget(
 
 
 def _smallest_fast_budget(rates: dict[int, float]) -> int:
-    return min(budget for budget, rate in rates.items() if rate * _SAME_SPEED >= max(rates.values()))
+    return min(budget for budget, fast in rates.items() if fast * _SAME_SPEED >= max(rates.values()))
 
 
-def _rate(model: Model, encodings: Encodings, budget: int, clock: Callable[[], float]) -> float:
-    """Padded tokens per second of a micro-batch that fills ``budget`` with the longest sequences, repeated if too few."""
+def rate(
+    model: Model, encodings: Encodings, budget: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Padded tokens per second of a micro-batch that fills ``budget`` with the longest sequences, repeated if too few.
+
+    Raises:
+        OutOfDeviceMemoryError: it does not fit the device.
+    """
     sequences = encodings.input_ids
     longest_first = np.concatenate(batching.plan_sequences(sequences, budget, model.padding))
     width = model.padding.width(len(sequences[longest_first[0]]))
