@@ -19,11 +19,12 @@ random weights, whose probabilities differ by at most 1e-5 from those of plain `
 float32; or that are refused before anything is scored. Others are probed in the same way when they are loaded: what is not
 listed here is right, or refused, too.
 
-*Plain folder*: the padding mode that probing finds (with a `pad_token_id` in `config.json`), and whether a fresh copy of the
-model is needed for each micro-batch. *Bundle*: what computes a bundle whose canaries agree. *Trains*: what `batchscore-train`
-does with such a base; a dot: not tried.
+*Computed by*: what scores a bundle, or a plain folder, where its canaries or reference answers agree; our own code takes
+only options and tensors that it knows. *In transformers*: the padding mode that probing finds (with a `pad_token_id` in
+`config.json`), and whether a fresh copy of the model is needed for each micro-batch. *Trains*: what `batchscore-train` does
+with such a base; a dot: not tried.
 
-| `model_type` | class (`…ForSequenceClassification`) | plain folder | bundle | trains |
+| `model_type` | class (`…ForSequenceClassification`) | computed by | in transformers | trains |
 | --- | --- | --- | --- | --- |
 """
 PADDINGS = {
@@ -52,7 +53,7 @@ def page() -> str:
             _, backend, padding = KINDS[kind]
             plain = PADDINGS[padding] + (", a fresh copy each" if backend == "fresh" else "")
             bundle = "our own code" if architecture_of(kind).classifier else "transformers"
-        lines.append(f"| `{kind}` | {name} | {plain} | {bundle} | {TRAINS.get(kind, '·')} |\n")
+        lines.append(f"| `{kind}` | {name} | {bundle} | {plain} | {TRAINS.get(kind, '·')} |\n")
     return f"{HEAD}{''.join(lines)}"
 
 

@@ -1,6 +1,6 @@
 """Architectures of transformers, tiny: how each is scored, or why it is not. ``jobs/architectures.py`` makes the table of it."""
 
-from __future__ import annotations
+from __future__ import training_bases
 
 from typing import Any
 
@@ -171,5 +171,5 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 """Options of those that are refused, what the message has, and why, for the table."""
-TRAINS: dict[str, str] = {}
-"""What the trainer does with an architecture: "yes", or why it refuses it; those that are not here were not tried."""
+TRAINS = {name: "yes" if is_trained else "refused" for name, is_trained in training_bases.TRAINS.items()}
+"""What the trainer does with an architecture; those that are not here were not tried."""
