@@ -1,8 +1,10 @@
 """Architectures of transformers, tiny: how each is scored, or why it is not. ``jobs/architectures.py`` makes the table of it."""
 
-from __future__ import training_bases
+from __future__ import annotations
 
 from typing import Any
+
+import training_bases
 
 VOCABULARY = 400
 
