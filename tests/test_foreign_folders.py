@@ -228,7 +228,11 @@ def test_a_lower_precision_that_raises_gives_way_to_float32(
 
     monkeypatch.setattr(torch_backend, "_plain", plain)
     monkeypatch.setattr(torch_backend, "_encoder", lambda *_: None)
-    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["bf16", "fp32"])
+
+    def precisions(self: Any, **_: Any) -> list[str]:
+        return ["bf16", "fp32"] if self.precision == "auto" else [self.precision]
+
+    monkeypatch.setattr(loading._Loading, "_precisions", precisions)
     _, compute = load_model(bundle, ModelSettings(ComputeSettings(), "head"), {})
     assert (compute["backend"], compute["precision"]) == ("transformers", "fp32")
     with pytest.raises(ModelError, match=r"this precision|BFloat16"):

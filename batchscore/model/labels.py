@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 NAMES, IDS = "names", "ids"
 """How the values of a file are matched."""
+MEANINGLESS = (
+    "the labels of the model are only LABEL_0, LABEL_1 and so on. Say what each value means with --label-map, for example "
+    "--label-map 1=LABEL_1"
+)
+"""Why given labels cannot be compared with such a model."""
 NO_LABEL = ""
 """``--label-map`` maps a value to this if it is no label."""
 _IDS_KEY = ""

@@ -6,18 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from batchscore.errors import printable
-from batchscore.model.labels import NO_LABEL
+from batchscore.model.labels import MEANINGLESS, NO_LABEL
 from batchscore.runs.folder import FACTS
 
 if TYPE_CHECKING:
     from batchscore.records import ColumnChoice, InputFile
     from batchscore.runs.planning import Plan
 
-MEANINGLESS = (
-    "the labels of the model are only LABEL_0, LABEL_1 and so on. Say what each value means with --label-map, for example "
-    "--label-map 1=LABEL_1"
-)
-"""Why given labels cannot be compared with such a model."""
 _MAX_FILES = 5
 _MAX_VALUES = 8
 _MAX_CHARS = 40

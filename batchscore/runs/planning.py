@@ -25,8 +25,8 @@ from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.given import Given, Reader, given_of, uses_labels
+from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
-from batchscore.runs.choices import MEANINGLESS
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
