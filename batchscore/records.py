@@ -55,6 +55,10 @@ def status_of(text: GivenText, missing_pair: str = "skip") -> Status:
     return Status.OK if text.strip() else Status.EMPTY_TEXT
 
 
+THRESHOLD = 0.5
+"""The probability from which one of several labels is predicted, if nothing else is said."""
+
+
 class Task(enum.StrEnum):
     """What a model says of a text."""
 

@@ -18,7 +18,7 @@ from batchscore.evaluation.label_sets import LabelSets
 from batchscore.evaluation.ranking import Ranking, areas_json, macro
 from batchscore.evaluation.set_quality import SetQuality
 from batchscore.evaluation.slices import Slices
-from batchscore.records import Task
+from batchscore.records import THRESHOLD, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _CURVES = 12
 """Labels with a precision-recall curve: those with the most rows."""
-DEFAULT_THRESHOLD = 0.5
 
 
 class MultiLabelEvaluation(Accumulation):
@@ -48,7 +47,7 @@ class MultiLabelEvaluation(Accumulation):
     ) -> None:
         self.labels = tuple(labels)
         n_labels = len(self.labels)
-        self.thresholds = tuple(map(float, thresholds)) or (DEFAULT_THRESHOLD,) * n_labels
+        self.thresholds = tuple(map(float, thresholds)) or (THRESHOLD,) * n_labels
         if not n_labels or len(self.thresholds) != n_labels:
             raise ValueError(f"{n_labels} labels and {len(self.thresholds)} thresholds")
         self.calibration_error = calibration_error

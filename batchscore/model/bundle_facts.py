@@ -11,13 +11,11 @@ from typing import Any
 
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
-from batchscore.records import Task
+from batchscore.records import THRESHOLD, Task
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
-THRESHOLD = 0.5
-"""From which probability a label is predicted that has no threshold of its own."""
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:

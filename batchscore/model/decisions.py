@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.model.bundle_facts import THRESHOLD
-from batchscore.records import Task
+from batchscore.records import THRESHOLD, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from batchscore.errors import UsageError, printable
-from batchscore.model.bundle_facts import THRESHOLD
-from batchscore.records import Task
+from batchscore.records import THRESHOLD, Task
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
@@ -220,3 +220,27 @@ def worst_slice(metrics: Metrics, key: str, write: Callable[[float], str]) -> st
     where = f"{SLICES.get(worst['column'], shown(worst['column']))} {shown(worst['value'])}"
     text = f" Clearly worse than the rest: {where} ({write(worst[key]['value'])})"
     return f"{text} and {len(worse) - 1} more." if len(worse) > 1 else f"{text}."
+
+
+def verdict_of(
+    metrics: Metrics, quality: Answer, others: Iterable[Answer], quality_line: Callable[[], str]
+) -> Verdict:
+    """The verdict: ``quality`` and what is asked of every run decide how it looks, ``others`` stand below.
+
+    ``quality_line`` makes the headline of a run that scored rows and missed no gate.
+    """
+    loud = [did_it_run(metrics), *are_labels_known(metrics), quality]
+    levels = {answer.level for answer in loud}
+    if gate_line(metrics):
+        levels.add(Level.BAD)
+    level = next((each for each in (Level.BAD, Level.LOOK) if each in levels), quality.level)
+    return Verdict(level, f"{_headline(metrics, quality_line)}{left_out(metrics)}", (*loud, *others))
+
+
+def _headline(metrics: Metrics, quality_line: Callable[[], str]) -> str:
+    counts = metrics["counts"]
+    if line := gate_line(metrics):
+        return line
+    if counts.get("failed"):
+        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored."
+    return quality_line() if counts["scored"] else "It ran, but there was no row to score."

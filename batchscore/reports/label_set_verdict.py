@@ -15,14 +15,11 @@ from batchscore.reports.answers import (
     Level,
     Metrics,
     Verdict,
-    are_labels_known,
-    did_it_run,
     drift_in_words,
-    gate_line,
     is_shifted,
-    left_out,
     passed_line,
     relabelled_rows,
+    verdict_of,
     worst_slice,
 )
 from batchscore.reports.formats import interval, percent, rows, shown
@@ -33,15 +30,10 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     """The verdict from ``metrics.json`` and, if compared, that of the earlier run."""
     change = change_of(metrics, baseline)
     quality = _is_it_as_good(metrics, change)
-    loud = [did_it_run(metrics), *are_labels_known(metrics), quality]
-    answers = [*loud, _what_is_wrong(metrics) if metrics["quality"] else _what_is_unsure(metrics)]
+    others = [_what_is_wrong(metrics) if metrics["quality"] else _what_is_unsure(metrics)]
     if metrics["quality"]:
-        answers.append(Answer("Is it the model or the labels?", _model_or_labels(metrics)))
-    levels = {answer.level for answer in loud}
-    if gate_line(metrics):
-        levels.add(Level.BAD)
-    level = next((each for each in (Level.BAD, Level.LOOK) if each in levels), quality.level)
-    return Verdict(level, _headline(metrics, change), tuple(answers))
+        others.append(Answer("Is it the model or the labels?", _model_or_labels(metrics)))
+    return verdict_of(metrics, quality, others, lambda: _quality_line(metrics, change))
 
 
 def change_of(metrics: Metrics, baseline: Metrics | None) -> Change | None:
@@ -73,17 +65,6 @@ def _difference(before: dict[str, float], after: dict[str, float]) -> Estimate:
     low = change - math.hypot(after["value"] - after["low"], before["high"] - before["value"])
     high = change + math.hypot(after["high"] - after["value"], before["value"] - before["low"])
     return Estimate(change, low, high)
-
-
-def _headline(metrics: Metrics, change: Change | None) -> str:
-    counts = metrics["counts"]
-    if line := gate_line(metrics):
-        return f"{line}{left_out(metrics)}"
-    if counts.get("failed"):
-        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{left_out(metrics)}"
-    if not counts["scored"]:
-        return f"It ran, but there was no row to score.{left_out(metrics)}"
-    return f"{_quality_line(metrics, change)}{left_out(metrics)}"
 
 
 def _quality_line(metrics: Metrics, change: Change | None) -> str:

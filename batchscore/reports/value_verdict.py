@@ -11,14 +11,11 @@ from batchscore.reports.answers import (
     Level,
     Metrics,
     Verdict,
-    are_labels_known,
-    did_it_run,
     drift_in_words,
-    gate_line,
     is_shifted,
-    left_out,
     passed_line,
     relabelled_rows,
+    verdict_of,
     worst_slice,
 )
 from batchscore.reports.formats import percent, rows, value_text
@@ -67,13 +64,8 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     """The verdict from ``metrics.json`` and, if compared, that of the earlier run."""
     change = change_of(metrics, baseline)
     quality = _is_it_as_good(metrics, change)
-    loud = [did_it_run(metrics), *are_labels_known(metrics), quality]
-    answers = [*loud, _where_is_it_off(metrics) if metrics["quality"] else _what_came_out(metrics)]
-    levels = {answer.level for answer in loud}
-    if gate_line(metrics):
-        levels.add(Level.BAD)
-    level = next((each for each in (Level.BAD, Level.LOOK) if each in levels), quality.level)
-    return Verdict(level, _headline(metrics, change), tuple(answers))
+    others = [_where_is_it_off(metrics) if metrics["quality"] else _what_came_out(metrics)]
+    return verdict_of(metrics, quality, others, lambda: _quality_line(metrics, change))
 
 
 def change_of(metrics: Metrics, baseline: Metrics | None) -> ErrorChange | None:
@@ -95,17 +87,6 @@ def change_of(metrics: Metrics, baseline: Metrics | None) -> ErrorChange | None:
     ends = {"value": growth, "low": growth - half, "high": growth + half}
     is_clear = abs(growth) > half
     return ErrorChange("mean absolute error", before_mae["value"], after_mae["value"], ends, is_clear)
-
-
-def _headline(metrics: Metrics, change: ErrorChange | None) -> str:
-    counts = metrics["counts"]
-    if line := gate_line(metrics):
-        return f"{line}{left_out(metrics)}"
-    if counts.get("failed"):
-        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{left_out(metrics)}"
-    if not counts["scored"]:
-        return f"It ran, but there was no row to score.{left_out(metrics)}"
-    return f"{_quality_line(metrics, change)}{left_out(metrics)}"
 
 
 def _quality_line(metrics: Metrics, change: ErrorChange | None) -> str:

@@ -17,15 +17,12 @@ from batchscore.reports.answers import (
     Level,
     Metrics,
     Verdict,
-    are_labels_known,
-    did_it_run,
     drift_in_words,
-    gate_line,
     is_relabelled,
     is_shifted,
-    left_out,
     passed_line,
     relabelled_rows,
+    verdict_of,
     worst_slice,
 )
 from batchscore.reports.claims import model_or_labels
@@ -84,15 +81,10 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     """The verdict from ``metrics.json`` and, if compared, that of the earlier run."""
     change = change_of(metrics, baseline)
     quality = _is_it_as_good(metrics, change, baseline)
-    loud = [did_it_run(metrics), *are_labels_known(metrics), quality]
-    answers = [*loud, _what_is_wrong(metrics)]  # a weak slice occurs every night, and is not an alarm
+    others = [_what_is_wrong(metrics)]  # a weak slice occurs every night, and is not an alarm
     if metrics["quality"]:
-        answers.append(_model_or_labels(metrics))
-    levels = {answer.level for answer in loud}
-    if gate_line(metrics):
-        levels.add(Level.BAD)
-    level = next((each for each in (Level.BAD, Level.LOOK) if each in levels), quality.level)
-    return Verdict(level, _headline(metrics, change), tuple(answers))
+        others.append(_model_or_labels(metrics))
+    return verdict_of(metrics, quality, others, lambda: _quality_line(metrics, change))
 
 
 def is_matched(metrics: Metrics) -> bool:
@@ -126,17 +118,6 @@ def _difference(before: Metrics, after: Metrics) -> Estimate | None:
     """Difference of accuracy between two samples, from their counts."""
     (n, right), (m, right_now) = ((counts["evaluated"], counts["correct"]) for counts in (before, after))
     return proportion_difference(right, n, right_now, m)
-
-
-def _headline(metrics: Metrics, change: Change | None) -> str:
-    counts = metrics["counts"]
-    if line := gate_line(metrics):
-        return f"{line}{left_out(metrics)}"
-    if counts.get("failed"):
-        return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored.{left_out(metrics)}"
-    if not counts["scored"]:
-        return f"It ran, but there was no row to score.{left_out(metrics)}"
-    return f"{_quality_line(metrics, change)}{left_out(metrics)}"
 
 
 def _quality_line(metrics: Metrics, change: Change | None) -> str:

@@ -22,13 +22,13 @@ from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import Bundle, open_bundle, seal
-from batchscore.model.bundle_facts import THRESHOLD, json_file
+from batchscore.model.bundle_facts import json_file
 from batchscore.model.labels import LabelNames
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS, ModelSettings, load_model
 from batchscore.model.references import compute_references, public_texts
 from batchscore.model.scoring import LONGEST_PROBE, InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Task
+from batchscore.records import THRESHOLD, Task
 from batchscore.system.cores import usable_cores
 from batchscore.system.storage import make_folder, to_json, write_bytes
 from batchscore.training.card import adopted_card

@@ -72,9 +72,9 @@ class Results(abc.ABC):
         """By which canaries are spread: the stratum of each row."""
         return np.array(strata_of(self.head.task, labels))
 
+    @abc.abstractmethod
     def said(self, answers: NDArray[np.float32], predicted: Any) -> tuple[str, float | None]:
         """One row's prediction for people, and its probability."""
-        raise NotImplementedError
 
     def shown(self, label: Label) -> str:
         """What a row was given, for people."""
