@@ -180,6 +180,32 @@ def test_a_stage_that_hears_nothing_is_abandoned_within_five_seconds(
     assert comparable(output) == comparable(whole[0])
 
 
+def starting_a_pool(log: str, busy: str) -> None:
+    """A command that hears a signal while its pool starts a thread, which the pool does not know of then."""
+
+    def busy_thread() -> None:
+        Path(busy).touch()
+        time.sleep(60)
+
+    def parse(*_: object, **__: object) -> None:
+        threading.Thread(target=busy_thread).start()
+        time.sleep(60)
+
+    click.Group.main = parse  # type: ignore[method-assign, assignment]
+    warm._command(["score"], log)
+
+
+def test_a_thread_that_nobody_waits_for_does_not_keep_a_stopped_command(tmp_path: Path) -> None:
+    busy, log = tmp_path / "busy", tmp_path / "log"
+    process = warm.CONTEXT.Process(target=starting_a_pool, args=(str(log), str(busy)))
+    process.start()
+    assert process.pid is not None
+    until(busy.exists)
+    os.kill(process.pid, signal.SIGTERM)
+    assert warm.ended(process, 20) == 143
+    assert log.read_text() == "error: stopped by SIGTERM; run the same command again to go on\n"
+
+
 def test_signals_are_as_before_when_the_command_has_ended() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     wakeup = signal.set_wakeup_fd(-1)

@@ -84,6 +84,7 @@ def _signals(as_json: bool, go_on: str) -> Iterator[None]:
         raise _interrupted(number, go_on)
 
     received: list[int] = []
+    threads = set(threading.enumerate())
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     with _watchdog(as_json, go_on):
         for number in before:
@@ -95,8 +96,20 @@ def _signals(as_json: bool, go_on: str) -> Iterator[None]:
                 raise
             raise _interrupted(received[0], go_on) from None
         finally:
+            if received:  # the interpreter waits for threads when it ends, where no watchdog is
+                _wait_for_threads(threads)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _wait_for_threads(but: set[threading.Thread]) -> None:
+    """Wait for those that keep the process alive.
+
+    A pool waits for its threads itself, but not for one that it was starting when the signal came.
+    """
+    for thread in set(threading.enumerate()) - but:
+        if not thread.daemon:
+            thread.join()
 
 
 def _interrupted(number: int, go_on: str) -> InterruptedRunError:
