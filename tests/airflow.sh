@@ -101,8 +101,8 @@ exec "$root/.venv/bin/batchscore" "\${@:2}"
 SH
 chmod +x "$work/engine"
 mkdir -p "$work/runs"
-export BATCHSCORE_COMMAND=$root/jobs/container/batchscore.sh BATCHSCORE_ENGINE=$work/engine
-export BATCHSCORE_READS=$work/in:$work/model BATCHSCORE_WRITES=$work/runs
+export BATCHSCORE_COMMAND=$root/jobs/container/batchscore.sh BATCHSCORE_CONTAINER_ENGINE=$work/engine
+export BATCHSCORE_CONTAINER_READS=$work/in:$work/model BATCHSCORE_CONTAINER_WRITES=$work/runs
 night 2026-11-03 || true
 expect "a night with bad data" "failed 1 upstream_failed" "$(states 2026-11-03)"
 expect "what the report says of it" "refused" "$(state_in_report 2026-11-03)"

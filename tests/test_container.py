@@ -234,7 +234,7 @@ def engine(tmp_path: Path) -> Path:
 def call(engine: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [CONTAINER / "batchscore.sh", *arguments],
-        env={"PATH": os.environ["PATH"], "BATCHSCORE_ENGINE": str(engine), **variables},
+        env={"PATH": os.environ["PATH"], "BATCHSCORE_CONTAINER_ENGINE": str(engine), **variables},
         check=False,
         capture_output=True,
         text=True,
@@ -247,11 +247,11 @@ def test_the_script_gives_the_container_what_it_may_have_and_no_more(engine: Pat
     done = call(
         engine,
         *("score", "a b.csv", "--model", "m"),
-        BATCHSCORE_READS=str(tmp_path / "in put"),
-        BATCHSCORE_WRITES=str(tmp_path / "out"),
+        BATCHSCORE_CONTAINER_READS=str(tmp_path / "in put"),
+        BATCHSCORE_CONTAINER_WRITES=str(tmp_path / "out"),
         BATCHSCORE_MAX_REJECTS="3",
-        BATCHSCORE_ENGINE_OPTIONS="--gpus all",
-        BATCHSCORE_IMAGE="here/batchscore@sha256:1",
+        BATCHSCORE_CONTAINER_OPTIONS="--gpus all",
+        BATCHSCORE_CONTAINER_IMAGE="here/batchscore@sha256:1",
         SECRET="x",
     )
     said = done.stdout.splitlines()
@@ -269,6 +269,6 @@ def test_the_script_gives_the_container_what_it_may_have_and_no_more(engine: Pat
 
 @pytest.mark.parametrize("folder", ["relative", "/is/not/there"])
 def test_the_script_refuses_a_folder_that_cannot_be_mounted(folder: str, engine: Path) -> None:
-    done = call(engine, "score", BATCHSCORE_READS=folder)
+    done = call(engine, "score", BATCHSCORE_CONTAINER_READS=folder)
     assert done.returncode == 78
     assert folder in done.stderr
