@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from batchscore.reports import label_tables, run_charts, run_tables, verdict
 from batchscore.reports.answers import Metrics
 from batchscore.reports.formats import chance_text, percent, rows
 from batchscore.reports.slice_tables import ACCURACY, slices
-from batchscore.reports.views import View
+from batchscore.reports.views import Told, View
 
 
-def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+def view(told: Told) -> View:
     """What the page has of its own."""
+    metrics, baseline = told.metrics, told.baseline
     has_labels = metrics["quality"] is not None
     return View(
         "label_page.html",
+        "label_row.html",
         verdict.judge(metrics, baseline),
         flips,
+        label_tables.mismatch_lines,
         {
             "estimate": _estimate(metrics, baseline),
             "predicted": label_tables.predicted(metrics, baseline) if metrics["counts"]["scored"] else None,
             "labels": label_tables.labels(metrics, baseline) if has_labels else None,
-            "confusion": label_tables.confusion(metrics) if has_labels else None,
+            "confusion": label_tables.confusion(metrics, told.links) if has_labels else None,
             "figures": list(run_charts.confidence(metrics)),
             "coverage_figure": run_charts.coverage(metrics),
             "coverage": label_tables.coverage(metrics),
@@ -31,9 +32,9 @@ def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], w
             "slices_note": "Expected accuracy is an estimate from the model's own probabilities.",
             "changes": label_tables.flips(metrics),
             "changes_title": "Predictions before and now",
-            "worst": label_tables.mismatch_lines(worst, with_text),
             "worst_title": "Worth checking first",
-            "worst_note": run_tables.mismatch_note(metrics, len(worst)),
+            "worst_name": "rows to check",
+            "worst_note": run_tables.mismatch_note(metrics, told.listed),
         },
     )
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from batchscore.evaluation.metrics import task_of
 from batchscore.records import Task
-from batchscore.reports import label_page, label_set_page, run_tables, value_page
+from batchscore.reports import label_page, label_set_page, run_tables, value_page, written_files
 from batchscore.reports.answers import Metrics
 from batchscore.reports.formats import moment, rows, shown
 from batchscore.reports.pages import render
-from batchscore.reports.views import View
+from batchscore.reports.row_groups import Group, groups_of
+from batchscore.reports.views import Told, View
+from batchscore.reports.written_files import WrittenFile
 
 
 def render_run(
@@ -21,15 +23,35 @@ def render_run(
     baseline: Mapping[str, Any] | None = None,
     *,
     with_text: bool = True,
+    grouped: Mapping[Group, Sequence[Metrics]] | None = None,
+    written: Sequence[WrittenFile] = (),
 ) -> str:
     """The page of one run, from ``facts`` of ``run.json`` and ``metrics`` of ``metrics.json``.
 
     ``worst``: the mismatches to show, from :meth:`MismatchTable.head`. ``baseline``: the metrics of the run
-    that this one is compared with. ``with_text=False`` leaves out the texts of reviews.
+    that this one is compared with. ``with_text=False`` leaves out the texts of reviews. ``grouped``: mismatches of the
+    groups of :func:`groups_of`, as ``worst``. ``written``: the files beside the page.
     """
-    view = _VIEWS[task_of(metrics)](metrics, baseline, worst, with_text)
+    grouped = {group: listed for group, listed in (grouped or {}).items() if listed}
+    links = {group: f"#{group.anchor}" for group in grouped}
+    view = _VIEWS[task_of(metrics)](Told(metrics, baseline, len(worst), links))
     return render(
         view.template,
+        files=written_files.links(written),
+        how=view.row,
+        worst=view.lines(worst, with_text),
+        groups=[
+            {
+                "anchor": each.anchor,
+                "back": each.back,
+                "title": each.title,
+                "note": each.note(len(grouped[each.group])),
+                "lines": view.lines(grouped[each.group], with_text),
+            }
+            for each in groups_of(metrics)
+            if each.group in grouped
+        ],
+        written=written_files.table(written),
         title=_title(facts),
         verdict=view.verdict,
         subtitle=_subtitle(facts),
@@ -40,14 +62,14 @@ def render_run(
         compared=_compared(metrics, view.changed),
         drift=run_tables.drift(metrics),
         with_text=with_text,
-        files=run_tables.files(facts, metrics),
+        inputs=run_tables.files(facts, metrics),
         failures=run_tables.failures(metrics),
         facts=run_tables.run_facts(facts),
         **view.parts,
     )
 
 
-_VIEWS: Mapping[Task, Callable[[Metrics, Metrics | None, Sequence[Metrics], bool], View]] = {
+_VIEWS: Mapping[Task, Callable[[Told], View]] = {
     Task.SINGLE_LABEL: label_page.view,
     Task.MULTI_LABEL: label_set_page.view,
     Task.REGRESSION: value_page.view,
