@@ -33,12 +33,13 @@ DISTRIBUTIONS = {
 """Names of drift measures, in words."""
 SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
 """Names on the page of the slice columns that every run has."""
-_LEFT_OUT = {
+LEFT_OUT = {
     "null_text": "without a text",
     "empty_text": "with an empty text",
     "rejects": "not readable",
     "failed": "not scored for a fault",
 }
+"""Rows without a prediction, in words."""
 
 
 class Level(enum.Enum):
@@ -157,7 +158,7 @@ def passed_line(metrics: Metrics) -> str:
 def did_it_run(metrics: Metrics) -> Answer:
     """How many rows were scored, and which were not."""
     question, counts = "Did it run?", metrics["counts"]
-    left_out = [f"{counts[name]:,} {words}" for name, words in _LEFT_OUT.items() if counts.get(name)]
+    left_out = [f"{counts[name]:,} {words}" for name, words in LEFT_OUT.items() if counts.get(name)]
     if counts.get("failed"):
         level = Level.BAD
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from batchscore.reports import label_tables, run_charts, run_tables, verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import chance_text, percent, rows
+from batchscore.reports.comparisons import flips
+from batchscore.reports.formats import percent, rows
 from batchscore.reports.slice_tables import ACCURACY, slices
 from batchscore.reports.views import Told, View
 
@@ -66,18 +67,3 @@ def _estimate(metrics: Metrics, baseline: Metrics | None) -> str:
             f"{percent(then['observed']['value'])} were right."
         )
     return text
-
-
-def flips(both: Metrics) -> str:
-    """Changed predictions on labelled rows: how many got right or wrong."""
-    if not both["evaluated"]:
-        return ""
-    text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
-    if both["fixed"] != both["broken"]:
-        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-        text += f" ({chance}: McNemar's {chance_text(both['p_value'])})"
-    return (
-        f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
-        if both["both_wrong_changed"]
-        else f"{text}."
-    )

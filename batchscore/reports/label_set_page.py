@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from batchscore.reports import label_set_charts, label_set_tables, label_set_verdict, run_tables
 from batchscore.reports.answers import Metrics
+from batchscore.reports.comparisons import flips
 from batchscore.reports.formats import interval, percent
-from batchscore.reports.label_page import flips
 from batchscore.reports.slice_tables import ALL_RIGHT, slices
 from batchscore.reports.views import Told, View
 

@@ -112,7 +112,7 @@ def confusions_of(metrics: Metrics) -> list[tuple[int, int, int]]:
 def _confusions(metrics: Metrics) -> Iterator[RowGroup]:
     labels, found = metrics["quality"]["confusion_matrix"]["labels"], confusions_of(metrics)
     for given, predicted, count in found[:MOST_CONFUSIONS] if len(labels) > MATRIX_LABELS else found:
-        title = ("given ", False), _name(labels[given]), (", predicted ", False), _name(labels[predicted])
+        title = ("Given ", False), _name(labels[given]), (", predicted ", False), _name(labels[predicted])
         yield RowGroup(LabelGroup(given, predicted), title, count, "confusion")
 
 
@@ -129,13 +129,15 @@ def _label_sets(metrics: Metrics) -> Iterator[RowGroup]:
         counts = quality["per_label"][name]
         if counts["missing"]:
             group = LabelGroup(missing=places[name])
-            yield RowGroup(group, (_name(name), (" is missing", False)), counts["missing"], "labels")
+            yield RowGroup(
+                group, (_name(name), (" given, not predicted", False)), counts["missing"], "labels"
+            )
         if counts["extra"]:
             group = LabelGroup(extra=places[name])
-            yield RowGroup(group, (_name(name), (" is too many", False)), counts["extra"], "labels")
+            yield RowGroup(group, (_name(name), (" predicted, not given", False)), counts["extra"], "labels")
     for pair in quality["taken_for"][:MOST_PAIRS]:
         group = LabelGroup(places[pair["missing"]], places[pair["extra"]])
-        title = _name(pair["missing"]), (" is missing, and ", False), _name(pair["extra"]), (" too many", False)
+        title = _name(pair["missing"]), (" given, but ", False), _name(pair["extra"]), (" predicted", False)
         yield RowGroup(group, title, pair["rows"], "pairs")
 
 
@@ -154,8 +156,8 @@ def _given_ranges(metrics: Metrics) -> Iterator[RowGroup]:
         low = -math.inf if start == 0 else edges[start]
         high = math.inf if end == len(counts) else edges[end]
         if rows:
-            title = (f"given {_range_name(edges[start : end + 1])}", False)
-            yield RowGroup(ValueGroup(number, low, high), (title,), rows, "ranges")
+            title = ("Given ", False), (_range_name(edges[start : end + 1]), False)
+            yield RowGroup(ValueGroup(number, low, high), title, rows, "ranges")
 
 
 def _range_name(edges: Sequence[float]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from batchscore.reports import value_charts, value_verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import chance_text, number, rows, value_text
+from batchscore.reports.comparisons import moves
+from batchscore.reports.formats import number, rows, value_text
 from batchscore.reports.row_groups import Group, groups_of
 from batchscore.reports.run_tables import place_of
 from batchscore.reports.slice_tables import ERROR, slices
@@ -27,7 +28,7 @@ def view(told: Told) -> View:
         "value_page.html",
         "value_row.html",
         value_verdict.judge(metrics, told.baseline),
-        _moves,
+        moves,
         _mismatch_lines,
         {
             "estimate": _note(metrics),
@@ -72,31 +73,11 @@ def _within(metrics: Metrics) -> Table | None:
 def _ranges(metrics: Metrics, links: Mapping[Group, str]) -> Table | None:
     """Rows by given number, with the way to those furthest off; None where that leads nowhere."""
     lines: list[list[str | Cell]] = [
-        [name, number(each.rows), Cell("furthest off", link=links[each.group])]
+        [each.title[-1][0], number(each.rows), Cell("furthest off", link=links[each.group])]
         for each in groups_of(metrics)
-        for name, _ in each.title
         if each.group in links
     ]
-    return Table(["", "rows", "see those"], lines) if lines else None
-
-
-def _moves(both: Metrics) -> str:
-    """How far values moved, and whether they came closer to the given numbers."""
-    text = (
-        f" They moved by {value_text(both['mean_absolute_change'])} on average, {value_text(abs(both['mean_change']))} "
-        f"{'up' if both['mean_change'] >= 0 else 'down'} taken together."
-    )
-    if not both["evaluated"]:
-        return text
-    text += (
-        f" Where a number is given, {both['closer']:,} are closer to it and {both['further']:,} further off"
-    )
-    if both["p_value"] is None:
-        return f"{text}."
-    chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-    growth = both["mae_change"]["value"]
-    moved = f"{value_text(abs(growth))} {'larger' if growth > 0 else 'smaller'}" if growth else "the same"
-    return f"{text}; the mean error is {moved} ({chance}: paired t test, {chance_text(both['p_value'])})."
+    return Table(["given number", "rows", "see those"], lines) if lines else None
 
 
 def _mismatch_lines(worst: Sequence[Metrics], with_text: bool) -> list[dict[str, Any]]:

@@ -37,4 +37,3 @@ class Told:
     """How many of the mismatches worth checking first are on the page."""
     links: Mapping[Group, str]
     """Where the rows of a group are on the page."""
-
