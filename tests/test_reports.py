@@ -186,7 +186,7 @@ def test_of_a_model_whose_reliability_was_never_measured_no_label_is_called_wron
 
 def test_the_list_is_of_what_is_worth_checking_and_nothing_more() -> None:
     page = render_run(facts(), sample()[1], worst())
-    assert "<h2>Worth checking first</h2>" in page
+    assert ">Worth checking first</h2>" in page
     assert '<span class="check">worth checking first</span>' in page
     for claim in (
         "label in doubt",
@@ -564,7 +564,7 @@ def test_links_lead_from_the_page_to_each_night(tmp_path: Path) -> None:
     pages = tmp_path / "pages"
     page = Page(write_trend(runs, pages / "all.html").page.read_text(encoding="utf-8"))
     page.check_harmless()
-    links = {value for _, name, value in page.attributes if name == "href"}
+    links = {value for _, name, value in page.attributes if name == "href" and "/" in value}
     assert {(pages / urllib.parse.unquote(link)).resolve() for link in links} == {
         (runs / "deep" / name / "report.html").resolve() for name in odd
     }

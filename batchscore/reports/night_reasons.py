@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from batchscore.evaluation.metrics import FOLLOWED, Better, Metric, Unit
 from batchscore.reports.answers import LEFT_OUT
 from batchscore.reports.formats import number, rows, shown, text_of
+from batchscore.reports.gates import gate_value
 from batchscore.reports.nights import Night, State
 
 _MOST_NAMED = 2
@@ -69,10 +70,8 @@ def _usual(night: Night) -> str:
     metric = night.headline
     if metric is None or metric.name not in night.limits:
         return "its gates passed"
-    value, limit = (
-        metric_text(metric, each) for each in (night.values[metric.name].value, night.limits[metric.name])
-    )
-    return f"{metric.words} {value}, its gate {limit}"
+    value = metric_text(metric, night.values[metric.name].value)
+    return f"{metric.words} {value}, its gate {gate_value(metric.name, night.limits[metric.name])}"
 
 
 _REASONS: Mapping[State, Callable[[Night], str]] = {
@@ -81,7 +80,7 @@ _REASONS: Mapping[State, Callable[[Night], str]] = {
     State.ROWS: _failed_rows,
     State.EMPTY: _empty,
     State.USUAL: _usual,
-    State.UNGATED: lambda _: "it ran; no gate on quality is set",
+    State.UNGATED: lambda _: "no gate on quality is set",
 }
 
 
@@ -92,9 +91,10 @@ def _named(texts: list[str]) -> str:
 
 
 def _left_out(night: Night) -> Iterator[str]:
-    """Rows without a prediction, and those whose label the model does not know."""
+    """Rows that could not be read, and those whose label the model does not know; of an empty night all that were not scored."""
     for name, words in LEFT_OUT.items():
-        if name != "failed" and (count := night.counts.get(name)):
+        is_told = name == "rejects" or (night.state is State.EMPTY and name != "failed")
+        if is_told and (count := night.counts.get(name)):
             yield f"{count:,} {words}"
     if unknown := night.counts.get("unknown_label"):
         yield f"{unknown:,} with an unknown label"

@@ -13,7 +13,8 @@ WIDTH = 78
 LINES = 25
 _ASCII = str.maketrans({"−": "-", "–": "-", "…": "...", "²": "^2", "·": "|", "→": "->", "↓": "v"})  # noqa: RUF001
 _GAP = 2
-_CUT = " ..."
+_CUT, _DOTS = " ...", "..."
+_LEAST_COLUMN = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,14 +58,16 @@ def columns(table: Table, most: int) -> list[str]:
     cells = [[plain(cell.text) for cell in row] for row in table.cells()[:most]]
     lines = [[plain(name) for name in table.head], *cells]
     widths = [max(width(line[k]) for line in lines) for k in range(len(table.head))]
-    widths[0] = max(8, min(widths[0], WIDTH - sum(widths[1:]) - _GAP * (len(widths) - 1)))
+    widest = widths.index(max(widths))
+    others = sum(widths) - widths[widest] + _GAP * (len(widths) - 1)
+    widths[widest] = max(_LEAST_COLUMN, min(widths[widest], WIDTH - others))
     return [cropped(_row(line, widths, table.words), WIDTH).rstrip() for line in lines]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], words: int) -> str:
     padded = []
     for k, (cell, most) in enumerate(zip(cells, widths, strict=True)):
-        text = cropped(cell, most)
+        text = cell if width(cell) <= most else f"{cropped(cell, most - len(_DOTS))}{_DOTS}"
         space = " " * (most - width(text))
         padded.append(f"{text}{space}" if k < words else f"{space}{text}")
     return (" " * _GAP).join(padded)

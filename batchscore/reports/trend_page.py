@@ -11,7 +11,7 @@ from typing import Any
 from batchscore.evaluation.gates import Direction
 from batchscore.evaluation.metrics import ESTIMATES, FOLLOWED, HEADLINES, Better, Metric
 from batchscore.records import Task
-from batchscore.reports.answers import Answer, Level, Verdict
+from batchscore.reports.answers import Answer, Level, Link, Verdict
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, rows, shown, text_of
 from batchscore.reports.night_reasons import followed, metric_text, reason_of
@@ -21,7 +21,7 @@ from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
 
-_RECENT = 14
+_RECENT = 31
 """Nights in the table that is open at first."""
 _MAX_DOTS = 70
 """Up to this many nights, each is a dot."""
@@ -105,6 +105,9 @@ def render_trend(
     )
 
 
+_TO_BAD = Link("bad", "See those nights")
+
+
 def judge(nights: Nights) -> Verdict:
     """The verdict on the last night and those before it; days since then without a run come first."""
     last, missing = nights.last, nights.missing_at_the_end
@@ -116,7 +119,7 @@ def judge(nights: Nights) -> Verdict:
         Answer(
             "The last night that left anything" if missing else "The last night", _last_night(last), level
         ),
-        Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level),
+        Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level, (_TO_BAD,)),
         Answer("All nights", _tally(nights)),
         *_gate_advice(nights.shown),
         *_several_tasks(nights.shown),
