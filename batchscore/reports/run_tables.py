@@ -180,12 +180,12 @@ def failures(metrics: Metrics) -> Table | None:
 def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts about the run, one line each."""
     model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
-    lines = [(key, moment(facts[key])) for key in ("started", "finished") if key in facts]
+    lines = [(key, moment(facts[key])) for key in ("started", "finished") if facts.get(key)]
     lines += list(_pace(facts))
     if earlier := facts.get("baseline"):
         when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
         lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}")]
-    lines += [("model", shown(model.pop("path", UNKNOWN), 200))]
+    lines += [("model", shown(model.pop("path", "") or UNKNOWN, 200))]
     lines += [
         (f"model: {_words(key)}", _plain(value)) for key, value in model.items() if _says_anything(value)
     ]
