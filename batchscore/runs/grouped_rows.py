@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,25 +42,19 @@ class GroupedRows:
         for part, staged, qualities in found:
             rows = self._columns.found(staged)
             rows = rows[np.argsort(qualities[rows], kind="stable")]
+            predictions = staged.predictions
+            given, predicted = staged.given[rows], predictions.predicted[rows]
             for group, most in self._most.items():
-                self._keep(group, most, part, staged, qualities, rows)
+                chosen = rows[self._columns.is_in(given, predicted, group)][:most]
+                places = [
+                    _Place(float(qualities[k]), part, int(k), int(predictions.n_tokens[k])) for k in chosen
+                ]
+                self._first[group] = sorted([*self._first[group], *places])[:most]
             yield part, staged, qualities
 
-    def _keep(
-        self,
-        group: Group,
-        most: int,
-        part: int,
-        staged: StagedPart,
-        qualities: NDArray[np.float32],
-        rows: NDArray[np.int64],
-    ) -> None:
-        chosen = rows[self._columns.is_in(staged, rows, group)][:most]
-        tokens = staged.predictions.n_tokens
-        places = [_Place(float(qualities[k]), part, int(k), int(tokens[k])) for k in chosen]
-        self._first[group] = sorted([*self._first[group], *places])[:most]
-
-    def read(self, table: MismatchTable, is_issue: Any) -> Mapping[Group, list[dict[str, Any]]]:
+    def read(
+        self, table: MismatchTable, is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+    ) -> Mapping[Group, list[dict[str, Any]]]:
         """The rows of each group as :meth:`MismatchTable.head` gives them, those that several groups share read once.
 
         ``is_issue``: label quality, float32 ``[n]`` -> whether each is worth checking first.

@@ -73,8 +73,8 @@ class MismatchColumns(abc.ABC):
         """Indices of the mismatches of a part."""
 
     @abc.abstractmethod
-    def is_in(self, part: StagedPart, rows: NDArray[np.int64], group: Group) -> NDArray[np.bool_]:
-        """Which of the mismatches ``rows`` of a part are of a group of the page, ``[rows]``."""
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
+        """Which mismatches are of a group of the page, ``[m]``, from what ``m`` of them were given and got, as a part has them."""
 
     @abc.abstractmethod
     def _fields(self) -> list[tuple[str, pa.DataType]]: ...
@@ -90,10 +90,9 @@ class _OneLabel(MismatchColumns):
         given, predicted = part.given, part.predictions.predicted
         return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
 
-    def is_in(self, part: StagedPart, rows: NDArray[np.int64], group: Group) -> NDArray[np.bool_]:
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
         if not isinstance(group, LabelGroup):
             raise TypeError(f"rows with one label are not grouped by {group}")
-        given, predicted = part.given[rows], part.predictions.predicted[rows]
         return np.asarray((given == group.missing) & (predicted == group.extra))
 
     def _fields(self) -> list[tuple[str, pa.DataType]]:
@@ -124,15 +123,14 @@ class _SeveralLabels(MismatchColumns):
         is_known = (given >= 0).all(axis=1) & (predicted >= 0).all(axis=1)
         return np.flatnonzero(is_known & (given != predicted).any(axis=1))
 
-    def is_in(self, part: StagedPart, rows: NDArray[np.int64], group: Group) -> NDArray[np.bool_]:
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
         if not isinstance(group, LabelGroup):
             raise TypeError(f"rows with several labels are not grouped by {group}")
-        given, predicted = part.given[rows] > 0, part.predictions.predicted[rows] > 0
-        found = np.ones(len(rows), dtype=np.bool_)
+        found = np.ones(len(given), dtype=np.bool_)
         if group.missing is not None:
-            found &= given[:, group.missing] & ~predicted[:, group.missing]
+            found &= (given[:, group.missing] > 0) & (predicted[:, group.missing] <= 0)
         if group.extra is not None:
-            found &= predicted[:, group.extra] & ~given[:, group.extra]
+            found &= (predicted[:, group.extra] > 0) & (given[:, group.extra] <= 0)
         return found
 
     def _fields(self) -> list[tuple[str, pa.DataType]]:
@@ -163,10 +161,9 @@ class _OneValue(MismatchColumns):
         known = np.isfinite(error)
         return np.flatnonzero(known & (np.abs(np.where(known, error, 0)) > (self._basis.tolerance or 0.0)))
 
-    def is_in(self, part: StagedPart, rows: NDArray[np.int64], group: Group) -> NDArray[np.bool_]:
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:  # noqa: ARG002
         if not isinstance(group, ValueGroup):
             raise TypeError(f"numbers are not grouped by {group}")
-        given = part.given[rows]
         return np.asarray((given >= group.low) & (given < group.high))
 
     def _fields(self) -> list[tuple[str, pa.DataType]]:
