@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import markupsafe
 
 from batchscore.reports import formats
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,6 +42,33 @@ def render(template: str, *, files: Mapping[str, str] | None = None, **view: Any
 
     ``files``: name → URL of files that a note may speak of; there the name is a link.
     """
+    contents = Contents()
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            contents=contents,
+            heading=contents.heading,
+            linked=functools.partial(_linked, files=files or {}),
+            **view,
+        )
+    )
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _linked(text: str, *, files: Mapping[str, str]) -> markupsafe.Markup:
+    """The text with each name of a file as a link."""
+    pattern = "|".join(map(re.escape, sorted(files, key=len, reverse=True)))
+    pieces = re.split(f"({pattern})", text) if files else [text]
+    link = markupsafe.Markup('<a href="{}">{}</a>')
+    return markupsafe.Markup("").join(
+        link.format(files[piece], piece) if piece in files else piece for piece in pieces
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """It keeps the templates that it has compiled."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -48,18 +79,4 @@ def render(template: str, *, files: Mapping[str, str] | None = None, **view: Any
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": formats.shown, "review": formats.review, "percent": formats.percent}
-    environment.filters["linked"] = lambda text: _linked(text, files or {})
-    contents = Contents()
-    environment.globals |= {"contents": contents, "heading": contents.heading}
-    text = environment.get_template(template).render(**view)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _linked(text: str, files: Mapping[str, str]) -> markupsafe.Markup:
-    """The text with each name of a file as a link."""
-    pattern = "|".join(map(re.escape, sorted(files, key=len, reverse=True)))
-    pieces = re.split(f"({pattern})", text) if files else [text]
-    link = markupsafe.Markup('<a href="{}">{}</a>')
-    return markupsafe.Markup("").join(
-        link.format(files[piece], piece) if piece in files else piece for piece in pieces
-    )
+    return environment
