@@ -39,6 +39,8 @@ from batchscore.evaluation import claim_wrong_labels
 from batchscore.evaluation.wrong_labels import GOT_WORSE
 from batchscore.reports import answers, chart_specs, formats, render_run, run_tables, verdict
 from batchscore.reports.nights import State
+from batchscore.reports.row_groups import groups_of
+from batchscore.reports.written_files import WrittenFile
 from batchscore.runs.nights import read_nights
 from batchscore.runs.trend import write_trend
 
@@ -476,7 +478,10 @@ def naughty_page(strings: list[str]) -> str:
         for k, text in enumerate(strings)
     ]
     told = facts(files=strings[2:12], labels=labels, version=strings[17], options={strings[18]: strings[19]})
-    return render_run(told | {"model": {"path": strings[20], strings[21]: strings[22]}}, found, texts)
+    grouped = {each.group: texts[-each.most :] for each in groups_of(found)}
+    written = [WrittenFile(f"predictions/{name}", "every row", 9) for name in strings[2:12]]
+    told |= {"model": {"path": strings[20], strings[21]: strings[22]}}
+    return render_run(told, found, texts, grouped=grouped, written=written)
 
 
 @functools.cache
