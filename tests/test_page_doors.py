@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import doctest
 import json
 import re
 import types
@@ -26,7 +27,7 @@ from test_reports import Page, full_page, nightly, right, sample
 from batchscore.config import Allowance, ReadSettings
 from batchscore.evaluation import Basis
 from batchscore.records import Task
-from batchscore.reports import render_run, run_text, verdict
+from batchscore.reports import night_reasons, render_run, run_text, text_lines, verdict, written_files
 from batchscore.reports.row_groups import Group, LabelGroup, RowGroup, ValueGroup, confusions_of, groups_of
 from batchscore.reports.text_lines import LINES, WIDTH, Section, letter, paragraph, width
 from batchscore.reports.written_files import WrittenFile
@@ -426,3 +427,10 @@ def test_groups_of_a_run_without_labels_are_none() -> None:
     found = metrics(Rows(np.full(50, -1), rows(50).predictions))
     assert groups_of(found) == []
     assert dataclasses.replace(RowGroup(LabelGroup(0, 1), (), 1, "x"), most=3).anchor == "rows-0-1"
+
+
+@pytest.mark.parametrize("module", [night_reasons, text_lines, written_files], ids=lambda each: each.__name__)
+def test_the_examples_hold(module: types.ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

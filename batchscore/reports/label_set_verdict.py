@@ -238,5 +238,5 @@ def _model_or_labels(metrics: Metrics) -> str:
         return "In no row is the model confident of other labels than the given ones."
     return (
         f"It cannot be told for several labels at once. In {rows(issues['flagged'])} the model is confident of other labels than the "
-        "given ones: they are the first of the list below."
+        "given ones: they are the first of the page's list."
     )

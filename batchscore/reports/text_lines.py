@@ -42,15 +42,28 @@ def letter(sections: Sequence[Section]) -> str:
 def _shorten(lines: list[str], *, is_list: bool) -> None:
     lines.pop()
     if not is_list:
-        lines[-1] = f"{cropped(lines[-1].removesuffix(_CUT), WIDTH - len(_CUT))}{_CUT}"
+        lines[-1] = _cut(lines[-1].removesuffix(_CUT))
 
 
 def paragraph(text: str, most: int = 3, indent: str = "") -> list[str]:
     """The text in lines, all but the first indented; what goes beyond ``most`` lines is cut."""
     lines = list(_wrapped(plain(text), indent))
     if len(lines) > most:
-        lines = [*lines[: most - 1], f"{cropped(lines[most - 1], WIDTH - len(_CUT))}{_CUT}"]
+        lines = [*lines[: most - 1], _cut(lines[most - 1])]
     return lines
+
+
+def _cut(line: str) -> str:
+    """A line that goes on, cut between words if it has several.
+
+    >>> _cut("a " * 38 + "longer")[-10:]
+    ' a a a ...'
+    """
+    short = cropped(line, WIDTH - len(_CUT))
+    if len(short) < len(line) and not line[len(short)].isspace():
+        head = short.rpartition(" ")[0]
+        short = head if head.strip() else short
+    return f"{short.rstrip()}{_CUT}"
 
 
 def columns(table: Table, most: int) -> list[str]:

@@ -51,7 +51,7 @@ def _size(size: int | None) -> str:
     """A size in words.
 
     >>> _size(999), _size(1_234_567), _size(None)
-    ('999 B', '1.2 MB', '')
+    ('999 B', '1.23 MB', '')
     """
     if size is None:
         return ""
