@@ -133,48 +133,91 @@ class Browser:
         self._process.wait(timeout=20)
 
 
-def look_at(pages: Sequence[Path], screenshots: Path | None = None) -> Iterator[Look]:
-    """Open each page at each width in each colour scheme."""
+class Tab:
+    """One page in a browser, at one width in one colour scheme."""
+
+    def __init__(self, browser: Browser, address: str, size: str, scheme: str, media: str = "") -> None:
+        self._browser = browser
+        self._target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+        width, height = SIZES[size]
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=size == "phone",
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._call("Emulation.setEmulatedMedia", media=media, features=features)
+        browser.events.clear()
+        self._call("Page.navigate", url=address)
+        browser.wait_for("Page.loadEventFired")
+
+    def _call(self, method: str, **params: Any) -> Any:
+        return self._browser.call(method, self._session, **params)
+
+    def value(self, expression: str) -> Any:
+        """What a JavaScript expression of ours is; the page itself has none."""
+        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get(
+            "value"
+        )
+
+    def press(self, key: str, code: int, *, text: str = "", shift: bool = False) -> None:
+        """A key pressed and released, as a keyboard does it."""
+        how = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        self._call("Input.dispatchKeyEvent", type="keyDown", **how, **({"text": text} if text else {}))
+        self._call("Input.dispatchKeyEvent", type="keyUp", **how)
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as a PNG file."""
+        shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def printed(self) -> bytes:
+        """The page as a PDF file, on A4."""
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69}
+        return base64.b64decode(self._call("Page.printToPDF", printBackground=False, **paper)["data"])
+
+    def close(self) -> None:
+        """Close it."""
+        self._browser.call("Target.closeTarget", targetId=self._target)
+
+
+@contextlib.contextmanager
+def browsing() -> Iterator[Browser]:
+    """A browser with a profile of its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(Path(profile))
         try:
-            for page in pages:
-                for size in SIZES:
-                    for scheme in SCHEMES:
-                        yield _look(browser, page, size, scheme, screenshots)
+            yield browser
         finally:
             browser.close()
 
 
+def look_at(pages: Sequence[Path], screenshots: Path | None = None) -> Iterator[Look]:
+    """Open each page at each width in each colour scheme; a ``#fragment`` may follow its name."""
+    with browsing() as browser:
+        for page in pages:
+            for size in SIZES:
+                for scheme in SCHEMES:
+                    yield _look(browser, page, size, scheme, screenshots)
+
+
 def _look(browser: Browser, page: Path, size: str, scheme: str, screenshots: Path | None) -> Look:
-    target = browser.call("Target.createTarget", url="about:blank")["targetId"]
-    session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    for domain in ("Page", "Runtime", "Log", "Network"):
-        browser.call(f"{domain}.enable", session)
-    width, height = SIZES[size]
-    browser.call(
-        "Emulation.setDeviceMetricsOverride",
-        session,
-        width=width,
-        height=height,
-        deviceScaleFactor=1,
-        mobile=size == "phone",
-    )
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.call("Emulation.setEmulatedMedia", session, features=features)
-    browser.events.clear()
-    address = page.resolve().as_uri()
-    browser.call("Page.navigate", session, url=address)
-    browser.wait_for("Page.loadEventFired")
-    state = browser.call("Runtime.evaluate", session, expression=_STATE, returnByValue=True)["result"][
-        "value"
-    ]
+    name, sign, fragment = page.name.partition("#")
+    page = page.with_name(name)
+    address = page.resolve().as_uri() + sign + fragment
+    tab = Tab(browser, address, size, scheme)
+    state = tab.value(_STATE)
     events = tuple(_event(event, address) for event in browser.events if event.get("method") in _TOLD)
     if screenshots is not None:
-        shot = browser.call("Page.captureScreenshot", session, format="png", captureBeyondViewport=True)
-        name = f"{page.resolve().parent.name}-{page.stem}-{size}-{scheme}.png"
-        (screenshots / name).write_bytes(base64.b64decode(shot["data"]))
-    browser.call("Target.closeTarget", targetId=target)
+        stem = "-".join(filter(None, (page.resolve().parent.name, page.stem, fragment)))
+        tab.screenshot(screenshots / f"{stem}-{size}-{scheme}.png")
+    tab.close()
     return Look(page, size, scheme, tuple(filter(None, events)), state)
 
 
@@ -182,7 +225,7 @@ def _event(event: dict[str, Any], address: str) -> str:
     params = event["params"]
     if event["method"] == "Network.requestWillBeSent":
         url = str(params["request"]["url"])
-        return "" if url == address else f"asked for {url[:200]}"
+        return "" if url == address.partition("#")[0] else f"asked for {url[:200]}"
     return f"{event['method']}: {json.dumps(params)[:300]}"
 
 

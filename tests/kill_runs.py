@@ -30,7 +30,7 @@ import warm
 from batchscore.system.storage import MANIFEST, STAGING, files_below, read_manifest, sha256_of
 
 IMDB = Path(os.environ.get("BATCHSCORE_TEST_IMDB", Path(__file__).parents[2] / "shared" / "data" / "imdb"))
-TIMES = {"run.json", "report.html"}
+TIMES = {"run.json", "report.html", "report.txt"}
 """Files that may differ in times."""
 
 

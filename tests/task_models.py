@@ -22,7 +22,8 @@ from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
 from batchscore.runs import finishing
-from batchscore.system.storage import files_below, sha256_of
+from batchscore.runs.folder import TIMED
+from batchscore.system.storage import MANIFEST, files_below, sha256_of
 
 LABELS = ("toxic", "insult", "threat")
 
@@ -126,7 +127,7 @@ def answering_at_once(folder: Path) -> Iterator[None]:
 
 def contents(run: Path) -> dict[str, str]:
     """SHA-256 of every file of a run but those that hold times."""
-    timed = {"run.json", "report.html", "_SUCCESS"}
+    timed = {*TIMED, MANIFEST}
     return {name: sha256_of(run / name) for name in files_below(run) if name not in timed}
 
 

@@ -115,6 +115,7 @@ def patched(tiny_model: Path) -> Iterator[FakeBackend]:
         patch.setattr(
             finishing, "render_run", lambda _, metrics, worst, *__, **___: f"<p>{metrics}{worst}</p>"
         )
+        patch.setattr(finishing, "run_text", lambda _, metrics, *__, **___: f"{metrics}")
         yield backend
 
 

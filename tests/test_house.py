@@ -22,7 +22,15 @@ SPELLED_ONCE = {
     "pip install 'batchscore[": "errors.py",
 }
 """Texts that occur in the code of one module only, alone or within others; docstrings may have them."""
-RUN_FILES = ("predictions", "mismatches.parquet", "mismatches.csv", "metrics.json", "run.json", "report.html")
+RUN_FILES = (
+    "predictions",
+    "mismatches.parquet",
+    "mismatches.csv",
+    "metrics.json",
+    "run.json",
+    "report.html",
+    "report.txt",
+)
 STAGED_FILES = ("refused.json", "plan.json", "journal.jsonl", "refused.jsonl", "replaced.json")
 
 MODULES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py"))}

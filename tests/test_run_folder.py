@@ -38,7 +38,8 @@ def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_names_are_those_that_a_run_writes(run: Path) -> None:
-    files = {names.MISMATCHES, names.MISMATCHES_CSV, names.REJECTS, names.MANIFEST, *names.ALWAYS_WRITTEN}
+    files = {names.MISMATCHES, names.MISMATCHES_CSV, names.REJECTS, names.MANIFEST, names.TEXT}
+    files |= names.ALWAYS_WRITTEN
     assert {path.name for path in run.iterdir()} == {names.PREDICTIONS, *files}
     assert [path.name for path in (run / names.PREDICTIONS).iterdir()] == prediction_names(
         ["reviews.jsonl"], "same"

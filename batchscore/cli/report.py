@@ -20,7 +20,7 @@ from batchscore.system.terminal import boundary
     "--output",
     type=LocalPath(),
     metavar="PAGE",
-    help="The page to write; a JSON file with its numbers is written next to it.  [default: RUNS_DIR/report.html]",
+    help="The page to write; its numbers as JSON and its gist as text are written next to it.  [default: RUNS_DIR/report.html]",
 )
 @json_summary
 @verbosity
@@ -48,7 +48,14 @@ def command(runs_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **optio
 
         trend = write_trend(runs_dir, options["output"], options["until"])
         if as_json:
-            facts = {"page": str(trend.page), "data": str(trend.data), "nights": trend.nights}
-            print_json(status="written", exit_code=0, **facts, headline=trend.headline, removed=removed)
+            facts = {"page": str(trend.page), "data": str(trend.data), "text": str(trend.text)}
+            print_json(
+                status="written",
+                exit_code=0,
+                **facts,
+                nights=trend.nights,
+                headline=trend.headline,
+                removed=removed,
+            )
         elif not quiet:
             click.echo(f"{trend.headline}\n{printable(trend.page)}")

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchscore.evaluation.drift import CLEAR, NOTHING_TO_COMPARE, VERDICTS
 from batchscore.evaluation.gates import is_of_quality
@@ -33,12 +33,13 @@ DISTRIBUTIONS = {
 """Names of drift measures, in words."""
 SLICES = {"n_tokens": "tokens", "truncated": "truncated", "file": "file"}
 """Names on the page of the slice columns that every run has."""
-_LEFT_OUT = {
+LEFT_OUT = {
     "null_text": "without a text",
     "empty_text": "with an empty text",
     "rejects": "not readable",
     "failed": "not scored for a fault",
 }
+"""Rows without a prediction, in words."""
 
 
 class Level(enum.Enum):
@@ -51,6 +52,18 @@ class Level(enum.Enum):
     BAD = "bad"
 
 
+class Link(NamedTuple):
+    """A way from an answer to what it speaks of, drawn where the page has that."""
+
+    anchor: str
+    words: str
+
+
+TO_REVIEWS = Link("reviews", "See the rows to check")
+TO_FURTHEST = Link("reviews", "See the rows furthest off")
+_TO_FILES = Link("files", "See the files")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """One question of the morning with its answer."""
@@ -58,6 +71,7 @@ class Answer:
     question: str
     answer: str
     level: Level = Level.PLAIN
+    links: tuple[Link, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,6 +140,11 @@ def quality_gates(metrics: Metrics) -> list[Mapping[str, Any]]:
     return [gate for gate in metrics.get("gates") or [] if is_of_quality(gate["metric"])]
 
 
+def lacks_gate(metrics: Metrics) -> bool:
+    """Whether rows were scored and nobody has said what quality is good enough."""
+    return bool(metrics["counts"]["scored"]) and not quality_gates(metrics)
+
+
 def passed_line(metrics: Metrics) -> str:
     """The gates on quality, if there are any and all passed; else empty."""
     gates = quality_gates(metrics)
@@ -139,7 +158,7 @@ def passed_line(metrics: Metrics) -> str:
 def did_it_run(metrics: Metrics) -> Answer:
     """How many rows were scored, and which were not."""
     question, counts = "Did it run?", metrics["counts"]
-    left_out = [f"{counts[name]:,} {words}" for name, words in _LEFT_OUT.items() if counts.get(name)]
+    left_out = [f"{counts[name]:,} {words}" for name, words in LEFT_OUT.items() if counts.get(name)]
     if counts.get("failed"):
         level = Level.BAD
     else:
@@ -149,7 +168,7 @@ def did_it_run(metrics: Metrics) -> Answer:
     if not left_out:
         return Answer(question, f"Yes: all {rows(counts['read'])} were scored.", level)
     text = f"Yes: {counts['scored']:,} of {rows(counts['read'])} were scored; {', '.join(left_out)}."
-    return Answer(question, text, level)
+    return Answer(question, text, level, (_TO_FILES,) if counts.get("rejects") else ())
 
 
 def are_labels_known(metrics: Metrics) -> Iterator[Answer]:
@@ -172,6 +191,7 @@ def are_labels_known(metrics: Metrics) -> Iterator[Answer]:
         words.question,
         f"{text}{told} {words.hint}",
         Level.LOOK,
+        (_TO_FILES,),
     )
 
 

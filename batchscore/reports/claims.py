@@ -24,7 +24,7 @@ def _labels_are_wrong(claim: Metrics, metrics: Metrics) -> str:
     low, value, high = (round(wrong[key]) for key in ("low", "value", "high"))
     return (
         f"Some labels are wrong: about {value:,} of {labelled:,} ({low:,} to {high:,}).{_expected(claim)} Most of the surplus is where "
-        "it is surest, as with wrong labels and not with a worse model. Check the first rows of the list below."
+        "it is surest, as with wrong labels and not with a worse model. Check the first rows of the page's list."
     )
 
 

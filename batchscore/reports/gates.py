@@ -36,7 +36,7 @@ def gate_sentence(gate: Mapping[str, Any]) -> str:
     """The result of one gate: ``accuracy is 83.10%, 1.9 points under its limit of 85%``."""
     metric, value, margin = gate["metric"], gate["value"], gate["margin"]
     if value is None or margin is None:
-        return shown(gate["reason"], 300)
+        return shown(gate["reason"] or f"{metric} could not be measured", 300)
     size = points(margin) if is_share(metric) else text_of(unit_of(metric), abs(margin))
     is_under = (gate["direction"] == "at least") != gate["passed"]
     side = "under" if is_under else "over"

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from batchscore.reports import label_tables, run_charts, run_tables, verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import chance_text, percent, rows
+from batchscore.reports.comparisons import flips
+from batchscore.reports.formats import percent, rows
 from batchscore.reports.slice_tables import ACCURACY, slices
-from batchscore.reports.views import View
+from batchscore.reports.views import Told, View
 
 
-def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+def view(told: Told) -> View:
     """What the page has of its own."""
+    metrics, baseline = told.metrics, told.baseline
     has_labels = metrics["quality"] is not None
     return View(
         "label_page.html",
+        "label_row.html",
         verdict.judge(metrics, baseline),
         flips,
+        label_tables.mismatch_lines,
         {
             "estimate": _estimate(metrics, baseline),
             "predicted": label_tables.predicted(metrics, baseline) if metrics["counts"]["scored"] else None,
             "labels": label_tables.labels(metrics, baseline) if has_labels else None,
-            "confusion": label_tables.confusion(metrics) if has_labels else None,
+            "confusion": label_tables.confusion(metrics, told.links) if has_labels else None,
             "figures": list(run_charts.confidence(metrics)),
             "coverage_figure": run_charts.coverage(metrics),
             "coverage": label_tables.coverage(metrics),
@@ -31,9 +33,9 @@ def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], w
             "slices_note": "Expected accuracy is an estimate from the model's own probabilities.",
             "changes": label_tables.flips(metrics),
             "changes_title": "Predictions before and now",
-            "worst": label_tables.mismatch_lines(worst, with_text),
             "worst_title": "Worth checking first",
-            "worst_note": run_tables.mismatch_note(metrics, len(worst)),
+            "worst_name": "rows to check",
+            "worst_note": run_tables.mismatch_note(metrics, told.listed),
         },
     )
 
@@ -65,18 +67,3 @@ def _estimate(metrics: Metrics, baseline: Metrics | None) -> str:
             f"{percent(then['observed']['value'])} were right."
         )
     return text
-
-
-def flips(both: Metrics) -> str:
-    """Changed predictions on labelled rows: how many got right or wrong."""
-    if not both["evaluated"]:
-        return ""
-    text = f" Where a label is known, {both['fixed']:,} are fixed and {both['broken']:,} broken"
-    if both["fixed"] != both["broken"]:
-        chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-        text += f" ({chance}: McNemar's {chance_text(both['p_value'])})"
-    return (
-        f"{text}; {both['both_wrong_changed']:,} are wrong in another way."
-        if both["both_wrong_changed"]
-        else f"{text}."
-    )

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from batchscore.reports import label_set_charts, label_set_tables, label_set_verdict, run_tables
 from batchscore.reports.answers import Metrics
+from batchscore.reports.comparisons import flips
 from batchscore.reports.formats import interval, percent
-from batchscore.reports.label_page import flips
 from batchscore.reports.slice_tables import ALL_RIGHT, slices
-from batchscore.reports.views import View
+from batchscore.reports.views import Told, View
 
 
-def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+def view(told: Told) -> View:
     """What the page has of its own."""
+    metrics, baseline = told.metrics, told.baseline
     has_labels, has_rows = metrics["quality"] is not None, metrics["counts"]["scored"] > 0
     return View(
         "label_set_page.html",
+        "label_set_row.html",
         label_set_verdict.judge(metrics, baseline),
         flips,
+        label_set_tables.mismatch_lines,
         {
             "estimate": _estimate(metrics),
             "predicted": label_set_tables.predicted(metrics, baseline) if has_rows else None,
             "per_row": label_set_tables.labels_per_row(metrics) if has_rows else None,
-            "labels": label_set_tables.labels(metrics, baseline) if has_labels else None,
-            "pairs": label_set_tables.pairs(metrics) if has_labels else None,
+            "labels": label_set_tables.labels(metrics, baseline, told.links) if has_labels else None,
+            "pairs": label_set_tables.pairs(metrics, told.links) if has_labels else None,
             "curves": label_set_charts.curves(metrics),
             "figures": list(label_set_charts.confidence(metrics)),
             "accepted_figure": label_set_charts.accepted(metrics),
@@ -34,9 +35,9 @@ def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], w
             "slices_note": "The share of label decisions expected to be right is an estimate from the model's own probabilities.",
             "changes": label_set_tables.changes(metrics),
             "changes_title": "Rows that got or lost each label",
-            "worst": label_set_tables.mismatch_lines(worst, with_text),
             "worst_title": "Worth checking first",
-            "worst_note": run_tables.mismatch_note(metrics, len(worst)),
+            "worst_name": "rows to check",
+            "worst_note": run_tables.mismatch_note(metrics, told.listed),
         },
     )
 

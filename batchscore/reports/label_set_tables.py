@@ -8,12 +8,9 @@ from typing import Any
 from batchscore.evaluation.metrics import LABEL_METRICS, at
 from batchscore.reports.answers import Metrics
 from batchscore.reports.formats import interval, number, percent, rows, shown
+from batchscore.reports.row_groups import MOST_PAIRS, Group, LabelGroup, labels_in_order
 from batchscore.reports.run_tables import MAX_HEADING, MOST_LABELS, more, place_of
 from batchscore.reports.tables import Cell, Table
-
-_IN_ORDER = 12
-"""Up to so many labels keep the order of the model; more are sorted by rows."""
-_MOST_PAIRS = 12
 
 
 def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
@@ -38,10 +35,13 @@ def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
     return Table(head, lines, note=note.strip())
 
 
-def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
-    """What was measured of each label; if there are many, those with most rows first."""
-    every = metrics["quality"]["per_label"]
-    names = sorted(every, key=lambda name: -every[name]["support"]) if len(every) > _IN_ORDER else list(every)
+def labels(metrics: Metrics, baseline: Metrics | None, links: Mapping[Group, str]) -> Table:
+    """What was measured of each label; if there are many, those with most rows first.
+
+    ``links``: where the rows are in which a label is missing or too many.
+    """
+    every, names = metrics["quality"]["per_label"], labels_in_order(metrics)
+    places = {name: place for place, name in enumerate(metrics["labels"])}
     lines: list[list[str | Cell]] = []
     for name in names[:MOST_LABELS]:
         row = every[name]
@@ -50,8 +50,8 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
             [
                 shown(name),
                 number(row["support"]),
-                number(row["missing"]),
-                number(row["extra"]),
+                Cell(number(row["missing"]), link=links.get(LabelGroup(missing=places[name]), "")),
+                Cell(number(row["extra"]), link=links.get(LabelGroup(extra=places[name]), "")),
                 *(percent(row[key]) for key in LABEL_METRICS),
                 *earlier,
                 percent(at(row, "average_precision", "value")),
@@ -71,13 +71,14 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     return Table(head, lines, note=more(len(names), MOST_LABELS, "labels"))
 
 
-def pairs(metrics: Metrics) -> Table | None:
+def pairs(metrics: Metrics, links: Mapping[Group, str]) -> Table | None:
     """Which label is missing where another one is too many; None if there are none."""
-    found = metrics["quality"]["taken_for"]
-    lines = [
-        [shown(pair["missing"], MAX_HEADING), shown(pair["extra"], MAX_HEADING), number(pair["rows"])]
-        for pair in found[:_MOST_PAIRS]
-    ]
+    places = {name: place for place, name in enumerate(metrics["labels"])}
+    lines: list[list[str | Cell]] = []
+    for pair in metrics["quality"]["taken_for"][:MOST_PAIRS]:
+        group = LabelGroup(places[pair["missing"]], places[pair["extra"]])
+        names = (shown(pair[key], MAX_HEADING) for key in ("missing", "extra"))
+        lines.append([*names, Cell(number(pair["rows"]), link=links.get(group, ""))])
     return Table(["missing", "and too many", "rows"], lines, words=2) if lines else None
 
 

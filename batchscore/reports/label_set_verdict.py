@@ -6,23 +6,28 @@ The figure is micro F1: of all label decisions together.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from batchscore.evaluation.significance import Estimate
 from batchscore.reports.answers import (
+    TO_REVIEWS,
     WIDE_INTERVAL,
     Answer,
     Level,
+    Link,
     Metrics,
     Verdict,
     drift_in_words,
     is_shifted,
+    lacks_gate,
     passed_line,
     relabelled_rows,
     verdict_of,
     worst_slice,
 )
 from batchscore.reports.formats import interval, percent, rows, shown
+from batchscore.reports.row_groups import LabelGroup
 from batchscore.reports.verdict import Change, change_in_words, is_matched
 
 
@@ -32,7 +37,8 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     quality = _is_it_as_good(metrics, change)
     others = [_what_is_wrong(metrics) if metrics["quality"] else _what_is_unsure(metrics)]
     if metrics["quality"]:
-        others.append(Answer("Is it the model or the labels?", _model_or_labels(metrics)))
+        told = _model_or_labels(metrics)
+        others.append(Answer("Is it the model or the labels?", told, links=(TO_REVIEWS,)))
     return verdict_of(metrics, quality, others, lambda: _quality_line(metrics, change))
 
 
@@ -99,7 +105,7 @@ def _figures(metrics: Metrics) -> str:
 def _is_it_as_good(metrics: Metrics, change: Change | None) -> Answer:
     gates = f" {line}" if (line := passed_line(metrics)) else ""
     if change is None:
-        advice = "" if gates or not metrics["counts"]["scored"] else f" {_advice(metrics)}"
+        advice = f" {_advice(metrics)}" if lacks_gate(metrics) else ""
         text = f"{_how_good(metrics)}{gates}{_warning(metrics)}{advice}"
         return Answer("How good is it?", text, _gated_level(metrics))
     shift = drift_in_words(metrics)
@@ -186,17 +192,31 @@ def _what_is_wrong(metrics: Metrics) -> Answer:
             f"{shown(pair['missing'], 40)} ({pair['rows']:,})."
         )
     worst = worst_slice(metrics, "accuracy", percent)
-    return Answer(question, text + worst, Level.LOOK if worst else Level.PLAIN)
+    level = Level.LOOK if worst else Level.PLAIN
+    return Answer(question, text + worst, level, tuple(_links_to_worst(metrics)))
+
+
+def _worst_label(quality: Metrics, key: str) -> str:
+    """The label that is most often ``missing`` or ``extra``."""
+    labels: dict[str, Any] = quality["per_label"]
+    return max(labels, key=lambda label: int(labels[label][key]))
+
+
+def _links_to_worst(metrics: Metrics) -> Iterator[Link]:
+    """To the rows of what is told of the worst labels."""
+    for key, words in (("missing", "See where one is missing"), ("extra", "See where one is too many")):
+        group = LabelGroup(**{key: metrics["labels"].index(_worst_label(metrics["quality"], key))})
+        yield Link(group.anchor, words)
+    yield Link("labels", "All labels")
 
 
 def _worst_labels(quality: Metrics) -> str:
     """The labels that are most often missing and most often too many."""
-    labels: dict[str, Any] = quality["per_label"]
     told = []
     for key, words in (("missing", "missing"), ("extra", "there without being given")):
-        name = max(labels, key=lambda label: labels[label][key])
-        if labels[name][key]:
-            told.append(f"most often {words} is {shown(name, 40)} ({labels[name][key]:,})")
+        name = _worst_label(quality, key)
+        if count := quality["per_label"][name][key]:
+            told.append(f"most often {words} is {shown(name, 40)} ({count:,})")
     sentence = ", ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -218,5 +238,5 @@ def _model_or_labels(metrics: Metrics) -> str:
         return "In no row is the model confident of other labels than the given ones."
     return (
         f"It cannot be told for several labels at once. In {rows(issues['flagged'])} the model is confident of other labels than the "
-        "given ones: they are the first of the list below."
+        "given ones: they are the first of the page's list."
     )

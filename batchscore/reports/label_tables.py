@@ -8,12 +8,16 @@ from typing import Any
 from batchscore.evaluation.metrics import LABEL_METRICS, at
 from batchscore.reports.answers import Metrics
 from batchscore.reports.formats import interval, number, percent, shown
+from batchscore.reports.row_groups import (
+    MATRIX_LABELS,
+    MOST_CONFUSIONS,
+    Group,
+    LabelGroup,
+    confusions_of,
+    labels_in_order,
+)
 from batchscore.reports.run_tables import MAX_HEADING, MOST_LABELS, more, place_of
 from batchscore.reports.tables import Cell, Table
-from batchscore.reports.verdict import confusions_of
-
-_MATRIX_LABELS = 12
-_MOST_CONFUSIONS = 30
 
 
 def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
@@ -36,11 +40,7 @@ def predicted(metrics: Metrics, baseline: Metrics | None) -> Table:
 def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     """Precision, recall and F1 of each label; if there are many, those with most rows first."""
     every = metrics["quality"]["per_label"]
-    names = (
-        sorted(every, key=lambda name: -every[name]["support"])
-        if len(every) > _MATRIX_LABELS
-        else list(every)
-    )
+    names = labels_in_order(metrics)
     lines: list[list[str | Cell]] = []
     for name in names[:MOST_LABELS]:
         row = every[name]
@@ -57,31 +57,40 @@ def labels(metrics: Metrics, baseline: Metrics | None) -> Table:
     return Table(head, lines, note=more(len(names), MOST_LABELS, "labels"))
 
 
-def confusion(metrics: Metrics) -> Table:
-    """The confusion matrix, each cell coloured by its share of the given label; with many labels a list of pairs."""
+def confusion(metrics: Metrics, links: Mapping[Group, str]) -> Table:
+    """The confusion matrix, each cell coloured by its share of the given label; with many labels a list of pairs.
+
+    ``links``: where the rows of a cell are on the page.
+    """
     matrix = metrics["quality"]["confusion_matrix"]
     names = matrix["labels"]
-    if len(names) > _MATRIX_LABELS:
+    if len(names) > MATRIX_LABELS:
         pairs = confusions_of(metrics)
-        lines = [[shown(g), shown(p), number(n)] for g, p, n in pairs[:_MOST_CONFUSIONS]]
-        return Table(
-            ["given", "predicted", "rows"], lines, words=2, note=more(len(pairs), _MOST_CONFUSIONS, "pairs")
-        )
+        lines: list[list[str | Cell]] = [
+            [shown(names[g]), shown(names[p]), Cell(number(n), link=links.get(LabelGroup(g, p), ""))]
+            for g, p, n in pairs[:MOST_CONFUSIONS]
+        ]
+        note = more(len(pairs), MOST_CONFUSIONS, "pairs")
+        return Table(["given", "predicted", "rows"], lines, words=2, note=note)
     return Table(
         ["given ↓ predicted →", *(shown(name, MAX_HEADING) for name in names)],
         [
             [
                 shown(name, MAX_HEADING),
-                *(_tinted(n, sum(line), row == column) for column, n in enumerate(line)),
+                *(
+                    _tinted(n, sum(line), row == column, links.get(LabelGroup(row, column), ""))
+                    for column, n in enumerate(line)
+                ),
             ]
             for row, (name, line) in enumerate(zip(names, matrix["counts"], strict=True))
         ],
     )
 
 
-def _tinted(count: int, total: int, is_right: bool) -> Cell:
+def _tinted(count: int, total: int, is_right: bool, link: str) -> Cell:
     share = count / total if total else 0.0
-    return Cell(f"{count:,} · {percent(share, 0)}", "good" if is_right else "bad", round(45 * share))
+    text = f"{count:,} · {percent(share, 0)}"
+    return Cell(text, "good" if is_right else "bad", round(45 * share), link=link)
 
 
 def coverage(metrics: Metrics) -> Table:
@@ -110,7 +119,7 @@ def coverage(metrics: Metrics) -> Table:
 def flips(metrics: Metrics) -> Table | None:
     """Changed predictions by earlier and present label; None without a comparison."""
     compared = metrics.get("comparison")
-    if not compared or not compared["rows"] or len(compared["changes"]["labels"]) > _MATRIX_LABELS:
+    if not compared or not compared["rows"] or len(compared["changes"]["labels"]) > MATRIX_LABELS:
         return None
     names = compared["changes"]["labels"]
     lines: list[list[str | Cell]] = [

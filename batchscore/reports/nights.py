@@ -76,8 +76,12 @@ class Night:
     """Metric → limit of its gate."""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     failed_gates: tuple[str, ...] = ()
+    gate_reasons: tuple[str, ...] = ()
+    """The result of each failed gate, in words."""
     unusual: tuple[str, ...] = ()
     """Metrics out of the ordinary."""
+    usual: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Metric out of the ordinary → the median of the nights before."""
     is_compared: bool = False
     """Whether enough nights before it were there to compare with."""
     problem: str = ""
@@ -102,6 +106,7 @@ class Night:
             "counts": dict(self.counts),
             "failed_gates": list(self.failed_gates),
             "unusual": list(self.unusual),
+            "usual": dict(self.usual),
             "compared": self.is_compared,
         }
 
@@ -239,7 +244,10 @@ def _judged(nights: Sequence[Night]) -> list[Night]:
         )
         is_compared = any(len(before[name]) >= _LEAST_BEFORE for name in night.values)
         state = State.UNUSUAL if unusual and not night.state.is_bad else night.state
-        judged.append(dataclasses.replace(night, unusual=unusual, is_compared=is_compared, state=state))
+        usual = {name: statistics.median(before[name]) for name in unusual}
+        judged.append(
+            dataclasses.replace(night, unusual=unusual, usual=usual, is_compared=is_compared, state=state)
+        )
         for name, value in night.values.items():
             before[name] = [*before[name], value.value][-BEFORE:]
     return judged

@@ -7,11 +7,14 @@ from typing import Any
 
 from batchscore.evaluation.metrics import task_of
 from batchscore.records import Task
-from batchscore.reports import label_page, label_set_page, run_tables, value_page
+from batchscore.reports import label_page, label_set_page, run_tables, value_page, written_files
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import moment, rows, shown
+from batchscore.reports.comparisons import compared
 from batchscore.reports.pages import render
-from batchscore.reports.views import View
+from batchscore.reports.row_groups import Group, groups_of
+from batchscore.reports.titles import subtitle, title
+from batchscore.reports.views import Told, View
+from batchscore.reports.written_files import WrittenFile
 
 
 def render_run(
@@ -21,77 +24,54 @@ def render_run(
     baseline: Mapping[str, Any] | None = None,
     *,
     with_text: bool = True,
+    grouped: Mapping[Group, Sequence[Metrics]] | None = None,
+    written: Sequence[WrittenFile] = (),
 ) -> str:
     """The page of one run, from ``facts`` of ``run.json`` and ``metrics`` of ``metrics.json``.
 
     ``worst``: the mismatches to show, from :meth:`MismatchTable.head`. ``baseline``: the metrics of the run
-    that this one is compared with. ``with_text=False`` leaves out the texts of reviews.
+    that this one is compared with. ``with_text=False`` leaves out the texts of reviews. ``grouped``: mismatches of the
+    groups of :func:`groups_of`, as ``worst``. ``written``: the files beside the page.
     """
-    view = _VIEWS[task_of(metrics)](metrics, baseline, worst, with_text)
+    grouped = {group: listed for group, listed in (grouped or {}).items() if listed}
+    links = {group: f"#{group.anchor}" for group in grouped}
+    view = _VIEWS[task_of(metrics)](Told(metrics, baseline, len(worst), links))
     return render(
         view.template,
-        title=_title(facts),
+        files=written_files.links(written),
+        how=view.row,
+        worst=view.lines(worst, with_text),
+        groups=[
+            {
+                "anchor": each.anchor,
+                "back": each.back,
+                "title": each.title,
+                "note": each.note(len(grouped[each.group])),
+                "lines": view.lines(grouped[each.group], with_text),
+            }
+            for each in groups_of(metrics)
+            if each.group in grouped
+        ],
+        written=written_files.table(written),
+        title=title(facts),
         verdict=view.verdict,
-        subtitle=_subtitle(facts),
+        subtitle=subtitle(facts),
         counts=run_tables.counts(metrics, baseline),
         gates=run_tables.gates(metrics),
         quality=run_tables.quality(metrics, baseline),
         has_labels=metrics["quality"] is not None,
-        compared=_compared(metrics, view.changed),
+        compared=compared(metrics, view.changed),
         drift=run_tables.drift(metrics),
         with_text=with_text,
-        files=run_tables.files(facts, metrics),
+        inputs=run_tables.files(facts, metrics),
         failures=run_tables.failures(metrics),
         facts=run_tables.run_facts(facts),
         **view.parts,
     )
 
 
-_VIEWS: Mapping[Task, Callable[[Metrics, Metrics | None, Sequence[Metrics], bool], View]] = {
+_VIEWS: Mapping[Task, Callable[[Told], View]] = {
     Task.SINGLE_LABEL: label_page.view,
     Task.MULTI_LABEL: label_set_page.view,
     Task.REGRESSION: value_page.view,
 }
-
-
-def _title(facts: Mapping[str, Any]) -> str:
-    files = facts.get("files") or []
-    first = shown(files[0]["name"], 60) if files else "no file"
-    return f"{first} and {len(files) - 1} more" if len(files) > 1 else first
-
-
-def _subtitle(facts: Mapping[str, Any]) -> str:
-    compute, model = facts.get("compute") or {}, facts.get("model") or {}
-    where = ", ".join(shown(compute[key]) for key in ("device", "precision") if compute.get(key))
-    return " · ".join(
-        text for text in (moment(facts.get("finished", "")), shown(model.get("path", "")), where) if text
-    )
-
-
-def _compared(metrics: Metrics, changed: Callable[[Metrics], str]) -> str:
-    """The row-by-row comparison in words."""
-    both = metrics.get("comparison")
-    if not both:
-        return ""
-    way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
-    if not both["rows"]:
-        hint = " If ids should be the same, look at how both runs write them." if "id" in way else ""
-        return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples.{hint}"
-    matched = f"rows matched {way}"
-    if not both["changed"]:
-        text = f"None of {both['rows']:,} predictions differs from the earlier run's, {matched}."
-    else:
-        text = (
-            f"{both['changed']:,} of {both['rows']:,} predictions differ from the earlier run's, {matched}."
-        )
-        text += changed(both)
-    if both["not_compared"]:
-        text += f" {rows(both['not_compared'])} had no prediction in one of the runs or in both."
-    if both.get("unmatched"):
-        text += f" {rows(both['unmatched'])} of this run had no counterpart"
-        text += (
-            f" ({both['ambiguous']:,} for an id that was there more than once)."
-            if both.get("ambiguous")
-            else "."
-        )
-    return text

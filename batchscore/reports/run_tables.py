@@ -180,14 +180,16 @@ def failures(metrics: Metrics) -> Table | None:
 def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts about the run, one line each."""
     model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
-    lines = [(key, moment(facts[key])) for key in ("started", "finished") if key in facts]
+    lines = [(key, moment(facts[key])) for key in ("started", "finished") if facts.get(key)]
     lines += list(_pace(facts))
     if earlier := facts.get("baseline"):
         when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
         lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}")]
-    lines += [("model", shown(model.pop("path", UNKNOWN), 200))]
-    lines += [(f"model: {_words(key)}", _plain(value)) for key, value in model.items()]
-    lines += [(_words(key), _plain(value)) for key, value in compute.items()]
+    lines += [("model", shown(model.pop("path", "") or UNKNOWN, 200))]
+    lines += [
+        (f"model: {_words(key)}", _plain(value)) for key, value in model.items() if _says_anything(value)
+    ]
+    lines += [(_words(key), _plain(value)) for key, value in compute.items() if _says_anything(value)]
     lines += [
         ("batchscore", shown(facts.get("version", UNKNOWN))),
         ("Python", shown(facts.get("python", UNKNOWN))),
@@ -201,8 +203,13 @@ def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in options.items():
         if isinstance(value, dict) and key in {"read", "compute"}:
             yield from _given(value)
-        elif value not in (None, "", [], {}, "auto") and key != "baseline":
+        elif _says_anything(value) and value != "auto" and key != "baseline":
             yield key, value
+
+
+def _says_anything(value: Any) -> bool:
+    """Whether a fact has a value: not None, and no empty text, list or mapping."""
+    return value is not None and value not in ("", [], {})
 
 
 def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

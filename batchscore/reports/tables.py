@@ -18,7 +18,7 @@ class Cell:
     span: tuple[float, float, float] | None = None
     """An interval and a point in it, each 0 to 100, drawn as a small bar."""
     link: str = ""
-    """A relative URL, already quoted."""
+    """A relative URL or a fragment of the page, already quoted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchscore.evaluation.gates import Direction
-from batchscore.evaluation.metrics import ESTIMATES, FOLLOWED, HEADLINES, Better, Metric, Unit
+from batchscore.evaluation.metrics import ESTIMATES, FOLLOWED, HEADLINES, Better, Metric
 from batchscore.records import Task
-from batchscore.reports.answers import Answer, Level, Verdict
+from batchscore.reports.answers import Answer, Level, Link, Verdict
 from batchscore.reports.charts import draw
-from batchscore.reports.formats import day, moment, number, rows, shown, text_of
+from batchscore.reports.formats import day, moment, rows, shown, text_of
+from batchscore.reports.night_reasons import followed, metric_text, reason_of
 from batchscore.reports.nights import Night, Nights, State, Stretch, stretches
 from batchscore.reports.nights_calendar import STATE_WORDS, weeks, years
 from batchscore.reports.pages import render
 from batchscore.reports.run_charts import Figure
 from batchscore.reports.tables import Cell, Table
 
-_RECENT = 14
+_RECENT = 31
 """Nights in the table that is open at first."""
 _MAX_DOTS = 70
 """Up to this many nights, each is a dot."""
@@ -62,20 +63,27 @@ def trend_json(nights: Nights) -> dict[str, Any]:
         "states": {state.value: nights.count(state) for state in State},
         "stretches": [stretch.to_json() for stretch in nights.stretches],
         "gaps": [gap.to_json() for gap in nights.gaps],
-        "nights": [night.to_json() for night in shown],
+        "nights": [night.to_json() | {"reason": reason_of(night)} for night in shown],
         "earlier": [night.to_json() for night in nights.earlier],
         "misdated": [night.to_json() for night in nights.misdated],
     }
 
 
-def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
-    """The page of ``nights``; ``links``: path of a night → URL of its page; ``written``: now as ISO time."""
+def render_trend(
+    nights: Nights, links: Mapping[str, str], written: str, files: Mapping[str, str] | None = None
+) -> str:
+    """The page of ``nights``.
+
+    ``links``: path of a night → URL of its page; ``written``: now as ISO time; ``files``: name → URL of the files beside the page.
+    """
     shown = nights.shown
     lines = _lines(shown, links)
     bad = [line for line, night in zip(lines, shown, strict=True) if night.state.is_bad]
     squares = years(shown, links)
     return render(
         "trend_page.html",
+        files=files,
+        beside=[*(files or {}).items()],
         title=f"{len(shown):,} nights",
         verdict=judge(nights),
         period=f"{day(shown[0].date)} to {day(shown[-1].date)}" if shown else "",
@@ -97,6 +105,9 @@ def render_trend(nights: Nights, links: Mapping[str, str], written: str) -> str:
     )
 
 
+_TO_BAD = Link("bad", "See those nights")
+
+
 def judge(nights: Nights) -> Verdict:
     """The verdict on the last night and those before it; days since then without a run come first."""
     last, missing = nights.last, nights.missing_at_the_end
@@ -108,7 +119,7 @@ def judge(nights: Nights) -> Verdict:
         Answer(
             "The last night that left anything" if missing else "The last night", _last_night(last), level
         ),
-        Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level),
+        Answer("Worth a look", _worst(bad, nights.shown), Level.LOOK if bad else level, (_TO_BAD,)),
         Answer("All nights", _tally(nights)),
         *_gate_advice(nights.shown),
         *_several_tasks(nights.shown),
@@ -181,7 +192,7 @@ def _last_words(night: Night) -> str:
         names = ", ".join(shown(metric) for metric in night.failed_gates)
         return f"a quality gate failed ({names})"
     if night.state is State.UNUSUAL:
-        return f"out of the ordinary in {', '.join(_metric(name).words for name in night.unusual)}"
+        return f"out of the ordinary in {', '.join(followed(name).words for name in night.unusual)}"
     if night.state in _ENDS:
         return _ENDS[night.state]
     usual = "it ran as usual" if night.is_compared else "it ran"
@@ -205,7 +216,7 @@ _ENDS = {
 
 def _last_night(night: Night) -> str:
     if not night.values:
-        return f"{shown(night.path or '.')}: {shown(night.problem, 300)}."
+        return f"{shown(night.path or '.')}: {reason_of(night)}."
     counts = night.counts
     text = f"{counts['scored']:,} of {rows(counts['read'])} scored"
     if counts.get("unknown_label"):
@@ -256,17 +267,12 @@ def _why(stretch: Stretch, nights: Sequence[Night]) -> str:
         habit = [n.values[metric.name].value for n in usual if metric.name in n.values]
         if values and metric.better is not Better.NEITHER:
             worst = min(values) if metric.better is Better.MORE else max(values)
-            tail = f", usually {_value_text(metric, statistics.median(habit))}" if habit else ""
+            tail = f", usually {metric_text(metric, statistics.median(habit))}" if habit else ""
             if not any(metric.name in n.unusual for n in inside):  # a usual value that fails its gate
-                tail = f", its gate {_value_text(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
-            return f"{metric.words} {_value_text(metric, worst)}{tail}"
+                tail = f", its gate {metric_text(metric, next(n.limits[metric.name] for n in inside if metric.name in n.limits))}"
+            return f"{metric.words} {metric_text(metric, worst)}{tail}"
     found = dict.fromkeys(STATE_WORDS[night.state] for night in inside if night.state.is_bad)
     return ", ".join(found) or STATE_WORDS[State.MISSING]  # the days of a gap are not nights
-
-
-def _value_text(metric: Metric, value: float | None) -> str:
-    is_count = metric.unit is Unit.NUMBER and metric.better is Better.NEITHER
-    return number(round(value)) if is_count and value is not None else text_of(metric.unit, value)
 
 
 def _tally(nights: Nights) -> str:
@@ -274,32 +280,28 @@ def _tally(nights: Nights) -> str:
     return ", ".join(f"{count:,} {words}" for words, count in tally.items() if count) + "."
 
 
-def _metric(name: str) -> Metric:
-    return next(metric for metric in FOLLOWED if metric.name == name)
-
-
 def _figures(nights: Sequence[Night]) -> Iterator[Figure]:
     """A chart for each metric that at least one night has."""
     for metric in FOLLOWED:
-        followed = [night for night in nights if metric.name in night.values]
+        having = [night for night in nights if metric.name in night.values]
         if metric.estimate_of and any(metric.estimate_of in night.values for night in nights):
             continue  # drawn in the chart of the actual value
-        if followed:
-            yield _figure(metric, nights, followed)
+        if having:
+            yield _figure(metric, nights, having)
 
 
-def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) -> Figure:
+def _figure(metric: Metric, nights: Sequence[Night], having: Sequence[Night]) -> Figure:
     other = ESTIMATES.get(metric.name, "")
     lines = [_point(night, metric.name, other) for night in nights]
-    usual = statistics.median(night.values[metric.name].value for night in followed)
-    latest, low, high = followed[-1], *_range(metric, followed)
-    caption = f"Last {_value_text(metric, latest.values[metric.name].value)}, usually {_value_text(metric, usual)}, from {low} to {high}."
-    limits = [night.limits[metric.name] for night in followed if metric.name in night.limits]
-    caption += f" Its gate (dashed): {_value_text(metric, limits[-1])}." if limits else ""
-    caption += f" Dotted: {_metric(other).words}." if other and any(line["other"] for line in lines) else ""
+    usual = statistics.median(night.values[metric.name].value for night in having)
+    latest, low, high = having[-1], *_range(metric, having)
+    caption = f"Last {metric_text(metric, latest.values[metric.name].value)}, usually {metric_text(metric, usual)}, from {low} to {high}."
+    limits = [night.limits[metric.name] for night in having if metric.name in night.limits]
+    caption += f" Its gate (dashed): {metric_text(metric, limits[-1])}." if limits else ""
+    caption += f" Dotted: {followed(other).words}." if other and any(line["other"] for line in lines) else ""
     data = {
         "nights": lines,
-        "dots": [dot for night in followed if (dot := _dot(night, metric, len(followed)))],
+        "dots": [dot for night in having if (dot := _dot(night, metric, len(having)))],
         "gaps": [{"t": _at(n), "kind": _gap_mark(n)} for n in nights if not n.values],
         "stretches": [
             {"from": _noon(s.first) - _HALF_DAY, "to": _noon(s.last) + _HALF_DAY}
@@ -320,9 +322,9 @@ def _figure(metric: Metric, nights: Sequence[Night], followed: Sequence[Night]) 
 _HALF_DAY = 12 * 3600 * 1000
 
 
-def _range(metric: Metric, followed: Sequence[Night]) -> tuple[str, str]:
-    values = [night.values[metric.name].value for night in followed]
-    return _value_text(metric, min(values)), _value_text(metric, max(values))
+def _range(metric: Metric, having: Sequence[Night]) -> tuple[str, str]:
+    values = [night.values[metric.name].value for night in having]
+    return metric_text(metric, min(values)), metric_text(metric, max(values))
 
 
 def _point(night: Night, name: str, other: str) -> dict[str, Any]:
@@ -369,10 +371,10 @@ def _lines(
         (
             Cell(night.date.isoformat(), link=links.get(night.path, "")),
             Cell(STATE_WORDS[night.state], _LEVELS.get(night.state, Level.BAD).value),
-            Cell(_reason(night)),
+            Cell(reason_of(night)),
             {
                 metric.name: Cell(
-                    _value_text(metric, night.values[metric.name].value),
+                    metric_text(metric, night.values[metric.name].value),
                     "bad" if metric.name in (*night.unusual, *night.failed_gates) else "",
                 )
                 for metric in _COLUMNS
@@ -383,28 +385,16 @@ def _lines(
     ]
 
 
-def _reason(night: Night) -> str:
-    names = dict.fromkeys([*night.failed_gates, *night.unusual])
-    words = ", ".join(shown(name.replace("_", " "), 40) for name in names)
-    return words or (shown(night.problem, 60) if night.problem else "")
-
-
 def _table(lines: Sequence[tuple[Cell, Cell, Cell, dict[str, Cell]]]) -> Table:
     """The latest nights first, at most a thousand; columns that no night has are left out."""
     surplus, lines = len(lines) - _MAX_LINES, lines[-_MAX_LINES:]
     columns = [metric for metric in _COLUMNS if any(metric.name in numbers for *_, numbers in lines)]
-    has_reasons = any(reason.text for _, _, reason, _ in lines)
     return Table(
-        ["night", "", *(["what"] if has_reasons else []), *(metric.words for metric in columns)],
+        ["night", "state", "reason", *(metric.words for metric in columns)],
         [
-            [
-                date,
-                state,
-                *([reason] if has_reasons else []),
-                *(numbers.get(metric.name, Cell("")) for metric in columns),
-            ]
+            [date, state, reason, *(numbers.get(metric.name, Cell("")) for metric in columns)]
             for date, state, reason, numbers in reversed(lines)
         ],
-        words=3 if has_reasons else 2,
+        words=3,
         note=f"{surplus:,} more are in report.json." if surplus > 0 else "",
     )

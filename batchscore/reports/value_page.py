@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.reports import value_charts, value_verdict
 from batchscore.reports.answers import Metrics
-from batchscore.reports.formats import chance_text, rows, value_text
+from batchscore.reports.comparisons import moves
+from batchscore.reports.formats import number, rows, value_text
+from batchscore.reports.row_groups import Group, groups_of
 from batchscore.reports.run_tables import place_of
 from batchscore.reports.slice_tables import ERROR, slices
-from batchscore.reports.tables import Table
-from batchscore.reports.views import View
+from batchscore.reports.tables import Cell, Table
+from batchscore.reports.views import Told, View
 
 
-def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], with_text: bool) -> View:
+def view(told: Told) -> View:
     """What the page has of its own."""
+    metrics = told.metrics
     figures = (
         value_charts.predicted_vs_given(metrics),
         value_charts.errors(metrics),
@@ -23,20 +26,23 @@ def view(metrics: Metrics, baseline: Metrics | None, worst: Sequence[Metrics], w
     )
     return View(
         "value_page.html",
-        value_verdict.judge(metrics, baseline),
-        _moves,
+        "value_row.html",
+        value_verdict.judge(metrics, told.baseline),
+        moves,
+        _mismatch_lines,
         {
             "estimate": _note(metrics),
             "figures": [figure for figure in figures if figure],
             "within": _within(metrics),
+            "ranges": _ranges(metrics, told.links),
             "slices": list(slices(metrics, ERROR)),
             "slices_title": "Which values where?",
             "slices_note": "Without given numbers (--label-column) only the values themselves can be compared.",
             "changes": None,
             "changes_title": "",
-            "worst": _mismatch_lines(worst, with_text),
             "worst_title": "Furthest off",
-            "worst_note": _mismatch_note(metrics, len(worst)),
+            "worst_name": "rows furthest off",
+            "worst_note": _mismatch_note(metrics, told.listed),
         },
     )
 
@@ -64,23 +70,14 @@ def _within(metrics: Metrics) -> Table | None:
     return Table(["of the rows", "are at most so far off"], lines)
 
 
-def _moves(both: Metrics) -> str:
-    """How far values moved, and whether they came closer to the given numbers."""
-    text = (
-        f" They moved by {value_text(both['mean_absolute_change'])} on average, {value_text(abs(both['mean_change']))} "
-        f"{'up' if both['mean_change'] >= 0 else 'down'} taken together."
-    )
-    if not both["evaluated"]:
-        return text
-    text += (
-        f" Where a number is given, {both['closer']:,} are closer to it and {both['further']:,} further off"
-    )
-    if both["p_value"] is None:
-        return f"{text}."
-    chance = "more than chance explains" if both["p_value"] < 0.05 else "which chance can explain"
-    growth = both["mae_change"]["value"]
-    moved = f"{value_text(abs(growth))} {'larger' if growth > 0 else 'smaller'}" if growth else "the same"
-    return f"{text}; the mean error is {moved} ({chance}: paired t test, {chance_text(both['p_value'])})."
+def _ranges(metrics: Metrics, links: Mapping[Group, str]) -> Table | None:
+    """Rows by given number, with the way to those furthest off; None where that leads nowhere."""
+    lines: list[list[str | Cell]] = [
+        [each.title[-1][0], number(each.rows), Cell("furthest off", link=links[each.group])]
+        for each in groups_of(metrics)
+        if each.group in links
+    ]
+    return Table(["given number", "rows", "see those"], lines) if lines else None
 
 
 def _mismatch_lines(worst: Sequence[Metrics], with_text: bool) -> list[dict[str, Any]]:

@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping
 
 from batchscore.reports.answers import (
+    TO_FURTHEST,
     Answer,
     Level,
+    Link,
     Metrics,
     Verdict,
     drift_in_words,
     is_shifted,
+    lacks_gate,
     passed_line,
     relabelled_rows,
     verdict_of,
@@ -122,7 +125,7 @@ def _ends(estimate: Mapping[str, float]) -> str:
 def _is_it_as_good(metrics: Metrics, change: ErrorChange | None) -> Answer:
     gates = f" {line}" if (line := passed_line(metrics)) else ""
     if change is None:
-        advice = "" if gates or not metrics["counts"]["scored"] else f" {_advice(metrics)}"
+        advice = f" {_advice(metrics)}" if lacks_gate(metrics) else ""
         text = f"{_how_good(metrics)}{gates}{_warning(metrics)}{advice}"
         is_loud = not metrics["quality"] and is_shifted(metrics)
         return Answer("How good is it?", text, Level.LOOK if is_loud else _gated_level(metrics))
@@ -225,7 +228,8 @@ def _where_is_it_off(metrics: Metrics) -> Answer:
     if abs(bias) > _SMALL_BIAS * quality["mae"]["value"]:
         text += f" On average they are {value_text(abs(bias))} too {'high' if bias > 0 else 'low'}."
     worst = worst_slice(metrics, "mae", value_text)
-    return Answer("Where is it off?", text + worst, Level.LOOK if worst else Level.PLAIN)
+    level = Level.LOOK if worst else Level.PLAIN
+    return Answer("Where is it off?", text + worst, level, (TO_FURTHEST, Link("ranges", "By given number")))
 
 
 def _what_came_out(metrics: Metrics) -> Answer:

@@ -12,14 +12,17 @@ import dataclasses
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
 from batchscore.reports.answers import (
+    TO_REVIEWS,
     WIDE_INTERVAL,
     Answer,
     Level,
+    Link,
     Metrics,
     Verdict,
     drift_in_words,
     is_relabelled,
     is_shifted,
+    lacks_gate,
     passed_line,
     relabelled_rows,
     verdict_of,
@@ -27,6 +30,7 @@ from batchscore.reports.answers import (
 )
 from batchscore.reports.claims import model_or_labels
 from batchscore.reports.formats import interval, percent, points, rows, shown
+from batchscore.reports.row_groups import LabelGroup, confusions_of
 
 _LEAST_MATCHED = 0.5
 """Least share of the labelled rows in both runs for which these rows represent all."""
@@ -150,7 +154,7 @@ def _is_it_as_good(metrics: Metrics, change: Change | None, baseline: Metrics | 
     gates = f" {line}" if (line := passed_line(metrics)) else ""
     if change is None:
         text, level = _how_good(metrics), _gated_level(metrics)
-        advice = "" if gates or not metrics["counts"]["scored"] else f" {_advice(metrics)}"
+        advice = f" {_advice(metrics)}" if lacks_gate(metrics) else ""
         return Answer("How good is it?", f"{text}{gates}{_majority_warning(metrics)}{advice}", level)
     text = f"{change.what.capitalize()} {percent(change.after)}, before {percent(change.before)}: {change_in_words(change)}.{seen}"
     is_loud = is_shifted(metrics) or is_relabelled(metrics) or _majority_warning(metrics)
@@ -243,9 +247,11 @@ def _what_is_wrong(metrics: Metrics) -> Answer:
     if not confusions:
         return Answer("What did it get wrong?", "Nothing: every prediction is the given label.")
     given, predicted, count = confusions[0]
-    text = f"{rows(wrong)}, most often {shown(given, 40)} taken for {shown(predicted, 40)} ({count:,})."
+    labels = metrics["quality"]["confusion_matrix"]["labels"]
+    text = f"{rows(wrong)}, most often {shown(labels[given], 40)} taken for {shown(labels[predicted], 40)} ({count:,})."
     worst = worst_slice(metrics, "accuracy", percent)
-    return Answer("What did it get wrong?", text + worst, Level.LOOK if worst else Level.PLAIN)
+    links = Link(LabelGroup(given, predicted).anchor, "See those rows"), Link("confusion", "All confusions")
+    return Answer("What did it get wrong?", text + worst, Level.LOOK if worst else Level.PLAIN, links)
 
 
 def _what_is_unsure(metrics: Metrics) -> Answer:
@@ -254,19 +260,6 @@ def _what_is_unsure(metrics: Metrics) -> Answer:
     unsure = scored - sure.get(0.8, scored)
     share = f" ({percent(unsure / scored)})" if scored else ""
     return Answer("Where is it unsure?", f"{rows(unsure)}{share} have a probability under 0.8.")
-
-
-def confusions_of(metrics: Metrics) -> list[tuple[str, str, int]]:
-    """Pairs of given and predicted label that differ, most frequent first."""
-    matrix = metrics["quality"]["confusion_matrix"]
-    labels = matrix["labels"]
-    pairs = [
-        (given, predicted, count)
-        for given, line in zip(labels, matrix["counts"], strict=True)
-        for predicted, count in zip(labels, line, strict=True)
-        if given != predicted and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def _most_common(metrics: Metrics) -> tuple[str, float]:
@@ -279,4 +272,4 @@ def _most_common(metrics: Metrics) -> tuple[str, float]:
 def _model_or_labels(metrics: Metrics) -> Answer:
     claim = (metrics.get("label_issues") or {}).get("claim")
     level = Level.LOOK if claim and claim["verdict"] in {LABELS, MODEL} else Level.PLAIN
-    return Answer("Is it the model or the labels?", model_or_labels(metrics), level)
+    return Answer("Is it the model or the labels?", model_or_labels(metrics), level, (TO_REVIEWS,))

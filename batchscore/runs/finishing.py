@@ -1,7 +1,7 @@
 """From staged parts to the final files of a run: built in the staging folder, counted, hashed, renamed, ``_SUCCESS`` last.
 
 Finishing may be killed and restarted at any point: it reads only the plan and the parts, and every file it builds
-has the same bytes each time (except for times in ``run.json`` and ``report.html``).
+has the same bytes each time (except for times in ``run.json``, ``report.html`` and ``report.txt``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
 from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Part
-from batchscore.reports import render_run
+from batchscore.reports import render_run, run_text
+from batchscore.reports.row_groups import groups_of
+from batchscore.reports.written_files import WrittenFile
 from batchscore.runs import mismatches
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.runs.choices import unused_labels
@@ -42,10 +44,13 @@ from batchscore.runs.folder import (
     MISMATCHES_CSV,
     PAGE,
     PREDICTIONS,
+    PURPOSES,
     REJECTS,
+    TEXT,
     Staging,
     prediction_names,
 )
+from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.storage import (
@@ -64,7 +69,9 @@ from batchscore.system.storage import (
 
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
+    from batchscore.evaluation.tasks import TaskIssues
     from batchscore.model.bundle import Bundle
+    from batchscore.reports.row_groups import Group
     from batchscore.runs.planning import Plan
 
 _LOG = logging.getLogger(__name__)
@@ -107,14 +114,17 @@ class Finish:
         metrics = self._with_drift_and_gates(self._metrics())
         self._predictions()
         worst: list[dict[str, Any]] = []
+        grouped: Mapping[Group, list[dict[str, Any]]] = {}
         if self._plan.has_labels:
             columns = mismatch_columns_of(self._basis)
             table = mismatches.MismatchTable(self._plan.files, self._plan.parts, columns, self._open)
-            keys, issues = self._find_mismatches(columns)
-            metrics["label_issues"] = {**issues, "claim": self._wrong_labels_claim(metrics)}
+            issues, first = self._measures.issues(self._basis), GroupedRows(groups_of(metrics), columns)
+            keys = self._find_mismatches(columns, issues, first)
+            metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
             self._build(MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
             self._build(MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
             worst = table.head(keys, _SHOWN_MISMATCHES)
+            grouped = first.read(table, issues.is_label_issue)
             metrics["mismatches"] = len(keys) if columns.most is None else None
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
@@ -122,11 +132,31 @@ class Finish:
         facts = make_facts(metrics["counts"])
         write_bytes(self._staging.final / FACTS, to_json(facts))
         before = self._baseline.metrics if self._baseline else None
-        page = render_run(facts, metrics, worst, before, with_text=self._settings.with_text)
+        place, names = str(self._settings.output.absolute()), [PAGE, *self._worth_naming()]
+        text = run_text(facts, metrics, before, place=place, names=names)
+        write_bytes(self._staging.final / TEXT, text.encode())
+        with_text, written = self._settings.with_text, self._written()
+        page = render_run(
+            facts, metrics, worst, before, with_text=with_text, grouped=grouped, written=written
+        )
         write_bytes(self._staging.final / PAGE, page.encode())
         self._assert_conserved()
         self._put_in_place()
         return metrics
+
+    def _worth_naming(self) -> list[str]:
+        """The files that a reader of a mail opens, if they are built."""
+        return [name for name in (MISMATCHES_CSV, REJECTS) if (self._staging.final / name).exists()]
+
+    def _written(self) -> list[WrittenFile]:
+        """The files that are built, as the page links to them."""
+        final = self._staging.final
+        names, order = files_below(final), list(PURPOSES)
+        found = [(order.index(name.partition("/")[0]), name) for name in names]
+        return [
+            WrittenFile(name, PURPOSES[order[place]], (final / name).stat().st_size)
+            for place, name in sorted(found)
+        ]
 
     def _build(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
         path = self._staging.final / name
@@ -238,16 +268,15 @@ class Finish:
         columns = texts_of(staged, file, self._settings.slice_columns)
         return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
-    def _find_mismatches(self, columns: MismatchColumns) -> tuple[Keys, dict[str, Any]]:
-        """Keys of all mismatches in their final order, and the label-issue metrics."""
-        issues = self._measures.issues(self._basis)
+    def _find_mismatches(self, columns: MismatchColumns, issues: TaskIssues, first: GroupedRows) -> Keys:
+        """Keys of all mismatches in their final order; ``issues`` and ``first`` learn of them."""
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
         found = (
             (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
             for part, staged in self._parts()
         )
-        return mismatches.gather(found, columns, issues.is_label_issue), issues.summary()
+        return mismatches.gather(first.watch(found), columns, issues.is_label_issue)
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
         """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""

@@ -6,7 +6,7 @@
     mismatches.parquet, .csv   rows whose prediction differs from their label, if rows have labels
     rejects.jsonl              rows that could not be read, if there are any
     metrics.json, run.json     results; everything else about the run
-    report.html                the page
+    report.html, report.txt    the page, and its gist as plain text for a mail
     _SUCCESS                   the manifest, written last
     .staging/                  what a run needs to resume, until it has finished
     refused.json               why a night was refused before anything was scored
@@ -38,10 +38,12 @@ __all__ = [
     "NOTE",
     "PAGE",
     "PREDICTIONS",
+    "PURPOSES",
     "REJECTS",
     "RUN_NAMES",
     "STAGING",
     "STAGING_NAMES",
+    "TEXT",
     "TIMED",
     "RunFolder",
     "RunState",
@@ -64,10 +66,21 @@ REJECTS = "rejects.jsonl"
 METRICS = "metrics.json"
 FACTS = "run.json"
 PAGE = "report.html"
+TEXT = "report.txt"
 NOTE = "refused.json"
 ALWAYS_WRITTEN = frozenset({FACTS, METRICS, PAGE})
-"""Files that every finished run has."""
-TIMED = frozenset({FACTS, PAGE})
+"""Files that every finished run has, of earlier versions too."""
+PURPOSES = {
+    PREDICTIONS: "every row, with its prediction",
+    MISMATCHES_CSV: "rows to check, for a spreadsheet",
+    MISMATCHES: "rows to check, with all their columns",
+    REJECTS: "rows that could not be read, and why",
+    METRICS: "every figure of this page, and more",
+    FACTS: "inputs, model, options and versions",
+    TEXT: "this page in a few lines",
+}
+"""What a finished run's files hold, in words, in the order in which its page lists them."""
+TIMED = frozenset({FACTS, PAGE, TEXT})
 """Files that differ each time a run is made, since times are in them."""
 BEFORE_SCORING = frozenset({REJECTS, NOTE})
 """Files that a refused run may leave in its folder."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batchscore.formats.answers import SeveralLabels
 from batchscore.records import Task
+from batchscore.reports.row_groups import Group, LabelGroup, ValueGroup
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,10 @@ class MismatchColumns(abc.ABC):
         """Indices of the mismatches of a part."""
 
     @abc.abstractmethod
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
+        """Which mismatches are of a group of the page, ``[m]``, from what ``m`` of them were given and got, as a part has them."""
+
+    @abc.abstractmethod
     def _fields(self) -> list[tuple[str, pa.DataType]]: ...
 
     @abc.abstractmethod
@@ -84,6 +89,11 @@ class _OneLabel(MismatchColumns):
     def found(self, part: StagedPart) -> NDArray[np.int64]:
         given, predicted = part.given, part.predictions.predicted
         return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
+
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
+        if not isinstance(group, LabelGroup):
+            raise TypeError(f"rows with one label are not grouped by {group}")
+        return np.asarray((given == group.missing) & (predicted == group.extra))
 
     def _fields(self) -> list[tuple[str, pa.DataType]]:
         return [
@@ -113,6 +123,16 @@ class _SeveralLabels(MismatchColumns):
         is_known = (given >= 0).all(axis=1) & (predicted >= 0).all(axis=1)
         return np.flatnonzero(is_known & (given != predicted).any(axis=1))
 
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
+        if not isinstance(group, LabelGroup):
+            raise TypeError(f"rows with several labels are not grouped by {group}")
+        found = np.ones(len(given), dtype=np.bool_)
+        if group.missing is not None:
+            found &= (given[:, group.missing] > 0) & (predicted[:, group.missing] <= 0)
+        if group.extra is not None:
+            found &= (predicted[:, group.extra] > 0) & (given[:, group.extra] <= 0)
+        return found
+
     def _fields(self) -> list[tuple[str, pa.DataType]]:
         names = ("given_labels", "predicted_labels", "missing_labels", "extra_labels")
         return [*((name, pa.list_(pa.string())) for name in names), *_RANKING]
@@ -140,6 +160,11 @@ class _OneValue(MismatchColumns):
         error = _errors(part)
         known = np.isfinite(error)
         return np.flatnonzero(known & (np.abs(np.where(known, error, 0)) > (self._basis.tolerance or 0.0)))
+
+    def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:  # noqa: ARG002
+        if not isinstance(group, ValueGroup):
+            raise TypeError(f"numbers are not grouped by {group}")
+        return np.asarray((given >= group.low) & (given < group.high))
 
     def _fields(self) -> list[tuple[str, pa.DataType]]:
         return [("given_value", pa.float64()), ("value", pa.float32()), ("error", pa.float64())]

@@ -16,6 +16,7 @@ from typing import Any
 from batchscore.errors import DataError, ModelError, NoInputError, NothingToDoError, StorageError
 from batchscore.evaluation import is_of_quality
 from batchscore.evaluation.metrics import FOLLOWED, Value, task_of
+from batchscore.reports.gates import gate_sentence
 from batchscore.reports.nights import Night, Nights, State, nights_of
 from batchscore.runs.dates import date_of_path
 from batchscore.runs.folder import (
@@ -99,7 +100,7 @@ def _refused(name: PurePath, refusal: Refusal) -> Night:
 
 def _night(name: PurePath, run: RunFolder) -> Night:
     gates = run.metrics.get("gates") or []
-    failed = tuple(gate["metric"] for gate in gates if not gate["passed"])
+    failed = [gate for gate in gates if not gate["passed"]]
     counts = {key: int(value) for key, value in run.counts.items()}
     is_gated = any(is_of_quality(gate["metric"]) for gate in gates)
     return Night(
@@ -110,7 +111,8 @@ def _night(name: PurePath, run: RunFolder) -> Night:
         values=dict(_values(run.facts, run.metrics)),
         limits={gate["metric"]: float(gate["limit"]) for gate in gates},
         counts=counts,
-        failed_gates=failed,
+        failed_gates=tuple(gate["metric"] for gate in failed),
+        gate_reasons=tuple(gate_sentence(gate) for gate in failed),
         task=task_of(run.metrics),
     )
 

@@ -1,0 +1,70 @@
+"""The first mismatches of each group that a run's page leads to, found while the mismatches are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from batchscore.formats.staged import StagedPart
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchscore.reports.row_groups import Group, RowGroup
+    from batchscore.runs.mismatches import MismatchTable
+
+Found = tuple[int, StagedPart, "NDArray[np.float32]"]
+"""A part's number, the part, and the label quality of its rows."""
+
+
+class _Place(NamedTuple):
+    """One mismatch; in order, that is the order of the report: by label quality, then by part and row."""
+
+    quality: float
+    part: int
+    row: int
+    n_tokens: int
+
+
+class GroupedRows:
+    """For each group the rows that are first in the order of the report, however many mismatches there are."""
+
+    def __init__(self, groups: Sequence[RowGroup], columns: MismatchColumns) -> None:
+        self._columns = columns
+        self._most = {each.group: each.most for each in groups}
+        self._first: dict[Group, list[_Place]] = {group: [] for group in self._most}
+
+    def watch(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Pass on the parts of :func:`batchscore.runs.mismatches.gather`, and keep the first rows of each group."""
+        for part, staged, qualities in found:
+            rows = self._columns.found(staged)
+            rows = rows[np.argsort(qualities[rows], kind="stable")]
+            predictions = staged.predictions
+            given, predicted = staged.given[rows], predictions.predicted[rows]
+            for group, most in self._most.items():
+                chosen = rows[self._columns.is_in(given, predicted, group)][:most]
+                places = [
+                    _Place(float(qualities[k]), part, int(k), int(predictions.n_tokens[k])) for k in chosen
+                ]
+                self._first[group] = sorted([*self._first[group], *places])[:most]
+            yield part, staged, qualities
+
+    def read(
+        self, table: MismatchTable, is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+    ) -> Mapping[Group, list[dict[str, Any]]]:
+        """The rows of each group as :meth:`MismatchTable.head` gives them, those that several groups share read once.
+
+        ``is_issue``: label quality, float32 ``[n]`` -> whether each is worth checking first.
+        """
+        places = sorted({place for first in self._first.values() for place in first})
+        quality = np.array([place.quality for place in places], dtype=np.float32)
+        part, index, n_tokens = (
+            np.array([getattr(place, name) for place in places], dtype=np.int32)
+            for name in ("part", "row", "n_tokens")
+        )
+        keys = Keys(part, index, quality, is_issue(quality), n_tokens)
+        read = dict(zip(places, table.head(keys, len(keys)), strict=True))
+        return {group: [read[place] for place in first] for group, first in self._first.items()}
