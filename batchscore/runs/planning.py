@@ -114,7 +114,7 @@ def make_plan(
         survey = _Survey(file, layout, columns, given)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
-            refuse_unwritable(file.source, rows, settings.output_format)
+            refuse_unwritable(file.source, survey.layout, rows, settings.output_format)
             parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         file.assert_unchanged()  # so what was planned is what was hashed
