@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
+_SUFFIX_OF_COMPRESSION = {"": "", "gzip": ".gz", "zstd": ".zst", "bz2": ".bz2"}
 
 
 class Entry(NamedTuple):
@@ -39,6 +40,15 @@ DEFAULT = "csv"
 def suffix_of(name: str) -> str:
     """The suffix of predictions in this format."""
     return ENTRIES[name].suffixes[0]
+
+
+def suffix_of_file(name: str, compression: str) -> str:
+    """The suffix of a file of this format that is compressed as a whole.
+
+    >>> suffix_of_file("csv", "gzip")
+    '.csv.gz'
+    """
+    return suffix_of(name) + _SUFFIX_OF_COMPRESSION[compression]
 
 
 def suffixes() -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from batchscore.errors import DataError, UsageError, printable
+from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.cutting import Item, cut
@@ -27,10 +27,10 @@ from batchscore.formats.format import (
     format_of,
     is_input_format,
 )
-from batchscore.formats.headers import refuse_more_header
-from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
+from batchscore.formats.known_names import Headers, is_known
 from batchscore.formats.source import Source
 from batchscore.formats.text_values import as_text
+from batchscore.formats.workbook import survey
 from batchscore.formats.workbook.package import Package, Sheet, open_package
 from batchscore.formats.workbook.sheet import (
     BOOLEAN,
@@ -44,10 +44,9 @@ from batchscore.formats.workbook.sheet import (
     UncalculatedError,
     address,
     has_values,
-    letters,
     rows_of,
 )
-from batchscore.formats.workbook.shown import PRECISE, is_rounded
+from batchscore.formats.workbook.shown import PRECISE
 from batchscore.formats.workbook.writing import LONGEST_CELL, new_workbook
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
@@ -58,13 +57,13 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _BEGINS = re.compile(rb"PK\x03\x04.{26}(?:\[Content_Types\]\.xml|_rels/|docProps/|xl/|customXml/)", re.DOTALL)
-_HEADER_SEARCH_ROWS = 30
+_LISTED = 30
 _KEPT_BYTES = 64 * 1024
 """Maximum bytes of a row in a reject."""
 _NO_LIMIT = 2**40
 _LARGE = 16 * 2**20
 """Bytes of an input whose predictions may be more than 2 GiB as XML."""
-_SHEET = "predictions"
+_SHEET = "scored"
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
@@ -79,25 +78,27 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         if sheet is None:
             return Layout(columns=(), details={"dialect": {"sheet": None}, "from_1904": False})
         merges: list[Merge] = []
-        survey = _Survey(settings.skip_lines, settings.header_lines, has_header=not settings.has_no_header)
+        found = survey.Survey(
+            settings.skip_lines, settings.header_lines, has_header=not settings.has_no_header
+        )
         for row in _rows(source, package, sheet, merges):
-            survey.add(row)
+            found.add(row)
         try:
-            names = survey.names(settings.column_names)
-            survey.refuse_merged(merges)
+            names = found.names(settings.column_names)
+            found.refuse_merged(merges)
         except DataError as error:
             raise DataError(f"{printable(source.path)}: {error}") from error
         if len(names) > settings.max_columns:
             raise DataError(
                 f"{printable(source.path)}: {len(names)} columns. Raise --max-columns if they are meant."
             )
-        survey.warn_of_rounded(source)
+        found.warn_of_rounded(source)
     has_certain_names = settings.has_no_header or (len(names) > 1 and any(map(is_known, names.values())))
     details = {
         "dialect": {"sheet": sheet.name},
         "from_1904": package.counts_from_1904,
         "columns": list(names),
-        "first": survey.first_row,
+        "first": found.first_row,
         "has_certain_names": has_certain_names,
     }
     return Layout(columns=tuple(Column(name, "string") for name in names.values()), details=details)
@@ -128,7 +129,7 @@ def _chosen(source: Source, package: Package, wanted: str | None) -> Sheet | Non
 
 
 def _listed(sheets: Sequence[Sheet]) -> str:
-    return ", ".join(printable(sheet.name) for sheet in sheets[:_HEADER_SEARCH_ROWS])
+    return ", ".join(printable(sheet.name) for sheet in sheets[:_LISTED])
 
 
 def _rows(
@@ -143,132 +144,6 @@ def _rows(
         ) from error
 
 
-class _Survey:
-    """The first pass over a sheet: header, used columns, long numbers."""
-
-    def __init__(self, skip_lines: int, header_lines: int, *, has_header: bool) -> None:
-        self._skip, self._header_lines, self._has_header = skip_lines, header_lines, has_header
-        self._header: Row | None = None
-        self._following: Row | None = None
-        self._used: dict[int, int] = {}
-        """Column → the first row in which it has a value."""
-        self._head: list[Row] = []
-        self._rounded: dict[int, tuple[int, int]] = {}
-        """Column → how many numbers are longer than Excel keeps them, and the row of the first."""
-        self._rows, self._last = 0, 0
-        self.first_row = 0
-        """The number of the first row below the header."""
-
-    def add(self, row: Row) -> None:
-        """Look at a row."""
-        if len(self._head) < _HEADER_SEARCH_ROWS:
-            self._head.append(row)
-        if row.number <= self._skip:
-            return
-        if self._header is None:
-            self._header = row
-            self.first_row = row.number + self._header_lines if self._has_header else row.number
-        if row.number < self.first_row:
-            return
-        self._following = self._following or row
-        self._rows, self._last = self._rows + 1, row.number
-        for column, cell in row.cells.items():
-            if cell.text:
-                self._used.setdefault(column, row.number)
-                if cell.kind == NUMBER and len(cell.text) > PRECISE and is_rounded(cell.text):
-                    count, first = self._rounded.get(column, (0, row.number))
-                    self._rounded[column] = count + 1, first
-
-    def names(self, given: Sequence[str]) -> dict[int, str]:
-        """The name of each column that has one or has values, by its place.
-
-        Raises:
-            DataError: a column with values has no name, or the header has more lines.
-        """
-        if self._header is None:
-            return {}
-        if not self._has_header:
-            return self._numbered(given)
-        cells = self._header.cells
-        found = {column: cell.text for column, cell in cells.items() if cell.text.strip()}
-        columns = sorted({*found, *self._used})
-        unnamed = [column for column in columns[1:] if column not in found]  # an index has no name
-        if unnamed or not found:
-            column = unnamed[0] if unnamed else columns[0]
-            raise DataError(
-                f"row {self._header.number} was taken for the header, but column {letters(column)} has no name there and values "
-                f"below, the first in {address(column, self._used[column])}. {self._advice()}"
-            )
-        if self._following is not None:
-            fields = [_text(self._following.cells.get(column)) for column in columns]
-            place = f"row {self._following.number}"
-            refuse_more_header(fields, place, len(columns), self._header_lines)
-        return {column: found.get(column, "") for column in columns}
-
-    def _numbered(self, given: Sequence[str]) -> dict[int, str]:
-        columns = sorted(self._used)
-        if given and len(given) != len(columns):
-            raise UsageError(
-                f"--column-names has {len(given)} names, but {len(columns)} columns have values."
-            )
-        first = [cell.text for cell in (self._header.cells if self._header else {}).values()]
-        if any(name_key(cell) in TEXT for cell in first) and all(map(is_identifier, first)):
-            raise DataError("its first row is a header. Leave --no-header out.")
-        if self._rows >= MOST_ROWS:
-            raise DataError("the sheet is full, and has no row for names of columns.")
-        names = given or (["text"] if len(columns) == 1 else [f"column_{k + 1}" for k in range(len(columns))])
-        return dict(zip(columns, names, strict=True))
-
-    def _advice(self) -> str:
-        if row := header_row([[cell.text for cell in row.cells.values()] for row in self._head]):
-            return f"Row {self._head[row].number} looks like the header: --skip-lines {self._head[row].number - 1}"
-        return (
-            "Give it a name, or clear it. If the header stands further down: --skip-lines N (rows above it)."
-        )
-
-    def refuse_merged(self, merges: Sequence[Merge]) -> None:
-        """Refuse cells merged over several rows of the table: only the first of them has a value.
-
-        Raises:
-            DataError: names the range.
-        """
-        for merge in merges:
-            columns = range(merge.first_column, merge.last_column + 1)
-            is_below = merge.last_row >= self.first_row and merge.first_row < self._last
-            if is_below and any(column in self._used for column in columns):
-                place = f"{address(merge.first_column, merge.first_row)}:{address(merge.last_column, merge.last_row)}"
-                raise DataError(
-                    f"{place} is merged into one cell, so that only the first of its rows has a value. Unmerge it and fill in "
-                    "each row."
-                )
-
-    def warn_of_rounded(self, source: Source) -> None:
-        """Warn of numbers that Excel may have rounded: ids of more than 15 digits."""
-        for column, (count, first) in self._rounded.items():
-            _LOG.warning(
-                "%s: %d numbers in column %s have more than %d digits, the first in %s. Excel puts zeros in the place of the rest; "
-                "if they are ids, store them as text.",
-                printable(source.path),
-                count,
-                letters(column),
-                PRECISE,
-                address(column, first),
-            )
-
-
-def header_row(rows: Sequence[Sequence[str]]) -> int:
-    """The index of the first row but the first that looks like a header; 0 if there is none."""
-    for at, cells in enumerate(rows):
-        names = [cell for cell in cells if cell.strip()]
-        if at and any(name_key(cell) in TEXT for cell in names) and all(map(is_identifier, names)):
-            return at
-    return 0
-
-
-def _text(cell: Cell | None) -> str:
-    return cell.text if cell is not None else ""
-
-
 def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> str:
     """What may be wrong with a header without a text column: it is further down, or missing. No cell is shown."""
     with open_package(source, settings.max_expansion) as package:
@@ -277,10 +152,10 @@ def header_advice(source: Source, layout: Layout, settings: ReadSettings) -> str
         with contextlib.closing(_rows(source, package, sheet)) as rows:
             for row in rows:
                 head.append(row)
-                if len(head) == _HEADER_SEARCH_ROWS:
+                if len(head) == survey.HEADER_SEARCH_ROWS:
                     break
-    if at := header_row([[cell.text for cell in row.cells.values()] for row in head]):
-        return f"Row {head[at].number} looks like the header: --skip-lines {head[at].number - 1}"
+    if advice := survey.header_advice(head):
+        return advice
     if settings.has_no_header:
         return ""
     return "If its first row is a row and no header: --no-header, with --column-names where there are several columns."
