@@ -79,7 +79,6 @@ FOREIGN = {
     "xz": (b"\xfd7zXZ\x00\x00", "compressed by xz"),
     "7z": (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     "SQLite": (b"SQLite format 3\x00", "an SQLite database"),
-    "ORC": (b"ORC\n\x0b\x00", "an ORC file"),
     "Avro": (b"Obj\x01\x04", "an Avro file"),
     "picture": (b"\x89PNG\r\n\x1a\n", "a picture"),
     "program": (b"\x7fELF\x02", "a program"),

@@ -52,6 +52,10 @@ def _arrow(path: Path) -> None:
     pd.DataFrame(ROWS).to_feather(path)
 
 
+def _orc(path: Path) -> None:
+    pd.DataFrame(ROWS).to_orc(path, index=False)
+
+
 def _xlsx(path: Path) -> None:
     pd.DataFrame(ROWS).to_excel(path, index=False)
 
@@ -63,6 +67,7 @@ FORMATS: Mapping[str, tuple[Callable[[Path], None], Read]] = {
     "jsonl": (_jsonl, partial(pd.read_json, lines=True, dtype=False)),
     "json": (_json, partial(pd.read_json, dtype=False)),
     "arrow": (_arrow, pd.read_feather),
+    "orc": (_orc, pd.read_orc),
     "xlsx": (_xlsx, partial(pd.read_excel, dtype=str, keep_default_na=False, engine="calamine")),
 }
 """By name: what writes :data:`ROWS` as a file of the format, and what reads it, neither of them ours."""

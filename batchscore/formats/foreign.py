@@ -67,7 +67,6 @@ _KINDS = (
     _kind("an SQLite database", rb"SQLite format 3\x00", "Export the table as CSV or Parquet."),
     _kind("a DuckDB database", rb".{8}DUCK.\x00{7}", "Export the table as CSV or Parquet."),
     _kind("a Feather file of version 1", rb"FEA1\x00\x00", "Write it again: Feather is version 2 today."),
-    _kind("an ORC file", rb"ORC(?![\w,;\t| .\"'-])", _CONVERT),
     _kind("an Avro file", rb"Obj\x01", _CONVERT),
     _kind("an HDF5 file", rb"\x89HDF\r\n", _CONVERT),
     _kind("a NumPy array", rb"\x93NUMPY", _CONVERT),

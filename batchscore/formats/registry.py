@@ -28,6 +28,7 @@ ENTRIES = {
     "parquet": Entry("Parquet", (".parquet", ".pq"), "parquet"),
     "jsonl": Entry("JSON Lines", (".jsonl", ".ndjson"), "jsonl"),
     "json": Entry("a JSON array", (".json",), "json_array"),
+    "orc": Entry("ORC", (".orc",), "orc"),
     "xlsx": Entry("Excel", (".xlsx", ".xlsm"), "xlsx"),
     "arrow": Entry("Arrow IPC", (".arrow", ".feather", ".ipc"), "arrow"),
 }
