@@ -160,7 +160,7 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _scorable_below(folder: Path) -> Iterator[Path]:
-    """Files with a known suffix, except hidden ones and those that start with ``_``, which are some program's markers.
+    """Files with a known suffix, except hidden ones and those that start with ``_`` or ``~$``, which are programs' markers.
 
     Linked folders are not entered: they may form a cycle.
     """
@@ -172,7 +172,7 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
             path = Path(root) / name
-            if not name.startswith((".", "_")) and format_of_name(name) and not _is_metadata(path):
+            if not name.startswith((".", "_", "~$")) and format_of_name(name) and not _is_metadata(path):
                 yield path
 
 
