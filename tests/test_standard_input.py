@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -162,3 +163,25 @@ def test_what_is_refused_leaves_nothing_behind(run: Score, tmp_path: Path) -> No
     with pytest.raises(BatchscoreError, match="2 columns could be the text"):
         run(b"a,b\n1,2\n")
     assert not (tmp_path / "run" / STAGING).exists()
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".orc"])
+def test_a_stopped_run_of_a_workbook_or_orc_ends_with_the_same_bytes(
+    tiny_bundle: Path, tmp_path: Path, suffix: str
+) -> None:
+    frame = pd.read_csv(io.BytesIO(CSV), dtype=str)
+    path = tmp_path / f"a{suffix}"
+    frame.to_excel(path, index=False) if suffix == ".xlsx" else frame.to_orc(path, index=False)
+
+    def go(name: str, stop_after: int | None = None) -> Any:
+        settings = ScoreSettings(
+            (str(path),), str(tiny_bundle), tmp_path / name, read=ReadSettings(part_rows=5)
+        )
+        return score(settings, lambda _: _Silent(stop_after))  # type: ignore[arg-type,return-value]
+
+    go("whole")
+    with pytest.raises(KeyboardInterrupt):
+        go("run", stop_after=10)
+    assert go("run").status == "scored"
+    for name in (f"predictions/a{suffix}", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
