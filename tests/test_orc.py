@@ -108,6 +108,13 @@ def test_a_file_that_unfolds_beyond_reason_is_refused(tmp_path: Path) -> None:
         flow(tmp_path / "out", tmp_path / "a.orc")
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "x", "x"])
+    orc.write_table(table, tmp_path / "a.orc")
+    with pytest.raises(DataError, match="two columns have one name"):
+        flow(tmp_path / "out", tmp_path / "a.orc")
+
+
 def test_names_and_first_bytes(tmp_path: Path) -> None:
     orc.write_table(TABLE, tmp_path / "a.orc")
     (tmp_path / "a.csv").write_bytes((tmp_path / "a.orc").read_bytes())

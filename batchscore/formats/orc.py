@@ -57,7 +57,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     """Columns from the footer.
 
     Raises:
-        DataError: something follows the file's end, or a column has a type that Parquet cannot hold.
+        DataError: something follows the file's end, two columns have one name, or a column has a type that Parquet cannot hold.
     """
     with _opened(source) as file:
         schema = file.schema
@@ -69,6 +69,10 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         )
         codec = file.compression.lower()
     refuse_too_wide(source, schema, settings)
+    if len(set(schema.names)) < len(schema.names):  # Arrow's scanner finds columns by their names
+        raise DataError(
+            f"{printable(source.path)}: two columns have one name. Rename one, or convert it to Parquet."
+        )
     if source.path.stat().st_size - sum(ends) - 1 not in (
         0,
         len(_MAGIC),
