@@ -64,13 +64,15 @@ class ReadSettings:
     quotechar: str | None = None
     escapechar: str | None = None
     encoding: str | None = None
+    sheet: str | None = None
+    """The sheet of an Excel workbook; ``None``: the only one with values."""
     skip_lines: int = 0
-    """Lines before the header of a CSV file."""
+    """Lines before the header of a CSV file, or rows above that of a sheet."""
     header_lines: int = 1
     """Records in the header; the first names the columns."""
     has_no_header: bool = False
     column_names: tuple[str, ...] = ()
-    """Column names for a CSV file without a header; if empty, columns are numbered."""
+    """Column names for a CSV file or a sheet without a header; if empty, columns are numbered."""
     text_column: str | None = None
     label_column: str | None = None
     label_columns: tuple[str, ...] = ()

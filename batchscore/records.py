@@ -151,6 +151,7 @@ class InputFile:
     """One input file in the plan."""
 
     path: str
+    """Where it is read; see :attr:`shown`."""
     name: str
     """Path below ``predictions/``, with ``/``; unique in a run."""
     format: str
@@ -173,6 +174,13 @@ class InputFile:
     """How label values are read (:mod:`batchscore.model.labels`)."""
     has_label_column: bool = False
     """Whether there is a label column, used or not."""
+    given_as: str = ""
+    """What it was called on the command line if that is no path: ``-``."""
+
+    @property
+    def shown(self) -> str:
+        """Its path, or what it was called."""
+        return self.given_as or self.path
 
     @property
     def class_names(self) -> tuple[str, ...]:

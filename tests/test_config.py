@@ -52,6 +52,7 @@ OTHER_VALUES: dict[str, Any] = {
     "read.quotechar": "'",
     "read.escapechar": "\\",
     "read.encoding": "cp1252",
+    "read.sheet": "May",
     "read.skip_lines": 1,
     "read.header_lines": 2,
     "read.has_no_header": True,

@@ -32,10 +32,15 @@ def _bytes(write: Callable[[io.BytesIO], object]) -> bytes:
     return out.getvalue()
 
 
-def _workbook(out: io.BytesIO) -> None:
+def _word(out: io.BytesIO) -> None:
     with zipfile.ZipFile(out, "w") as archive:
-        for name in ("[Content_Types].xml", "xl/workbook.xml"):
+        for name in ("[Content_Types].xml", "word/document.xml"):
             archive.writestr(name, "<x/>")
+
+
+def _opendocument(out: io.BytesIO) -> None:
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
 
 
 def _tar(out: io.BytesIO) -> None:
@@ -62,7 +67,8 @@ FOREIGN = {
     "HTML after a comment": (b"<!-- a proxy -->\n<HTML>\n", "an HTML page"),
     "S3's error": (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "error document"),
     "XML": (b'<?xml version="1.0"?><reviews/>', "an XML document"),
-    "workbook": (_bytes(_workbook), "an Excel workbook"),
+    "OpenDocument": (_bytes(_opendocument), "an OpenDocument file"),
+    "Word": (_bytes(_word), "a Word or PowerPoint file"),
     "old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an old Excel workbook"),
     "ZIP": (_bytes(lambda out: zipfile.ZipFile(out, "w").writestr("a.csv", "text\na\n")), "a ZIP archive"),
     "tar": (_bytes(_tar), "a tar archive"),
@@ -73,7 +79,6 @@ FOREIGN = {
     "xz": (b"\xfd7zXZ\x00\x00", "compressed by xz"),
     "7z": (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     "SQLite": (b"SQLite format 3\x00", "an SQLite database"),
-    "ORC": (b"ORC\n\x0b\x00", "an ORC file"),
     "Avro": (b"Obj\x01\x04", "an Avro file"),
     "picture": (b"\x89PNG\r\n\x1a\n", "a picture"),
     "program": (b"\x7fELF\x02", "a program"),

@@ -159,7 +159,7 @@ def test_links_pipes_and_odd_names_are_refused_not_followed(
     (settings.inbox / "link.csv").symlink_to(secret)
     os.mkfifo(settings.inbox / "pipe.csv")
     put(settings.inbox, "two\nlines.csv")
-    put(settings.inbox, "table.xlsx")
+    put(settings.inbox, "table.xls")
     result = take(settings)
     assert {each.status for each in result.files} == {"failed"}
     assert fake.jobs == []

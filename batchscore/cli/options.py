@@ -157,30 +157,37 @@ _READING_OPTIONS = (
         help="CSV only: the encoding.  [default: detected; UTF-8 without a byte order mark]",
     ),
     option(
+        "--sheet",
+        metavar="NAME",
+        help="Excel only: the sheet with the table.  [default: the only one with values]",
+    ),
+    option(
         "--skip-lines",
         type=click.IntRange(0),
         default=0,
         metavar="N",
-        help="CSV only: skip N lines before the header.",
+        help="CSV and Excel only: skip N lines before the header.",
     ),
     option(
         "--header-lines",
         type=click.IntRange(1),
         default=1,
         metavar="N",
-        help="CSV only: the header has N lines; the first names the columns.  [default: 1]",
+        help="CSV and Excel only: the header has N lines; the first names the columns.  [default: 1]",
     ),
-    option("--no-header", is_flag=True, help="CSV only: there is no header; the first line is a row."),
+    option(
+        "--no-header", is_flag=True, help="CSV and Excel only: there is no header; the first line is a row."
+    ),
     option(
         "--column-names",
         metavar="NAME,NAME",
-        help="CSV only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
+        help="CSV and Excel only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
     ),
 )
 
 
 def reading_options(command: Command) -> Command:
-    """Options that say how a CSV file is written."""
+    """Options that say how a CSV file or a workbook is written."""
     for each in reversed(_READING_OPTIONS):
         command = each(command)
     return command
@@ -194,6 +201,7 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
         quotechar=options["quotechar"],
         escapechar=options["escapechar"],
         encoding=options["encoding"],
+        sheet=options["sheet"],
         skip_lines=options["skip_lines"],
         header_lines=options["header_lines"],
         has_no_header=options["no_header"] or options["column_names"] is not None,

@@ -195,7 +195,10 @@ def _lines(result: RunResult) -> list[str]:
         head = f"{result.rows} rows in {len(result.plan.parts)} parts, {result.rejects} rejects; nothing was scored"
         return [
             head,
-            *(f"  {printable(f.path)}: {f.format}, {f.rows} rows, {choice_of(f)}" for f in result.plan.files),
+            *(
+                f"  {printable(f.shown)}: {f.format}, {f.rows} rows, {choice_of(f)}"
+                for f in result.plan.files
+            ),
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import without_dictionaries
@@ -22,6 +21,7 @@ from batchscore.formats.columnar import (
     cut,
     layout_of,
     refuse_too_wide,
+    refuse_unstorable,
     sliced,
     texts_of_batches,
 )
@@ -57,7 +57,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         batches = None if is_stream else reader.num_record_batches
     refuse_too_wide(source, schema, settings)
     codec = _check_messages(source, batches, settings.max_expansion)
-    _refuse_unstorable(source, schema)
+    refuse_unstorable(source, schema)
     return layout_of(schema, {"stream": is_stream, "codec": codec})
 
 
@@ -68,30 +68,6 @@ def _opened(source: Source) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
         file.seek(0)
         with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
             yield reader
-
-
-def _refuse_unstorable(source: Source, schema: pa.Schema) -> None:
-    """Refuse a type that the mismatches file, which is Parquet, cannot hold."""
-    if _is_storable(schema):
-        return
-    field = next((field for field in schema if not _is_storable(pa.schema([field]))), None)
-    what = (
-        f"the column {printable(field.name)} has the type {printable(field.type)}"
-        if field
-        else "its schema is one"
-    )
-    raise DataError(
-        f"{printable(source.path)}: {what}, which Parquet cannot hold, and the mismatches are Parquet. Cast it, or leave it "
-        "out."
-    )
-
-
-def _is_storable(schema: pa.Schema) -> bool:
-    try:
-        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return False
-    return True
 
 
 def _check_messages(source: Source, batches: int | None, max_expansion: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import (
@@ -121,6 +122,30 @@ def refuse_too_wide(source: Source, schema: pa.Schema, settings: ReadSettings) -
         raise DataError(
             f"{printable(source.path)}: {len(schema)} columns. Raise --max-columns if they are meant."
         )
+
+
+def refuse_unstorable(source: Source, schema: pa.Schema) -> None:
+    """Refuse a type that the mismatches file, which is Parquet, cannot hold."""
+    if _is_storable(schema):
+        return
+    field = next((field for field in schema if not _is_storable(pa.schema([field]))), None)
+    what = (
+        f"the column {printable(field.name)} has the type {printable(field.type)}"
+        if field
+        else "its schema is one"
+    )
+    raise DataError(
+        f"{printable(source.path)}: {what}, which Parquet cannot hold, and the mismatches are Parquet. Cast it, or leave it "
+        "out."
+    )
+
+
+def _is_storable(schema: pa.Schema) -> bool:
+    try:
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def layout_of(schema: pa.Schema, details: Mapping[str, Any]) -> Layout:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +21,7 @@ from batchscore.formats.format import (
     format_of,
     is_input_format,
 )
+from batchscore.formats.headers import refuse_more_header
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.formats.text_values import as_text
@@ -37,11 +37,6 @@ UNDIVIDED = "none"
 _NOWHERE = "\x1f"
 NULL = r"\N"
 """A null cell as MySQL, PostgreSQL and Hive write it."""
-_TYPE_WORDS = re.compile(
-    r"(?i)(?:n?varchar|n?char|decimal|numeric)\(?[\d, ]*\)?|(?:tiny|small|big)?int(?:eger)?\d*|float\d*|double|number|real"
-    r"|str(?:ing)?|text|object|category|bool(?:ean)?|date(?:time)?\d*|time(?:stamp)?|uuid|json"
-)
-_RULE = re.compile(r"\s*:?-{2,}:?\s*")
 _HEADER_SEARCH_LINES = 30
 """Lines searched for a header, for advice."""
 
@@ -134,7 +129,9 @@ def _header(stream: IO[bytes], dialect: delimited.Dialect, settings: ReadSetting
     with contextlib.suppress(DataError):  # a damaged first row becomes a reject
         following = delimited.read_header(stream, dialect, limits, position=start)  # type: ignore[arg-type]
     if following is not None:
-        _refuse_more_header(following, len(record.fields), settings.header_lines)
+        refuse_more_header(
+            following.fields, f"line {following.line}", len(record.fields), settings.header_lines
+        )
     return _Header(record.fields, record.raw, record.offset, start)
 
 
@@ -148,22 +145,6 @@ def _without_header(first: delimited.Record, dialect: delimited.Dialect, names: 
     names = names or (["text"] if count == 1 else [f"column_{k + 1}" for k in range(count)])
     raw = delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect)
     return _Header(list(names), raw, first.offset, delimited.Position(first.offset, first.line))
-
-
-def _refuse_more_header(record: delimited.Record, n_fields: int, header_lines: int) -> None:
-    """Refuse a header with more lines than ``header_lines``: of types, of dashes, or what a survey tool writes below names."""
-    cells = [cell for cell in record.fields if cell.strip()]
-    kinds = {
-        "the types of the columns": all(map(_TYPE_WORDS.fullmatch, map(str.strip, cells))) and len(cells) > 1,
-        "a rule": all(map(_RULE.fullmatch, cells)) and len(cells) > 1,
-        "a second header of a survey tool": bool(cells) and cells[0].startswith('{"ImportId"'),
-    }
-    for what, holds in kinds.items():
-        if holds and len(record.fields) == n_fields:
-            raise DataError(
-                f"line {record.line} seems to be no row but {what}. If it belongs to the header: --header-lines "
-                f"{header_lines + 1}"
-            )
 
 
 def _limits(settings: ReadSettings) -> delimited.Limits:

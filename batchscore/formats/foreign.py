@@ -24,7 +24,9 @@ def _kind(what: str, start: bytes, advice: str = "Get the table itself.") -> Kin
 
 
 _MARK = rb"(?:\xef\xbb\xbf)?\s*"
-_SAVE = "Save it as CSV or Parquet."
+_SAVE = "Save it as .xlsx or CSV."
+_OFFICE = rb"(?:\[Content_Types\]\.xml|_rels/|docProps/|xl/|customXml/)"
+"""How the first entry of an Office file is called."""
 _UNPACK = "Unpack it first."
 _CONVERT = "Convert it to Parquet first."
 _LOGGED = "What was to write the table wrote this instead."
@@ -42,13 +44,15 @@ _KINDS = (
         "Check the address and the permission, then download the table again.",
     ),
     _kind("an XML document", _MARK + rb"<(?:\?xml|!DOCTYPE|rss|svg|feed)\b", _CONVERT),
+    _kind("a binary Excel workbook", rb"(?=PK\x03\x04).*PK\x03\x04.{26}xl/workbook\.bin", _SAVE),
+    _kind("a Word or PowerPoint file", rb"(?=PK\x03\x04).*PK\x03\x04.{26}(?:word|ppt)/"),
+    _kind("an OpenDocument file", rb"PK\x03\x04.{26,40}mimetypeapplication/vnd\.oasis", _SAVE),
+    _kind("a ZIP archive", rb"PK(?:\x03\x04(?!.{26}" + _OFFICE + rb")|\x05\x06)", _UNPACK),
     _kind(
-        "an Excel workbook",
-        rb"PK\x03\x04.*(?:xl/|\[Content_Types\]\.xml|mimetypeapplication/vnd\.oasis)",
-        _SAVE,
+        "an old Excel workbook, one with a password, or another Office file",
+        rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "Save it as .xlsx without a password, or as CSV.",
     ),
-    _kind("a ZIP archive", rb"PK(?:\x03\x04|\x05\x06)", _UNPACK),
-    _kind("an old Excel workbook or another Office file", rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _SAVE),
     _kind("a PDF", rb"%PDF-"),
     _kind("a 7z archive", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
     _kind("a RAR archive", rb"Rar!\x1a\x07", _UNPACK),
@@ -63,7 +67,6 @@ _KINDS = (
     _kind("an SQLite database", rb"SQLite format 3\x00", "Export the table as CSV or Parquet."),
     _kind("a DuckDB database", rb".{8}DUCK.\x00{7}", "Export the table as CSV or Parquet."),
     _kind("a Feather file of version 1", rb"FEA1\x00\x00", "Write it again: Feather is version 2 today."),
-    _kind("an ORC file", rb"ORC(?![\w,;\t| .\"'-])", _CONVERT),
     _kind("an Avro file", rb"Obj\x01", _CONVERT),
     _kind("an HDF5 file", rb"\x89HDF\r\n", _CONVERT),
     _kind("a NumPy array", rb"\x93NUMPY", _CONVERT),

@@ -87,6 +87,10 @@ class Format(abc.ABC):
     """Whether a value may be a list; else the labels of a row are one text."""
     holds_nul = True
     """Whether strings may have NUL characters."""
+    longest_text: int | None = None
+    """Characters that a text may have."""
+    most_rows: int | None = None
+    """Rows that a file may have."""
 
     # ---------------------------------------------------------------------------------------------------- reading
 

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from batchscore.errors import DataError, NoInputError, printable
+from batchscore.errors import DataError, NoInputError, UsageError, printable
 from batchscore.formats.foreign import table_folder
 from batchscore.formats.identification import identify, is_note
-from batchscore.formats.registry import format_of_name, plain_name, suffixes
+from batchscore.formats.registry import format_of_name, plain_name, suffix_of_file, suffixes
 from batchscore.formats.source import Source, reading
+from batchscore.formats.standard_input import ARGUMENT, NAME
 from batchscore.system.storage import sha256_of
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class FoundFile:
     """Taken before it was hashed."""
     hashed: int
     """When hashing began, in nanoseconds since 1970."""
+    given_as: str = ""
+    """What it was called on the command line if that is no path: ``-``."""
 
     def assert_unchanged(self) -> None:
         """Raise :class:`DataError` if the file's content changed since it was hashed.
@@ -72,17 +75,23 @@ class FoundFile:
             )
 
 
-def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -> list[FoundFile]:
+def find_files(
+    inputs: Sequence[str], given_format: str | None, exclude: Path, stdin: Path | None = None
+) -> list[FoundFile]:
     """Resolve files, folders and globs, in the order given (names sorted within a folder or glob), each file once.
 
-    Files below ``exclude`` (the run folder) are left out.
+    Files below ``exclude`` (the run folder) are left out. ``stdin`` is the file that ``-`` stands for.
 
     Raises:
         NoInputError: an argument matches nothing.
+        UsageError: a file is called as standard input would be.
     """
     paths: dict[Path, Path] = {}
     own = _resolved(exclude)
     for argument in inputs:
+        if argument == ARGUMENT and stdin is not None:
+            paths[stdin] = stdin
+            continue
         for path in _expand(argument):
             real = _resolved(path)
             if not real.is_relative_to(own):
@@ -92,8 +101,16 @@ def find_files(inputs: Sequence[str], given_format: str | None, exclude: Path) -
     if not paths:
         raise NoInputError(f"No file to score in {printable(', '.join(inputs))}.")
     _refuse_tables(paths)
-    names = _names(list(paths.values()))
-    return [_found(path, name, given_format) for path, name in zip(paths.values(), names, strict=True)]
+    names = _names([path for path in paths.values() if path != stdin])
+    found = [
+        _standard_input(path, given_format) if path == stdin else _found(path, names.pop(0), given_format)
+        for path in paths.values()
+    ]
+    taken = [file.name for file in found]
+    if stdin is not None and len(set(taken)) < len(taken):
+        name = next(file.name for file in found if file.given_as)
+        raise UsageError(f"A file is called {printable(name)}, as standard input would be. Rename it.")
+    return found
 
 
 def _refuse_tables(paths: Iterable[Path]) -> None:
@@ -143,7 +160,7 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _scorable_below(folder: Path) -> Iterator[Path]:
-    """Files with a known suffix, except hidden ones and those that start with ``_``, which are some program's markers.
+    """Files with a known suffix, except hidden ones and those that start with ``_`` or ``~$``, which are programs' markers.
 
     Linked folders are not entered: they may form a cycle.
     """
@@ -155,7 +172,7 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
             path = Path(root) / name
-            if not name.startswith((".", "_")) and format_of_name(name) and not _is_metadata(path):
+            if not name.startswith((".", "_", "~$")) and format_of_name(name) and not _is_metadata(path):
                 yield path
 
 
@@ -169,12 +186,21 @@ def _is_metadata(path: Path) -> bool:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Names below ``predictions/``: the file name, or the path below the common folder if there are several."""
+    if not paths:
+        return []
     folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
     common = Path(os.path.commonpath(folders))
     return [
         (folder / path.name).relative_to(common).as_posix()
         for folder, path in zip(folders, paths, strict=True)
     ]
+
+
+def _standard_input(path: Path, given_format: str | None) -> FoundFile:
+    """Standard input, named by what its first bytes say."""
+    file = _found(path, "", given_format)
+    name = NAME + suffix_of_file(file.source.format, file.source.compression)
+    return dataclasses.replace(file, name=name, given_as=ARGUMENT)
 
 
 def _found(path: Path, name: str, given_format: str | None) -> FoundFile:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
+_SUFFIX_OF_COMPRESSION = {"": "", "gzip": ".gz", "zstd": ".zst", "bz2": ".bz2"}
 
 
 class Entry(NamedTuple):
@@ -27,6 +28,8 @@ ENTRIES = {
     "parquet": Entry("Parquet", (".parquet", ".pq"), "parquet"),
     "jsonl": Entry("JSON Lines", (".jsonl", ".ndjson"), "jsonl"),
     "json": Entry("a JSON array", (".json",), "json_array"),
+    "orc": Entry("ORC", (".orc",), "orc"),
+    "xlsx": Entry("Excel", (".xlsx", ".xlsm"), "xlsx"),
     "arrow": Entry("Arrow IPC", (".arrow", ".feather", ".ipc"), "arrow"),
 }
 NAMES = tuple(ENTRIES)
@@ -38,6 +41,15 @@ DEFAULT = "csv"
 def suffix_of(name: str) -> str:
     """The suffix of predictions in this format."""
     return ENTRIES[name].suffixes[0]
+
+
+def suffix_of_file(name: str, compression: str) -> str:
+    """The suffix of a file of this format that is compressed as a whole.
+
+    >>> suffix_of_file("csv", "gzip")
+    '.csv.gz'
+    """
+    return suffix_of(name) + _SUFFIX_OF_COMPRESSION[compression]
 
 
 def suffixes() -> list[str]:

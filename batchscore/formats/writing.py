@@ -13,7 +13,7 @@ import zstandard
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
-from batchscore.formats.format import Format, Output, format_of
+from batchscore.formats.format import Format, Output, Unheld, format_of
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
@@ -92,16 +92,35 @@ def refuse_unwritable_names(
         )
 
 
-def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:
+def refuse_unwritable(source: Source, layout: Layout, rows: Rows, output_format: str) -> None:
     """Refuse values that predictions cannot hold unchanged, before anything is scored.
 
     Raises:
         DataError: names the row and column of the first.
     """
     fmt, target = format_of(source.format), _target(source.format, output_format)
-    found = (fmt.first_unheld(rows, target) or target.first_unwritable(rows)) if target is not fmt else None
+    found = None
+    if target is not fmt:
+        found = fmt.first_unheld(rows, target) or target.first_unwritable(rows)
+        found = found or _first_beyond(fmt, target, rows, layout)
     if found is not None:
         raise DataError(
             f"{printable(source.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
             f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet."
         )
+
+
+def _first_beyond(fmt: Format, target: Format, rows: Rows, layout: Layout) -> Unheld | None:
+    """The first row or text of some rows that is beyond what a file of ``target`` may have."""
+    names = [column.name for column in layout.columns]
+    if target.most_rows is not None and rows.row and rows.row[-1] >= target.most_rows:
+        at = next(at for at, row in enumerate(rows.row) if row >= target.most_rows)
+        return Unheld(at, names[0], f"a row beyond the first {target.most_rows:,}")
+    longest = target.longest_text
+    if longest is None or (rows.raw is not None and max(map(len, rows.raw), default=0) <= longest):
+        return None
+    for name, texts in fmt.texts_of_rows(rows, layout, names).items():
+        at = next((at for at, text in enumerate(texts) if len(text or "") > longest), -1)
+        if at >= 0:
+            return Unheld(at, name, f"a text of more than {longest:,} characters")
+    return None

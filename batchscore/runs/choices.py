@@ -29,7 +29,9 @@ def choice_of(file: InputFile) -> str:
     label = f"{_label_words(columns)}{meaning_of(file)}" if columns.given else "no label"
     identifier = f"id in {_short(columns.id)}" if columns.id else "no id"
     second = f", second text in {_short(columns.text_pair)}" if columns.text_pair else ""
-    return f"text in {_short(columns.text)}{second}, {label}, {identifier}"
+    sheet = (file.layout.details.get("dialect") or {}).get("sheet")
+    where = f", sheet {_short(sheet)}" if sheet else ""
+    return f"text in {_short(columns.text)}{second}, {label}, {identifier}{where}"
 
 
 def _label_words(columns: ColumnChoice) -> str:

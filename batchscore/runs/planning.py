@@ -62,6 +62,13 @@ class Plan:
             "parts": [list(_flat(p)) for p in self.parts],
         }
 
+    def of(self, found: Sequence[FoundFile]) -> Plan:
+        """The plan for the same files where they lie now."""
+        files = (
+            dataclasses.replace(f, path=str(n.source.path)) for f, n in zip(self.files, found, strict=True)
+        )
+        return dataclasses.replace(self, files=tuple(files))
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`."""
@@ -114,7 +121,7 @@ def make_plan(
         survey = _Survey(file, layout, columns, given)
         for rows in survey.read(settings.read, left):
             _refuse_taken(file.source, rows.names & added)
-            refuse_unwritable(file.source, rows, settings.output_format)
+            refuse_unwritable(file.source, survey.layout, rows, settings.output_format)
             parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         file.assert_unchanged()  # so what was planned is what was hashed
@@ -240,6 +247,7 @@ class _Survey:
             label_values=meaning.values,
             label_reading=meaning.reading,
             has_label_column=self._has_label_column,
+            given_as=self._file.given_as,
         )
 
 

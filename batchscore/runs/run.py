@@ -16,7 +16,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,7 @@ from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.staged import stage_part
+from batchscore.formats.standard_input import ARGUMENT, kept_in
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings, needs_torch
@@ -152,14 +153,16 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
         settings = dataclasses.replace(settings, date=None)
     with failing(settings.output):
         if settings.dry_run:
-            return _planned(_open(settings, models), settings, started)
+            with _standard_input(settings) as stdin:
+                return _planned(_open(settings, models, stdin), settings, started)
         with (
             locked(settings.output),  # the lock first: a second call fails at once
             refusals_noted(settings.output, night),
             failing(settings.output),
             imports_ahead() as want,
+            _standard_input(settings) as stdin,
         ):
-            opened = _open(settings, models, want)
+            opened = _open(settings, models, stdin, want)
             return _Run(opened, settings, models, progress, started, want).go()
 
 
@@ -186,9 +189,54 @@ class _Opened(NamedTuple):
     baseline: Baseline | None
 
 
-def _open(settings: ScoreSettings, models: Models, want: Callable[..., None] = lambda *_: None) -> _Opened:
+@contextlib.contextmanager
+def _standard_input(settings: ScoreSettings) -> Iterator[Path | None]:
+    """Standard input in a file of the run's staging folder, if it is an input; ``None`` if it is not.
+
+    It is read anew by each start: with other bytes the run is another one.
+    """
+    if ARGUMENT not in settings.inputs:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        if settings.dry_run:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            _refuse_foreign(settings.output)
+            folder = settings.output / STAGING
+            make_folder(folder)
+            stack.callback(_remove_if_empty, folder)
+        try:
+            yield stack.enter_context(kept_in(folder))
+        except NoInputError as error:
+            raise NothingToDoError(str(error)) if settings.skip_empty else error from None
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raise :class:`OutputError` for a folder that holds something else than a run, or whose staging folder is a link."""
+    staging = output / STAGING
+    foreign = foreign_names(output)
+    if foreign and not is_finished(output) and not staging.exists():
+        raise OutputError(
+            f"{printable(output)} holds something that is no run ({printable(min(foreign))}). Name another --output."
+        )
+    if staging.is_symlink():
+        raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
+
+
+def _open(
+    settings: ScoreSettings,
+    models: Models,
+    stdin: Path | None = None,
+    want: Callable[..., None] = lambda *_: None,
+) -> _Opened:
     try:
-        found = find_files(settings.inputs, settings.read.format, settings.output)
+        found = find_files(settings.inputs, settings.read.format, settings.output, stdin)
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
     is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
@@ -351,16 +399,9 @@ class _Run:
 
     def _prepare_folder(self) -> None:
         """Refuse a folder that holds anything else; with ``--force`` replace another run."""
+        _refuse_foreign(self._output)
         staging = self._output / STAGING
-        foreign = foreign_names(self._output)
-        if foreign and not is_finished(self._output) and not staging.exists():
-            raise OutputError(
-                f"{printable(self._output)} holds something that is no run ({printable(min(foreign))}). Name another "
-                "--output."
-            )
         make_folder(staging)
-        if staging.is_symlink():
-            raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
         begun = [folder for folder in staging.iterdir() if folder.is_dir()]
         if not self._settings.force and any(
             Staging(folder).holds_work for folder in begun if folder != self._staging.folder
@@ -399,7 +440,7 @@ class _Run:
         path, rejects = self._staging.plan, self._staging.rejects
         saved = read_checked(path)
         if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
-            return Plan.from_json(saved["plan"])
+            return Plan.from_json(saved["plan"]).of(self._found)
         with atomic_write(rejects) as out:
             plan = make_plan(self._found, self._bundle, self._settings, out)
         write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
@@ -519,7 +560,7 @@ class _Run:
             "finished": _now().isoformat(timespec="seconds"),
             "files": [
                 {
-                    "path": file.path,
+                    "path": file.shown,
                     "name": file.name,
                     "format": file.format,
                     "compression": file.compression,
