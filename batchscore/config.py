@@ -18,6 +18,7 @@ MISSING_PAIR = ("skip", "empty")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
+PROBABILITIES = ("all", "top", "none")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -143,6 +144,13 @@ class ScoreSettings:
     dry_run: bool = False
     force: bool = False
     prefix: str = ""
+    keep_columns: tuple[str, ...] = ()
+    """Input columns that predictions hold; none: all but ``drop_columns``."""
+    drop_columns: tuple[str, ...] = ()
+    probabilities: str = "all"
+    """Which columns of probabilities predictions hold: ``all``, the predicted label's (``top``), or ``none``."""
+    renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name that a column of predictions would have → the name that it has."""
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Label → the least probability at which a multi-label model predicts it; the empty label stands for all."""
     tolerance: float | None = None

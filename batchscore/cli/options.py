@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from batchscore.cli.settings_file import load_config
-from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
+from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, PROBABILITIES, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
@@ -21,6 +21,10 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
+_QUOTED = r'"(?P<quoted>(?:[^"]|"")+)"'
+_NAME = re.compile(rf"\s*(?:{_QUOTED}\s*|(?P<plain>[^,]*))(?=,|$)")
+_RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTALL)
+"""Of names in a list, and of an old and a new one."""
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -203,17 +207,57 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
 
 
 def names_of(text: str | None, flag: str) -> tuple[str, ...]:
-    """The names in the value of an option.
+    """The names in the value of an option; one with a comma, or with spaces around it, stands in quotes, as in CSV.
+
+    >>> names_of('id, "day, month"', "--keep-columns")
+    ('id', 'day, month')
 
     Raises:
         UsageError: an empty name, or one that is there twice.
     """
     if text is None:
         return ()
-    names = tuple(name.strip() for name in text.split(","))
+    names: list[str] = []
+    at = 0
+    while True:
+        match = _NAME.match(text, at)
+        names.append(
+            (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
+            if match
+            else ""
+        )
+        if match is None or match.end() == len(text):
+            break
+        at = match.end() + 1
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"{flag} needs names divided by commas, all different.")
-    return names
+        raise UsageError(
+            f'{flag} needs names divided by commas, all different; one with a comma in quotes: id,"a, b".'
+        )
+    return tuple(names)
+
+
+def renames_of(texts: Sequence[str]) -> dict[str, str]:
+    """The names in ``NAME=NEW``; one with an ``=`` stands in quotes.
+
+    >>> renames_of(["predicted_label=sentiment", '"a=b"=c'])
+    {'predicted_label': 'sentiment', 'a=b': 'c'}
+
+    Raises:
+        UsageError: no such pair, or two new names for a column, or one for two.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        match = _RENAME.fullmatch(text.strip())
+        old = match and (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
+        new = match and match["new"].strip()
+        if not old or not new or "\0" in new:
+            raise UsageError(f"--rename {printable(text)!r} is not NAME=NEW; try predicted_label=sentiment")
+        if found.setdefault(old, new) != new:
+            raise UsageError(f"--rename has two names for {printable(old)}.")
+    twice = [new for new in found.values() if list(found.values()).count(new) > 1]
+    if twice:
+        raise UsageError(f"--rename calls two columns {printable(twice[0])}.")
+    return found
 
 
 _SCORING_OPTIONS = (
@@ -399,6 +443,29 @@ _SCORING_OPTIONS = (
         help="Compile the model first, which takes half a minute; auto means off.",
     ),
     option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
+    option(
+        "--keep-columns",
+        metavar="NAME,NAME",
+        help='The input columns that predictions hold; a name with a comma in quotes: id,"day, month".  [default: all]',
+    ),
+    option(
+        "--drop-columns",
+        metavar="NAME,NAME",
+        help="Input columns that predictions do not hold, even if the text, the label or the id is among them.",
+    ),
+    option(
+        "--probabilities",
+        type=click.Choice(PROBABILITIES),
+        default="all",
+        show_default=True,
+        help="Columns of probabilities: of all labels, of the predicted one (top), or none.",
+    ),
+    option(
+        "--rename",
+        multiple=True,
+        metavar="NAME=NEW",
+        help="What a column of predictions is called: predicted_label=sentiment. Repeatable.",
+    ),
     click.option(
         "--config",
         type=LocalPath(),

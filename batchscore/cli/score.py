@@ -16,6 +16,7 @@ from batchscore.cli.options import (
     names_of,
     option,
     read_settings,
+    renames_of,
     scoring_options,
     with_each_mapping,
 )
@@ -150,6 +151,10 @@ def score_settings(**options: Any) -> ScoreSettings:
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
+        keep_columns=names_of(options["keep_columns"], "--keep-columns"),
+        drop_columns=names_of(options["drop_columns"], "--drop-columns"),
+        probabilities=options["probabilities"],
+        renames=renames_of(options["rename"]),
         date=options.get("date"),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import dataclasses
 import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import zstandard
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.format import Format, Output, format_of
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
@@ -76,7 +78,7 @@ def _compression(file: InputFile, output_format: str) -> str:
 
 
 def refuse_unwritable_names(
-    source: Source, layout: Layout, answers: Answers, prefix: str, output_format: str
+    source: Source, layout: Layout, answers: Answers, columns: OutputColumns, output_format: str
 ) -> None:
     """Refuse names of columns and labels that predictions cannot hold, before anything is scored.
 
@@ -84,7 +86,9 @@ def refuse_unwritable_names(
         DataError: the output format cannot hold one.
     """
     target = _target(source.format, output_format)
-    target.refuse_names(source, layout, [*answers.labels, *answers.names(prefix)])
+    held = tuple(column for column in layout.columns if columns.holds(column.name))
+    new = [*columns.added(answers).values(), *columns.renames.values()]
+    target.refuse_names(source, dataclasses.replace(layout, columns=held), [*answers.labels, *new])
     if not target.holds_lists and answers.unjoinable is not None:
         raise DataError(
             f"{printable(source.path)}: the label {printable(answers.unjoinable)} cannot stand in a list of labels with "
@@ -92,16 +96,20 @@ def refuse_unwritable_names(
         )
 
 
-def refuse_unwritable(source: Source, rows: Rows, output_format: str) -> None:
+def refuse_unwritable(source: Source, rows: Rows, columns: OutputColumns, output_format: str) -> None:
     """Refuse values that predictions cannot hold unchanged, before anything is scored.
 
     Raises:
         DataError: names the row and column of the first.
     """
     fmt, target = format_of(source.format), _target(source.format, output_format)
-    found = (fmt.first_unheld(rows, target) or target.first_unwritable(rows)) if target is not fmt else None
+    if target is fmt:
+        return
+    held = rows if columns.are_whole else fmt.held_rows(rows, columns)
+    found = fmt.first_unheld(held, target) or target.first_unwritable(held)
     if found is not None:
         raise DataError(
             f"{printable(source.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
-            f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet."
+            f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet, or leave the "
+            "column out with --drop-columns."
         )

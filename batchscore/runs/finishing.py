@@ -24,6 +24,7 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.answers import answers_of
 from batchscore.formats.columns import texts_of
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.given import uses_labels
@@ -150,7 +151,7 @@ class Finish:
         """File index, staging path and :class:`Output` of each prediction file."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
-            output = Output(file, self._answers, self._settings.prefix)
+            output = Output(file, self._answers, OutputColumns.of(self._settings))
             yield index, self._staging.final / PREDICTIONS / name, output
 
     def _predictions(self) -> None:

@@ -37,6 +37,7 @@ from batchscore.errors import (
 from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
@@ -46,8 +47,8 @@ from batchscore.model.scoring import OUT_OF_MEMORY, Model
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
-from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
-from batchscore.runs.choices import choices_of, label_warnings
+from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
+from batchscore.runs.choices import choices_of, label_warnings, left_out
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
 from batchscore.runs.finishing import Finish
@@ -240,6 +241,8 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
 def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
+    if opened.baseline is not None:
+        refuse_unmatchable(opened.baseline, plan.files)
     _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
@@ -247,6 +250,8 @@ def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunRes
 
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
     for line in choices_of(plan):
+        _LOG.log(NOTICE, "%s", line)
+    if line := left_out(plan, OutputColumns.of(settings)):
         _LOG.log(NOTICE, "%s", line)
     _log_label_warnings(plan, bundle, settings)
 
@@ -312,6 +317,8 @@ class _Run:
             self._refuse_long_names()
             plan = self._plan()
             _log_choices(plan, self._bundle, self._settings)
+            if self._baseline is not None:
+                refuse_unmatchable(self._baseline, plan.files)
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
@@ -541,6 +548,9 @@ class _Run:
                 "max_length": self._bundle.max_length,
                 "temperature": self._bundle.calibration_temperature,
             },
+            "added_columns": OutputColumns.of(self._settings).added_names(
+                answers_of(self._bundle.task, self._bundle.labels)
+            ),
             "compute": {"device": "auto", "precision": "auto", **compute},
             "baseline": earlier_run(self._baseline) if self._baseline else None,
             "options": self._settings.result_options(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from batchscore.errors import UsageError
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.runs.planning import Plan
 
+_PROBABILITIES: Mapping[Task, tuple[str, ...]] = {
+    Task.SINGLE_LABEL: ("all", "top", "none"),
+    Task.MULTI_LABEL: ("all", "none"),
+    Task.REGRESSION: ("all",),
+}
+_WHY = {
+    Task.MULTI_LABEL: "of several labels at once none is the top one.",
+    Task.REGRESSION: "it gives a number, and no probabilities.",
+}
 _HALF = 0.5
 """Between whole numbers, a value within this of the given one is rounded to it."""
 
@@ -27,6 +37,13 @@ def refuse_foreign_options(settings: ScoreSettings, bundle: Bundle) -> None:
     thresholds_of(bundle, settings.thresholds)
     if settings.read.label_columns and bundle.task != Task.MULTI_LABEL:
         raise UsageError("--label-columns is for models with several labels at once, and this one has none.")
+    if settings.keep_columns and settings.drop_columns:
+        raise UsageError("--keep-columns and --drop-columns are two ways to say the same; give one of them.")
+    if settings.probabilities not in _PROBABILITIES[bundle.task]:
+        raise UsageError(
+            f"--probabilities {settings.probabilities} is not for this model: {_WHY[bundle.task]} Choose one of "
+            f"{', '.join(_PROBABILITIES[bundle.task])}."
+        )
     if settings.tolerance is not None and bundle.task != Task.REGRESSION:
         raise UsageError("--tolerance is for models that give a number, and this one gives labels.")
 
