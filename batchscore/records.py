@@ -212,6 +212,8 @@ class Rows:
     """Names of the fields in this part, for formats whose rows have their own field names (JSON)."""
     pairs: list[str | None] | None = None
     """The second text of each row; ``None`` if there is no column of second texts."""
+    lines: list[int] | None = None
+    """The line (1-based) where each row begins, in text formats."""
 
     @property
     def given_texts(self) -> Sequence[GivenText]:
@@ -235,6 +237,7 @@ class Rows:
             texts=self.texts[:kept],
             labels=self.labels[:kept] if self.labels is not None else None,
             pairs=self.pairs[:kept] if self.pairs is not None else None,
+            lines=self.lines[:kept] if self.lines is not None else None,
             rejects=[reject for reject in self.rejects if reject.row < end],
             table=self.table.slice(0, kept) if self.table is not None else None,
             raw=self.raw[:kept] if self.raw is not None else None,

@@ -18,18 +18,19 @@ from conftest import run_score
 from flow import flow
 from task_models import answering_at_once, several_labels, without_page
 
-from batchscore.cli.options import names_of, renames_of
+from batchscore.cli.output_options import names_of, renames_of
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, UsageError
 from batchscore.formats.registry import NAMES, suffix_of
 from batchscore.system.terminal import NOTICE
 
-COLUMNS = {
+COLUMNS: dict[str, list[str | None]] = {
     "id": ["007", "12345678901234567890", "Ä,1", "x\ny"],
     "text": ["fine", "bad", None, 'a "quote"; and more'],
     "day, month": ["1.10", "", "2,5", "z"],
     "label": ["NEGATIVE", "POSITIVE", "NEGATIVE", None],
 }
+NO_LABELS = ReadSettings(label_column="")
 ADDED = [
     "predicted_label",
     "probability",
@@ -80,13 +81,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def given(*names: str) -> list[list[str]]:
-    return [["" if value is None else value for value in COLUMNS[name]] for name in names]
+    return [[value or "" for value in COLUMNS[name]] for name in names]
 
 
 @pytest.mark.parametrize("target", ["same", *NAMES])
 @pytest.mark.parametrize("kind", NAMES)
 def test_the_columns_asked_for_are_there_in_every_format(tmp_path: Path, kind: str, target: str) -> None:
-    options = {"output_format": target, "probabilities": "top"}
+    options: dict[str, Any] = {"output_format": target, "probabilities": "top"}
     path = write(tmp_path, kind)
     kept = flow(
         tmp_path / "kept",
@@ -215,12 +216,14 @@ def test_names_that_are_swapped_or_left_out_take_no_other_columns_place(tmp_path
     path = write(tmp_path, "parquet")
     swapped = flow(tmp_path / "swapped", path, renames={"id": "label", "label": "id"})
     assert [row["label"] for row in read(swapped.only)] == COLUMNS["id"]
-    again = flow(
-        tmp_path / "again", swapped.only, read=ReadSettings(label_column=""), drop_columns=tuple(ADDED)
-    )
+    again = flow(tmp_path / "again", swapped.only, read=NO_LABELS, drop_columns=tuple(ADDED))
     assert list(read(again.only)[0])[-len(ADDED) :] == ADDED  # scored again without the old answers
     beside = flow(
-        tmp_path / "beside", swapped.only, prefix="new_", renames={"new_status": "n", "status": "o"}
+        tmp_path / "beside",
+        swapped.only,
+        read=NO_LABELS,
+        prefix="new_",
+        renames={"new_status": "n", "status": "o"},
     )
     assert list(read(beside.only)[0])[-2:] == ["new_truncated", "n"]
 

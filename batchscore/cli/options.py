@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from batchscore.cli.declaring import Command, SeveralNames, option
+from batchscore.cli.output_options import OUTPUT_OPTIONS, names_of
 from batchscore.cli.settings_file import load_config
-from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, PROBABILITIES, ReadSettings
+from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 UNDIVIDED = "none"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
-_QUOTED = r'"(?P<quoted>(?:[^"]|"")+)"'
-_NAME = re.compile(rf"\s*(?:{_QUOTED}\s*|(?P<plain>[^,]*))(?=,|$)")
-_RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTALL)
-"""Of names in a list, and of an old and a new one."""
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
-    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
-    variables = [
-        "BATCHSCORE_" + name.strip("-").replace("-", "_").upper() for name in names if name.startswith("--")
-    ]
-    return click.option(*names, envvar=variables, show_envvar=False, **facts)
-
-
-class SeveralNames(click.Option):
-    """A repeatable option with a new and an old name: what the environment gives under both adds up.
-
-    Click adds up the flags, and :func:`load_config` the keys of a settings file.
-    """
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's own signature
-        """The values of all its variables with a space between them; ``None`` if none is set."""
-        values = [os.environ.get(name, "") for name in self.envvar or ()]
-        return " ".join(filter(None, values)) or None
 
 
 def refuse_address(text: str, what: str = "A path") -> None:
@@ -204,60 +180,6 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
         column_names=names_of(options["column_names"], "--column-names"),
         **more,
     )
-
-
-def names_of(text: str | None, flag: str) -> tuple[str, ...]:
-    """The names in the value of an option; one with a comma, or with spaces around it, stands in quotes, as in CSV.
-
-    >>> names_of('id, "day, month"', "--keep-columns")
-    ('id', 'day, month')
-
-    Raises:
-        UsageError: an empty name, or one that is there twice.
-    """
-    if text is None:
-        return ()
-    names: list[str] = []
-    at = 0
-    while True:
-        match = _NAME.match(text, at)
-        names.append(
-            (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
-            if match
-            else ""
-        )
-        if match is None or match.end() == len(text):
-            break
-        at = match.end() + 1
-    if not all(names) or len(set(names)) < len(names):
-        raise UsageError(
-            f'{flag} needs names divided by commas, all different; one with a comma in quotes: id,"a, b".'
-        )
-    return tuple(names)
-
-
-def renames_of(texts: Sequence[str]) -> dict[str, str]:
-    """The names in ``NAME=NEW``; one with an ``=`` stands in quotes.
-
-    >>> renames_of(["predicted_label=sentiment", '"a=b"=c'])
-    {'predicted_label': 'sentiment', 'a=b': 'c'}
-
-    Raises:
-        UsageError: no such pair, or two new names for a column, or one for two.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        match = _RENAME.fullmatch(text.strip())
-        old = match and (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
-        new = match and match["new"].strip()
-        if not old or not new or "\0" in new:
-            raise UsageError(f"--rename {printable(text)!r} is not NAME=NEW; try predicted_label=sentiment")
-        if found.setdefault(old, new) != new:
-            raise UsageError(f"--rename has two names for {printable(old)}.")
-    twice = [new for new in found.values() if list(found.values()).count(new) > 1]
-    if twice:
-        raise UsageError(f"--rename calls two columns {printable(twice[0])}.")
-    return found
 
 
 _SCORING_OPTIONS = (
@@ -442,30 +364,7 @@ _SCORING_OPTIONS = (
         show_default=True,
         help="Compile the model first, which takes half a minute; auto means off.",
     ),
-    option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
-    option(
-        "--keep-columns",
-        metavar="NAME,NAME",
-        help='The input columns that predictions hold; a name with a comma in quotes: id,"day, month".  [default: all]',
-    ),
-    option(
-        "--drop-columns",
-        metavar="NAME,NAME",
-        help="Input columns that predictions do not hold, even if the text, the label or the id is among them.",
-    ),
-    option(
-        "--probabilities",
-        type=click.Choice(PROBABILITIES),
-        default="all",
-        show_default=True,
-        help="Columns of probabilities: of all labels, of the predicted one (top), or none.",
-    ),
-    option(
-        "--rename",
-        multiple=True,
-        metavar="NAME=NEW",
-        help="What a column of predictions is called: predicted_label=sentiment. Repeatable.",
-    ),
+    *OUTPUT_OPTIONS,
     click.option(
         "--config",
         type=LocalPath(),

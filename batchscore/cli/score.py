@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import iter_params_for_processing
 
+from batchscore.cli.declaring import option
 from batchscore.cli.options import (
     Day,
     LocalName,
     LocalPath,
     MapsLabels,
-    names_of,
-    option,
     read_settings,
-    renames_of,
     scoring_options,
     with_each_mapping,
 )
 from batchscore.cli.output import json_summary, measured, print_json, raise_outcome, start_logs, verbosity
+from batchscore.cli.output_options import names_of, renames_of
 from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable

@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 6
+STAGING_FORMAT = 7
 _FINISHING_MODULES = ("jinja2", "vl_convert")
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
@@ -251,8 +251,8 @@ def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunRes
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
     for line in choices_of(plan):
         _LOG.log(NOTICE, "%s", line)
-    if line := left_out(plan, OutputColumns.of(settings)):
-        _LOG.log(NOTICE, "%s", line)
+    if missed := left_out(plan, OutputColumns.of(settings)):
+        _LOG.log(NOTICE, "%s", missed)
     _log_label_warnings(plan, bundle, settings)
 
 
