@@ -19,6 +19,7 @@ COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
 PROBABILITIES = ("all", "top", "none")
+BELOW = ("next", "abstain")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -152,7 +153,9 @@ class ScoreSettings:
     renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Name that a column of predictions would have → the name that it has."""
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Label → the least probability at which a multi-label model predicts it; the empty label stands for all."""
+    """Label → the least probability at which it is predicted; the empty label stands for all."""
+    below: str | None = None
+    """Models with one label a row: what happens below the likeliest label's threshold; ``None`` is ``next``."""
     tolerance: float | None = None
     """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
     date: datetime.date | None = None
@@ -195,6 +198,7 @@ REPORT_ONLY: Mapping[str, str] = {
 _NORMALISED: Mapping[str, Callable[[Any], Any]] = {
     "slice_columns": lambda score: tuple(dict.fromkeys(score.slice_columns)),
     "read.encoding": lambda read: _codec(read.encoding),
+    "below": lambda score: score.below or "next",
     "compute.device": lambda compute: "cuda:0" if compute.device == "cuda" else compute.device,
     "compute.compile": lambda compute: "on" if compute.is_compiled else "off",
 }

@@ -33,6 +33,8 @@ class Status(enum.IntEnum):
     NULL_TEXT = 1
     EMPTY_TEXT = 2
     FAILED = 3
+    ABSTAINED = 4
+    """It was scored, and no label reached the threshold that was asked for: its probabilities are known, its label is not."""
 
     @property
     def text(self) -> str:
@@ -280,7 +282,11 @@ class Predictions:
     predicted: NDArray[Any]
     """Index of the predicted label, -1 where the status is not ``ok``; for other tasks see :mod:`batchscore.evaluation.tasks`."""
     probabilities: NDArray[np.float32]
-    """``[n, C]``, or the values of a regression ``[n, 1]``; NaN where the status is not ``ok``."""
+    """``[n, C]``, or the values of a regression ``[n, 1]``; NaN where the status is not ``ok``.
+
+    What ``abstained`` rows have is staged with them and kept in their predictions; a part that is read back has NaN there, so
+    that nothing is measured of them.
+    """
     n_tokens: NDArray[np.int32]
     truncated: NDArray[np.bool_]
     failures: tuple[tuple[int, str], ...] = ()

@@ -48,6 +48,7 @@ OTHER_VALUES: dict[str, Any] = {
     "drop_columns": ("text",),
     "probabilities": "top",
     "renames": {"predicted_label": "sentiment"},
+    "below": "abstain",
     "thresholds": {"toxic": 0.3},
     "tolerance": 0.25,
     "date": datetime.date(2026, 11, 26),

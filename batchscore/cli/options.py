@@ -12,7 +12,7 @@ import click
 from batchscore.cli.declaring import Command, SeveralNames, option
 from batchscore.cli.output_options import OUTPUT_OPTIONS, names_of
 from batchscore.cli.settings_file import load_config
-from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
+from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
@@ -231,8 +231,14 @@ _SCORING_OPTIONS = (
         "--threshold",
         multiple=True,
         metavar="[LABEL=]X",
-        help="Models with several labels at once: predict the label, or all, from this probability on. Repeatable.  [default: as "
-        "the bundle says, else 0.5]",
+        help="Predict the label, or any, only from this probability on: POSITIVE=0.8. Repeatable.  [default: none; for models "
+        "with several labels at once as the bundle says, else 0.5]",
+    ),
+    option(
+        "--below",
+        type=click.Choice(BELOW),
+        help="Models with one label a row, where the likeliest label is below its --threshold: the next label that reaches its "
+        "own, or none (status abstained). Where no label does, next abstains too.  [default: next]",
     ),
     option(
         "--tolerance",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -132,6 +133,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         revision=options["revision"],
         label_map=parse_label_map(options["label_map"]),
         thresholds=parse_thresholds(options["threshold"]),
+        below=options["below"],
         tolerance=_finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
@@ -192,6 +194,14 @@ def _summary(result: RunResult) -> dict[str, Any]:
     }
 
 
+def _of_all(metrics: Mapping[str, Any]) -> str:
+    """The share of labelled rows that have a prediction, where some have none for a threshold."""
+    from batchscore.evaluation.metrics import answered_share
+
+    share = answered_share(metrics)
+    return "" if share is None else f" ({share:.1%} of those with a prediction or abstained)"
+
+
 def _lines(result: RunResult) -> list[str]:
     """What is printed about a run for people."""
     counts, headline = result.metrics.get("counts", {}), str(headline_of(result.metrics))
@@ -203,11 +213,14 @@ def _lines(result: RunResult) -> list[str]:
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
+    kinds |= {"abstained": "abstained"} if counts.get("abstained") else {}
     rows = ", ".join(f"{counts[name]} {word}" for name, word in kinds.items())
     lines = [f"{counts['read']} rows read: {rows}{again}"]
     if headline:
         found = result.metrics["mismatches"]
         mismatches = f"{found} mismatches" if found is not None else f"those furthest off are in {MISMATCHES}"
-        lines.append(f"{headline} on {counts['evaluated']} labelled rows, {mismatches}")
+        lines.append(
+            f"{headline} on {counts['evaluated']} labelled rows{_of_all(result.metrics)}, {mismatches}"
+        )
     lines.append(f"{printable(result.output)}/{PAGE}")
     return lines

@@ -177,6 +177,26 @@ def _rows_scored(metrics: Document, _: Document) -> Value | None:
     return Value(float(metrics["counts"]["scored"]))
 
 
+def answered_share(metrics: Document) -> float | None:
+    """The share of rows with a prediction, of those that have one or abstained; of labelled rows where there are any.
+
+    None if no row abstained.
+    """
+    counts = metrics.get("counts") or {}
+    if not counts.get("abstained"):
+        return None
+    if counts["evaluated"] or counts["abstained_labelled"]:
+        return ratio(counts["evaluated"], counts["evaluated"] + counts["abstained_labelled"])
+    return ratio(counts["scored"], counts["scored"] + counts["abstained"])
+
+
+def _answered(metrics: Document, _: Document) -> Value | None:
+    share = answered_share(metrics)
+    if share is not None:
+        return Value(share)
+    return Value(1.0) if metrics["counts"]["scored"] else None
+
+
 def _rows_not_scored(metrics: Document, _: Document) -> Value | None:
     scored = ratio(metrics["counts"]["scored"], metrics["counts"]["read"])
     return None if scored is None else Value(1 - scored)
@@ -184,7 +204,8 @@ def _rows_not_scored(metrics: Document, _: Document) -> Value | None:
 
 def _rows_per_second(metrics: Document, facts: Document) -> Value | None:
     seconds = facts.get("seconds") or at(facts, "work", "seconds")
-    return Value(metrics["counts"]["scored"] / seconds) if seconds else None
+    counts = metrics["counts"]
+    return Value((counts["scored"] + counts.get("abstained", 0)) / seconds) if seconds else None
 
 
 def task_of(metrics: Document) -> Task:
@@ -214,6 +235,11 @@ METRICS: tuple[Metric, ...] = (
         "accuracy", "accuracy", Unit.SHARE, Better.MORE, _stored("quality", "accuracy"), Section.QUALITY,
         is_gated=True, is_followed=True, is_column=True,
         gauge="accuracy", gauge_help="accuracy of the last run on its labelled rows.", tasks=_SINGLE,
+    ),
+    Metric(
+        "answered", "share of rows answered", Unit.SHARE, Better.MORE, _answered, Section.QUALITY,
+        heading=lambda metrics: "" if answered_share(metrics) is None else "share of rows answered, the others abstained",
+        is_gated=True, tasks=_SINGLE,
     ),
     Metric(
         "micro_f1", "micro F1", Unit.SHARE, Better.MORE, _stored("quality", "micro_f1"), Section.QUALITY,
@@ -312,6 +338,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("wrong_labels", "wrong labels (estimate)", Unit.SHARE, Better.LESS, _wrong_labels, is_followed=True, tasks=_SINGLE),
     _of_rows("null_text", "null text"),
     _of_rows("empty_text", "empty text"),
+    _of_rows(
+        "abstained", "abstained", tasks=_SINGLE,
+        heading=lambda metrics: "abstained" if metrics["counts"].get("abstained") else "",
+    ),
     _of_rows("truncated", "truncated"),
     _of_rows("duplicate", "duplicate", is_gated=False),
     _of_rows("rejects", "rejected"),

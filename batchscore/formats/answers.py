@@ -125,9 +125,10 @@ class OneLabel(Answers):
 
     def _arrays(self, predictions: Predictions, missing: NDArray[np.bool_]) -> list[pa.Array]:
         rows = np.arange(len(missing))
+        unscored = missing & (predictions.status != Status.ABSTAINED)
         best = predictions.probabilities[rows, np.maximum(predictions.predicted, 0)]
         names = pa.array(self.labels, pa.string()).take(pa.array(predictions.predicted, mask=missing))
-        return [names, pa.array(best, mask=missing), *self._probability_arrays(predictions, missing)]
+        return [names, pa.array(best, mask=missing), *self._probability_arrays(predictions, unscored)]
 
 
 class SeveralLabels(Answers):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.formats.answers import Answers
-from batchscore.records import Predictions, Rows
+from batchscore.records import Predictions, Rows, Status
 from batchscore.system.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ class StagedPart:
     @property
     def predictions(self) -> Predictions:
         """The predictions as they were staged."""
-        added = self.added
+        added, status = self.added, np.asarray(self._own("status"))
+        probabilities = self.answers.probabilities(added)
+        probabilities[status == Status.ABSTAINED] = np.nan
         return Predictions(
-            status=np.asarray(self._own("status")),
+            status=status,
             predicted=self.answers.loaded(self._own("predicted")),
-            probabilities=self.answers.probabilities(added),
+            probabilities=probabilities,
             n_tokens=np.asarray(added[-3].fill_null(-1)),
             truncated=added[-2].fill_null(False).to_numpy(zero_copy_only=False),
         )

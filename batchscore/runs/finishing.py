@@ -245,8 +245,9 @@ class Finish:
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
         found = (
-            (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
+            (part.number, staged, issues.quality(staged.given, found.probabilities, found.predicted))
             for part, staged in self._parts()
+            for found in (staged.predictions,)
         )
         return mismatches.gather(found, columns, issues.is_label_issue), issues.summary()
 

@@ -556,7 +556,7 @@ class _Run:
             "options": self._settings.result_options(),
             "python": platform.python_version(),
             "seconds": round(seconds, 3),
-            "work": self._spent.summary(counts["scored"], seconds),
+            "work": self._spent.summary(counts["scored"] + counts["abstained"], seconds),
             "counts": counts,
         }
 
