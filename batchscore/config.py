@@ -125,6 +125,8 @@ class ScoreSettings:
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
     output_format: str = "same"
+    append_to: Path | None = None
+    """A folder of Parquet files that the finished predictions are appended to."""
     long_text: str | None = None
     """``None``: the bundle's setting, else ``head``."""
     missing_pair: str | None = None
@@ -179,6 +181,7 @@ HARMLESS: Mapping[str, str] = {
     "model": "the bytes of its files are hashed",
     "revision": "it names a model's bytes, and these are hashed",
     "output": "it is where the results go",
+    "append_to": "it is where a copy of the finished predictions goes",
     "max_rejects": "a run that stopped for its rejects goes on where it was when more are allowed",
     "skip_empty": "it tells how a run without a row ends, which has no results",
     "dry_run": "nothing is written",

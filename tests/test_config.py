@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "revision": "0" * 40,
     "label_map": {"pos": "NEGATIVE"},
     "output_format": "csv",
+    "append_to": Path("lake"),
     "long_text": "windows",
     "missing_pair": "empty",
     "max_rejects": Allowance(count=3),

@@ -9,43 +9,18 @@ from typing import Any
 
 import click
 
-from batchscore.cli.declaring import Command, SeveralNames, option
+from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
 from batchscore.cli.output_options import OUTPUT_OPTIONS, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
-from batchscore.errors import UsageError, printable
+from batchscore.errors import printable
 from batchscore.formats.registry import NAMES
 
 UNDIVIDED = "none"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-def refuse_address(text: str, what: str = "A path") -> None:
-    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if _ADDRESS.fullmatch(text):
-        scheme = text.partition(":")[0].lower()
-        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
-        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
-
-
-class LocalPath(click.Path):
-    """A path on this machine, as a :class:`pathlib.Path`."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an address."""
-        _refuse(str(value), param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class LocalName(click.ParamType[str]):
@@ -55,15 +30,8 @@ class LocalName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse an address."""
-        _refuse(str(value), param, ctx)
+        refused_as_address(str(value), param, ctx)
         return str(value)
-
-
-def _refuse(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
-    try:
-        refuse_address(text)
-    except UsageError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
 
 
 class Device(click.ParamType[str]):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from batchscore.cli.declaring import option
+from batchscore.cli.declaring import LocalPath, option
 from batchscore.config import PROBABILITIES
 from batchscore.errors import UsageError, printable
 
@@ -17,6 +17,13 @@ _RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTAL
 """Of names in a list, and of an old and a new one."""
 
 OUTPUT_OPTIONS = (
+    option(
+        "--append-to",
+        type=LocalPath(),
+        metavar="DIR",
+        help="Also put the finished predictions into this folder of Parquet files, as the next ones: one table of all nights. "
+        "Not where a gate failed.",
+    ),
     option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
     option(
         "--keep-columns",

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import iter_params_for_processing
 
-from batchscore.cli.declaring import option
+from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.options import (
     Day,
     LocalName,
-    LocalPath,
     MapsLabels,
     read_settings,
     scoring_options,
@@ -152,6 +151,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
+        append_to=options["append_to"],
         keep_columns=names_of(options["keep_columns"], "--keep-columns"),
         drop_columns=names_of(options["drop_columns"], "--drop-columns"),
         probabilities=options["probabilities"],
@@ -189,6 +189,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
         "counts": metrics.get("counts", {}),
         headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
+        **({"appended": [str(path) for path in result.appended]} if result.appended else {}),
         "gates": gates,
         "seconds": round(result.seconds, 3),
     }

@@ -74,6 +74,12 @@ _SHOWN_MISMATCHES = 50
 """Number of mismatches on the page."""
 
 
+def outputs_of(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> list[Output]:
+    """What the prediction files of a run are made from, one for each input."""
+    answers, columns = answers_of(bundle.task, bundle.labels), OutputColumns.of(settings)
+    return [Output(file, answers, columns) for file in plan.files]
+
+
 class Finish:
     """Builds the final files of one run and publishes them."""
 
@@ -150,8 +156,8 @@ class Finish:
     def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
         """File index, staging path and :class:`Output` of each prediction file."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
-        for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
-            output = Output(file, self._answers, OutputColumns.of(self._settings))
+        outputs = outputs_of(self._plan, self._bundle, self._settings)
+        for index, (output, name) in enumerate(zip(outputs, names, strict=True)):
             yield index, self._staging.final / PREDICTIONS / name, output
 
     def _predictions(self) -> None:

@@ -49,9 +49,10 @@ from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
+from batchscore.runs.dataset import DataSet, refuse_unappendable
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
-from batchscore.runs.finishing import Finish
+from batchscore.runs.finishing import Finish, outputs_of
 from batchscore.runs.folder import (
     BEFORE_SCORING,
     METRICS,
@@ -63,6 +64,7 @@ from batchscore.runs.folder import (
     foreign_names,
     is_finished,
     prediction_names,
+    read_facts,
     read_run,
 )
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
@@ -111,6 +113,8 @@ class RunResult:
     metrics: Mapping[str, Any]
     seconds: float
     plan: Plan | None = None
+    appended: tuple[Path, ...] = ()
+    """Its files in the data set, with ``append_to``."""
 
     def outcome(self) -> None:
         """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
@@ -243,6 +247,7 @@ def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunRes
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
     if opened.baseline is not None:
         refuse_unmatchable(opened.baseline, plan.files)
+    refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
@@ -323,6 +328,7 @@ class _Run:
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
             self._refuse_rejects(plan)
+            refuse_unappendable(self._settings, outputs_of(plan, self._bundle, self._settings))
             compute = self._score(plan)
         except BaseException:
             self._drop_unscored()
@@ -333,7 +339,22 @@ class _Run:
         metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
-        return self._result("scored", plan.rows, plan.rejects, metrics, plan)
+        return self._appended(self._result("scored", plan.rows, plan.rejects, metrics, plan))
+
+    def _appended(self, result: RunResult) -> RunResult:
+        """The result with its files in the data set, if there is one; a run that failed a gate is not put there."""
+        if self._settings.append_to is None:
+            return result
+        try:
+            result.outcome()
+        except (DataError, GateFailedError):
+            _LOG.warning("not appended to %s, for what is told below", printable(self._settings.append_to))
+            return result
+        data_set = DataSet(self._settings.append_to)
+        data_set.refuse_misplaced(self._output)
+        return dataclasses.replace(
+            result, appended=tuple(data_set.append(self._output, read_facts(self._output)))
+        )
 
     def _result(
         self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
@@ -357,7 +378,7 @@ class _Run:
                 "another --output, or add --force to replace it."
             )
         remove_tree(self._output / STAGING)
-        return self._result("done", counts["read"], counts["rejects"], run.metrics)
+        return self._appended(self._result("done", counts["read"], counts["rejects"], run.metrics))
 
     def _prepare_folder(self) -> None:
         """Refuse a folder that holds anything else; with ``--force`` replace another run."""
