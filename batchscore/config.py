@@ -125,6 +125,8 @@ class ScoreSettings:
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
     output_format: str = "same"
+    partition_by: str | None = None
+    """An input column by whose values predictions are divided into folders."""
     append_to: Path | None = None
     """A folder of Parquet files that the finished predictions are appended to."""
     long_text: str | None = None

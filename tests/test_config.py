@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "revision": "0" * 40,
     "label_map": {"pos": "NEGATIVE"},
     "output_format": "csv",
+    "partition_by": "day",
     "append_to": Path("lake"),
     "long_text": "windows",
     "missing_pair": "empty",

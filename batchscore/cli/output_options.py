@@ -18,6 +18,11 @@ _RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTAL
 
 OUTPUT_OPTIONS = (
     option(
+        "--partition-by",
+        metavar="NAME",
+        help="Divide the predictions by the values of this input column into folders, as Hive has them: day=2026-11-01/.",
+    ),
+    option(
         "--append-to",
         type=LocalPath(),
         metavar="DIR",

@@ -151,6 +151,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
+        partition_by=options["partition_by"],
         append_to=options["append_to"],
         keep_columns=names_of(options["keep_columns"], "--keep-columns"),
         drop_columns=names_of(options["drop_columns"], "--drop-columns"),

@@ -34,6 +34,8 @@ class OutputColumns:
     probabilities: str = "all"
     """Of the added columns with probabilities: ``all``, the ``top`` one, or ``none``."""
     renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    partition: str | None = None
+    """The column that names folders, and is in no file."""
 
     @classmethod
     def of(cls, settings: ScoreSettings) -> OutputColumns:
@@ -44,6 +46,7 @@ class OutputColumns:
             settings.drop_columns,
             settings.probabilities,
             settings.renames,
+            settings.partition_by,
         )
 
     @classmethod
@@ -59,12 +62,13 @@ class OutputColumns:
             tuple(options.get("drop_columns") or ()),
             options.get("probabilities", "all"),
             options.get("renames") or {},
+            options.get("partition_by"),
         )
 
     @property
     def are_whole(self) -> bool:
         """Whether every input column is held."""
-        return not (self.keep or self.drop)
+        return not (self.keep or self.drop or self.partition)
 
     @property
     def are_as_read(self) -> bool:
@@ -73,7 +77,7 @@ class OutputColumns:
 
     def holds(self, name: str) -> bool:
         """Whether an input column is held."""
-        return name not in self.drop and (not self.keep or name in self.keep)
+        return name not in {self.partition, *self.drop} and (not self.keep or name in self.keep)
 
     def name_of(self, name: str) -> str:
         """The name in predictions of a column that is held."""
@@ -97,7 +101,7 @@ class OutputColumns:
         """
         steps = name.split(".")
         columns = [".".join(steps[:end]) for end in range(len(steps), 0, -1)]
-        if any(column in self.drop for column in columns):
+        if any(column in {self.partition, *self.drop} for column in columns):
             return None
         if self.keep and not any(column in self.keep for column in columns):
             return None

@@ -143,7 +143,7 @@ def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_
     try:
         run = read_run(folder)
         its_labels, called = tuple(run.model["labels"]), OutputColumns.of_options(run.options)
-        files = files_of(run)
+        files = files_of(run, hashes)
         Distributions.from_metrics(run.metrics)
     except DataError as error:
         raise _damaged(folder, str(error)) from error
@@ -249,6 +249,11 @@ def refuse_unmatchable(baseline: Baseline, files: Sequence[InputFile]) -> None:
     lacking = [file for file in earlier.values() if file.chosen.id is not None and file.columns.id is None]
     if _have_ids(baseline, files) and not lacking:
         return
+    if any(file.is_partitioned for file in baseline.files):
+        raise DataError(
+            f"--baseline {printable(baseline.path)}: its predictions are divided by --partition-by, so its rows can be matched by id "
+            "alone, and not both runs have ids. Name the ids with --id-column, or leave --baseline out."
+        )
     pairs = [(file, earlier[file.name]) for file in files if file.columns.text and file.name in earlier]
     changed = [(now, then) for now, then in pairs if now.sha256 != then.input_sha256 and not then.has_texts]
     if changed:

@@ -193,6 +193,11 @@ def refuse_unappendable(settings: ScoreSettings, outputs: Sequence[Output]) -> N
         UsageError, DataError: as :class:`DataSet` has them.
     """
     if settings.append_to is not None:
+        if settings.partition_by is not None:
+            raise UsageError(
+                "--append-to puts each input's predictions into the data set as one file, and --partition-by divides them. Give "
+                "one of the two."
+            )
         data_set = DataSet(settings.append_to)
         data_set.refuse_misplaced(settings.output)
         data_set.refuse_unlike(

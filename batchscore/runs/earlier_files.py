@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from batchscore.config import ReadSettings
@@ -44,6 +44,9 @@ class EarlierFile:
     meanings: Mapping[str, str]
     """:func:`label_key` of a value in the label column → label, as far as the earlier run recorded it."""
 
+    is_partitioned: bool = False
+    """Whether these are some of its rows, those of a partition, so that their places in the input are not known."""
+
     @property
     def has_rows(self) -> bool:
         """Whether there was anything to choose columns from."""
@@ -60,15 +63,19 @@ class EarlierFile:
         return Source(self.path, self.format, self.compression)
 
 
-def files_of(run: RunFolder) -> tuple[EarlierFile, ...]:
-    """The prediction files of a run; raises one of ``DAMAGE`` if its ``run.json`` is damaged."""
+def files_of(run: RunFolder, names: Iterable[str]) -> tuple[EarlierFile, ...]:
+    """The prediction files of a run, of all its files' ``names``; raises one of ``DAMAGE`` if its ``run.json`` is damaged.
+
+    A file that was partitioned is several.
+    """
     kind, called = run.options["output_format"], OutputColumns.of_options(run.options)
     choices = [ColumnChoice.from_json(file["columns"]) for file in run.files]
     outputs = prediction_names([file["name"] for file in run.files], kind)
     return tuple(
         EarlierFile(
             name=file["name"],
-            path=run.path / PREDICTIONS / output,
+            path=run.path / name,
+            is_partitioned=called.partition is not None,
             format=file["format"] if kind == "same" else kind,
             compression=file["compression"] if kind == "same" else "",
             input_sha256=file["sha256"],
@@ -79,7 +86,20 @@ def files_of(run: RunFolder) -> tuple[EarlierFile, ...]:
             meanings=_meanings(file.get("label_values") or {}),
         )
         for file, chosen, output in zip(run.files, choices, outputs, strict=True)
+        for name in _names_of(output, called.partition, names)
     )
+
+
+def _names_of(output: str, partition: str | None, names: Iterable[str]) -> list[str]:
+    """The prediction files of an input: one, or one in each partition that it has rows of."""
+    if partition is None:
+        return [f"{PREDICTIONS}/{output}"]
+    pieces = ((name, name.split("/", 2)) for name in names)
+    return [
+        name
+        for name, piece in pieces
+        if piece[0] == PREDICTIONS and piece[1].startswith(f"{partition}=") and piece[2:] == [output]
+    ]
 
 
 def _held(chosen: ColumnChoice, called: OutputColumns) -> ColumnChoice:

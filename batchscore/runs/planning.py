@@ -28,6 +28,7 @@ from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_name
 from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
+from batchscore.runs.partitions import PartitionValues
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
@@ -104,10 +105,12 @@ def make_plan(
     looks = [_look(file, settings, bundle, given) for file in found]
     outputs = OutputColumns.of(settings)
     outputs.refuse_equal_names(answers)
+    partitions = PartitionValues(settings.partition_by)
     for file, (layout, _) in zip(found, looks, strict=True):
         if not format_of(file.source.format).rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
             outputs.refuse_unknown(answers, layout, file.source.path)
+            partitions.refuse_column(layout, file.source.path)
         outputs.refuse_taken([column.name for column in layout.columns], answers, file.source.path)
         refuse_unwritable_names(file.source, layout, answers, outputs, settings.output_format)
     surveys: list[_Survey] = []
@@ -118,12 +121,16 @@ def make_plan(
         for rows in survey.read(settings.read, left):
             outputs.refuse_taken(rows.names, answers, file.source.path)
             refuse_unwritable(file.source, rows, outputs, settings.output_format)
+            if (name := partitions.column) is not None:
+                fmt = format_of(file.source.format)
+                partitions.update(fmt.texts_of_rows(rows, layout, [name])[name], file.source.path)
             parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         file.assert_unchanged()  # so what was planned is what was hashed
         surveys.append(survey)
         _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
         outputs.refuse_unknown(answers, survey.layout, file.source.path)
+        partitions.refuse_column(survey.layout, file.source.path)
         outputs.refuse_taken([column.name for column in survey.layout.columns], answers, file.source.path)
         left = None if left is None else left - survey.rows
     from_0 = {survey.columns.given for survey in surveys if survey.values.counts_from_0}
