@@ -190,7 +190,7 @@ def test_a_run_that_failed_its_gate_is_not_appended(quick: Path, tmp_path: Path)
         result.outcome()
 
 
-def test_the_command_line_and_the_inbox_append(quick: Path, tmp_path: Path) -> None:
+def test_the_command_line_says_what_it_appended(quick: Path, tmp_path: Path) -> None:
     path = night(tmp_path, "a")
     common = ["--model", quick, "--output-format", "parquet", "--append-to", tmp_path / "lake", "--json"]
     ran = CliRunner().invoke(

@@ -147,7 +147,7 @@ def test_gates_the_page_and_the_command_line_say_on_how_many_rows(
     counts = metrics(tmp_path / "run")["counts"]
     share = counts["evaluated"] / (counts["evaluated"] + counts["abstained_labelled"])
     assert f"{counts['abstained']} abstained" in ran.output
-    assert f"({share:.1%} of those with a prediction or abstained)" in ran.output
+    assert f"({share:.1%}; the others abstained)" in ran.output
     page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
     assert "left undecided, below their threshold" in page
     assert "share of rows answered, the others abstained" in page

@@ -201,7 +201,7 @@ def _of_all(metrics: Mapping[str, Any]) -> str:
     from batchscore.evaluation.metrics import answered_share
 
     share = answered_share(metrics)
-    return "" if share is None else f" ({share:.1%} of those with a prediction or abstained)"
+    return "" if share is None else f" ({share:.1%}; the others abstained)"
 
 
 def _lines(result: RunResult) -> list[str]:

@@ -132,7 +132,7 @@ def _quality_line(metrics: Metrics, change: Change | None) -> str:
             if is_relabelled(metrics)
             else ""
         )
-        told = f"{change}: {percent(change.after)}, before {percent(change.before)}{shifted}{others}."
+        told = f"{change}: {percent(change.after)}{_of_answered(metrics)}, before {percent(change.before)}{shifted}{others}."
         if change.what.startswith("expected"):
             return f"It ran. No labels came along; {change.what}, an estimate, is {told}"
         return f"It ran, and {change.what} is {told}"
@@ -225,7 +225,7 @@ def _how_good(metrics: Metrics) -> str:
         few = ", too few to be sure of anything" if accuracy["high"] - accuracy["low"] > WIDE_INTERVAL else ""
         of_all = f" of {counts['scored']:,}" if counts["evaluated"] < counts["scored"] else ""
         evaluated = f"{counts['evaluated']:,}{of_all} rows" if of_all else rows(counts["evaluated"])
-        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{_of_those(metrics)}{few}."
+        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{few}.{_of_those(metrics)}"
     if expected:
         measured = expected.get("calibration_error") is not None
         trust = "" if measured else " How honest that confidence is was never measured: it may be far off."
@@ -245,7 +245,9 @@ def _of_answered(metrics: Metrics) -> str:
 def _of_those(metrics: Metrics) -> str:
     share = answered_share(metrics)
     return (
-        "" if share is None else f", {percent(share)} of those that have one: the others were left undecided"
+        ""
+        if share is None
+        else f" These are {percent(share)} of those that have one; the others were left undecided."
     )
 
 
