@@ -147,7 +147,7 @@ def test_other_columns_are_refused_before_anything_is_scored(quick: Path, tmp_pa
 
 def test_what_is_no_data_set_is_refused(quick: Path, tmp_path: Path) -> None:
     path = night(tmp_path, "a")
-    with pytest.raises(DataError, match=r"the predictions of a.csv are csv. Add --output-format parquet"):
+    with pytest.raises(DataError, match=r"the predictions of a.csv are CSV. Add --output-format parquet"):
         run_score(path, quick, tmp_path / "run", append_to=tmp_path / "lake")
     for lake in (tmp_path, tmp_path / "run", tmp_path / "run/lake"):
         with pytest.raises(UsageError, match="must not lie in one another"):

@@ -48,7 +48,7 @@ from batchscore.system.storage import STAGING
 GOLDEN_FORMAT = 7
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
-        "files": "18b0adbc94f72cec",
+        "files": "0bf457182cdcb4f7",
         "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
@@ -57,7 +57,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "micro-batches": "43d23f312a69d496",
     },
     "head-tail": {
-        "files": "18b0adbc94f72cec",
+        "files": "0bf457182cdcb4f7",
         "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
@@ -66,7 +66,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "micro-batches": "891a308ad70cf9d6",
     },
     "windows": {
-        "files": "18b0adbc94f72cec",
+        "files": "0bf457182cdcb4f7",
         "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "96415113b82683d3",
         "rejects.jsonl": "87d0f1092501237b",

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, OutputError, UsageError, printable
 from batchscore.formats.exact import open_exact
+from batchscore.formats.registry import DATA_SET, ENTRIES, suffix_of
 from batchscore.formats.source import Source, reading
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.runs.folder import PREDICTIONS, is_finished, prediction_names
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
 
 _LOG = logging.getLogger(__name__)
-_PARQUET = "parquet"
-_SUFFIX = ".parquet"
+_SUFFIX = suffix_of(DATA_SET)
 _PRINT = 16
 """Digits of a fingerprint in a name."""
 
@@ -147,15 +147,15 @@ def _time_of(facts: Mapping[str, Any]) -> str:
 
 
 def _refuse_format(kind: str, name: str) -> None:
-    if kind != _PARQUET:
+    if kind != DATA_SET:
         raise DataError(
-            f"--append-to makes a folder of Parquet files, and the predictions of {printable(name)} are {kind}. Add "
-            "--output-format parquet."
+            f"--append-to makes a folder of {ENTRIES[DATA_SET].title} files, and the predictions of {printable(name)} are "
+            f"{ENTRIES[kind].title}. Add --output-format {DATA_SET}."
         )
 
 
 def _schema_of(path: Path) -> pa.Schema:
-    source = Source(path, _PARQUET, "")
+    source = Source(path, DATA_SET, "")
     with reading(source), open_exact(source) as opened:
         return opened.schema
 
@@ -163,7 +163,7 @@ def _schema_of(path: Path) -> pa.Schema:
 def _schema_as_written(output: Output, output_format: str) -> pa.Schema:
     """The schema of a prediction file as it is read back, from one without rows."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "empty.parquet"
+        path = Path(folder) / f"empty{_SUFFIX}"
         with path.open("w+b") as out:
             write_predictions((), output, output_format, out)
         return _schema_of(path)

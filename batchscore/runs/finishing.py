@@ -118,7 +118,7 @@ class Finish:
         metrics = self._with_drift_and_gates(self._metrics())
         if (column := self._settings.partition_by) is not None:
             path = self._staging.folder / _ROW_PARTITIONS
-            self._partitions = Partitions(self._plan, column, path, self._open)
+            self._partitions = Partitions(self._plan.files, self._plan.parts, column, path, self._open)
         self._predictions()
         worst: list[dict[str, Any]] = []
         if self._plan.has_labels:

@@ -22,8 +22,7 @@ from batchscore.formats.columns import texts_of
 
 if TYPE_CHECKING:
     from batchscore.formats.staged import StagedPart
-    from batchscore.records import Layout
-    from batchscore.runs.planning import Plan
+    from batchscore.records import InputFile, Layout, Part
 
 MOST = 1000
 """Partitions of a run at most: more are small files that are slow to read, and a column that was not meant."""
@@ -95,17 +94,24 @@ class PartitionValues:
 class Partitions:
     """Which staged rows are in which partition."""
 
-    def __init__(self, plan: Plan, column: str, path: Path, open_part: Callable[[int], StagedPart]) -> None:
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        parts: Sequence[Part],
+        column: str,
+        path: Path,
+        open_part: Callable[[int], StagedPart],
+    ) -> None:
         """Read the column of every part once; the number of each row's partition goes to the file ``path``."""
-        self._plan, self._path, self._open = plan, path, open_part
+        self._parts, self._path, self._open = parts, path, open_part
         numbers: dict[str, int] = {}
-        self._has = np.zeros((len(plan.parts), MOST), dtype=np.bool_)
+        self._has = np.zeros((len(parts), MOST), dtype=np.bool_)
         """``[parts, MOST]``: whether a part has rows of a partition."""
-        self._ends = np.zeros(len(plan.parts) + 1, dtype=np.int64)
+        self._ends = np.zeros(len(parts) + 1, dtype=np.int64)
         """Rows before each part."""
         with path.open("wb") as out:
-            for place, part in enumerate(plan.parts):
-                values = texts_of(open_part(part.number), plan.files[part.file], [column])[column]
+            for place, part in enumerate(parts):
+                values = texts_of(open_part(part.number), files[part.file], [column])[column]
                 folders = (numbers.setdefault(folder_of(column, value), len(numbers)) for value in values)
                 found = np.fromiter(folders, dtype=np.int32, count=len(values))
                 self._has[place, np.unique(found)] = True
@@ -115,14 +121,14 @@ class Partitions:
 
     def folders(self, file: int) -> list[str]:
         """The partitions that a file has rows of, by their folders' names in order."""
-        here = [place for place, part in enumerate(self._plan.parts) if part.file == file]
+        here = [place for place, part in enumerate(self._parts) if part.file == file]
         has = np.logical_or.reduce(self._has[here], axis=0)
         return sorted(name for name, number in self._numbers.items() if has[number])
 
     def parts(self, file: int, folder: str) -> Iterator[StagedPart]:
         """The rows of a file that are in a partition, in order; of each part that has any."""
         number = self._numbers[folder]
-        for place, part in enumerate(self._plan.parts):
+        for place, part in enumerate(self._parts):
             if part.file == file and self._has[place, number]:
                 staged = self._open(part.number)
                 rows = np.flatnonzero(self._numbers_of(place) == number)
