@@ -81,6 +81,8 @@ class Metric:
     is_gated: bool = False
     """Whether ``--fail-below`` or ``--fail-above`` takes it."""
     needs_baseline: bool = False
+    needs_labels: bool = True
+    """Whether a metric of quality is measured on labelled rows alone."""
     is_followed: bool = False
     """Whether the trend draws it and reports unusual nights."""
     least_step: float = 0.005
@@ -237,11 +239,6 @@ METRICS: tuple[Metric, ...] = (
         gauge="accuracy", gauge_help="accuracy of the last run on its labelled rows.", tasks=_SINGLE,
     ),
     Metric(
-        "answered", "share of rows answered", Unit.SHARE, Better.MORE, _answered, Section.QUALITY,
-        heading=lambda metrics: "" if answered_share(metrics) is None else "share of rows answered, the others abstained",
-        is_gated=True, tasks=_SINGLE,
-    ),
-    Metric(
         "micro_f1", "micro F1", Unit.SHARE, Better.MORE, _stored("quality", "micro_f1"), Section.QUALITY,
         is_gated=True, is_followed=True, is_column=True,
         gauge="micro_f1", gauge_help="micro_f1 of the last run on its labelled rows.", tasks=_SEVERAL,
@@ -284,6 +281,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "expected_accuracy", "expected accuracy (estimate)", Unit.SHARE, Better.MORE, _stored("expected_accuracy"),
         Section.QUALITY, is_gated=True, is_followed=True, is_column=True, estimate_of="accuracy", tasks=_SINGLE,
+    ),
+    Metric(
+        "answered", "share of rows answered", Unit.SHARE, Better.MORE, _answered, Section.QUALITY,
+        heading=lambda metrics: "" if answered_share(metrics) is None else "share of rows answered, the others abstained",
+        is_gated=True, needs_labels=False, tasks=_SINGLE,
     ),
     Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,
