@@ -193,10 +193,16 @@ def answered_share(metrics: Document) -> float | None:
 
 
 def _answered(metrics: Document, _: Document) -> Value | None:
+    if task_of(metrics) is not Task.SINGLE_LABEL:
+        return None
     share = answered_share(metrics)
     if share is not None:
         return Value(share)
     return Value(1.0) if metrics["counts"]["scored"] else None
+
+
+def _abstained(metrics: Document, facts: Document) -> Value | None:
+    return _share_of_rows("abstained")(metrics, facts) if task_of(metrics) is Task.SINGLE_LABEL else None
 
 
 def _rows_not_scored(metrics: Document, _: Document) -> Value | None:
@@ -340,8 +346,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("wrong_labels", "wrong labels (estimate)", Unit.SHARE, Better.LESS, _wrong_labels, is_followed=True, tasks=_SINGLE),
     _of_rows("null_text", "null text"),
     _of_rows("empty_text", "empty text"),
-    _of_rows(
-        "abstained", "abstained", tasks=_SINGLE,
+    Metric(
+        "abstained", "abstained", Unit.SHARE, Better.LESS, _abstained, Section.ROWS, is_gated=True, tasks=_SINGLE,
         heading=lambda metrics: "abstained" if metrics["counts"].get("abstained") else "",
     ),
     _of_rows("truncated", "truncated"),
