@@ -18,6 +18,8 @@ MISSING_PAIR = ("skip", "empty")
 COMPILE = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
+PROBABILITIES = ("all", "top", "none")
+BELOW = ("next", "abstain")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -125,6 +127,10 @@ class ScoreSettings:
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
     output_format: str = "same"
+    partition_by: str | None = None
+    """An input column by whose values predictions are divided into folders."""
+    append_to: Path | None = None
+    """A folder of Parquet files that the finished predictions are appended to."""
     long_text: str | None = None
     """``None``: the bundle's setting, else ``head``."""
     missing_pair: str | None = None
@@ -145,8 +151,17 @@ class ScoreSettings:
     dry_run: bool = False
     force: bool = False
     prefix: str = ""
+    keep_columns: tuple[str, ...] = ()
+    """Input columns that predictions hold; none: all but ``drop_columns``."""
+    drop_columns: tuple[str, ...] = ()
+    probabilities: str = "all"
+    """Which columns of probabilities predictions hold: ``all``, the predicted label's (``top``), or ``none``."""
+    renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name that a column of predictions would have → the name that it has."""
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Label → the least probability at which a multi-label model predicts it; the empty label stands for all."""
+    """Label → the least probability at which it is predicted; the empty label stands for all."""
+    below: str | None = None
+    """Models with one label a row: what happens below the likeliest label's threshold; ``None`` is ``next``."""
     tolerance: float | None = None
     """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
     date: datetime.date | None = None
@@ -170,6 +185,7 @@ HARMLESS: Mapping[str, str] = {
     "model": "the bytes of its files are hashed",
     "revision": "it names a model's bytes, and these are hashed",
     "output": "it is where the results go",
+    "append_to": "it is where a copy of the finished predictions goes",
     "max_rejects": "a run that stopped for its rejects goes on where it was when more are allowed",
     "skip_empty": "it tells how a run without a row ends, which has no results",
     "dry_run": "nothing is written",
@@ -189,6 +205,7 @@ REPORT_ONLY: Mapping[str, str] = {
 _NORMALISED: Mapping[str, Callable[[Any], Any]] = {
     "slice_columns": lambda score: tuple(dict.fromkeys(score.slice_columns)),
     "read.encoding": lambda read: _codec(read.encoding),
+    "below": lambda score: score.below or "next",
     "compute.device": lambda compute: "cuda:0" if compute.device == "cuda" else compute.device,
     "compute.compile": lambda compute: "on" if compute.is_compiled else "off",
 }

@@ -33,6 +33,8 @@ class Status(enum.IntEnum):
     NULL_TEXT = 1
     EMPTY_TEXT = 2
     FAILED = 3
+    ABSTAINED = 4
+    """It was scored, and no label reached the threshold that was asked for: its probabilities are known, its label is not."""
 
     @property
     def text(self) -> str:
@@ -220,6 +222,8 @@ class Rows:
     """Names of the fields in this part, for formats whose rows have their own field names (JSON)."""
     pairs: list[str | None] | None = None
     """The second text of each row; ``None`` if there is no column of second texts."""
+    lines: list[int] | None = None
+    """The line (1-based) where each row begins, in text formats."""
 
     @property
     def given_texts(self) -> Sequence[GivenText]:
@@ -243,6 +247,7 @@ class Rows:
             texts=self.texts[:kept],
             labels=self.labels[:kept] if self.labels is not None else None,
             pairs=self.pairs[:kept] if self.pairs is not None else None,
+            lines=self.lines[:kept] if self.lines is not None else None,
             rejects=[reject for reject in self.rejects if reject.row < end],
             table=self.table.slice(0, kept) if self.table is not None else None,
             raw=self.raw[:kept] if self.raw is not None else None,
@@ -285,7 +290,11 @@ class Predictions:
     predicted: NDArray[Any]
     """Index of the predicted label, -1 where the status is not ``ok``; for other tasks see :mod:`batchscore.evaluation.tasks`."""
     probabilities: NDArray[np.float32]
-    """``[n, C]``, or the values of a regression ``[n, 1]``; NaN where the status is not ``ok``."""
+    """``[n, C]``, or the values of a regression ``[n, 1]``; NaN where the status is not ``ok``.
+
+    What ``abstained`` rows have is staged with them and kept in their predictions; a part that is read back has NaN there, so
+    that nothing is measured of them.
+    """
     n_tokens: NDArray[np.int32]
     truncated: NDArray[np.bool_]
     failures: tuple[tuple[int, str], ...] = ()

@@ -16,6 +16,7 @@ from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.evaluation import Basis
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files, output_names
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import suffix_of
 from batchscore.formats.staged import StagedPart, read_part, stage_part
 from batchscore.formats.writing import Output, write_predictions
@@ -142,7 +143,7 @@ def _written(
         with path.open("w+b") as out:
             write_predictions(
                 parts,
-                Output(plan.files[index], answers_of(bundle.task, bundle.labels), settings.prefix),
+                Output(plan.files[index], answers_of(bundle.task, bundle.labels), OutputColumns.of(settings)),
                 kind,
                 out,
             )

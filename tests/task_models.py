@@ -115,7 +115,7 @@ def answering_at_once(folder: Path) -> Iterator[None]:
     model = Model(bundle, Tokenizer(bundle), AtOnce(len(bundle.labels)), InferenceSettings(256, "head"))
 
     def load(_: Any, wanted: ModelSettings, *__: Any) -> tuple[Model, dict[str, Any]]:
-        return model.with_inference(thresholds=wanted.thresholds), {
+        return model.with_inference(thresholds=wanted.thresholds, below=wanted.below), {
             "backend": "fake",
             "max_batch_tokens": 256,
         }

@@ -100,7 +100,7 @@ def test_rows_of_every_format_can_be_written_in_every_other(given: str, target: 
     assert [text if isinstance(text, str) else "" for text in frame["text"]] == texts
     assert len(frame.predicted_label) == len(ROWS)
     assert identify(result.only).format == target
-    output = Output(result.plan.files[0], answers_of(result.bundle.task, result.bundle.labels), "")
+    output = Output(result.plan.files[0], answers_of(result.bundle.task, result.bundle.labels))
     assert count_rows(result.only, output, target) == len(ROWS)
     source = Source(result.only, target, "")
     found = [text for texts in texts_of_file(source, ReadSettings(), ["id"]) for text in texts["id"]]

@@ -45,33 +45,33 @@ from batchscore.runs import run as runs
 from batchscore.system.journal import Journal, read_checked
 from batchscore.system.storage import STAGING
 
-GOLDEN_FORMAT = 6
+GOLDEN_FORMAT = 7
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
-        "files": "18b0adbc94f72cec",
-        "plan.json": "3e62e367ebc217bb",
+        "files": "0bf457182cdcb4f7",
+        "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
-        "schemas of parts": "0eeb1b254636c45a",
-        "values of parts": "981f75d00ab0f0a9",
+        "schemas of parts": "9cf1f870d486f616",
+        "values of parts": "af2073371595c1ce",
         "micro-batches": "43d23f312a69d496",
     },
     "head-tail": {
-        "files": "18b0adbc94f72cec",
-        "plan.json": "3e62e367ebc217bb",
+        "files": "0bf457182cdcb4f7",
+        "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
-        "schemas of parts": "0eeb1b254636c45a",
-        "values of parts": "ab36469dce2790b8",
+        "schemas of parts": "9cf1f870d486f616",
+        "values of parts": "c535d47d8be6fecf",
         "micro-batches": "891a308ad70cf9d6",
     },
     "windows": {
-        "files": "18b0adbc94f72cec",
-        "plan.json": "3e62e367ebc217bb",
+        "files": "0bf457182cdcb4f7",
+        "plan.json": "9a71d01f6b0f3a58",
         "journal.jsonl": "96415113b82683d3",
         "rejects.jsonl": "87d0f1092501237b",
-        "schemas of parts": "0eeb1b254636c45a",
-        "values of parts": "ab13ba9d7b06fa54",
+        "schemas of parts": "9cf1f870d486f616",
+        "values of parts": "c61c5726a7f7677f",
         "micro-batches": "73df29b672686ef1",
     },
 }

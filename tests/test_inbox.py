@@ -660,3 +660,31 @@ def test_a_run_that_was_refused_for_its_rejects_leaves_what_is_known_as_such(
     assert old_runs(tmp_path / "runs", 7, later) == [run]
     remove_run(run, tmp_path / "runs")
     assert not run.exists()
+
+
+def test_an_inbox_takes_the_options_of_what_predictions_hold(
+    tmp_path: Path, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ScoreSettings] = []
+
+    class Noted(fake):  # type: ignore[misc,valid-type]
+        def __init__(self, score: ScoreSettings, *_: Any) -> None:
+            seen.append(score)
+
+    monkeypatch.setattr(drop, "ScoringProcess", Noted)
+    (tmp_path / "in").mkdir()
+    put(tmp_path / "in", "a.csv")
+    monkeypatch.setenv("BATCHSCORE_RENAME", "predicted_label=sentiment status=state")
+    (tmp_path / "c.toml").write_text(
+        'drop-columns = "text"\nthreshold = ["POSITIVE=0.8"]\n', encoding="utf-8"
+    )
+    options = [
+        *("--model", "m", "--output", tmp_path / "out", "--settle", "0", "--config", tmp_path / "c.toml")
+    ]
+    options += ["--probabilities", "top", "--below", "abstain", "--append-to", tmp_path / "lake"]
+    ran = CliRunner().invoke(main, ["inbox", str(tmp_path / "in"), *map(str, options)])
+    assert ran.exit_code == 0, ran.output
+    (score,) = seen
+    assert score.renames == {"predicted_label": "sentiment", "status": "state"}
+    assert (score.drop_columns, score.thresholds, score.below) == (("text",), {"POSITIVE": 0.8}, "abstain")
+    assert (score.probabilities, score.append_to) == ("top", tmp_path / "lake")

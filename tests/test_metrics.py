@@ -220,7 +220,7 @@ def test_metrics_of_a_label_are_read_from_the_table_of_labels(run: Run) -> None:
 
 def test_which_gates_judge_predictions_and_which_need_an_earlier_run() -> None:
     rows_that_came = {
-        "null_text", "empty_text", "truncated", "rejects", "failed", "unlabelled", "unknown_label"
+        "null_text", "empty_text", "abstained", "truncated", "rejects", "failed", "unlabelled", "unknown_label"
     }  # fmt: skip
     gated = {metric.name for metric in GATED}
     assert {name for name in gated if not is_of_quality(name)} == {*rows_that_came, "drift"}

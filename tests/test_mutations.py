@@ -180,7 +180,7 @@ MUTATIONS = {
     ),
     "what the output cannot hold is found after scoring": Mutation(
         "runs/planning.py",
-        "            refuse_unwritable(file.source, rows, settings.output_format)\n",
+        "            refuse_unwritable(file.source, survey.layout, rows, outputs, settings.output_format)\n",
         "",
         "test_writable.py::test_a_nul_in_parquet_is_refused_for_csv_with_its_place",
     ),
@@ -239,7 +239,7 @@ MUTATIONS = {
         "test_tokenization.py::test_a_folder_without_the_files_of_a_tokenizer_is_a_model_error[gpt2]",
     ),
     "an address is a folder's name": Mutation(
-        "cli/options.py",
+        "cli/declaring.py",
         "    if _ADDRESS.fullmatch(text):",
         "    if False:",
         "test_messages.py::test_an_address_is_never_taken_for_a_folders_name",

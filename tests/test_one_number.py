@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] 
         {},
         {"thresholds": {"": 0.5}},
         UsageError,
-        "--threshold is for models with several labels",
+        "--threshold is for models that give labels",
     ),
     "label columns": (
         {},

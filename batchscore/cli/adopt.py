@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.options import LocalName, LocalPath, MapsLabels, option, read_settings, reading_options
+from batchscore.cli.declaring import LocalPath, option
+from batchscore.cli.options import LocalName, MapsLabels, read_settings, reading_options
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map

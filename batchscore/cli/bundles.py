@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from batchscore.cli.options import LocalName, LocalPath
+from batchscore.cli.declaring import LocalPath
+from batchscore.cli.options import LocalName
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.errors import printable
 from batchscore.system.terminal import boundary

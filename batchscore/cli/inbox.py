@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.options import LocalPath, MapsLabels, option, scoring_options
+from batchscore.cli.declaring import LocalPath, option
+from batchscore.cli.options import MapsLabels, scoring_options
 from batchscore.cli.output import (
     json_summary,
     measured,

@@ -2,70 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
+from batchscore.cli.output_options import OUTPUT_OPTIONS, names_of
 from batchscore.cli.settings_file import load_config
-from batchscore.config import COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
-from batchscore.errors import UsageError, printable
+from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
+from batchscore.errors import printable
 from batchscore.formats.registry import NAMES
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 UNDIVIDED = "none"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
 _MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
-    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
-    variables = [
-        "BATCHSCORE_" + name.strip("-").replace("-", "_").upper() for name in names if name.startswith("--")
-    ]
-    return click.option(*names, envvar=variables, show_envvar=False, **facts)
-
-
-class SeveralNames(click.Option):
-    """A repeatable option with a new and an old name: what the environment gives under both adds up.
-
-    Click adds up the flags, and :func:`load_config` the keys of a settings file.
-    """
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's own signature
-        """The values of all its variables with a space between them; ``None`` if none is set."""
-        values = [os.environ.get(name, "") for name in self.envvar or ()]
-        return " ".join(filter(None, values)) or None
-
-
-def refuse_address(text: str, what: str = "A path") -> None:
-    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if _ADDRESS.fullmatch(text):
-        scheme = text.partition(":")[0].lower()
-        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
-        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
-
-
-class LocalPath(click.Path):
-    """A path on this machine, as a :class:`pathlib.Path`."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an address."""
-        _refuse(str(value), param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class LocalName(click.ParamType[str]):
@@ -75,15 +30,8 @@ class LocalName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse an address."""
-        _refuse(str(value), param, ctx)
+        refused_as_address(str(value), param, ctx)
         return str(value)
-
-
-def _refuse(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
-    try:
-        refuse_address(text)
-    except UsageError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
 
 
 class Device(click.ParamType[str]):
@@ -210,20 +158,6 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
     )
 
 
-def names_of(text: str | None, flag: str) -> tuple[str, ...]:
-    """The names in the value of an option.
-
-    Raises:
-        UsageError: an empty name, or one that is there twice.
-    """
-    if text is None:
-        return ()
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"{flag} needs names divided by commas, all different.")
-    return names
-
-
 _SCORING_OPTIONS = (
     option(
         "--model",
@@ -273,8 +207,14 @@ _SCORING_OPTIONS = (
         "--threshold",
         multiple=True,
         metavar="[LABEL=]X",
-        help="Models with several labels at once: predict the label, or all, from this probability on. Repeatable.  [default: as "
-        "the bundle says, else 0.5]",
+        help="Predict the label, or any, only from this probability on: POSITIVE=0.8. Repeatable.  [default: none; for models "
+        "with several labels at once as the bundle says, else 0.5]",
+    ),
+    option(
+        "--below",
+        type=click.Choice(BELOW),
+        help="Models with one label a row, where the likeliest label is below its --threshold: the next label that reaches its "
+        "own, or none (status abstained). Where no label does, next abstains too.  [default: next]",
     ),
     option(
         "--tolerance",
@@ -406,7 +346,7 @@ _SCORING_OPTIONS = (
         show_default=True,
         help="Compile the model first, which takes half a minute; auto means off.",
     ),
-    option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
+    *OUTPUT_OPTIONS,
     click.option(
         "--config",
         type=LocalPath(),

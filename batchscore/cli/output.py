@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.options import Command, option
+from batchscore.cli.declaring import Command, option
 from batchscore.errors import BatchscoreError, printable
 from batchscore.system.terminal import Logs, boundary, say, set_up_logs
 

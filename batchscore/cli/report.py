@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from batchscore.cli.options import Day, LocalPath, option
+from batchscore.cli.declaring import LocalPath, option
+from batchscore.cli.options import Day
 from batchscore.cli.output import json_summary, print_json, remove_old, start_logs, verbosity
 from batchscore.errors import printable
 from batchscore.system.terminal import boundary

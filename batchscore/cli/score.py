@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import iter_params_for_processing
 
+from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.options import (
     Day,
     LocalName,
-    LocalPath,
     MapsLabels,
-    names_of,
-    option,
     read_settings,
     scoring_options,
     with_each_mapping,
 )
 from batchscore.cli.output import json_summary, measured, print_json, raise_outcome, start_logs, verbosity
+from batchscore.cli.output_options import names_of, renames_of
 from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable
@@ -132,6 +132,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         revision=options["revision"],
         label_map=parse_label_map(options["label_map"]),
         thresholds=parse_thresholds(options["threshold"]),
+        below=options["below"],
         tolerance=_finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
@@ -150,6 +151,12 @@ def score_settings(**options: Any) -> ScoreSettings:
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
+        partition_by=options["partition_by"],
+        append_to=options["append_to"],
+        keep_columns=names_of(options["keep_columns"], "--keep-columns"),
+        drop_columns=names_of(options["drop_columns"], "--drop-columns"),
+        probabilities=options["probabilities"],
+        renames=renames_of(options["rename"]),
         date=options.get("date"),
     )
 
@@ -183,9 +190,18 @@ def _summary(result: RunResult) -> dict[str, Any]:
         "counts": metrics.get("counts", {}),
         headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
+        **({"appended": [str(path) for path in result.appended]} if result.appended else {}),
         "gates": gates,
         "seconds": round(result.seconds, 3),
     }
+
+
+def _of_all(metrics: Mapping[str, Any]) -> str:
+    """The share of labelled rows that have a prediction, where some have none for a threshold."""
+    from batchscore.evaluation.metrics import answered_share
+
+    share = answered_share(metrics)
+    return "" if share is None else f" ({share:.1%}; the others abstained)"
 
 
 def _lines(result: RunResult) -> list[str]:
@@ -202,11 +218,14 @@ def _lines(result: RunResult) -> list[str]:
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}
+    kinds |= {"abstained": "abstained"} if counts.get("abstained") else {}
     rows = ", ".join(f"{counts[name]} {word}" for name, word in kinds.items())
     lines = [f"{counts['read']} rows read: {rows}{again}"]
     if headline:
         found = result.metrics["mismatches"]
         mismatches = f"{found} mismatches" if found is not None else f"those furthest off are in {MISMATCHES}"
-        lines.append(f"{headline} on {counts['evaluated']} labelled rows, {mismatches}")
+        lines.append(
+            f"{headline} on {counts['evaluated']} labelled rows{_of_all(result.metrics)}, {mismatches}"
+        )
     lines.append(f"{printable(result.output)}/{PAGE}")
     return lines

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchscore import __version__
-from batchscore.cli.options import LocalName, LocalPath, names_of, read_settings, reading_options
+from batchscore.cli.declaring import LocalPath
+from batchscore.cli.options import LocalName, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
+from batchscore.cli.output_options import names_of
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs

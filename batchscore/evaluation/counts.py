@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(slots=True)
 class RowCounts(Tally):
-    """``read`` = ``scored`` + ``null_text`` + ``empty_text`` + ``failed`` + ``rejects``.
+    """``read`` = ``scored`` + ``abstained`` + ``null_text`` + ``empty_text`` + ``failed`` + ``rejects``.
 
     Labels are counted whatever the status: ``read`` - ``rejects`` = ``labelled`` + ``unlabelled`` + ``unknown_label``.
     """
@@ -26,6 +26,10 @@ class RowCounts(Tally):
     null_text: int = 0
     empty_text: int = 0
     failed: int = 0
+    abstained: int = 0
+    """No label reached its threshold."""
+    abstained_labelled: int = 0
+    """Those of them with a known label."""
     rejects: int = 0
     truncated: int = 0
     labelled: int = 0
@@ -37,6 +41,7 @@ class RowCounts(Tally):
 
     def update(self, outcomes: RowOutcomes, rejects: int = 0) -> None:
         """Add ``outcomes`` and the number of rows that could not be read."""
+        is_labelled = outcomes.given >= 0
         self.merge(
             RowCounts(
                 read=len(outcomes) + rejects,
@@ -44,9 +49,11 @@ class RowCounts(Tally):
                 null_text=int((outcomes.status == Status.NULL_TEXT).sum()),
                 empty_text=int((outcomes.status == Status.EMPTY_TEXT).sum()),
                 failed=int((outcomes.status == Status.FAILED).sum()),
+                abstained=int((outcomes.status == Status.ABSTAINED).sum()),
+                abstained_labelled=int(((outcomes.status == Status.ABSTAINED) & is_labelled).sum()),
                 rejects=rejects,
                 truncated=int(np.count_nonzero(outcomes.truncated)),
-                labelled=int((outcomes.given >= 0).sum()),
+                labelled=int(is_labelled.sum()),
                 unlabelled=int((outcomes.given == UNLABELLED).sum()),
                 unknown_label=int((outcomes.given == UNKNOWN_LABEL).sum()),
                 evaluated=int(outcomes.evaluated.sum()),

@@ -36,7 +36,7 @@ class Evaluation(Accumulation):
     200 slices a column.
     """
 
-    STATE_FORMAT = 3
+    STATE_FORMAT = 4
 
     def __init__(
         self, labels: Sequence[str], calibration_error: float | None = None, temperature: float | None = None

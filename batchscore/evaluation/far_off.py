@@ -21,7 +21,10 @@ class FarOff:
         """First pass: there is nothing to learn."""
 
     def quality(
-        self, given: NDArray[np.floating[Any]], probabilities: NDArray[np.float32]
+        self,
+        given: NDArray[np.floating[Any]],
+        probabilities: NDArray[np.float32],
+        predicted: NDArray[np.floating[Any]] | None = None,  # noqa: ARG002 - the same values
     ) -> NDArray[np.float32]:
         """Second pass: ``-abs(value - given)``, float32 ``[n]``, NaN without a known number or a value."""
         numbers, values = np.asarray(given, dtype=np.float64), probabilities[:, 0].astype(np.float64)

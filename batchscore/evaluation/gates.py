@@ -184,7 +184,7 @@ def _why(metric: str, flat: Mapping[str, float | None]) -> str:
     is_measured = any(
         flat.get(each.name) is not None
         for each in in_section(Section.QUALITY)
-        if each not in headline.metrics[1:]
+        if each.needs_labels and each not in headline.metrics[1:]
     )
     return _UNDEFINED if is_measured else _NEEDS_LABELS
 

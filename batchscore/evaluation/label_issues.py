@@ -104,14 +104,21 @@ class LabelIssues(QualityRanking):
             self._inspector.update_confident_thresholds(given[rows], probabilities[rows].astype(np.float64))
 
     def quality(
-        self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
+        self,
+        given: NDArray[np.integer[Any]],
+        probabilities: NDArray[np.float32],
+        predicted: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[np.float32]:
-        """Second pass: count confident disagreements, and return :func:`label_quality`, float32 ``[n]``."""
+        """Second pass: count confident disagreements, and return :func:`label_quality`, float32 ``[n]``.
+
+        ``predicted[n]`` tells which rows are mismatches where a threshold may decide against the likeliest label.
+        """
         quality, rows = label_quality(given, probabilities), _usable(given, probabilities)
         if rows.any():
             known = probabilities[rows].astype(np.float64)
             self._inspector.score_label_quality(given[rows], known)
-            self._count(quality[rows], known.argmax(axis=1) != given[rows])
+            found = known.argmax(axis=1) if predicted is None else predicted[rows]
+            self._count(quality[rows], found != given[rows])
         return quality
 
     @property

@@ -64,7 +64,10 @@ class LabelSetIssues(QualityRanking):
             self._confidence[:, label] += exact_sums(np.where(has_it > 0, p, 1 - p), has_it, 2)
 
     def quality(
-        self, given: NDArray[np.integer[Any]], probabilities: NDArray[np.float32]
+        self,
+        given: NDArray[np.integer[Any]],
+        probabilities: NDArray[np.float32],
+        predicted: NDArray[np.integer[Any]] | None = None,  # noqa: ARG002 - the thresholds tell
     ) -> NDArray[np.float32]:
         """Second pass: count confident disagreements, and return :func:`label_set_quality`, float32 ``[n]``."""
         quality, rows = label_set_quality(given, probabilities), _usable(given, probabilities)

@@ -81,6 +81,8 @@ class Metric:
     is_gated: bool = False
     """Whether ``--fail-below`` or ``--fail-above`` takes it."""
     needs_baseline: bool = False
+    needs_labels: bool = True
+    """Whether a metric of quality is measured on labelled rows alone."""
     is_followed: bool = False
     """Whether the trend draws it and reports unusual nights."""
     least_step: float = 0.005
@@ -177,6 +179,32 @@ def _rows_scored(metrics: Document, _: Document) -> Value | None:
     return Value(float(metrics["counts"]["scored"]))
 
 
+def answered_share(metrics: Document) -> float | None:
+    """The share of rows with a prediction, of those that have one or abstained; of labelled rows where there are any.
+
+    None if no row abstained.
+    """
+    counts = metrics.get("counts") or {}
+    if not counts.get("abstained"):
+        return None
+    if counts["evaluated"] or counts["abstained_labelled"]:
+        return ratio(counts["evaluated"], counts["evaluated"] + counts["abstained_labelled"])
+    return ratio(counts["scored"], counts["scored"] + counts["abstained"])
+
+
+def _answered(metrics: Document, _: Document) -> Value | None:
+    if task_of(metrics) is not Task.SINGLE_LABEL:
+        return None
+    share = answered_share(metrics)
+    if share is not None:
+        return Value(share)
+    return Value(1.0) if metrics["counts"]["scored"] else None
+
+
+def _abstained(metrics: Document, facts: Document) -> Value | None:
+    return _share_of_rows("abstained")(metrics, facts) if task_of(metrics) is Task.SINGLE_LABEL else None
+
+
 def _rows_not_scored(metrics: Document, _: Document) -> Value | None:
     scored = ratio(metrics["counts"]["scored"], metrics["counts"]["read"])
     return None if scored is None else Value(1 - scored)
@@ -184,7 +212,8 @@ def _rows_not_scored(metrics: Document, _: Document) -> Value | None:
 
 def _rows_per_second(metrics: Document, facts: Document) -> Value | None:
     seconds = facts.get("seconds") or at(facts, "work", "seconds")
-    return Value(metrics["counts"]["scored"] / seconds) if seconds else None
+    counts = metrics["counts"]
+    return Value((counts["scored"] + counts.get("abstained", 0)) / seconds) if seconds else None
 
 
 def task_of(metrics: Document) -> Task:
@@ -260,6 +289,11 @@ METRICS: tuple[Metric, ...] = (
         Section.QUALITY, is_gated=True, is_followed=True, is_column=True, estimate_of="accuracy", tasks=_SINGLE,
     ),
     Metric(
+        "answered", "share of rows answered", Unit.SHARE, Better.MORE, _answered, Section.QUALITY,
+        heading=lambda metrics: "" if answered_share(metrics) is None else "share of rows answered, the others abstained",
+        is_gated=True, needs_labels=False, tasks=_SINGLE,
+    ),
+    Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,
         is_gated=True, is_followed=True,
         gauge="macro_f1", gauge_help="macro_f1 of the last run on its labelled rows.", tasks=_LABELS,
@@ -312,6 +346,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("wrong_labels", "wrong labels (estimate)", Unit.SHARE, Better.LESS, _wrong_labels, is_followed=True, tasks=_SINGLE),
     _of_rows("null_text", "null text"),
     _of_rows("empty_text", "empty text"),
+    Metric(
+        "abstained", "abstained", Unit.SHARE, Better.LESS, _abstained, Section.ROWS, is_gated=True, tasks=_SINGLE,
+        heading=lambda metrics: "abstained" if metrics["counts"].get("abstained") else "",
+    ),
     _of_rows("truncated", "truncated"),
     _of_rows("duplicate", "duplicate", is_gated=False),
     _of_rows("rejects", "rejected"),

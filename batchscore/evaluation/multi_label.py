@@ -36,7 +36,7 @@ class MultiLabelEvaluation(Accumulation):
     and ``temperature`` as there. Memory is constant: about 1 MB a label, plus 200 slices a column.
     """
 
-    STATE_FORMAT = 1
+    STATE_FORMAT = 2
 
     def __init__(
         self,

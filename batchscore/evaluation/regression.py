@@ -61,7 +61,7 @@ class RegressionEvaluation(Accumulation):
     :mod:`ranks`).
     """
 
-    STATE_FORMAT = 1
+    STATE_FORMAT = 2
     slices: ErrorSlices
 
     def __init__(self, name: str = "value", tolerance: float | None = None) -> None:

@@ -81,7 +81,9 @@ class TaskIssues(Protocol):
     def update_thresholds(self, given: Array, probabilities: NDArray[np.float32]) -> None:
         """First pass, parts in plan order."""
 
-    def quality(self, given: Array, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    def quality(
+        self, given: Array, probabilities: NDArray[np.float32], predicted: Array | None = None
+    ) -> NDArray[np.float32]:
         """Second pass: float32 ``[n]``, NaN without a label or a prediction; a regression's is ``-abs(value - given)``."""
 
     def is_label_issue(self, quality: NDArray[np.float32]) -> NDArray[np.bool_]:

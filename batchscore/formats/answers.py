@@ -39,6 +39,13 @@ class Answers(abc.ABC):
         """The names of :meth:`fields`."""
         return [field.name for field in self.fields(prefix)]
 
+    def held(self, probabilities: str) -> list[int]:
+        """Places of the columns that predictions hold of :meth:`fields`, with ``all`` probabilities, the ``top`` one or ``none``."""
+        every = len(self.fields())
+        tail = every - len(_TAIL)
+        first = {"top": self._first_probability, "none": 1}.get(probabilities, tail)
+        return [*range(first), *range(tail, every)]
+
     def arrays(self, predictions: Predictions) -> list[pa.Array]:
         """The columns themselves; null where nothing was scored."""
         uncounted = predictions.n_tokens < 0
@@ -118,9 +125,10 @@ class OneLabel(Answers):
 
     def _arrays(self, predictions: Predictions, missing: NDArray[np.bool_]) -> list[pa.Array]:
         rows = np.arange(len(missing))
+        unscored = missing & (predictions.status != Status.ABSTAINED)
         best = predictions.probabilities[rows, np.maximum(predictions.predicted, 0)]
         names = pa.array(self.labels, pa.string()).take(pa.array(predictions.predicted, mask=missing))
-        return [names, pa.array(best, mask=missing), *self._probability_arrays(predictions, missing)]
+        return [names, pa.array(best, mask=missing), *self._probability_arrays(predictions, unscored)]
 
 
 class SeveralLabels(Answers):

@@ -25,7 +25,7 @@ from batchscore.formats.columnar import (
     sliced,
     texts_of_batches,
 )
-from batchscore.formats.format import Output, Texts, format_of, is_input_format
+from batchscore.formats.format import Output, Texts, is_input_format
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
@@ -236,12 +236,12 @@ class ArrowIpc(ColumnFormat):
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """Every column in its type; from other formats without dictionaries, since a file can have only one per column."""
-        fmt, details = format_of(output.file.format), output.file.layout.details
+        details = output.file.layout.details
         own = is_input_format(self, output.file)
-        given = fmt.schema(output.file)
+        given = output.input_schema()
         if not own:
             given = pa.schema([f.with_type(without_dictionaries(f.type)) for f in given], given.metadata)
-        schema = pa.schema([*given, *output.answers.fields(output.prefix)], given.metadata)
+        schema = pa.schema([*given, *output.added_fields], given.metadata)
         options = pa.ipc.IpcWriteOptions(
             compression=(details["codec"] or None) if own else None, emit_dictionary_deltas=True
         )
@@ -250,9 +250,9 @@ class ArrowIpc(ColumnFormat):
             for part in parts:
                 columns = [
                     column if column.type == kind else column.cast(kind)
-                    for column, kind in zip(fmt.columns(part, output.file), given.types, strict=True)
+                    for column, kind in zip(output.inputs(part), given.types, strict=True)
                 ]
-                writer.write_batch(pa.RecordBatch.from_arrays([*columns, *part.added], schema=schema))
+                writer.write_batch(pa.RecordBatch.from_arrays([*columns, *output.added(part)], schema=schema))
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """Rows of all batches."""

@@ -5,6 +5,7 @@ A row is kept as its values in every column, in the file's types.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from batchscore.formats.arrow_values import (
     unfolded_bytes,
 )
 from batchscore.formats.format import NOT_UTF8, NUL, Format, Texts, Unheld
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.paths import MAX_LEVELS, array_at, field_of, nested_details, path_of
 from batchscore.formats.text_values import as_text
 from batchscore.formats.unfolding import allowed_bytes, unfolds_beyond
@@ -69,6 +71,13 @@ class ColumnFormat(Format):
             if (array := array_at(table, path_of(layout, name))) is not None:
                 found[name] = array
         return texts_of_arrays(found, names, len(rows.texts))
+
+    def held_rows(self, rows: Rows, columns: OutputColumns) -> Rows:
+        """The columns that are held."""
+        if rows.table is None:
+            return rows
+        places = [place for place, name in enumerate(rows.table.schema.names) if columns.holds(name)]
+        return dataclasses.replace(rows, table=rows.table.select(places))
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
         """The first string that is not UTF-8, or that has a NUL."""

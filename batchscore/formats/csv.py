@@ -17,7 +17,6 @@ from batchscore.formats.format import (
     Output,
     RecordFormat,
     Texts,
-    added_texts,
     format_of,
     is_input_format,
 )
@@ -30,7 +29,6 @@ from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, R
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
     from batchscore.formats.staged import StagedPart
-    from batchscore.records import InputFile
 
 UNDIVIDED = "none"
 """The ``delimiter`` setting for a file whose lines are not split: each is a text."""
@@ -52,8 +50,9 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         dialect = _dialect(head, settings)
         with open_bytes(source, settings.max_expansion) as stream:  # the header may be longer than the head
             header = _header(stream, dialect, settings)
-            if header is not None and not settings.skip_lines:
-                header = header._replace(raw=_separator_line(head, header, dialect) + header.raw)
+            lead = _separator_line(head, header, dialect) if header and not settings.skip_lines else b""
+            if header is not None:
+                header = header._replace(raw=lead + header.raw)
     except DataError as error:
         raise DataError(f"{printable(source.path)}: {error}") from error
     written = _output_dialect(dialect)
@@ -62,10 +61,11 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
         return Layout(columns=(), details=details)
     if written != dialect:
         names = delimited.encode_fields(header.names, written)
-        header = header._replace(raw=delimited.append_fields(names, [], written))
+        header, lead = header._replace(raw=delimited.append_fields(names, [], written)), b""
     details |= {
         "read": dialect.to_json(),
         "header": (dialect.bom + header.raw).hex(),
+        "lead": (dialect.bom + lead).hex(),
         "offset": header.start.offset,
         "line": header.start.line,
         "has_header": not settings.has_no_header,
@@ -328,31 +328,42 @@ class Csv(RecordFormat):
             raise DataError(f"{printable(source.path)}: {error}") from error
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
-        """From CSV the records' own bytes; from another format UTF-8 with commas, null as an empty cell."""
-        names = output.added_names
+        """From CSV the records' own bytes, or the cells that are held; from another format UTF-8 with commas, null as empty."""
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
-        if header := self._header(output.file):
-            out.write(delimited.append_fields(header, names, dialect))
-        else:
-            out.write(delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect))
+        has_inputs = bool(output.held)
+        out.write(self._header(output, dialect))
         for part in parts:
-            extra = zip(*added_texts(part), strict=True)
-            for record, fields in zip(self._records(part, output.file), extra, strict=True):
-                out.write(delimited.append_fields(record, fields, dialect))
+            extra = zip(*output.added_texts(part), strict=True)
+            for record, fields in zip(self._records(part, output, dialect), extra, strict=True):
+                if has_inputs:
+                    out.write(delimited.append_fields(record, fields, dialect))
+                else:
+                    out.write(delimited.append_fields(delimited.encode_fields(fields, dialect), [], dialect))
 
-    def _header(self, file: InputFile) -> bytes:
-        if is_input_format(self, file):
-            return bytes.fromhex(file.layout.details["header"])
-        columns = [column.name for column in file.layout.columns]
-        return delimited.encode_fields(columns, _DEFAULT_DIALECT) if columns else b""
+    def _header(self, output: Output, dialect: delimited.Dialect) -> bytes:
+        """The header, as it was read where nothing in it changes."""
+        details, names = output.file.layout.details, output.added_names
+        if not is_input_format(self, output.file) or not details["header"]:
+            names, lead = [*output.input_names, *names], b""
+        elif output.has_own_header:
+            return delimited.append_fields(bytes.fromhex(details["header"]), names, dialect)
+        else:
+            names, lead = [*output.input_names, *names], bytes.fromhex(details.get("lead", ""))
+        return lead + delimited.append_fields(delimited.encode_fields(names, dialect), [], dialect)
 
-    def _records(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
-        if is_input_format(self, file):
+    def _records(self, part: StagedPart, output: Output, dialect: delimited.Dialect) -> Iterator[bytes]:
+        held = output.held
+        if not is_input_format(self, output.file):
+            columns = output.inputs(part)
+            rows = zip(*map(plain_values, columns), strict=True) if columns else [()] * part.batch.num_rows
+            for values in rows:
+                yield delimited.encode_fields([as_text(value) for value in values], dialect)
+        elif output.columns.are_whole:
             yield from part.inputs[0].to_pylist()
-            return
-        columns = format_of(file.format).columns(part, file)
-        for values in zip(*map(plain_values, columns), strict=True):
-            yield delimited.encode_fields([as_text(value) for value in values], _DEFAULT_DIALECT)
+        else:
+            for record in part.inputs[0].to_pylist():
+                cells = delimited.parse_record(record, dialect)
+                yield delimited.encode_fields([cells[place] for place in held], dialect)
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """Records after the header."""

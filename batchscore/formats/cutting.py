@@ -52,6 +52,7 @@ def _new_part(start: Position, columns: ColumnChoice) -> Rows:
         labels=[] if columns.label is not None else None,
         rejects=[],
         raw=[],
+        lines=[],
         pairs=[] if columns.text_pair is not None else None,
     )
 
@@ -63,8 +64,9 @@ def _add(part: Rows, row: int, item: Item | Reject) -> None:
     part.row.append(row)
     part.texts.append(item.text)
     part.names.update(item.names)
-    assert part.raw is not None  # noqa: S101 - _new_part made it
+    assert part.raw is not None and part.lines is not None  # noqa: S101, PT018 - _new_part made them
     part.raw.append(item.raw)
+    part.lines.append(item.line)
     if part.labels is not None:
         part.labels.append(item.label)
     if part.pairs is not None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.arrow_values import plain_values
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.paths import field_of, path_of
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.text_values import as_text, distinct, plain_json
@@ -43,12 +44,59 @@ class Output(NamedTuple):
 
     file: InputFile
     answers: Answers
-    prefix: str
+    columns: OutputColumns = OutputColumns()
+
+    @property
+    def added_fields(self) -> list[pa.Field]:
+        """The added columns."""
+        fields = self.answers.fields()
+        return [fields[k].with_name(name) for k, name in self.columns.added(self.answers).items()]
 
     @property
     def added_names(self) -> list[str]:
         """Names of the added columns."""
-        return self.answers.names(self.prefix)
+        return list(self.columns.added(self.answers).values())
+
+    def added(self, part: StagedPart) -> list[pa.Array]:
+        """The added columns of a part."""
+        added = part.added
+        return [added[place] for place in self.columns.added(self.answers)]
+
+    def added_texts(self, part: StagedPart) -> list[list[str]]:
+        """The same as text.
+
+        Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
+        """
+        return [[_added_text(value) for value in plain_values(array)] for array in self.added(part)]
+
+    @property
+    def held(self) -> list[int]:
+        """Places of the input's columns that are held."""
+        return [k for k, c in enumerate(self.file.layout.columns) if self.columns.holds(c.name)]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the input's columns that are held."""
+        columns = self.file.layout.columns
+        return [self.columns.name_of(columns[place].name) for place in self.held]
+
+    @property
+    def has_own_header(self) -> bool:
+        """Whether the input's columns are all held, under their own names."""
+        return self.input_names == [column.name for column in self.file.layout.columns]
+
+    def input_schema(self) -> pa.Schema:
+        """The Arrow schema of :meth:`inputs`."""
+        schema, columns = format_of(self.file.format).schema(self.file), self.file.layout.columns
+        names = self.columns.renames
+        fields = [(schema.field(place), columns[place].name) for place in self.held]
+        renamed = [field.with_name(names[name]) if name in names else field for field, name in fields]
+        return pa.schema(renamed, schema.metadata)
+
+    def inputs(self, part: StagedPart) -> list[pa.Array]:
+        """The input's columns of a part that are held, as Arrow arrays."""
+        columns = format_of(self.file.format).columns(part, self.file)
+        return [columns[place] for place in self.held]
 
 
 class Unheld(NamedTuple):
@@ -185,6 +233,10 @@ class Format(abc.ABC):
         """The first string of some rows of this format that ``target`` cannot hold."""
         return None
 
+    def held_rows(self, rows: Rows, columns: OutputColumns) -> Rows:
+        """Rows of this format with only the columns that predictions hold, to look for values that cannot be written."""
+        return rows
+
     # ---------------------------------------------------------------------------------------------------- writing
 
     def first_unwritable(self, rows: Rows) -> Unheld | None:
@@ -192,7 +244,10 @@ class Format(abc.ABC):
         return None
 
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
-        """Raise :class:`~batchscore.errors.DataError` for column names that a file of this format cannot hold."""
+        """Raise :class:`~batchscore.errors.DataError` for column names that a file of this format cannot hold.
+
+        ``layout`` has the columns that predictions hold; ``added`` are new names, of added and of renamed columns.
+        """
 
     @abc.abstractmethod
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
@@ -250,14 +305,6 @@ class RecordFormat(Format):
 def is_input_format(fmt: Format, file: InputFile) -> bool:
     """Whether ``fmt`` is the format of the input."""
     return format_of(file.format) is fmt
-
-
-def added_texts(part: StagedPart) -> list[list[str]]:
-    """The added columns as text.
-
-    Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
-    """
-    return [[_added_text(value) for value in plain_values(array)] for array in part.added]
 
 
 def _added_text(value: Any) -> str:

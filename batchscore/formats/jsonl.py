@@ -21,10 +21,10 @@ from batchscore.formats.format import (
     RecordFormat,
     Texts,
     Unheld,
-    added_texts,
     format_of,
     is_input_format,
 )
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.paths import MAX_LEVELS, nested_details, path_of, value_at
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
@@ -262,6 +262,28 @@ def json_cells(record: bytes) -> dict[str, str | None]:
     return cells
 
 
+def held_fields(record: bytes, columns: OutputColumns) -> bytes:
+    """An object with the fields that predictions hold, under their names there; each value keeps its bytes.
+
+    >>> held_fields(b'{"id": 1.10, "text": "fine", "b":null}', OutputColumns(drop=("text",), renames={"id": "n"}))
+    b'{"n": 1.10, "b": null}'
+    """
+    text = record.decode()
+    fields: list[str] = []
+    at = _skip_space(text, _skip_space(text, 0) + 1)
+    while text[at] != "}":
+        name, end = _JSON.raw_decode(text, at)
+        key = text[at:end]
+        at = _skip_space(text, _skip_space(text, end) + 1)  # after the colon
+        _, end = _JSON.raw_decode(text, at)
+        if columns.holds(name):
+            key = json.dumps(columns.renames[name], ensure_ascii=False) if name in columns.renames else key
+            fields.append(f"{key}: {text[at:end]}")
+        at = _skip_space(text, end)
+        at = _skip_space(text, at + 1) if text[at] == "," else at
+    return ("{" + ", ".join(fields) + text[at:]).encode()
+
+
 def _skip_space(text: str, at: int) -> int:
     match = _JSON_SPACE.match(text, at)
     return match.end() if match else at
@@ -320,6 +342,11 @@ class JsonFormat(RecordFormat):
     def json_objects(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
         """Each record's own bytes."""
         yield from part.inputs[0].to_pylist()
+
+    def held_rows(self, rows: Rows, columns: OutputColumns) -> Rows:
+        """The fields that are held, of records with an escape alone: others are held in any format."""
+        records = [held_fields(raw, columns) if b"\\u0000" in raw else raw for raw in rows.raw or ()]
+        return dataclasses.replace(rows, raw=records)
 
     def first_unheld(self, rows: Rows, target: Format) -> Unheld | None:
         """The first string with a NUL, which JSON has as an escape."""
@@ -381,19 +408,20 @@ def is_multiline(head: bytes) -> bool:
 def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tuple[bytes, bytes]]:
     """Each row as an object with the added fields, and the white space after it."""
     keys = [json.dumps(name, ensure_ascii=False) for name in output.added_names]
-    fmt = format_of(output.file.format)
+    fmt, columns = format_of(output.file.format), output.columns
     for part in parts:
-        added = zip(*_added_json(part), strict=True)
-        for record, values in zip(fmt.json_objects(part, output.file), added, strict=True):
+        added = zip(*_added_json(part, output), strict=True)
+        for whole, values in zip(fmt.json_objects(part, output.file), added, strict=True):
+            record = whole if columns.are_as_read else held_fields(whole, columns)
             body = record.rstrip()
             extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
             comma = b"" if body[:-1].rstrip() == b"{" else b", "
             yield body[:-1] + comma + extra.encode() + b"}", record[len(body) :]
 
 
-def _added_json(part: StagedPart) -> list[list[str]]:
+def _added_json(part: StagedPart, output: Output) -> list[list[str]]:
     columns = []
-    for array, texts in zip(part.added, added_texts(part), strict=True):
+    for array, texts in zip(output.added(part), output.added_texts(part), strict=True):
         if pa.types.is_list(array.type):
             columns.append([json.dumps(value) for value in array.to_pylist()])
             continue

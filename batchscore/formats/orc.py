@@ -24,7 +24,7 @@ from batchscore.formats.columnar import (
     refuse_unstorable,
     texts_of_batches,
 )
-from batchscore.formats.format import Output, Texts, Unheld, format_of, is_input_format
+from batchscore.formats.format import Output, Texts, Unheld, is_input_format
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
@@ -158,18 +158,17 @@ class Orc(ColumnFormat):
         """Every column in its type; from another format as text what ORC has no type for."""
         from pyarrow import orc
 
-        fmt, own = format_of(output.file.format), is_input_format(self, output.file)
-        fields = [pa.field(field.name, _written(field.type)) for field in fmt.schema(output.file)]
-        schema = pa.schema([*fields, *output.answers.fields(output.prefix)])
+        own = is_input_format(self, output.file)
+        fields = [pa.field(field.name, _written(field.type)) for field in output.input_schema()]
+        schema = pa.schema([*fields, *output.added_fields])
         codec = output.file.layout.details["codec"] if own else "zstd"
         with orc.ORCWriter(pa.PythonFile(out, "w"), compression=codec) as writer:
             writer.write(schema.empty_table())
             for part in parts:
                 columns = [
-                    _as(column, field.type)
-                    for column, field in zip(fmt.columns(part, output.file), fields, strict=True)
+                    _as(column, field.type) for column, field in zip(output.inputs(part), fields, strict=True)
                 ]
-                writer.write(pa.Table.from_arrays([*columns, *part.added], schema=schema))
+                writer.write(pa.Table.from_arrays([*columns, *output.added(part)], schema=schema))
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """Rows of all batches, decoded."""

@@ -152,17 +152,15 @@ class Parquet(ColumnFormat):
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """Every column in its type; strings if the input is of a record format."""
-        fmt = format_of(output.file.format)
-        schema = fmt.schema(output.file)
-        fields = output.answers.fields(output.prefix)
-        schema = pa.schema([*schema, *fields], metadata=schema.metadata)
+        schema = output.input_schema()
+        schema = pa.schema([*schema, *output.added_fields], metadata=schema.metadata)
         batches = (
-            pa.RecordBatch.from_arrays([*fmt.columns(part, output.file), *part.added], schema=schema)
+            pa.RecordBatch.from_arrays([*output.inputs(part), *output.added(part)], schema=schema)
             for part in parts
         )
         write_row_groups(batches, schema, out)
-        if nodes := fmt.annotations(output.file):
-            restore_annotations(out, nodes)
+        if nodes := format_of(output.file.format).annotations(output.file):
+            restore_annotations(out, [nodes[place] for place in output.held])
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """The number in the footer."""

@@ -34,6 +34,8 @@ ENTRIES = {
 }
 NAMES = tuple(ENTRIES)
 """The values of ``--format`` and ``--output-format``."""
+DATA_SET = "parquet"
+"""The format of a data set that runs are appended to: a folder of its files is one table to whoever reads them."""
 DEFAULT = "csv"
 """The format if name and first bytes tell nothing."""
 

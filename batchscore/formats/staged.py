@@ -1,7 +1,7 @@
 """A staged part: one Arrow IPC file with the rows as they were read and their predictions.
 
 Columns: the input's own (Parquet and Arrow) or one binary column with the exact bytes of each record (text formats); then
-the added columns; then four internal ones: ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
+the added columns; then five internal ones: ``line``, ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
 position, never by name, so that no name in an input can collide.
 """
 
@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.formats.answers import Answers
-from batchscore.records import Predictions, Rows
+from batchscore.records import Predictions, Rows, Status
 from batchscore.system.storage import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OWN = ("row", "given", "predicted", "status")
+_OWN = ("line", "row", "given", "predicted", "status")
 _FACTS = b"batchscore"
 
 
@@ -58,6 +58,11 @@ class StagedPart:
         return np.asarray(self._own("row"))
 
     @property
+    def line(self) -> pa.Array:
+        """The line where each row begins in its file, int64 ``[n]``; null where the format has no lines."""
+        return self._own("line")
+
+    @property
     def given(self) -> NDArray[Any]:
         """What the rows were given, in the array of their task (:mod:`batchscore.evaluation.tasks`)."""
         return self.answers.loaded(self._own("given"))
@@ -65,11 +70,13 @@ class StagedPart:
     @property
     def predictions(self) -> Predictions:
         """The predictions as they were staged."""
-        added = self.added
+        added, status = self.added, np.asarray(self._own("status"))
+        probabilities = self.answers.probabilities(added)
+        probabilities[status == Status.ABSTAINED] = np.nan
         return Predictions(
-            status=np.asarray(self._own("status")),
+            status=status,
             predicted=self.answers.loaded(self._own("predicted")),
-            probabilities=self.answers.probabilities(added),
+            probabilities=probabilities,
             n_tokens=np.asarray(added[-3].fill_null(-1)),
             truncated=added[-2].fill_null(False).to_numpy(zero_copy_only=False),
         )
@@ -88,8 +95,9 @@ def stage_part(
     else:
         inputs, fields = [pa.array(rows.raw, pa.large_binary())], [pa.field("record", pa.large_binary())]
     positions = np.asarray(rows.row, dtype=np.int64)
-    kinds = (pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
+    kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
     own = [
+        pa.nulls(len(positions), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64()),
         pa.array(positions),
         answers.stored(given, answers.given_type),
         answers.stored(predictions.predicted, answers.predicted_type),

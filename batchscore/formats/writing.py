@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import dataclasses
 import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import zstandard
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.format import Format, Output, Unheld, format_of
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
@@ -76,7 +78,7 @@ def _compression(file: InputFile, output_format: str) -> str:
 
 
 def refuse_unwritable_names(
-    source: Source, layout: Layout, answers: Answers, prefix: str, output_format: str
+    source: Source, layout: Layout, answers: Answers, columns: OutputColumns, output_format: str
 ) -> None:
     """Refuse names of columns and labels that predictions cannot hold, before anything is scored.
 
@@ -84,7 +86,8 @@ def refuse_unwritable_names(
         DataError: the output format cannot hold one.
     """
     target = _target(source.format, output_format)
-    target.refuse_names(source, layout, [*answers.labels, *answers.names(prefix)])
+    new = [*columns.added(answers).values(), *columns.renames.values()]
+    target.refuse_names(source, _held(layout, columns), [*answers.labels, *new])
     if not target.holds_lists and answers.unjoinable is not None:
         raise DataError(
             f"{printable(source.path)}: the label {printable(answers.unjoinable)} cannot stand in a list of labels with "
@@ -92,26 +95,37 @@ def refuse_unwritable_names(
         )
 
 
-def refuse_unwritable(source: Source, layout: Layout, rows: Rows, output_format: str) -> None:
+def _held(layout: Layout, columns: OutputColumns) -> Layout:
+    return dataclasses.replace(layout, columns=tuple(c for c in layout.columns if columns.holds(c.name)))
+
+
+def refuse_unwritable(
+    source: Source, layout: Layout, rows: Rows, columns: OutputColumns, output_format: str
+) -> None:
     """Refuse values that predictions cannot hold unchanged, before anything is scored.
 
     Raises:
         DataError: names the row and column of the first.
     """
     fmt, target = format_of(source.format), _target(source.format, output_format)
-    found = None
-    if target is not fmt:
-        found = fmt.first_unheld(rows, target) or target.first_unwritable(rows)
-        found = found or _first_beyond(fmt, target, rows, layout)
+    if target is fmt:
+        return
+    held = rows if columns.are_whole else fmt.held_rows(rows, columns)
+    found = fmt.first_unheld(held, target) or target.first_unwritable(held)
+    found = found or _first_beyond(fmt, target, rows, _held(layout, columns))
     if found is not None:
         raise DataError(
             f"{printable(source.path)}, row {rows.row[found.row]}: the column {printable(found.column)} holds "
-            f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet."
+            f"{found.what}, which {ENTRIES[target.name].title} cannot hold. Choose --output-format parquet, or leave the "
+            "column out with --drop-columns."
         )
 
 
 def _first_beyond(fmt: Format, target: Format, rows: Rows, layout: Layout) -> Unheld | None:
-    """The first row or text of some rows that is beyond what a file of ``target`` may have."""
+    """The first row or text of some rows that is beyond what a file of ``target`` may have.
+
+    ``layout`` has the columns that predictions hold.
+    """
     names = [column.name for column in layout.columns]
     if target.most_rows is not None and rows.row and rows.row[-1] >= target.most_rows:
         at = next(at for at, row in enumerate(rows.row) if row >= target.most_rows)

@@ -7,6 +7,7 @@ it holds and its number format, so that predictions hold it as it was.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -301,13 +302,15 @@ class Xlsx(RecordFormat):
         own = is_input_format(self, file)
         sheet_name = (details["dialect"]["sheet"] if own else None) or _SHEET
         from_1904 = own and bool(details["from_1904"])
-        header = [*(column.name for column in file.layout.columns), *output.added_names]
+        header, held = [*output.input_names, *output.added_names], output.held
         with new_workbook(out, sheet_name, counts_from_1904=from_1904, is_large=file.size > _LARGE) as sheet:
             sheet.write([[Cell(name) if name else None for name in header]])
             for part in parts:
                 inputs = map(_cells, part.inputs[0].to_pylist()) if own else _converted(part, file)
-                added = zip(*(map(_added_cell, plain_values(array)) for array in part.added), strict=True)
-                sheet.write([*cells, *more] for cells, more in zip(inputs, added, strict=True))
+                arrays = output.added(part)
+                added = zip(*(map(_added_cell, plain_values(array)) for array in arrays), strict=True)
+                rows = zip(inputs, added if arrays else itertools.repeat(()), strict=bool(arrays))
+                sheet.write([*(cells[place] for place in held), *more] for cells, more in rows)
 
     def count_rows(self, path: Path, compression: str, output: Output) -> int:
         """Rows below the header."""

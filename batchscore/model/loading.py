@@ -66,13 +66,18 @@ class ModelSettings:
     long_text: str
     missing_pair: str = "skip"
     thresholds: tuple[float, ...] = ()
+    below: str = "next"
 
     @classmethod
     def of(cls, settings: ScoreSettings, bundle: Bundle) -> ModelSettings:
         """What a run asks of its model; where it says nothing of long texts, missing ones and thresholds, the bundle's word counts."""
         asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
         of_bundle = {name: getattr(settings, name) or getattr(bundle, name) for name in BUNDLE_SETTINGS}
-        return cls(**{**asked, **of_bundle, "thresholds": thresholds_of(bundle, settings.thresholds)})
+        decisions = {
+            "thresholds": thresholds_of(bundle, settings.thresholds),
+            "below": settings.below or "next",
+        }
+        return cls(**{**asked, **of_bundle, **decisions})
 
     def inference(self, max_batch_tokens: int) -> InferenceSettings:
         """The settings of a model with this token budget."""

@@ -25,7 +25,7 @@ from batchscore import records
 from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
-from batchscore.model.decisions import decided
+from batchscore.model.decisions import decided, undecided
 from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status, status_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class InferenceSettings:
     missing_pair: str = "skip"
     """Whether a row without its second text is not scored (``skip``) or scored with an ``empty`` one."""
     thresholds: tuple[float, ...] = ()
-    """Of a multi-label model, one a label (:func:`batchscore.model.decisions.decided`)."""
+    """One a label, or none (:func:`batchscore.model.decisions.decided`)."""
+    below: str = "next"
+    """What happens to a row of one label whose likeliest is below its threshold: the ``next`` one, or ``abstain``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -281,9 +283,12 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
     rows[scored] = probabilities[prepared.unique[scored]]
     work = {**computed.work, "duplicates": float((prepared.unique >= 0).sum() - len(encodings.n_tokens))}
     n_tokens = np.where(prepared.unique >= 0, _at(encodings.n_tokens, prepared.unique, -1), -1)
+    inference = model.inference
+    predicted = decided(model.bundle.task, rows, scored, inference.thresholds, inference.below)
+    status[undecided(model.bundle.task, predicted, scored)] = Status.ABSTAINED
     return Predictions(
         status=status,
-        predicted=decided(model.bundle.task, rows, scored, model.inference.thresholds),
+        predicted=predicted,
         probabilities=rows,
         n_tokens=n_tokens.astype(np.int32),
         truncated=n_tokens > model.tokenizer.max_length,
@@ -327,6 +332,7 @@ def check_canaries(model: Model) -> CanaryCheck | None:
     """
     canaries = model.bundle.canaries
     model = model.with_inference(long_text=model.bundle.long_text, missing_pair=model.bundle.missing_pair)
+    model = model.with_inference(thresholds=(), below="next")
     nothing: Text = ("batchscore", "batchscore") if model.bundle.takes_pairs else "batchscore"
     texts: tuple[Text, ...] = canaries.texts if canaries else (nothing,)
     prepared = prepare(texts, model)

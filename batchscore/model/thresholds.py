@@ -1,4 +1,4 @@
-"""The probability from which a multi-label model is taken to predict a label: as asked for, the bundle's, or 0.5."""
+"""The probability from which a label is predicted: as asked for; of a multi-label model else the bundle's, or 0.5."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
 
 
 def thresholds_of(bundle: Bundle, asked: Mapping[str, float]) -> tuple[float, ...]:
-    """The threshold of each label: as asked for it, as asked for all, the bundle's, or 0.5; none but for multi-label models.
+    """The threshold of each label: as asked for it, as asked for all, of a multi-label model else the bundle's, or 0.5.
+
+    None at all for a model with one label a row if nothing was asked for; a label of it without a threshold has 0.
 
     Raises:
         UsageError: a label that the model does not have, or a model that has no use for thresholds.
     """
-    if bundle.task != Task.MULTI_LABEL:
-        if asked:
-            raise UsageError("--threshold is for models with several labels at once, and this one has none.")
+    if bundle.task == Task.REGRESSION and asked:
+        raise UsageError("--threshold is for models that give labels, and this one gives a number.")
+    if bundle.task == Task.REGRESSION or (bundle.task == Task.SINGLE_LABEL and not asked):
         return ()
     by_key = {label.casefold(): label for label in bundle.labels}
     given = {
@@ -59,6 +61,8 @@ def thresholds_of(bundle: Bundle, asked: Mapping[str, float]) -> tuple[float, ..
         raise UsageError(
             f"--threshold {printable(strange[0])}=...: the model's labels are {printable(', '.join(bundle.labels))}."
         )
-    own = bundle.facts.get("thresholds") or {}
-    usual = {label: asked.get(ALL_LABELS, own.get(label, THRESHOLD)) for label in bundle.labels}
+    own, least = (
+        (bundle.facts.get("thresholds") or {}, THRESHOLD) if bundle.task == Task.MULTI_LABEL else ({}, 0.0)
+    )
+    usual = {label: asked.get(ALL_LABELS, own.get(label, least)) for label in bundle.labels}
     return tuple(float(given.get(label, usual[label])) for label in bundle.labels)

@@ -38,6 +38,7 @@ LEFT_OUT = {
     "empty_text": "with an empty text",
     "rejects": "not readable",
     "failed": "not scored for a fault",
+    "abstained": "left undecided, below their threshold",
 }
 """Rows without a prediction, in words."""
 

@@ -42,6 +42,7 @@ def counts(metrics: Metrics, baseline: Metrics | None) -> list[tuple[str, str, s
             bool(metrics["counts"].get(name)),
         )
         for name, words in kinds.items()
+        if words
     ]
 
 

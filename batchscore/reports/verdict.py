@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from batchscore.evaluation.metrics import answered_share
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
 from batchscore.reports.answers import (
@@ -135,12 +136,12 @@ def _quality_line(metrics: Metrics, change: Change | None) -> str:
             if is_relabelled(metrics)
             else ""
         )
-        told = f"{change}: {percent(change.after)}, before {percent(change.before)}{shifted}{others}."
+        told = f"{change}: {percent(change.after)}{_of_answered(metrics)}, before {percent(change.before)}{shifted}{others}."
         if change.what.startswith("expected"):
             return f"It ran. No labels came along; {change.what}, an estimate, is {told}"
         return f"It ran, and {change.what} is {told}"
     if quality:
-        told = f"accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])})"
+        told = f"accuracy {percent(quality['accuracy']['value'])} ({interval(quality['accuracy'])}){_of_answered(metrics)}"
         if _majority_warning(metrics):
             return f"It ran, but {told} is worse than always saying {shown(_most_common(metrics)[0], 40)}."
         return f"It ran: {told}. {passed or 'No gate says whether that is good enough.'}"
@@ -228,7 +229,7 @@ def _how_good(metrics: Metrics) -> str:
         few = ", too few to be sure of anything" if accuracy["high"] - accuracy["low"] > WIDE_INTERVAL else ""
         of_all = f" of {counts['scored']:,}" if counts["evaluated"] < counts["scored"] else ""
         evaluated = f"{counts['evaluated']:,}{of_all} rows" if of_all else rows(counts["evaluated"])
-        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{few}."
+        return f"Accuracy {percent(accuracy['value'])} ({interval(accuracy)}) on {evaluated} with a known label{few}.{_of_those(metrics)}"
     if expected:
         measured = expected.get("calibration_error") is not None
         trust = "" if measured else " How honest that confidence is was never measured: it may be far off."
@@ -237,6 +238,21 @@ def _how_good(metrics: Metrics) -> str:
             f"confidence, since no labels came along.{trust}"
         )
     return "Nothing was scored."
+
+
+def _of_answered(metrics: Metrics) -> str:
+    """Of how many rows a figure is, where some abstained."""
+    share = answered_share(metrics)
+    return "" if share is None else f" on the {percent(share)} that were answered"
+
+
+def _of_those(metrics: Metrics) -> str:
+    share = answered_share(metrics)
+    return (
+        ""
+        if share is None
+        else f" These are {percent(share)} of those that have one; the others were left undecided."
+    )
 
 
 def _what_is_wrong(metrics: Metrics) -> Answer:

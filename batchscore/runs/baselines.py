@@ -1,6 +1,6 @@
 """An earlier run to compare with: opened and checked before anything is scored, then read in step with the parts.
 
-Rows are matched by id if both runs have an id column (``7`` and ``7.0`` are the same number, ``07`` is another text), else by
+Rows are matched by id if both runs have an id column and the earlier predictions hold it (``7`` and ``7.0`` are the same number, ``07`` is another text), else by
 file name and row. A file that changed since (by its SHA-256) may have other rows in the same places: there a row is matched
 only if its text is the same. Only a few thousand rows of the earlier predictions are in memory; ids are looked up in a table
 on disk. Given labels of both runs are compared too: accuracy of both runs is computed with tonight's labels, which may
@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of
-from batchscore.formats.format import format_of
-from batchscore.formats.reading import describe, texts_of_file
-from batchscore.formats.source import Source
+from batchscore.formats.output_columns import OutputColumns
+from batchscore.formats.reading import texts_of_file
 from batchscore.formats.staged import StagedPart
-from batchscore.model.labels import label_key
-from batchscore.records import ColumnChoice, InputFile, Layout, Part, Task
+from batchscore.records import InputFile, Part, Task
 from batchscore.runs.earlier_answers import EarlierAnswers, earlier_answers_of
+from batchscore.runs.earlier_files import EarlierFile, described, files_of, settings_of
 from batchscore.runs.folder import (
     DAMAGE,
     FACTS,
@@ -37,9 +35,7 @@ from batchscore.runs.folder import (
     PREDICTIONS,
     REJECTS,
     TIMED,
-    RunFolder,
     is_finished,
-    prediction_names,
     read_run,
 )
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
@@ -57,14 +53,8 @@ __all__ = [
     "earlier_run",
     "match_rows",
     "open_baseline",
+    "refuse_unmatchable",
 ]
-
-_NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
-"""How ``run.json`` has a number whose name the file itself gives."""
-_BATCH_ROWS = 4096
-_NO_LIMITS = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
-"""No limits for files that a run wrote."""
-
 
 _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
 _FLOAT_MARK = "\0"
@@ -77,30 +67,6 @@ class EarlierRows(NamedTuple):
     predicted: NDArray[Any]
     given: NDArray[Any]
     texts: Texts
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EarlierFile:
-    """The predictions of one input file of the earlier run."""
-
-    name: str
-    """The input's name below ``predictions/``."""
-    path: Path
-    """The prediction file."""
-    format: str
-    compression: str
-    input_sha256: str
-    rejects: int
-    columns: ColumnChoice
-    dialect: Mapping[str, str]
-    """The dialect of a CSV file; empty if the earlier run did not record it."""
-    meanings: Mapping[str, str]
-    """:func:`label_key` of a value in the label column → label, as far as the earlier run recorded it."""
-
-    @property
-    def source(self) -> Source:
-        """The prediction file as a source to read."""
-        return Source(self.path, self.format, self.compression)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,7 +105,7 @@ class Baseline:
             if name.startswith(f"{PREDICTIONS}/") or name in {FACTS, METRICS, REJECTS}:
                 _check(self.path, name, digest)
         for file in self.files:
-            columns = {column.name for column in _described(file).columns}
+            columns = {column.name for column in described(file).columns}
             missing = [name for name in self.answers.columns if columns and name not in columns]
             if missing:
                 raise _damaged(self.path, f"{printable(file.path)} has no column {printable(missing[0])}")
@@ -148,7 +114,7 @@ class Baseline:
         """The predictions of one file in order, a few thousand rows at a time, with the columns ``names``."""
         wanted = list(dict.fromkeys([*self.answers.columns, *file.columns.given, *names]))
         rejected = _Rejected(self.path, file)
-        for texts in texts_of_file(file.source, _settings(file), wanted):
+        for texts in texts_of_file(file.source, settings_of(file), wanted):
             try:
                 predicted = self.answers.predicted(texts)
             except KeyError as error:
@@ -176,8 +142,8 @@ def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_
     hashes = read_manifest(folder)
     try:
         run = read_run(folder)
-        its_labels, prefix = tuple(run.model["labels"]), run.options["prefix"]
-        files = _files(run)
+        its_labels, called = tuple(run.model["labels"]), OutputColumns.of_options(run.options)
+        files = files_of(run, hashes)
         Distributions.from_metrics(run.metrics)
     except DataError as error:
         raise _damaged(folder, str(error)) from error
@@ -196,35 +162,8 @@ def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_
             f"--baseline {printable(folder)}: its model has the labels {printable(', '.join(its_labels))}, this one "
             f"{printable(', '.join(labels))}. Compare with a run of the same labels, or leave --baseline out."
         )
-    answers = earlier_answers_of(task, labels, prefix)
+    answers = earlier_answers_of(task, labels, called)
     return Baseline(folder, run.facts, run.metrics, files, hashes, answers)
-
-
-def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
-    kind = run.options["output_format"]
-    outputs = prediction_names([file["name"] for file in run.files], kind)
-    return tuple(
-        EarlierFile(
-            name=file["name"],
-            path=run.path / PREDICTIONS / output,
-            format=file["format"] if kind == "same" else kind,
-            compression=file["compression"] if kind == "same" else "",
-            input_sha256=file["sha256"],
-            rejects=file["rejects"],
-            columns=ColumnChoice.from_json(file["columns"]),
-            dialect=file.get("dialect") or {},
-            meanings=_meanings(file.get("label_values") or {}),
-        )
-        for file, output in zip(run.files, outputs, strict=True)
-    )
-
-
-def _meanings(values: Mapping[str, str]) -> dict[str, str]:
-    """:func:`label_key` of each value → label; ``0 (negative)`` counts as ``0`` too, unless there is a value ``0``."""
-    numbers = {
-        match[1]: label for value, label in values.items() if (match := _NAMED_NUMBER.fullmatch(value))
-    }
-    return {**numbers, **{label_key(value): label for value, label in values.items()}}
 
 
 def _check(folder: Path, name: str, digest: str) -> None:
@@ -240,14 +179,6 @@ def _damaged(folder: Path, what: str) -> DataError:
     return DataError(
         f"--baseline {printable(folder)}: {what.rstrip('.')}. Score that run again with --force, or name another."
     )
-
-
-def _described(file: EarlierFile) -> Layout:
-    return describe(file.source, _settings(file))
-
-
-def _settings(file: EarlierFile) -> ReadSettings:
-    return ReadSettings(**format_of(file.format).settings_like(file.dialect), **_NO_LIMITS)  # type: ignore[arg-type]
 
 
 class _Rejected:
@@ -297,14 +228,44 @@ class Matcher(Protocol):
 
 def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
     """Match the rows of ``files`` with those of an earlier run; the id table is made in ``folder``."""
-    both: list[Sequence[EarlierFile | InputFile]] = [[f for f in baseline.files if _has_rows(f)], files]
-    if all(file.columns.id is not None for side in both for file in side if _has_rows(file)):
-        return _ById(baseline, files, folder)
-    return _ByRow(baseline, files)
+    is_by_id = _have_ids(baseline, files) and all(f.columns.id for f in baseline.files if f.has_rows)
+    return _ById(baseline, files, folder) if is_by_id else _ByRow(baseline, files)
 
 
-def _has_rows(file: EarlierFile | InputFile) -> bool:
-    return bool(file.columns.text)  # an empty file has no columns to choose from
+def _have_ids(baseline: Baseline, files: Sequence[InputFile]) -> bool:
+    """Whether every file of both runs has a column of ids, whether or not the earlier predictions hold it."""
+    before = all(file.chosen.id is not None for file in baseline.files if file.has_rows)
+    # an empty file has no columns to choose from
+    return before and all(file.columns.id is not None for file in files if file.columns.text)
+
+
+def refuse_unmatchable(baseline: Baseline, files: Sequence[InputFile]) -> None:
+    """Refuse an earlier run whose predictions lack what its rows would be told by.
+
+    Raises:
+        DataError: names the columns, and what helps.
+    """
+    earlier = {file.name: file for file in baseline.files if file.has_rows}
+    lacking = [file for file in earlier.values() if file.chosen.id is not None and file.columns.id is None]
+    if _have_ids(baseline, files) and not lacking:
+        return
+    if any(file.is_partitioned for file in baseline.files):
+        raise DataError(
+            f"--baseline {printable(baseline.path)}: its predictions are divided by --partition-by, so its rows can be matched by id "
+            "alone, and not both runs have ids. Name the ids with --id-column, or leave --baseline out."
+        )
+    pairs = [(file, earlier[file.name]) for file in files if file.columns.text and file.name in earlier]
+    changed = [(now, then) for now, then in pairs if now.sha256 != then.input_sha256 and not then.has_texts]
+    if changed:
+        what = f"{printable(changed[0][0].name)} has changed since then, and its predictions hold neither its ids nor its texts"
+    elif lacking and not pairs and _have_ids(baseline, files):
+        what = f"its predictions do not hold the ids ({printable(lacking[0].chosen.id)}), and no file has a name that it knows"
+    else:
+        return
+    raise DataError(
+        f"--baseline {printable(baseline.path)}: {what}, so its rows cannot be matched. Score that run again with those "
+        "columns among its predictions (see --keep-columns and --drop-columns), or leave --baseline out."
+    )
 
 
 class _ById:

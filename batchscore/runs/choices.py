@@ -10,6 +10,7 @@ from batchscore.model.labels import MEANINGLESS, NO_LABEL
 from batchscore.runs.folder import FACTS
 
 if TYPE_CHECKING:
+    from batchscore.formats.output_columns import OutputColumns
     from batchscore.records import ColumnChoice, InputFile
     from batchscore.runs.planning import Plan
 
@@ -60,6 +61,19 @@ def choices_of(plan: Plan) -> Iterator[str]:
         yield f"{printable(files[0])}{more}: {choice}"
     if len(names) > _MAX_FILES:
         yield f"{len(names) - _MAX_FILES} more kinds of files: {FACTS} has them all"
+
+
+def left_out(plan: Plan, columns: OutputColumns) -> str | None:
+    """What a later run that compares with this one will miss, because predictions do not hold it; None if nothing."""
+    files = [file for file in plan.files if file.columns.text]
+    lacks_ids = any(file.columns.id and columns.found(file.columns.id) is None for file in files)
+    lacks_texts = any(columns.found(text) is None for file in files for text in file.columns.texts)
+    has_ids = all(file.columns.id for file in files) and not lacks_ids
+    if has_ids or not (lacks_ids or lacks_texts):
+        return None
+    rest = ", and only of files that have not changed" if lacks_texts else ""
+    what = "neither ids nor texts" if lacks_texts else "no ids"
+    return f"predictions hold {what}: a later run with this one as its --baseline can match rows by file and place alone{rest}"
 
 
 def label_warnings(plan: Plan, *, uses_labels: bool) -> Iterator[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscore.formats.answers import answers_of
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.model.label_sets import ColumnsReader, items_of
 from batchscore.model.labels import is_missing, label_key
 from batchscore.model.numbers import NO_NUMBER, number_of
@@ -37,11 +38,13 @@ class EarlierAnswers(abc.ABC):
     not_predicted: float
     not_given: float
 
-    def __init__(self, task: Task, labels: Sequence[str], prefix: str) -> None:
+    def __init__(self, task: Task, labels: Sequence[str], called: OutputColumns) -> None:
         self.labels = tuple(labels)
-        self.prediction = prefix + answers_of(task, labels).prediction
+        answers = answers_of(task, labels)
+        names = called.added_names(answers)
+        self.prediction = names[answers.prediction]
         """Name of the column with the prediction."""
-        self.status = f"{prefix}status"
+        self.status = names["status"]
         self.columns: tuple[str, ...] = (self.prediction,)
         """Every added column that is read; the first holds strings, which is what reading JSON asks of it."""
 
@@ -83,8 +86,8 @@ class _SeveralLabels(EarlierAnswers):
     predicted_type = given_type = np.int8
     not_predicted = not_given = -1
 
-    def __init__(self, task: Task, labels: Sequence[str], prefix: str) -> None:
-        super().__init__(task, labels, prefix)
+    def __init__(self, task: Task, labels: Sequence[str], called: OutputColumns) -> None:
+        super().__init__(task, labels, called)
         self.row_shape = (len(labels),)
         self.columns = (self.status, self.prediction)
         self._index = {label: number for number, label in enumerate(labels)}
@@ -116,8 +119,8 @@ class _OneValue(EarlierAnswers):
     predicted_type, given_type = np.float32, np.float64
     not_predicted = not_given = math.nan
 
-    def __init__(self, task: Task, labels: Sequence[str], prefix: str) -> None:
-        super().__init__(task, labels, prefix)
+    def __init__(self, task: Task, labels: Sequence[str], called: OutputColumns) -> None:
+        super().__init__(task, labels, called)
         self.columns = (self.status, self.prediction)
 
     def predicted(self, texts: Texts) -> NDArray[Any]:
@@ -140,6 +143,6 @@ _KINDS: Mapping[Task, type[EarlierAnswers]] = {
 }
 
 
-def earlier_answers_of(task: Task, labels: Sequence[str], prefix: str) -> EarlierAnswers:
-    """How the files of an earlier run are read; ``prefix`` is that of its added columns."""
-    return _KINDS[task](task, labels, prefix)
+def earlier_answers_of(task: Task, labels: Sequence[str], called: OutputColumns) -> EarlierAnswers:
+    """How the files of an earlier run are read; ``called`` tells what its columns are called."""
+    return _KINDS[task](task, labels, called)

@@ -24,6 +24,7 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.answers import answers_of
 from batchscore.formats.columns import texts_of
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.given import uses_labels
@@ -52,6 +53,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
+from batchscore.runs.partitions import Partitions
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.storage import (
     atomic_write,
@@ -75,9 +77,17 @@ if TYPE_CHECKING:
     from batchscore.runs.planning import Plan
 
 _LOG = logging.getLogger(__name__)
+_ROW_PARTITIONS = "partitions"
+"""In the staging folder: the partition of each row."""
 _LISTED_FAILURES = 1000
 _SHOWN_MISMATCHES = 50
 """Number of mismatches on the page."""
+
+
+def outputs_of(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> list[Output]:
+    """What the prediction files of a run are made from, one for each input."""
+    answers, columns = answers_of(bundle.task, bundle.labels), OutputColumns.of(settings)
+    return [Output(file, answers, columns) for file in plan.files]
 
 
 class Finish:
@@ -94,6 +104,7 @@ class Finish:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
         self._answers = answers_of(bundle.task, bundle.labels)
+        self._partitions: Partitions | None = None
         self._measures = measures_of(bundle.task)
         self._basis = Basis(
             task=bundle.task,
@@ -112,6 +123,9 @@ class Finish:
         remove_tree(self._staging.final)
         make_folder(self._staging.final / PREDICTIONS)
         metrics = self._with_drift_and_gates(self._metrics())
+        if (column := self._settings.partition_by) is not None:
+            path = self._staging.folder / _ROW_PARTITIONS
+            self._partitions = Partitions(self._plan.files, self._plan.parts, column, path, self._open)
         self._predictions()
         worst: list[dict[str, Any]] = []
         grouped: Mapping[Group, list[dict[str, Any]]] = {}
@@ -176,16 +190,19 @@ class Finish:
     def _open(self, number: int) -> StagedPart:
         return read_part(self._staging.part(number), self._answers)
 
-    def _outputs(self) -> Iterator[tuple[int, Path, Output]]:
-        """File index, staging path and :class:`Output` of each prediction file."""
+    def _outputs(self) -> Iterator[tuple[int, Path, Output, str]]:
+        """File index, staging path and :class:`Output` of each prediction file, and the folder of its partition or none."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
-        for index, (file, name) in enumerate(zip(self._plan.files, names, strict=True)):
-            output = Output(file, self._answers, self._settings.prefix)
-            yield index, self._staging.final / PREDICTIONS / name, output
+        outputs = outputs_of(self._plan, self._bundle, self._settings)
+        for index, (output, name) in enumerate(zip(outputs, names, strict=True)):
+            for folder in [""] if self._partitions is None else self._partitions.folders(index):
+                yield index, self._staging.final / PREDICTIONS / folder / name, output, folder
 
     def _predictions(self) -> None:
-        for index, path, output in self._outputs():
-            parts = (part for _, part in self._parts(index))
+        for index, path, output, folder in self._outputs():
+            parts: Iterator[StagedPart] = (part for _, part in self._parts(index))
+            if self._partitions is not None:
+                parts = self._partitions.parts(index, folder)
             make_folder(path.parent)
             with atomic_write(path) as out:
                 write_predictions(parts, output, self._settings.output_format, out)
@@ -228,8 +245,10 @@ class Finish:
 
     def _assert_conserved(self) -> None:
         """Count rows in the finished files: for each file, rows read = rows in predictions + rejects."""
-        for _, path, output in self._outputs():
-            file, rows = output.file, count_rows(path, output, self._settings.output_format)
+        found = [0] * len(self._plan.files)
+        for index, path, output, _ in self._outputs():
+            found[index] += count_rows(path, output, self._settings.output_format)
+        for file, rows in zip(self._plan.files, found, strict=True):
             if rows + file.rejects != file.rows:
                 raise RuntimeError(
                     f"{file.name}: {file.rows} rows were read and {file.rejects} of them rejected, but its predictions "
@@ -273,8 +292,9 @@ class Finish:
         for _, staged in self._parts():
             issues.update_thresholds(staged.given, staged.predictions.probabilities)
         found = (
-            (part.number, staged, issues.quality(staged.given, staged.predictions.probabilities))
+            (part.number, staged, issues.quality(staged.given, found.probabilities, found.predicted))
             for part, staged in self._parts()
+            for found in (staged.predictions,)
         )
         return mismatches.gather(first.watch(found), columns, issues.is_label_issue)
 

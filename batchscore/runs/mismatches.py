@@ -6,7 +6,9 @@ thousand at a time, in their final order.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import decimal
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from batchscore.formats.arrow_values import plain_values, take_rows, without_dic
 from batchscore.formats.columns import input_columns, input_schema, named_column
 from batchscore.formats.delimited import Dialect, encode_fields
 from batchscore.formats.exact import Nodes, restore_annotations
-from batchscore.formats.format import format_of
+from batchscore.formats.format import RecordFormat, format_of
 from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.paths import path_of
 from batchscore.formats.staged import StagedPart
@@ -41,6 +43,8 @@ _HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe
 _FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
 """What a spreadsheet may take for a formula: a sign at the start, or after characters that it drops or does not show;
 the last four are the full-width signs."""
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_LINE = "line"
 _PLACE = (("file", pa.string()), ("row", pa.int64()))
 _TEXT, _PAIR = ("text", pa.large_string()), ("text_pair", pa.large_string())
 """The last columns of the report's own: the text, and where rows are two texts the second."""
@@ -148,13 +152,20 @@ class MismatchTable:
 
     def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
         """The rows of ``keys`` in order, in batches of bounded rows and tokens."""
+        for batch, _ in self.with_lines(keys):
+            yield batch
+
+    def with_lines(self, keys: Keys) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+        """The same, each with the line where each row begins in its file; null where the format has no lines."""
         tokens = np.cumsum(keys.n_tokens, dtype=np.int64)
         start = 0
         while start < len(keys):
             before = int(tokens[start - 1]) if start else 0
             end = int(np.searchsorted(tokens, before + _CHUNK_TOKENS, side="right"))
             end = min(max(end, start + 1), start + _CHUNK_ROWS)
-            yield self._chunk(keys.at(slice(start, end)))
+            whole = self._chunk(keys.at(slice(start, end)))
+            columns = whole.columns
+            yield pa.RecordBatch.from_arrays(columns[:-1], schema=self.schema), columns[-1]
             start = end
 
     def nodes(self) -> list[Nodes]:
@@ -179,6 +190,11 @@ class MismatchTable:
         ]
 
     @property
+    def has_lines(self) -> bool:
+        """Whether the rows of any file begin on a line."""
+        return any(isinstance(format_of(file.format), RecordFormat) for file in self._files)
+
+    @property
     def own_names(self) -> list[str]:
         """The report's own columns, without the other input columns."""
         return [name for name in self.schema.names if name not in self.others]
@@ -194,7 +210,7 @@ class MismatchTable:
         return take_rows(pa.concat_batches(pieces), back)
 
     def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
-        """The rows ``keys.index`` of one part, in the columns of the report."""
+        """The rows ``keys.index`` of one part, in the columns of the report, then the line of each."""
         whole = self._open(number)
         part = whole.rows(take_rows(whole.batch, keys.index))
         place = self._parts[number].file
@@ -219,7 +235,8 @@ class MismatchTable:
             values[name] = (
                 _cast(columns[others[name]], field.type) if name in others else pa.nulls(rows, field.type)
             )
-        return pa.RecordBatch.from_arrays([values[name] for name in self.schema.names], schema=self.schema)
+        arrays = [*(values[name] for name in self.schema.names), part.line]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema.append(pa.field(_LINE, pa.int64())))
 
 
 def _storable(name: str) -> str:
@@ -250,25 +267,57 @@ def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
 
 
 def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
-    """``mismatches.csv``: no cell that a spreadsheet takes for a formula, texts cut, no other input columns."""
-    names = table.own_names
-    dialect = Dialect()
-    out.write(encode_fields([_cell(name) for name in names], dialect) + b"\n")
-    for batch in table.batches(keys):
-        columns = [[_cell(value) for value in plain_values(batch.column(name))] for name in names]
+    """``mismatches.csv``: a mark that says UTF-8, no cell that a spreadsheet takes for a formula, texts cut.
+
+    Rows are counted from 1, and their ``line`` is told where any file has lines.
+    """
+    names, dialect = table.schema.names, Dialect()
+    header = _csv_header(table)
+    out.write(codecs.BOM_UTF8 + encode_fields([_cell(name) for name in header], dialect) + b"\n")
+    for batch, lines in table.with_lines(keys):
+        columns = [
+            [_cell(value, joint) for value in plain_values(batch.column(name))]
+            for name, joint in _joints(table)
+        ]
+        row = names.index("row")
+        columns[row] = [str(value + 1) for value in batch.column("row").to_pylist()]
+        if table.has_lines:
+            columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
         out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))
 
 
-def _cell(value: Any) -> str:
-    text = LIST_JOINT.join(value) if isinstance(value, list) else as_text(value)
+def _csv_header(table: MismatchTable) -> list[str]:
+    """The names of ``mismatches.csv``: those of the Parquet file, and ``line``, which a column of the input gives way to."""
+    names = list(table.schema.names)
+    if not table.has_lines:
+        return names
+    free, count = f"input_{_LINE}", 2
+    while free in names:
+        free, count = f"input_{_LINE}_{count}", count + 1
+    names = [free if name == _LINE else name for name in names]
+    names.insert(names.index("row") + 1, _LINE)
+    return names
+
+
+def _joints(table: MismatchTable) -> Iterator[tuple[str, str]]:
+    """Each column with what stands between the labels of a list; nothing where a list is one of the input's own."""
+    for name in table.schema.names:
+        yield name, "" if name in table.others else LIST_JOINT
+
+
+def _cell(value: Any, joint: str = "") -> str:
+    text = joint.join(value) if joint and isinstance(value, list) else as_text(value)
     text = text.replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
-    return text if isinstance(value, bool | int | float) else for_spreadsheet(text[:TEXT_CUT])
+    is_number = isinstance(value, bool | int | float | decimal.Decimal)
+    return text if is_number else for_spreadsheet(text[:TEXT_CUT])
 
 
 def for_spreadsheet(text: str) -> str:
     """Put an apostrophe before text that a spreadsheet would take for a formula (OWASP, "CSV Injection").
 
-    >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1")
-    ("'=1+1", '1+1')
+    A number stays one, so that a column of them can be summed.
+
+    >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1"), for_spreadsheet("-2+1"), for_spreadsheet("-2.50")
+    ("'=1+1", '1+1', "'-2+1", '-2.50')
     """
-    return f"'{text}" if _FORMULA.match(text) else text
+    return f"'{text}" if _FORMULA.match(text) and not _PLAIN_NUMBER.fullmatch(text) else text

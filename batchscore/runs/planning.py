@@ -21,12 +21,14 @@ from batchscore.formats.digests import digest_of
 from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.label_columns import choose_label_columns
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import describe, header_advice, read
-from batchscore.formats.source import Source, source_of
+from batchscore.formats.source import source_of
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
+from batchscore.runs.partitions import PartitionValues
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
@@ -108,25 +110,35 @@ def make_plan(
     _refuse_meaningless_labels(bundle, settings, uses_labels=use_labels)
     given, answers = given_of(bundle, settings.label_map), answers_of(bundle.task, bundle.labels)
     looks = [_look(file, settings, bundle, given) for file in found]
-    added = set(answers.names(settings.prefix))
+    outputs = OutputColumns.of(settings)
+    outputs.refuse_equal_names(answers)
+    partitions = PartitionValues(settings.partition_by)
     for file, (layout, _) in zip(found, looks, strict=True):
         if not format_of(file.source.format).rows_have_own_names:
             _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
-        _refuse_taken(file.source, {column.name for column in layout.columns} & added)
-        refuse_unwritable_names(file.source, layout, answers, settings.prefix, settings.output_format)
+            outputs.refuse_unknown(answers, layout, file.source.path)
+            partitions.refuse_column(layout, file.source.path)
+        outputs.refuse_taken([column.name for column in layout.columns], answers, file.source.path)
+        refuse_unwritable_names(file.source, layout, answers, outputs, settings.output_format)
     surveys: list[_Survey] = []
     parts: list[Part] = []
     left = settings.limit
     for file, (layout, columns) in zip(found, looks, strict=True):
         survey = _Survey(file, layout, columns, given)
         for rows in survey.read(settings.read, left):
-            _refuse_taken(file.source, rows.names & added)
-            refuse_unwritable(file.source, survey.layout, rows, settings.output_format)
+            outputs.refuse_taken(rows.names, answers, file.source.path)
+            refuse_unwritable(file.source, survey.layout, rows, outputs, settings.output_format)
+            if (name := partitions.column) is not None:
+                fmt = format_of(file.source.format)
+                partitions.update(fmt.texts_of_rows(rows, layout, [name])[name], file.source.path)
             parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
         file.assert_unchanged()  # so what was planned is what was hashed
         surveys.append(survey)
         _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
+        outputs.refuse_unknown(answers, survey.layout, file.source.path)
+        partitions.refuse_column(survey.layout, file.source.path)
+        outputs.refuse_taken([column.name for column in survey.layout.columns], answers, file.source.path)
         left = None if left is None else left - survey.rows
     from_0 = {survey.columns.given for survey in surveys if survey.values.counts_from_0}
     files = [survey.result(counts_from_0=survey.columns.given in from_0) for survey in surveys]
@@ -269,14 +281,6 @@ def _look(
 def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:
     for name in wanted if layout.columns else ():
         refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
-
-
-def _refuse_taken(source: Source, taken: set[str]) -> None:
-    if taken:
-        raise DataError(
-            f"{printable(source.path)} already has {printable(', '.join(sorted(taken)))}, which the scorer adds. Put a "
-            "prefix before the added names, for example --prefix batchscore_"
-        )
 
 
 def _reject_line(name: str, reject: Reject) -> bytes:

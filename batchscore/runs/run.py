@@ -35,6 +35,7 @@ from batchscore.errors import (
 from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
 from batchscore.formats.standard_input import ARGUMENT, kept_in
 from batchscore.model.bundle import Bundle
@@ -45,11 +46,12 @@ from batchscore.model.scoring import OUT_OF_MEMORY, Model
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
-from batchscore.runs.baselines import Baseline, earlier_run, open_baseline
-from batchscore.runs.choices import choices_of, label_warnings
+from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
+from batchscore.runs.choices import choices_of, label_warnings, left_out
+from batchscore.runs.dataset import DataSet, refuse_unappendable
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
-from batchscore.runs.finishing import Finish
+from batchscore.runs.finishing import Finish, outputs_of
 from batchscore.runs.folder import (
     BEFORE_SCORING,
     METRICS,
@@ -61,6 +63,7 @@ from batchscore.runs.folder import (
     foreign_names,
     is_finished,
     prediction_names,
+    read_facts,
     read_run,
 )
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
@@ -90,7 +93,7 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 6
+STAGING_FORMAT = 7
 _FINISHING_MODULES = ("jinja2", "vl_convert")
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
@@ -108,6 +111,8 @@ class RunResult:
     metrics: Mapping[str, Any]
     seconds: float
     plan: Plan | None = None
+    appended: tuple[Path, ...] = ()
+    """Its files in the data set, with ``append_to``."""
 
     def outcome(self) -> None:
         """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
@@ -285,6 +290,9 @@ def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
 def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
+    if opened.baseline is not None:
+        refuse_unmatchable(opened.baseline, plan.files)
+    refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
@@ -293,6 +301,8 @@ def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunRes
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
     for line in choices_of(plan):
         _LOG.log(NOTICE, "%s", line)
+    if missed := left_out(plan, OutputColumns.of(settings)):
+        _LOG.log(NOTICE, "%s", missed)
     _log_label_warnings(plan, bundle, settings)
 
 
@@ -357,10 +367,13 @@ class _Run:
             self._refuse_long_names()
             plan = self._plan()
             _log_choices(plan, self._bundle, self._settings)
+            if self._baseline is not None:
+                refuse_unmatchable(self._baseline, plan.files)
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
             self._refuse_rejects(plan)
+            refuse_unappendable(self._settings, outputs_of(plan, self._bundle, self._settings))
             compute = self._score(plan)
         except BaseException:
             self._drop_unscored()
@@ -371,7 +384,22 @@ class _Run:
         metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
-        return self._result("scored", plan.rows, plan.rejects, metrics, plan)
+        return self._appended(self._result("scored", plan.rows, plan.rejects, metrics, plan))
+
+    def _appended(self, result: RunResult) -> RunResult:
+        """The result with its files in the data set, if there is one; a run that failed a gate is not put there."""
+        if self._settings.append_to is None:
+            return result
+        try:
+            result.outcome()
+        except (DataError, GateFailedError):
+            _LOG.warning("not appended to %s, for what is told below", printable(self._settings.append_to))
+            return result
+        data_set = DataSet(self._settings.append_to)
+        data_set.refuse_misplaced(self._output)
+        return dataclasses.replace(
+            result, appended=tuple(data_set.append(self._output, read_facts(self._output)))
+        )
 
     def _result(
         self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
@@ -395,7 +423,7 @@ class _Run:
                 "another --output, or add --force to replace it."
             )
         remove_tree(self._output / STAGING)
-        return self._result("done", counts["read"], counts["rejects"], run.metrics)
+        return self._appended(self._result("done", counts["read"], counts["rejects"], run.metrics))
 
     def _prepare_folder(self) -> None:
         """Refuse a folder that holds anything else; with ``--force`` replace another run."""
@@ -584,12 +612,15 @@ class _Run:
                 "max_length": self._bundle.max_length,
                 "temperature": self._bundle.calibration_temperature,
             },
+            "added_columns": OutputColumns.of(self._settings).added_names(
+                answers_of(self._bundle.task, self._bundle.labels)
+            ),
             "compute": {"device": "auto", "precision": "auto", **compute},
             "baseline": earlier_run(self._baseline) if self._baseline else None,
             "options": self._settings.result_options(),
             "python": platform.python_version(),
             "seconds": round(seconds, 3),
-            "work": self._spent.summary(counts["scored"], seconds),
+            "work": self._spent.summary(counts["scored"] + counts["abstained"], seconds),
             "counts": counts,
         }
 

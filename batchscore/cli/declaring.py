@@ -1,0 +1,72 @@
+"""How an option is declared: every one can be set by the environment too, and a path is one on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batchscore.errors import UsageError, printable
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
+
+
+def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
+    """An option that the environment can set too: ``--max-rejects`` is ``BATCHSCORE_MAX_REJECTS``."""
+    variables = [
+        "BATCHSCORE_" + name.strip("-").replace("-", "_").upper() for name in names if name.startswith("--")
+    ]
+    return click.option(*names, envvar=variables, show_envvar=False, **facts)
+
+
+class SeveralNames(click.Option):
+    """A repeatable option with a new and an old name: what the environment gives under both adds up.
+
+    Click adds up the flags, and :func:`load_config` the keys of a settings file.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's own signature
+        """The values of all its variables with a space between them; ``None`` if none is set."""
+        values = [os.environ.get(name, "") for name in self.envvar or ()]
+        return " ".join(filter(None, values)) or None
+
+
+def refuse_address(text: str, what: str = "A path") -> None:
+    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if _ADDRESS.fullmatch(text):
+        scheme = text.partition(":")[0].lower()
+        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
+        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
+
+
+class LocalPath(click.Path):
+    """A path on this machine, as a :class:`pathlib.Path`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an address."""
+        refused_as_address(str(value), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """:func:`refuse_address` as click's own error.
+
+    Raises:
+        BadParameter: it is one.
+    """
+    try:
+        refuse_address(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error

@@ -1,0 +1,110 @@
+"""Options that say what predictions hold, and the names in their values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import click
+
+from batchscore.cli.declaring import LocalPath, option
+from batchscore.config import PROBABILITIES
+from batchscore.errors import UsageError, printable
+
+_QUOTED = r'"(?P<quoted>(?:[^"]|"")+)"'
+_NAME = re.compile(rf"\s*(?:{_QUOTED}\s*|(?P<plain>[^,]*))(?=,|$)")
+_RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTALL)
+"""Of names in a list, and of an old and a new one."""
+
+OUTPUT_OPTIONS = (
+    option(
+        "--partition-by",
+        metavar="NAME",
+        help="Divide the predictions by the values of this input column into folders, as Hive has them: day=2026-11-01/.",
+    ),
+    option(
+        "--append-to",
+        type=LocalPath(),
+        metavar="DIR",
+        help="Also put the finished predictions into this folder of Parquet files, as the next ones: one table of all nights. "
+        "Not where a gate failed.",
+    ),
+    option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
+    option(
+        "--keep-columns",
+        metavar="NAME,NAME",
+        help='The input columns that predictions hold; a name with a comma in quotes: id,"day, month".  [default: all]',
+    ),
+    option(
+        "--drop-columns",
+        metavar="NAME,NAME",
+        help="Input columns that predictions do not hold, even if the text, the label or the id is among them.",
+    ),
+    option(
+        "--probabilities",
+        type=click.Choice(PROBABILITIES),
+        default="all",
+        show_default=True,
+        help="Columns of probabilities: of all labels, of the predicted one (top), or none.",
+    ),
+    option(
+        "--rename",
+        multiple=True,
+        metavar="NAME=NEW",
+        help="What a column of predictions is called: predicted_label=sentiment. Repeatable.",
+    ),
+)
+
+
+def names_of(text: str | None, flag: str) -> tuple[str, ...]:
+    """The names in the value of an option; one with a comma, or with spaces around it, stands in quotes, as in CSV.
+
+    >>> names_of('id, "day, month"', "--keep-columns")
+    ('id', 'day, month')
+
+    Raises:
+        UsageError: an empty name, or one that is there twice.
+    """
+    if text is None:
+        return ()
+    names: list[str] = []
+    at = 0
+    while True:
+        match = _NAME.match(text, at)
+        names.append(
+            (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
+            if match
+            else ""
+        )
+        if match is None or match.end() == len(text):
+            break
+        at = match.end() + 1
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f'{flag} needs names divided by commas, all different; one with a comma in quotes: id,"a, b".'
+        )
+    return tuple(names)
+
+
+def renames_of(texts: Sequence[str]) -> dict[str, str]:
+    """The names in ``NAME=NEW``; one with an ``=`` stands in quotes.
+
+    >>> renames_of(["predicted_label=sentiment", '"a=b"=c'])
+    {'predicted_label': 'sentiment', 'a=b': 'c'}
+
+    Raises:
+        UsageError: no such pair, or two new names for a column, or one for two.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        match = _RENAME.fullmatch(text.strip())
+        old = match and (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
+        new = match and match["new"].strip()
+        if not old or not new or "\0" in new:
+            raise UsageError(f"--rename {printable(text)!r} is not NAME=NEW; try predicted_label=sentiment")
+        if found.setdefault(old, new) != new:
+            raise UsageError(f"--rename has two names for {printable(old)}.")
+    twice = [new for new in found.values() if list(found.values()).count(new) > 1]
+    if twice:
+        raise UsageError(f"--rename calls two columns {printable(twice[0])}.")
+    return found

@@ -1,0 +1,205 @@
+"""A data set that runs are appended to: one folder of Parquet files, read as one table, where each run puts its own.
+
+A file's name begins with the night and the time at which its run finished, so that names sort as nights do, and has the run's
+fingerprint in it: the same run, repeated or made again, finds its file there and adds nothing. A file appears whole or not at
+all, and no file of another run is ever replaced.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from batchscore.errors import DataError, OutputError, UsageError, printable
+from batchscore.formats.exact import open_exact
+from batchscore.formats.registry import DATA_SET, ENTRIES, suffix_of
+from batchscore.formats.source import Source, reading
+from batchscore.formats.writing import Output, write_predictions
+from batchscore.runs.folder import PREDICTIONS, is_finished, prediction_names
+from batchscore.system.storage import atomic_write, make_folder, read_manifest, sha256_of
+from batchscore.system.terminal import NOTICE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchscore.config import ScoreSettings
+
+_LOG = logging.getLogger(__name__)
+_SUFFIX = suffix_of(DATA_SET)
+_PRINT = 16
+"""Digits of a fingerprint in a name."""
+
+
+class DataSet:
+    """The folder; it need not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def refuse_misplaced(self, run: Path) -> None:
+        """Refuse a folder that is a run's, or lies in one, or has this run in it.
+
+        Raises:
+            UsageError: names the option.
+        """
+        here, there = self._folder.resolve(), run.resolve()
+        if here == there or here.is_relative_to(there) or there.is_relative_to(here):
+            raise UsageError(
+                f"--append-to {printable(self._folder)} and --output {printable(run)} must not lie in one another: whoever reads "
+                "the data set would find the run's own files in it."
+            )
+        if is_finished(self._folder):
+            raise UsageError(
+                f"--append-to {printable(self._folder)} holds a run, and no data set. Name another folder."
+            )
+        if self._folder.exists() and not self._folder.is_dir():
+            raise UsageError(f"--append-to {printable(self._folder)} is no folder.")
+
+    def refuse_unlike(self, outputs: Sequence[Output], output_format: str) -> None:
+        """Refuse predictions that are not as the files that are there: of another format, or with other columns.
+
+        Raises:
+            DataError: names the file and the first column that differs, and what helps.
+        """
+        for output in outputs:
+            _refuse_format(output.file.format if output_format == "same" else output_format, output.file.name)
+        self._refuse_columns(
+            (output.file.name, _schema_as_written(output, output_format)) for output in outputs
+        )
+
+    def _refuse_columns(self, found: Iterable[tuple[str, pa.Schema]]) -> None:
+        """Refuse predictions, by the names of their inputs, whose columns are not those of the newest file, nor of one another."""
+        newest = max(self._files("*"), default=None)  # what was appended had the columns of the newest then
+        wanted = None if newest is None else (printable(newest), _schema_of(newest))
+        for name, schema in found:
+            wanted = wanted or (f"those of {printable(name)}", schema)
+            if difference := _difference(wanted[1], schema):
+                raise DataError(
+                    f"The predictions of {printable(name)} have other columns than {wanted[0]}, and whoever reads the data set "
+                    f"{printable(self._folder)} needs the same in every file: {difference}. Choose them with --keep-columns, "
+                    "--rename or --probabilities, or name another --append-to."
+                )
+
+    def _files(self, pattern: str) -> list[Path]:
+        """Its files, but hidden ones, which readers leave out too."""
+        found = self._folder.glob(f"{pattern}{_SUFFIX}") if self._folder.is_dir() else ()
+        return [path for path in found if not path.name.startswith((".", "_"))]
+
+    def append(self, run: Path, facts: Mapping[str, Any]) -> list[Path]:
+        """Put the prediction files of a finished run there, unless they are; returns all of them.
+
+        Raises:
+            DataError: as :meth:`refuse_unlike`, or a prediction file is not as it was written.
+            OutputError: a file of this run is there with another content.
+        """
+        kind, hashes = facts["options"]["output_format"], read_manifest(run)
+        names = prediction_names([file["name"] for file in facts["files"]], kind)
+        files = [
+            (number, file, f"{PREDICTIONS}/{name}")
+            for number, (file, name) in enumerate(zip(facts["files"], names, strict=True))
+            if file["rows"] > file["rejects"]
+        ]
+        for _, file, _ in files:
+            _refuse_format(file["format"] if kind == "same" else kind, file["name"])
+        self._refuse_columns((file["name"], _schema_of(run / key)) for _, file, key in files)
+        make_folder(self._folder)
+        return [self._put(run / key, hashes[key], facts, number) for number, _, key in files]
+
+    def _put(self, path: Path, digest: str, facts: Mapping[str, Any], number: int) -> Path:
+        """One file, unless it is there already."""
+        mark = f"{facts['fingerprint'][:_PRINT]}_{number:05}"
+        for there in self._files(f"*_{mark}"):
+            if sha256_of(there) != digest:
+                raise OutputError(
+                    f"{printable(there)} is named as this run's file, and has another content. Take it away, or name another "
+                    "--append-to."
+                )
+            return there
+        final = self._folder / f"{_time_of(facts)}_{mark}{_SUFFIX}"
+        with path.open("rb") as source, atomic_write(final) as out:
+            if _copied(source, out) != digest:
+                raise DataError(
+                    f"{printable(path)} is not as it was written, so it was not appended to the data set. Score again with --force."
+                )
+        _LOG.log(NOTICE, "appended to the data set: %s", printable(final))
+        return final
+
+
+def _copied(source: IO[bytes], out: IO[bytes]) -> str:
+    """Copy, and return the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    while block := source.read(2**20):
+        digest.update(block)
+        out.write(block)
+    return digest.hexdigest()
+
+
+def _time_of(facts: Mapping[str, Any]) -> str:
+    """The night of a run, and when it finished (UTC), as they sort: ``2026-11-26_20261127T013000Z``."""
+    finished = datetime.datetime.fromisoformat(facts["finished"])
+    night = facts.get("date") or finished.date().isoformat()
+    return f"{night}_{finished.astimezone(datetime.UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _refuse_format(kind: str, name: str) -> None:
+    if kind != DATA_SET:
+        raise DataError(
+            f"--append-to makes a folder of {ENTRIES[DATA_SET].title} files, and the predictions of {printable(name)} are "
+            f"{ENTRIES[kind].title}. Add --output-format {DATA_SET}."
+        )
+
+
+def _schema_of(path: Path) -> pa.Schema:
+    source = Source(path, DATA_SET, "")
+    with reading(source), open_exact(source) as opened:
+        return opened.schema
+
+
+def _schema_as_written(output: Output, output_format: str) -> pa.Schema:
+    """The schema of a prediction file as it is read back, from one without rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"empty{_SUFFIX}"
+        with path.open("w+b") as out:
+            write_predictions((), output, output_format, out)
+        return _schema_of(path)
+
+
+def _difference(wanted: pa.Schema, found: pa.Schema) -> str:
+    """The first difference in words; empty if there is none."""
+    if lacking := [name for name in wanted.names if name not in found.names]:
+        return f"there is no {printable(lacking[0])}"
+    if strange := [name for name in found.names if name not in wanted.names]:
+        return f"{printable(strange[0])} is new"
+    if wanted.names != found.names:
+        place = next(
+            k for k, pair in enumerate(zip(wanted.names, found.names, strict=False)) if len(set(pair)) > 1
+        )
+        return f"{printable(found.names[place])} stands where {printable(wanted.names[place])} does"
+    for one, other in zip(wanted, found, strict=True):
+        if one.type != other.type:
+            return f"{printable(one.name)} is {one.type} there and {other.type} here"
+    return ""
+
+
+def refuse_unappendable(settings: ScoreSettings, outputs: Sequence[Output]) -> None:
+    """Refuse a run whose predictions could not be appended afterwards; nothing without ``append_to``.
+
+    Raises:
+        UsageError, DataError: as :class:`DataSet` has them.
+    """
+    if settings.append_to is not None:
+        if settings.partition_by is not None:
+            raise UsageError(
+                "--append-to puts each input's predictions into the data set as one file, and --partition-by divides them. Give "
+                "one of the two."
+            )
+        data_set = DataSet(settings.append_to)
+        data_set.refuse_misplaced(settings.output)
+        data_set.refuse_unlike(
+            [output for output in outputs if output.file.rows > output.file.rejects], settings.output_format
+        )
