@@ -49,7 +49,7 @@ GOLDEN_FORMAT = 7
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "9a71d01f6b0f3a58",
+        "plan.json": "f8e1760c40468862",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
@@ -58,7 +58,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "head-tail": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "9a71d01f6b0f3a58",
+        "plan.json": "f8e1760c40468862",
         "journal.jsonl": "15eb3b093307a93b",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
@@ -67,7 +67,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "windows": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "9a71d01f6b0f3a58",
+        "plan.json": "f8e1760c40468862",
         "journal.jsonl": "96415113b82683d3",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import run_score
 from flow import flow
+from pyarrow import orc
 from task_models import answering_at_once, several_labels, without_page
 
 from batchscore.cli.output_options import names_of, renames_of
@@ -52,6 +53,10 @@ def write(folder: Path, kind: str) -> Path:
     elif kind == "arrow":
         with pa.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table)
+    elif kind == "orc":
+        orc.write_table(table, path)
+    elif kind == "xlsx":
+        pd.DataFrame(COLUMNS).to_excel(path, index=False)
     elif kind == "csv":
         pd.DataFrame(COLUMNS).to_csv(path, index=False, sep=";")
     elif kind == "jsonl":
@@ -68,6 +73,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         rows = pq.read_table(path).to_pylist()
     elif suffix == ".arrow":
         rows = pa.ipc.open_file(path).read_all().to_pylist()
+    elif suffix == ".orc":
+        rows = orc.read_table(path).to_pylist()
+    elif suffix == ".xlsx":
+        table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="calamine")
+        rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     elif suffix == ".csv":
         text = path.read_text(encoding="utf-8")
         rows = list(
