@@ -86,6 +86,21 @@ def _refuse(text: str, param: click.Parameter | None, ctx: click.Context | None)
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names divided by commas; from Python also a list of them, whose names may have commas."""
+
+    name = "names"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,  # noqa: ARG002 - click's own signature
+    ) -> tuple[str, ...]:
+        """The names, all different."""
+        return names_of(value, param.opts[0] if param else "")
+
+
 class Device(click.ParamType[str]):
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
 
@@ -173,6 +188,7 @@ _READING_OPTIONS = (
     option("--no-header", is_flag=True, help="CSV only: there is no header; the first line is a row."),
     option(
         "--column-names",
+        type=Names(),
         metavar="NAME,NAME",
         help="CSV only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
     ),
@@ -202,16 +218,16 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
     )
 
 
-def names_of(text: str | None, flag: str) -> tuple[str, ...]:
-    """The names in the value of an option.
+def names_of(value: str | Sequence[str] | None, flag: str) -> tuple[str, ...]:
+    """The names in the value of an option: a text with commas between them, or a list.
 
     Raises:
         UsageError: an empty name, or one that is there twice.
     """
-    if text is None:
+    if value is None:
         return ()
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
+    names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
+    if not names or not all(names) or len(set(names)) < len(names):
         raise UsageError(f"{flag} needs names divided by commas, all different.")
     return names
 
@@ -248,6 +264,7 @@ _SCORING_OPTIONS = (
     ),
     option(
         "--label-columns",
+        type=Names(),
         metavar="NAME,NAME",
         help="Models with several labels at once: a column of 0 and 1 for each label, named as the labels are.  [default: these, "
         "if all are there]",

@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from batchscore.config import ReadSettings
 from batchscore.errors import DataError, ModelError, NoInputError, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of
-from batchscore.formats.format import format_of
 from batchscore.formats.reading import describe, texts_of_file
 from batchscore.formats.source import Source
 from batchscore.formats.staged import StagedPart
@@ -39,14 +37,16 @@ from batchscore.runs.folder import (
     TIMED,
     RunFolder,
     is_finished,
-    prediction_names,
     read_run,
 )
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.runs.prediction_files import prediction_sources, settings_of_predictions
 from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from batchscore.config import ReadSettings
 
 __all__ = [
     "ABSENT",
@@ -61,11 +61,6 @@ __all__ = [
 
 _NAMED_NUMBER = re.compile(r"(\d+) \(.*\)")
 """How ``run.json`` has a number whose name the file itself gives."""
-_BATCH_ROWS = 4096
-_NO_LIMITS = {"max_row_bytes": 2**40, "max_columns": 2**31, "max_expansion": 2**40, "part_rows": _BATCH_ROWS}
-"""No limits for files that a run wrote."""
-
-
 _WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
 _FLOAT_MARK = "\0"
 
@@ -201,21 +196,19 @@ def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_
 
 
 def _files(run: RunFolder) -> tuple[EarlierFile, ...]:
-    kind = run.options["output_format"]
-    outputs = prediction_names([file["name"] for file in run.files], kind)
     return tuple(
         EarlierFile(
             name=file["name"],
-            path=run.path / PREDICTIONS / output,
-            format=file["format"] if kind == "same" else kind,
-            compression=file["compression"] if kind == "same" else "",
+            path=source.path,
+            format=source.format,
+            compression=source.compression,
             input_sha256=file["sha256"],
             rejects=file["rejects"],
             columns=ColumnChoice.from_json(file["columns"]),
             dialect=file.get("dialect") or {},
             meanings=_meanings(file.get("label_values") or {}),
         )
-        for file, output in zip(run.files, outputs, strict=True)
+        for file, source in zip(run.files, prediction_sources(run), strict=True)
     )
 
 
@@ -247,7 +240,7 @@ def _described(file: EarlierFile) -> Layout:
 
 
 def _settings(file: EarlierFile) -> ReadSettings:
-    return ReadSettings(**format_of(file.format).settings_like(file.dialect), **_NO_LIMITS)  # type: ignore[arg-type]
+    return settings_of_predictions(file.source, file.dialect)
 
 
 class _Rejected:

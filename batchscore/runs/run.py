@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore import __version__
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.errors import (
     BatchscoreError,
@@ -87,6 +86,7 @@ from batchscore.system.storage import (
     write_checked,
 )
 from batchscore.system.terminal import NOTICE
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
