@@ -44,7 +44,12 @@ def test_the_types_are_those_of_the_command(
 ) -> None:
     for name, kind in typing.get_type_hints(options).items():
         param, kinds = spellings(command)[name], typing.get_args(kind) or (kind,)
-        literals = {text for each in kinds if typing.get_origin(each) is typing.Literal for text in typing.get_args(each)}
+        literals = {
+            text
+            for each in kinds
+            if typing.get_origin(each) is typing.Literal
+            for text in typing.get_args(each)
+        }
         if isinstance(param.type, click.Choice) and literals:
             assert literals == set(param.type.choices), name
         if isinstance(param.type, click.IntRange):
@@ -53,7 +58,9 @@ def test_the_types_are_those_of_the_command(
             assert set(kinds) == {float, type(None)}, name
         assert (kinds == (bool,)) == (isinstance(param, click.Option) and param.is_flag), name
         takes_names = "NAME,NAME" in (param.metavar or "")
-        assert takes_names == isinstance(param.type, Names), f"{name}: options that take several names are of one type"
+        assert takes_names == isinstance(param.type, Names), (
+            f"{name}: options that take several names are of one type"
+        )
 
 
 @pytest.mark.parametrize("function", [batchscore.score, batchscore.train])
@@ -79,7 +86,11 @@ def test_help_and_completion_know_every_option(function: Callable[..., Any]) -> 
         ("fail_below", {"accuracy": 0.85, "macro_f1": np.float64(0.8)}, ("accuracy=0.85", "macro_f1=0.8")),
         ("fail_below", "accuracy=0.85", ("accuracy=0.85",)),
         ("fail_below", ["accuracy=0.85"], ("accuracy=0.85",)),
-        ("label_map", {"pos": "positive", 3: None, True: "positive"}, ("pos=positive", "3=", "True=positive")),
+        (
+            "label_map",
+            {"pos": "positive", 3: None, True: "positive"},
+            ("pos=positive", "3=", "True=positive"),
+        ),
         ("threshold", 0.4, ("0.4",)),
         ("threshold", {"toxic": 0.3}, ("toxic=0.3",)),
         ("slice_column", "author", ("author",)),

@@ -48,7 +48,7 @@ def odd_frame() -> pd.DataFrame:
         month=pd.period_range("2026-01", periods=6, freq="M"),
         span=pd.interval_range(0, 6),
         small=np.arange(6, dtype=np.float32),
-        arrow=pd.array([{"a": 1}] * 6, dtype=pd.ArrowDtype(pa.struct([("a", pa.int8())]))),
+        arrow=pd.array([1] * 6, dtype=pd.ArrowDtype(pa.int8())),
     )
 
 
@@ -71,7 +71,9 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_a_frame_becomes_the_file_that_pandas_writes(make: Callable[[], pd.DataFrame], tmp_path: Path) -> None:
+def test_a_frame_becomes_the_file_that_pandas_writes(
+    make: Callable[[], pd.DataFrame], tmp_path: Path
+) -> None:
     data = make()
     data.to_parquet(tmp_path / "theirs.parquet")
     with files_of(data, tmp_path / "data").there():
@@ -122,7 +124,10 @@ TABLES: dict[str, tuple[Callable[[], Any], Callable[[Any, Path], object]]] = {
     "pandas": (odd_frame, lambda data, path: data.to_parquet(path)),
     "pandas_filtered": (FRAMES["filtered"], lambda data, path: data.to_parquet(path)),
     "arrow": (arrow_table, write_arrow),
-    "record_batch": (lambda: arrow_table().to_batches()[0], lambda data, path: write_arrow(pa.table(data), path)),
+    "record_batch": (
+        lambda: arrow_table().to_batches()[0],
+        lambda data, path: write_arrow(pa.table(data), path),
+    ),
     "reader": (lambda: arrow_table().to_reader(), lambda data, path: write_arrow(arrow_table(), path)),
     "polars": (polars_frame, lambda data, path: data.write_parquet(path)),
     "polars_enums": (
@@ -164,7 +169,13 @@ def test_how_a_table_is_cut_changes_no_byte_of_its_file(tmp_path: Path) -> None:
     whole = pa.table({"text": [f"text {row}" for row in range(10_000)], "n": range(10_000)})
     pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 7000), whole.slice(7001)])
     hashes = set()
-    for data in (whole, pieces, pieces.to_reader(), pl.from_arrow(whole), pl.from_arrow(whole, rechunk=False)):
+    for data in (
+        whole,
+        pieces,
+        pieces.to_reader(),
+        pl.from_arrow(whole),
+        pl.from_arrow(whole, rechunk=False),
+    ):
         files = files_of(data if isinstance(data, pa.RecordBatchReader) else data, tmp_path / "data")
         with files.there():
             found = pq.read_table(*files.arguments)
@@ -212,8 +223,16 @@ class Odd:
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "numbers_for_names": (lambda: pd.DataFrame([["a"]]), DataError, "names that are no text"),
     "two_levels_of_names": (lambda: pd.DataFrame([["a"]], columns=[["a"], ["b"]]), DataError, "no text"),
-    "one_name_twice": (lambda: pd.DataFrame([["a", "b"]], columns=["text", "text"]), DataError, "text more than once"),
-    "values_of_two_kinds": (lambda: frame(odd=pd.Series(["a", 1] * 3, dtype=object)), DataError, "column odd"),
+    "one_name_twice": (
+        lambda: pd.DataFrame([["a", "b"]], columns=["text", "text"]),
+        DataError,
+        "text more than once",
+    ),
+    "values_of_two_kinds": (
+        lambda: frame(odd=pd.Series(["a", 1] * 3, dtype=object)),
+        DataError,
+        "column odd",
+    ),
     "sparse": (lambda: frame(odd=pd.arrays.SparseArray([0, 0, 1, 0, 0, 0])), DataError, "cannot be written"),
     "complex": (lambda: frame(odd=np.zeros(6, np.complex64)), DataError, "cannot be written"),
     "a_type_that_parquet_lacks": (

@@ -169,7 +169,8 @@ def _pandas_schema(frame: pd.DataFrame, columns: Sequence[Any]) -> pa.Schema:
         raise _unstorable(error) from error
     facts = json.loads(plain.metadata[b"pandas"])
     typed = pa.Table.from_pandas(head, schema=pa.schema(fields), preserve_index=None).schema
-    facts["columns"] = json.loads(typed.metadata[b"pandas"])["columns"]
+    pairs = zip(facts["columns"], json.loads(typed.metadata[b"pandas"])["columns"], columns, strict=True)
+    facts["columns"] = [theirs if _has_objects(column) else own for own, theirs, column in pairs]
     counted = pa.Schema.from_pandas(frame.loc[:, []])
     facts["index_columns"] = json.loads(counted.metadata[b"pandas"])["index_columns"]
     return pa.schema(fields, {b"pandas": json.dumps(facts).encode()})
