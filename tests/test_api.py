@@ -42,6 +42,7 @@ from batchscore.runs.inspection import verify
 from batchscore.system.storage import locked
 from batchscore.system.terminal import Progress
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 TEXTS = ["Good.", "Bad, really bad.", None, "Neither good nor bad.", "", "Wonderful!"]
 DATA = pd.DataFrame({"text": TEXTS, "label": ["pos", "neg", "pos", "neg", "pos", None]})
 BOTH = pd.DataFrame({"text": ["Good.", "Good."], "label": ["pos", "neg"]})
@@ -87,11 +88,11 @@ def test_a_run_says_what_came_out(run: batchscore.Run) -> None:
     assert run.mismatches is not None
     assert run.mismatches.num_rows == run.metrics["mismatches"]
     assert run.reader().read_all().equals(run.predictions)
-    assert verify(Path(run)) == {"kind": "run", "files": 6}
+    assert verify(Path(run)) == {"kind": "run", "files": 7}
 
 
 def test_a_run_shows_itself(run: batchscore.Run) -> None:
-    assert repr(run).startswith("<run: status scored, rows 6, accuracy 0.")
+    assert repr(run).startswith("<run: status scored, rows 6, accuracy ")
     assert "(temporary)>" in repr(run)
     shown = run._repr_html_()
     assert re.findall(r"<th[^>]*>([^<]*)</th>", shown) == [
@@ -254,7 +255,7 @@ def test_a_run_of_the_command_line_is_opened(tiny_bundle: Path, tmp_path: Path) 
     assert (run.status, run.rows, run.metrics["mismatches"]) == ("done", 2, 1)
     assert run.predictions["label"].to_pylist() == ["pos", "neg"]
     baseline = batchscore.score(tmp_path / "data.csv", tiny_bundle, baseline=run, quiet=True)
-    assert baseline.metrics["comparison"]["matched"] == 2
+    assert baseline.metrics["comparison"]["rows"] == 2
 
 
 def test_what_is_no_finished_run_is_not_opened(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_what_is_no_finished_run_is_not_opened(tiny_bundle: Path, tmp_path: Path
     night = tmp_path / "2026-11-27"
     with pytest.raises(DataError):
         batchscore.score(BOTH, tiny_bundle, night, label_column="none", quiet=True)
-    with pytest.raises(DataError, match="holds no results: .*--label-column"):
+    with pytest.raises(DataError, match=r"holds no results: .*--label-column"):
         batchscore.open_run(night)
     stopped = tmp_path / "stopped" / ".staging"
     stopped.mkdir(parents=True)
@@ -321,7 +322,7 @@ def test_every_documented_error_is_raised_with_its_code(
 def test_a_failed_gate_has_the_run(tiny_bundle: Path) -> None:
     with pytest.raises(GateFailedError, match=r"accuracy is 0\.5") as caught:
         batchscore.score(
-            BOTH, tiny_bundle, fail_below={"accuracy": 0.6}, fail_above="accuracy=0.9", quiet=True
+            BOTH, tiny_bundle, fail_below={"accuracy": 0.6}, fail_above="null_text=1%", quiet=True
         )
     run = caught.value.run
     assert isinstance(run, batchscore.Run)
@@ -346,8 +347,8 @@ def test_an_interrupted_call_goes_on_when_it_is_made_again(
     data = pd.DataFrame({"text": [f"text {row}" for row in range(5000)]})
     options: Any = {"no_labels": True, "quiet": True}
     whole = batchscore.score(data, tiny_bundle, tmp_path / "whole", **options)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("batchscore.api.scoring.Bar", Interrupting)
+    monkeypatch.setattr("batchscore.api.scoring.Bar", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
         batchscore.score(data, tiny_bundle, tmp_path / "run", **options)
     assert list((tmp_path / "run").glob(".staging/*/parts/*"))
     with pytest.raises(DataError, match="has not finished"):
@@ -398,7 +399,7 @@ def test_the_callers_world_stays_as_it_is(
         batchscore.score(BOTH, tiny_bundle)
     assert world() == before
     assert capfd.readouterr() == ("", "")
-    assert "the text is in the column text" in caplog.text or "text" in caplog.text
+    assert "text" in caplog.text
 
 
 def test_it_works_within_a_running_loop_and_in_threads(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -435,7 +436,7 @@ def test_metrics_for_prometheus_are_written_as_by_the_command(tiny_bundle: Path,
             date=datetime.date(2026, 11, 27),
             quiet=True,
         )
-    assert "batchscore_exit_code 3" in (tmp_path / "m.prom").read_text("utf-8")
+    assert "batchscore_last_exit_code 3.0" in (tmp_path / "m.prom").read_text("utf-8")
 
 
 def test_errors_are_at_hand() -> None:

@@ -20,9 +20,11 @@ from conftest import run_score
 
 import batchscore
 from batchscore.api.data import files_of, folder_of_tables, splits_of
+from batchscore.config import ComputeSettings
 from batchscore.errors import BusyError, DataError, NoInputError, StorageError, UsageError
 from batchscore.system.storage import sha256_of
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 TEXTS = ["Good.", "Bad, really bad.", None, "Neither good nor bad.", "", "Wonderful!"]
 LABELS = ["pos", "neg", "pos", "neg", "pos", None]
 
@@ -144,7 +146,12 @@ def test_a_table_is_scored_to_the_bytes_of_the_same_table_in_a_file(
 ) -> None:
     data = make()
     write(data, tmp_path / "table.parquet")
-    run_score(tmp_path / "table.parquet", tiny_bundle, tmp_path / "theirs")
+    run_score(
+        tmp_path / "table.parquet",
+        tiny_bundle,
+        tmp_path / "theirs",
+        compute=ComputeSettings(precision="fp32"),
+    )
     run = batchscore.score(data, tiny_bundle, tmp_path / "ours", quiet=True)
     for name in ("predictions/table.parquet", "mismatches.parquet", "mismatches.csv", "metrics.json"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
@@ -176,7 +183,7 @@ def test_how_a_table_is_cut_changes_no_byte_of_its_file(tmp_path: Path) -> None:
         pl.from_arrow(whole),
         pl.from_arrow(whole, rechunk=False),
     ):
-        files = files_of(data if isinstance(data, pa.RecordBatchReader) else data, tmp_path / "data")
+        files = files_of(data, tmp_path / "data")
         with files.there():
             found = pq.read_table(*files.arguments)
             assert found.column("n").to_pylist() == list(range(10_000))
