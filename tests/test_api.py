@@ -7,6 +7,7 @@ import concurrent.futures
 import datetime
 import gc
 import logging
+import math
 import os
 import pickle
 import re
@@ -14,15 +15,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_score
+from task_models import LABELS, make_model
 
 import batchscore
 from batchscore import errors
@@ -117,44 +121,61 @@ def test_no_labels_no_mismatches(tiny_bundle: Path) -> None:
     assert "accuracy" not in repr(run)
 
 
+NAMED = DATA.assign(n=["007", "1", "NA", "x;y", "-", "\u00e4"])
+
+
+@pytest.fixture(scope="module")
+def as_parquet(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """The predictions of a CSV file as Parquet."""
+    path = tmp_path_factory.mktemp("data") / "data.csv"
+    NAMED.to_csv(path, index=False)
+    run = batchscore.score(path, tiny_bundle, output_format="parquet", quiet=True)
+    return pq.read_table(run.output / "predictions" / "data.parquet")
+
+
 @pytest.mark.parametrize("name", ["data.csv", "data.csv.gz", "data.jsonl", "data.json", "data.arrow"])
 def test_predictions_are_the_same_table_whatever_the_format(
-    name: str, tiny_bundle: Path, tmp_path: Path
+    name: str, as_parquet: pa.Table, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    data = DATA.assign(n=["007", "1", "NA", "x;y", "-", "\u00e4"])
     match name.partition(".")[2]:
         case "jsonl":
-            data.to_json(path, orient="records", lines=True)
+            NAMED.to_json(path, orient="records", lines=True)
         case "json":
-            data.to_json(path, orient="records")
+            NAMED.to_json(path, orient="records")
         case "arrow":
-            data.to_feather(path)
+            NAMED.to_feather(path)
         case _:
-            data.to_csv(path, index=False)
-    run = batchscore.score(path, tiny_bundle, tmp_path / "run", quiet=True)
-    other = batchscore.score(str(path), tiny_bundle, output_format="parquet", quiet=True)
-    assert run.predictions.drop_columns(["status"]).equals(other.predictions.drop_columns(["status"]))
-    if name != "data.arrow":
-        assert run.predictions.schema.equals(other.predictions.schema)
-    assert run.predictions["n"].to_pylist() == data["n"].tolist()
+            NAMED.to_csv(path, index=False)
+    found = batchscore.score(path, tiny_bundle, quiet=True).predictions
+    assert found.schema.equals(as_parquet.schema)
+    is_csv = name.startswith("data.csv")  # which has one empty cell for null and for the empty text
+    columns = (
+        found.column_names
+        if is_csv
+        else [each for each in found.column_names if each not in ("text", "label", "status")]
+    )
+    assert found.select(columns).equals(as_parquet.select(columns))
+    assert found["n"].to_pylist() == NAMED["n"].tolist()
 
 
-def test_predictions_of_several_labels_and_of_a_number_have_their_types(
-    make_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    from task_models import LABELS
-    from task_models import make_model as make_task_model
-
-    several = make_task_model(tmp_path / "several", LABELS, problem_type="multi_label_classification")
-    number = make_task_model(tmp_path / "number", ["stars"], problem_type="regression")
+def test_predictions_of_several_labels_and_of_a_number_have_their_types(tmp_path: Path) -> None:
+    several = make_model(tmp_path / "several", LABELS, problem_type="multi_label_classification")
+    number = make_model(tmp_path / "number", ["stars"], problem_type="regression")
     DATA[["text"]].to_csv(tmp_path / "data.csv", index=False)
-    for model in (several, number):
-        ours = batchscore.score(tmp_path / "data.csv", model, quiet=True).predictions
-        theirs = batchscore.score(
-            tmp_path / "data.csv", model, output_format="parquet", quiet=True
-        ).predictions
-        assert ours.equals(theirs)
+    for model, name in ((several, "predicted_labels"), (number, "value")):
+        run = batchscore.score(tmp_path / "data.csv", model, quiet=True)
+        written = pd.read_csv(run.output / "predictions" / "data.csv", dtype=str, keep_default_na=False)
+        is_scored = written["status"] == "ok"
+        if name == "value":
+            expected = [float(text) if text else math.nan for text in written[name]]
+            assert run.predictions[name].type == pa.float32()
+            assert run.predictions[name].to_numpy() == pytest.approx(np.float32(expected), abs=0, nan_ok=True)
+        else:
+            expected_lists = [text.split(";") if text else [] for text in written[name]]
+            found = run.predictions[name].to_pylist()
+            assert run.predictions[name].type == pa.list_(pa.string())
+            assert found == [each if ok else None for each, ok in zip(expected_lists, is_scored, strict=True)]
 
 
 def test_several_files_are_one_table(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -338,13 +359,14 @@ class Interrupting(Progress):
 
     def add(self, amount: int, *, counted: bool = True) -> None:
         if amount and counted:
-            signal.raise_signal(signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.5)  # while the caller is interrupted
 
 
 def test_an_interrupted_call_goes_on_when_it_is_made_again(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = pd.DataFrame({"text": [f"text {row}" for row in range(5000)]})
+    data = pd.DataFrame({"text": [f"text {row}" for row in range(2100)]})
     options: Any = {"no_labels": True, "quiet": True}
     whole = batchscore.score(data, tiny_bundle, tmp_path / "whole", **options)
     monkeypatch.setattr("batchscore.api.scoring.Bar", Interrupting)
@@ -353,15 +375,17 @@ def test_an_interrupted_call_goes_on_when_it_is_made_again(
     assert list((tmp_path / "run").glob(".staging/*/parts/*"))
     with pytest.raises(DataError, match="has not finished"):
         batchscore.open_run(tmp_path / "run")
-    counted: list[tuple[int, bool]] = []
+    before: list[int] = []
 
-    class Counting(Progress):
-        def add(self, amount: int, *, counted_now: list[Any] = counted, counted: bool = True) -> None:
-            counted_now.append((amount, counted))
+    class Noting(Progress):
+        """Notes the rows that were scored before."""
 
-    monkeypatch.setattr("batchscore.api.scoring.Bar", Counting)
+        def add(self, amount: int, *, counted: bool = True) -> None:
+            before.extend([] if counted else [amount])
+
+    monkeypatch.setattr("batchscore.api.scoring.Bar", lambda total, **_: Noting(total, quiet=True))
     again = batchscore.score(data, tiny_bundle, tmp_path / "run", **options)
-    assert next(amount for amount, is_new in counted if not is_new) > 0
+    assert before == [2048]
     names = ("predictions/table.parquet", "metrics.json")
     assert [(again.output / name).read_bytes() for name in names] == [
         (whole.output / name).read_bytes() for name in names

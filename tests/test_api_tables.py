@@ -50,7 +50,7 @@ def odd_frame() -> pd.DataFrame:
         month=pd.period_range("2026-01", periods=6, freq="M"),
         span=pd.interval_range(0, 6),
         small=np.arange(6, dtype=np.float32),
-        arrow=pd.array([1] * 6, dtype=pd.ArrowDtype(pa.int8())),
+        arrow=pd.Series([1] * 6, dtype="int8[pyarrow]"),
     )
 
 

@@ -39,16 +39,16 @@ def test_a_frame_trains_the_model_that_its_file_trains(
     verbosity = transformers_logging.get_verbosity()
     data.to_parquet(tmp_path / "data.parquet")
     model = batchscore.train(data, tmp_path / "ours", base_model=base, **QUICK)
+    assert not datasets.are_progress_bars_disabled()
+    assert transformers_logging.get_verbosity() == verbosity
     theirs = tmp_path / "theirs"
-    flags = "--recipe head --epochs 1 --max-length 16 --precision fp32 -q".split()
+    flags = ["--recipe", "head", "--epochs", "1", "--max-length", "16", "--precision", "fp32", "-q"]
     given = ["--data", tmp_path / "data.parquet", "--output", theirs, "--base-model", base, *flags]
     assert CliRunner().invoke(command, [str(each) for each in given]).exit_code == 0
     assert weights(model.bundle) == weights(theirs)
     facts = json.loads((theirs / "batchscore.json").read_bytes())
     assert model.metrics == facts["metrics"]
     assert (model.labels, model.rows, model.status) == (("NEGATIVE", "POSITIVE"), 32, "trained")
-    assert not datasets.are_progress_bars_disabled()
-    assert transformers_logging.get_verbosity() == verbosity
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "ours", "theirs"]
 
     assert "accuracy" in repr(model)

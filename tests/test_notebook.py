@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def executed(cells: list[str], kernel: str, folder: Path) -> Any:
     """The notebook of these cells after it was run in ``folder``."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    return NotebookClient(notebook, timeout=300, kernel_name=kernel, resources={"metadata": {"path": folder}}).execute()
+    v4: Any = nbformat.v4
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells])
+    return NotebookClient(
+        notebook, timeout=300, kernel_name=kernel, resources={"metadata": {"path": folder}}
+    ).execute()
 
 
 def shown(cell: Any, kind: str = "text/html") -> str:
@@ -122,11 +126,16 @@ def test_a_link_within_the_page_stays_within_its_frame(tmp_path: Path) -> None:
         frame = next(
             event["params"]["sessionId"]
             for event in browser.events
-            if event["method"] == "Target.attachedToTarget" and event["params"]["targetInfo"]["type"] == "iframe"
+            if event["method"] == "Target.attachedToTarget"
+            and event["params"]["targetInfo"]["type"] == "iframe"
         )
-        click = "document.getElementById('link').click(); new Promise(done => setTimeout(() => done("
-        click += "location.href + ' ' + getComputedStyle(document.getElementById('place')).display), 200))"
-        found = browser.call("Runtime.evaluate", frame, expression=click, awaitPromise=True)
-        assert found["result"]["value"] == "about:srcdoc#place block"
+        script = {
+            "click": "document.getElementById('link').click()",
+            "place": "location.href + ' ' + getComputedStyle(document.getElementById('place')).display",
+        }
+        for step in ("click", "place"):  # there are no timers where no script may run
+            time.sleep(1)
+            found = browser.call("Runtime.evaluate", frame, expression=script[step])["result"]
+        assert found["value"] == "about:srcdoc#place block"
     finally:
         browser.close()
