@@ -213,7 +213,7 @@ def _unstorable(error: Exception, name: str = "") -> DataError:
 def _of_dataset(data: Dataset) -> Table:
     """A data set as ``Dataset.to_parquet`` writes it: the names of its classes are in the metadata."""
     schema = data.features.arrow_schema
-    whole = data.with_format("arrow")
+    whole = data.with_format("pa")
 
     def batches() -> Iterator[pa.RecordBatch]:
         for table in whole.iter(_ROWS):
