@@ -93,6 +93,16 @@ night 2026-11-01 || true
 expect "a night with rows: score, tries, gates" "success 1 success" "$(states 2026-11-01)"
 night 2026-11-02 || true
 expect "a night without rows" "skipped 1 skipped" "$(states 2026-11-02)"
+# From here on out of an image, by an engine that has its command on this machine.
+cat >"$work/engine" <<SH
+#!/usr/bin/env bash
+until [ "\$1" = batchscore ]; do shift; done
+exec "$root/.venv/bin/batchscore" "\${@:2}"
+SH
+chmod +x "$work/engine"
+mkdir -p "$work/runs"
+export BATCHSCORE_COMMAND=$root/jobs/container/batchscore.sh BATCHSCORE_ENGINE=$work/engine
+export BATCHSCORE_READS=$work/in:$work/model BATCHSCORE_WRITES=$work/runs
 night 2026-11-03 || true
 expect "a night with bad data" "failed 1 upstream_failed" "$(states 2026-11-03)"
 expect "what the report says of it" "refused" "$(state_in_report 2026-11-03)"

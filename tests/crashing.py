@@ -87,7 +87,7 @@ class Fault:
             raise OSError(self.error, os.strerror(self.error), path)
 
     def _lose(self) -> None:
-        for path, safe in self.durable.items():
+        for path, safe in list(self.durable.items()):  # other threads open files meanwhile
             if size(path) > safe:
                 os.truncate(path, safe + (size(path) - safe) // 2)
 

@@ -34,7 +34,8 @@ from batchscore.runs import run as runs
 from batchscore.runs.engines import local
 from batchscore.runs.inspection import verify
 from batchscore.runs.run import RunResult
-from batchscore.system.storage import MANIFEST, STAGING, Journal, files_below, sha256_of
+from batchscore.system.journal import Journal
+from batchscore.system.storage import MANIFEST, STAGING, files_below, sha256_of
 
 EVERY = int(os.environ.get("BATCHSCORE_TEST_EVERY", "31"))
 """Of the steps of a run, the tests take every so many; 1 takes them all, in some minutes."""

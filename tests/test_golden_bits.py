@@ -42,7 +42,8 @@ from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
 from batchscore.runs import run as runs
-from batchscore.system.storage import STAGING, Journal, read_checked
+from batchscore.system.journal import Journal, read_checked
+from batchscore.system.storage import STAGING
 
 GOLDEN_FORMAT = 6
 GOLDEN: dict[str, dict[str, str]] = {

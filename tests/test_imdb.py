@@ -12,13 +12,14 @@ from batchscore.runs.inspection import verify
 
 
 @pytest.mark.slow
-def test_all_real_reviews_arrive_in_order_with_equal_answers_from_both_formats(
+def test_real_reviews_arrive_in_order_with_equal_answers_from_both_formats(
     imdb: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    reviews = pd.read_parquet(imdb / "test.parquet")
-    some = reviews.head(2 * 2048)  # whole parts: other micro-batches have other last bits
+    reviews = pd.read_parquet(imdb / "test.parquet").head(2 * 2048 + 500)
+    some = reviews.head(2048)  # a whole part: other micro-batches have other last bits
     some.to_csv(tmp_path / "test.csv", index=False)
-    for path, output, rows in ((imdb / "test.parquet", "a", reviews), (tmp_path / "test.csv", "b", some)):
+    reviews.to_parquet(tmp_path / "test.parquet")
+    for path, output, rows in ((tmp_path / "test.parquet", "a", reviews), (tmp_path / "test.csv", "b", some)):
         result = run_score(path, tiny_bundle, tmp_path / output)
         assert (result.rows, result.rejects) == (len(rows), 0)
         assert verify(tmp_path / output)["kind"] == "run"

@@ -108,7 +108,7 @@ def test_parts_are_found_whatever_run_they_are_of(tmp_path: Path) -> None:
     assert not list(staged_parts(tmp_path))
     second.part(7).touch()
     assert list(staged_parts(tmp_path)) == [second.part(7)]
-    assert (first.holds_parts, second.holds_parts) == (False, True)
+    assert (first.holds_work, second.holds_work) == (False, True)
 
 
 def test_a_damaged_run_raises_what_its_readers_expect(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscore.errors import BusyError, DataError, OutputError, StorageError
+from batchscore.system import journal as journals
 from batchscore.system import storage
+from batchscore.system.journal import Journal, read_checked, write_checked
 from batchscore.system.storage import (
     MANIFEST,
     STAGING,
-    Journal,
     atomic_write,
     damaged_files,
     failing,
@@ -35,14 +36,12 @@ from batchscore.system.storage import (
     names_in_manifest,
     note_holder,
     publish,
-    read_checked,
     read_manifest,
     refuse_long_names,
     remove_file,
     remove_tree,
     sha256_of,
     write_bytes,
-    write_checked,
 )
 
 HARD_NAMES = [
@@ -78,8 +77,9 @@ def seal(folder: Path) -> dict[str, str]:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(storage).failed == 0
-    assert doctest.testmod(storage).attempted > 0
+    for module in (journals, storage):
+        assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(journals).attempted > 0
 
 
 # --- whole files ------------------------------------------------------------------------------------------------------
@@ -227,10 +227,10 @@ def test_a_checked_value_is_read_as_it_was_written_or_not_at_all(tmp_path: Path,
 @given(st.integers(0, 7), st.floats(0, 1, exclude_max=True))
 def test_no_flipped_bit_of_a_checked_value_goes_unseen(bit: int, where: float) -> None:
     line = bytearray(
-        storage._checked_line({"parts": [[0, 0, 12, 3456, 78, 999]], "sha256": "0123456789abcdef"})
+        journals._checked_line({"parts": [[0, 0, 12, 3456, 78, 999]], "sha256": "0123456789abcdef"})
     )
     line[int(where * len(line))] ^= 1 << bit
-    assert bytes(line) != storage._journal_line(bytes(line[9:-1]))
+    assert bytes(line) != journals._journal_line(bytes(line[9:-1]))
 
 
 def test_a_name_too_long_for_the_disk_is_refused_while_it_costs_nothing(tmp_path: Path) -> None:

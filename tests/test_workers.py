@@ -18,7 +18,7 @@ from test_scoring import FakeBackend, bundle, model_of, rows_of, texts_of
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError
 from batchscore.model.bundle import Bundle
-from batchscore.model.scoring import InferenceSettings, Model, score_part
+from batchscore.model.scoring import UNWATCHED, InferenceSettings, Model, score_part
 from batchscore.records import MicroBatch, Part, Predictions, Rows, Status
 from batchscore.runs.engines import ENGINES, local
 from batchscore.runs.run import score
@@ -36,7 +36,12 @@ def parts_of(texts: list[str | None], size: int) -> Iterator[tuple[Part, Rows]]:
 def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predictions]:
     """Predictions of each part, as the local engine hands them on."""
     found: list[tuple[int, Predictions]] = []
-    ENGINES["local"](parts_of(texts, size), model, lambda part, _, p: found.append((part.number, p)))
+    ENGINES["local"](
+        parts_of(texts, size),
+        model,
+        lambda part, _, p: found.append((part.number, p)),
+        lambda _: UNWATCHED,
+    )
     assert [number for number, _ in found] == list(range(len(found)))
     return [predictions for _, predictions in found]
 
@@ -169,7 +174,7 @@ def test_no_more_than_a_few_parts_are_held_at_a_time(bundle: Bundle) -> None:
         most = max(most, read - staged)
         staged += 1
 
-    local.run(reading(), with_workers(bundle, FakeBackend(), 2), sink)
+    local.run(reading(), with_workers(bundle, FakeBackend(), 2), sink, lambda _: UNWATCHED)
     assert staged == 60
     assert most <= 4 * local._AHEAD
 

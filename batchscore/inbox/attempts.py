@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.errors import StorageError, storage_error
-from batchscore.system.storage import read_checked, sync_folder, write_checked
+from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.storage import sync_folder
 
 MAX_DEATHS = 3
 """After so many calls died, a file is not tried again. More than one, since a call may be killed for other reasons."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import time
@@ -40,6 +39,7 @@ from batchscore.model.scoring import CANARY_TOLERANCE, LONGEST_PROBE, Computatio
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Status, status_of
 from batchscore.system.cache import keep, recall
+from batchscore.system.importing import installed_version
 from batchscore.version import __version__
 
 if TYPE_CHECKING:
@@ -242,8 +242,10 @@ def has_their_tokens(references: References, *tokenizers: Tokenizer) -> bool:
         tokens = _cut(tokenizer).encode(references.texts, "head").input_ids
         return tuple(_digest(text, ids.tolist()) for text, ids in zip(references.texts, tokens, strict=True))
 
-    settings = {tokenizer.settings() for tokenizer in tokenizers} if len(tokenizers) > 1 else ()
-    return len(settings) <= 1 and all(digests(each) == references.digests for each in tokenizers)
+    first, *others = tokenizers
+    return all(digests(each) == references.digests for each in tokenizers) and all(
+        first.always_agrees_with(other) for other in others
+    )
 
 
 def _own_references(plain: Model, rows: RowsToScore) -> tuple[tuple[Text, ...], NDArray[np.float32]]:
@@ -278,7 +280,7 @@ def _nothing(bundle: Bundle) -> tuple[tuple[Text, ...], NDArray[np.float32]]:
 
 
 def _key(bundle: Bundle, device: str) -> str:
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    versions = {name: installed_version(name) for name in _VERSIONS}
     kind = device.partition(":")[0]
     return fingerprint([_FORMAT, __version__, bundle.fingerprint, versions, kind, bundle.takes_pairs])
 

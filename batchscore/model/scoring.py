@@ -15,7 +15,7 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from batchscore.model.tokenization import Tokenizer
     from batchscore.records import GivenText, Text
 
-    Task = Callable[[NDArray[np.int64]], "Scored"]
-    MapTasks = Callable[[Task, Iterable[NDArray[np.int64]]], Iterator["Scored"]]
+    Task = Callable[[int], "Scored"]
+    MapTasks = Callable[[Task, Iterable[int]], Iterator["Scored"]]
     """``map``, or that of an executor: results come in the order of the items."""
 
 _LOG = logging.getLogger(__name__)
@@ -144,6 +144,23 @@ class Scored(NamedTuple):
     work: collections.Counter[str]
 
 
+class Watcher:
+    """Sees the micro-batches of one part as they are done; this one looks away.
+
+    A micro-batch is known by the part, the budget that it was planned with and its number in that plan.
+    """
+
+    def known(self, budget: int) -> Mapping[int, Scored]:  # noqa: ARG002
+        """Those that an earlier start did, which are not computed again."""
+        return {}
+
+    def done(self, budget: int, number: int, scored: Scored, share: float) -> None:
+        """Another is done, or was known: ``share`` of the part's sequences. Called in the threads of workers."""
+
+
+UNWATCHED = Watcher()
+
+
 def compute(prepared: Prepared, model: Model) -> Computed:
     """Run the micro-batches of a part through the model, one after the other."""
     return Computation(prepared, model).result()
@@ -155,15 +172,28 @@ class Computation:
     ``map_tasks`` runs them; an executor's ``map`` starts at once, so that several parts can be in flight.
     """
 
-    def __init__(self, prepared: Prepared, model: Model, map_tasks: MapTasks = map) -> None:
+    def __init__(
+        self, prepared: Prepared, model: Model, map_tasks: MapTasks = map, watcher: Watcher = UNWATCHED
+    ) -> None:
         self._sequences, self._model, self._map_tasks = prepared.encodings.input_ids, model, map_tasks
         self._types = prepared.encodings.token_type_ids
+        self._watcher = watcher
         self._budget, self._halvings = model.inference.max_batch_tokens, 0
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
-        batches = batching.plan_sequences(self._sequences, self._budget, self._model.padding)
-        return self._map_tasks(self._run, batches)
+        budget = self._budget
+        batches = batching.plan_sequences(self._sequences, budget, self._model.padding)
+        known = self._watcher.known(budget)
+
+        def task(number: int) -> Scored:
+            scored, sequence = known.get(number), batches[number]
+            if scored is None or not np.array_equal(scored.sequence, sequence):
+                scored = self._run(sequence)
+            self._watcher.done(budget, number, scored, len(sequence) / len(self._sequences))
+            return scored
+
+        return self._map_tasks(task, range(len(batches)))
 
     def result(self) -> Computed:
         """Wait for all micro-batches; if one does not fit the device, all are run again with half the budget."""

@@ -88,18 +88,23 @@ class Tokenizer:
         token: str | None = self._tokenizer.id_to_token(self.pad_id)
         return token
 
-    def settings(self) -> str:
-        """Everything that decides about tokens, as text; equal for tokenizers that always make the same."""
-        to_str = getattr(self._tokenizer, "to_str", None)
-        if to_str is None:  # in Python, and always read through transformers
-            return type(self._tokenizer).__name__
-        serialised = json.loads(to_str())
-        for name in _NOT_OF_TOKENS:
-            serialised.pop(name, None)
+    def always_agrees_with(self, other: Tokenizer) -> bool:
+        """Whether all that decides about tokens is the same, so that no text gets other ones."""
+        if self._facts() != other._facts():
+            return False
+        mine, others = self._serialised(), other._serialised()
+        return mine == others or _deciding(mine) == _deciding(others)
+
+    def _facts(self) -> list[Any]:
         types = self._types or TokenTypes()
         shown = [*types.before, types.text, *types.after, types.padding]
-        facts = [serialised, self.pad_id, self._loaded.truncation_side, shown if any(shown) else []]
-        return json.dumps(facts, sort_keys=True)
+        return [self.pad_id, self._loaded.truncation_side, shown if any(shown) else []]
+
+    def _serialised(self) -> str:
+        to_str = getattr(self._tokenizer, "to_str", None)
+        if to_str is None:  # in Python, and always read through transformers
+            return json.dumps(type(self._tokenizer).__name__)
+        return str(to_str())
 
     def cut_at(self, max_length: int) -> Tokenizer:
         """The same tokenizer with a smaller ``max_length``."""
@@ -369,3 +374,12 @@ def _windows(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
 
 
 _LONG_TEXT = {"head": _head, "head-tail": _head_tail, "windows": _windows}
+
+
+def _deciding(serialised: str) -> Any:
+    """The settings of a ``tokenizer.json`` without those that decide about no token."""
+    settings = json.loads(serialised)
+    if isinstance(settings, dict):
+        for name in _NOT_OF_TOKENS:
+            settings.pop(name, None)
+    return settings

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 from batchscore.reports import formats
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def render(template: str, **view: Any) -> str:
     """Fill a template of this package; a name missing in ``view`` is an error."""
+    text = _environment().get_template(template).render(**view)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """It keeps the templates that it has compiled."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -19,5 +30,4 @@ def render(template: str, **view: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": formats.shown, "review": formats.review, "percent": formats.percent}
-    text = environment.get_template(template).render(**view)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return environment

@@ -23,15 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.errors import DataError, OutputError, printable
-from batchscore.system.storage import (
-    HOLDER,
-    MANIFEST,
-    STAGING,
-    damaged_files,
-    read_checked,
-    read_manifest,
-    write_checked,
-)
+from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.storage import HOLDER, MANIFEST, STAGING, damaged_files, read_manifest
 
 __all__ = [
     "ALWAYS_WRITTEN",
@@ -229,9 +222,14 @@ class Staging:
         return self.folder / "parts"
 
     @property
-    def holds_parts(self) -> bool:
-        """Whether any part was scored, and would be lost with this folder."""
-        return any(self.parts.glob(f"*{_PART_SUFFIX}"))
+    def micro_batches(self) -> Path:
+        """Where the micro-batches are noted that are done of parts that are not."""
+        return self.folder / "micro-batches"
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether anything was scored, and would be lost with this folder."""
+        return any(self.parts.glob(f"*{_PART_SUFFIX}")) or any(self.micro_batches.glob("*"))
 
     @property
     def final(self) -> Path:

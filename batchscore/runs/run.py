@@ -7,18 +7,16 @@ killed run resumes where it was; the final files are built and renamed at the en
 from __future__ import annotations
 
 import base64
-import collections
 import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import logging
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,10 +64,11 @@ from batchscore.runs.folder import (
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
 from batchscore.runs.task_options import refuse_foreign_options
+from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
-from batchscore.system.importing import imports_ahead
+from batchscore.system.importing import imports_ahead, installed_version
+from batchscore.system.journal import Journal, read_checked, write_checked
 from batchscore.system.storage import (
-    Journal,
     atomic_write,
     failing,
     locked,
@@ -77,13 +76,11 @@ from batchscore.system.storage import (
     names_in_manifest,
     note_holder,
     publish,
-    read_checked,
     refuse_long_names,
     remove_file,
     remove_tree,
     sha256_of,
     sync_folder,
-    write_checked,
 )
 from batchscore.system.terminal import NOTICE
 from batchscore.version import __version__
@@ -264,7 +261,7 @@ def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str
     options = {**options, **{name: options[name] or getattr(bundle, name) for name in BUNDLE_SETTINGS}}
     inputs = [[file.name, file.sha256, file.source.format, file.source.compression] for file in found]
     libraries = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
-    versions = {name: importlib.metadata.version(name) for name in libraries} | {"batchscore": __version__}
+    versions = {name: installed_version(name) for name in libraries} | {"batchscore": __version__}
     return fingerprint(
         {
             "format": STAGING_FORMAT,
@@ -299,7 +296,7 @@ class _Run:
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(settings.output / STAGING / staged[:32])
         self._begun = _now()
-        self._spent = _WorkDone()
+        self._spent = WorkDone()
 
     def go(self) -> RunResult:
         """Do what is left of the run."""
@@ -366,7 +363,7 @@ class _Run:
             raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
         begun = [folder for folder in staging.iterdir() if folder.is_dir()]
         if not self._settings.force and any(
-            Staging(folder).holds_parts for folder in begun if folder != self._staging.folder
+            Staging(folder).holds_work for folder in begun if folder != self._staging.folder
         ):
             raise OutputError(
                 f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
@@ -389,7 +386,7 @@ class _Run:
             BatchscoreError, OSError
         ):  # the error that brought us here is the one to report
             is_mixed = not is_finished(self._output) and self._staging.replaced() - BEFORE_SCORING
-            if not self._staging.holds_parts and not is_mixed:
+            if not self._staging.holds_work and not is_mixed:
                 remove_tree(self._output / STAGING)
 
     def _refuse_long_names(self) -> None:
@@ -442,8 +439,6 @@ class _Run:
             if not todo:
                 return compute
             self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
-            bar = self._progress(plan.rows)
-            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
@@ -451,9 +446,15 @@ class _Run:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
             model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
+            bar = self._progress(plan.rows)
+            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
+            micro_batches = MicroBatches(
+                self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
+            )
             try:
-                self._run_parts(plan, todo, model, journal, bar.add)
+                self._run_parts(plan, todo, model, journal, micro_batches)
             finally:
+                micro_batches.close()
                 bar.close()
             return compute
         finally:
@@ -489,7 +490,7 @@ class _Run:
         return path.exists() and sha256_of(path) == entry["sha256"]
 
     def _run_parts(
-        self, plan: Plan, todo: list[Part], model: Model, journal: Journal, note: Callable[[int], None]
+        self, plan: Plan, todo: list[Part], model: Model, journal: Journal, micro_batches: MicroBatches
     ) -> None:
         given = given_labels(plan, self._bundle, self._settings.label_map)
         answers = answers_of(self._bundle.task, self._bundle.labels)
@@ -499,12 +500,13 @@ class _Run:
             path = self._staging.part(part.number)
             indices = given[part.file].indices(rows.labels, len(rows.texts))
             stage_part(path, rows, predictions, indices, answers)
-            work = self._spent.add(predictions.work)
+            work = self._spent.add(predictions.work, micro_batches.earlier_seconds(part))
             journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
-            note(part.rows)
+            micro_batches.staged(part)
             give_back_freed_memory()
 
-        ENGINES[self._settings.engine](read_parts(plan, todo, self._settings.read), model, sink)
+        parts = read_parts(plan, todo, self._settings.read)
+        ENGINES[self._settings.engine](parts, model, sink, micro_batches.watch)
 
     def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
         """``run.json``: everything about the run but its results."""
@@ -563,47 +565,3 @@ def _advice(reject: Mapping[str, Any]) -> str:
 def _now() -> datetime.datetime:
     """Local time with its offset; its date is the night's if there is no other."""
     return datetime.datetime.now().astimezone()
-
-
-class _WorkDone:
-    """The cost of scoring, over all starts of a run; that of earlier starts comes from the journal."""
-
-    def __init__(self) -> None:
-        self._total: collections.Counter[str] = collections.Counter()
-        self.earlier = 0.0
-        """Seconds that earlier starts spent on intact parts."""
-        self.workers: int | None = None
-        """Workers of this start; None if everything was scored before."""
-        self._last = time.monotonic()
-
-    def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Count the intact parts of earlier starts."""
-        for entry in entries:
-            self._total.update(entry["work"])
-            self.earlier += entry["work"].get("seconds", 0.0)
-
-    def start(self, workers: int) -> None:
-        """The first part begins."""
-        self.workers = workers
-        self._last = time.monotonic()
-
-    def add(self, work: Mapping[str, float]) -> dict[str, float]:
-        """Count a part; returns ``work`` with the ``seconds`` since the previous part."""
-        now = time.monotonic()
-        work = {**work, "seconds": now - self._last}
-        self._last = now
-        self._total.update(work)
-        return work
-
-    def summary(self, scored: int, seconds: float) -> dict[str, Any]:
-        """Sums and rates: rows over the whole run's ``seconds``, tokens over scoring alone; None where undefined."""
-        total = self._total
-        return {
-            "scoring_seconds": round(total["seconds"], 3),
-            "forward_seconds": round(total["forward_seconds"], 3),
-            "workers": self.workers,
-            **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
-            "rows_per_second": scored / seconds if seconds else None,
-            "tokens_per_second": total["tokens"] / total["seconds"] if total["seconds"] else None,
-            "padding_share": 1 - total["tokens"] / total["padded_tokens"] if total["padded_tokens"] else None,
-        }

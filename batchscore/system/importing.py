@@ -7,12 +7,20 @@ the chart engine take seconds to import. Code that needs a library imports it as
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.metadata
 import queue
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["imports_ahead"]
+__all__ = ["imports_ahead", "installed_version"]
+
+
+@functools.cache
+def installed_version(package: str) -> str:
+    """The version of an installed package; looked up once, as that parses its whole description."""
+    return importlib.metadata.version(package)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import re
 import shutil
 import socket
 import stat
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -128,20 +127,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def write_checked(path: Path, value: Any) -> None:
-    """Write a JSON value after its checksum, atomically, for :func:`read_checked`."""
-    write_bytes(path, _checked_line(value))
-
-
-def read_checked(path: Path) -> Any:
-    """The value that :func:`write_checked` wrote; ``None`` if the file is missing or damaged."""
-    try:
-        line = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return json.loads(line[9:]) if line == _journal_line(line[9:-1]) else None
-
-
 def to_json(value: Any) -> bytes:
     """Indented UTF-8 JSON with a final newline; NaN is an error, as it is not JSON."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
@@ -168,61 +153,6 @@ def publish(staged: Path, final: Path) -> None:
         sync_folder(final.parent)
     except OSError as error:
         raise storage_error("Putting in place", final, error) from error
-
-
-class Journal:
-    """An append-only list of JSON objects, one per line after its checksum; only complete lines count."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self.entries, whole = self._read()
-            self._file = path.open("ab")
-            self._file.truncate(whole)
-            sync_folder(path.parent)
-        except OSError as error:
-            raise storage_error("Opening", path, error) from error
-
-    def _read(self) -> tuple[list[dict[str, Any]], int]:
-        """Return the complete entries and their size in bytes; a torn last line was left by a kill."""
-        entries: list[dict[str, Any]] = []
-        whole = 0
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            for line in file:
-                entry = line[9:-1]
-                if line != _journal_line(entry):
-                    break
-                entries.append(json.loads(entry))
-                whole += len(line)
-        return entries, whole
-
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Add one entry and make it durable."""
-        try:
-            self._file.write(_checked_line(entry))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise storage_error("Writing", self._path, error) from error
-        self.entries.append(dict(entry))
-
-    def close(self) -> None:
-        """Release the file."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def _checked_line(value: Any) -> bytes:
-    return _journal_line(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
-
-
-def _journal_line(entry: bytes) -> bytes:
-    r"""A line of the journal: CRC-32 and entry.
-
-    >>> _journal_line(b'{"part":0}')
-    b'5838bcb9 {"part":0}\n'
-    """
-    return b"%08x %b\n" % (zlib.crc32(entry), entry)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import click
 from batchscore.errors import BatchscoreError, InterruptedRunError, printable
 
 _LINE_SECONDS = 30.0
+_FIRST_LINE_SECONDS = 3.0
 _GRACE_SECONDS = 4.0
 """The longest time from a signal to the end of the process."""
 _LONGEST_MESSAGE = 4000
@@ -223,7 +224,7 @@ class _EscapedFormatter(logging.Formatter):
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one plain line every ``line_seconds``; nothing if quiet."""
+    """A bar on a terminal; elsewhere a plain line after some seconds, then every ``line_seconds``; nothing if quiet."""
 
     def __init__(
         self, total: int, unit: str = "rows", *, quiet: bool = False, line_seconds: float = _LINE_SECONDS
@@ -231,7 +232,8 @@ class Progress:
         self._line_seconds = line_seconds
         self._total, self._unit, self._quiet = total, unit, quiet
         self._done = self._counted = 0
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
+        self._next_line = self._started + min(line_seconds, _FIRST_LINE_SECONDS)
         self._bar: Any = None
         if not quiet and sys.stderr.isatty() and not _logs_are_json():
             from tqdm import tqdm
@@ -248,8 +250,8 @@ class Progress:
             return
         self._counted += amount if counted else 0
         now = time.monotonic()
-        if not self._quiet and now - self._last_line >= self._line_seconds:
-            self._last_line = now
+        if not self._quiet and now >= self._next_line:
+            self._next_line = now + self._line_seconds
             facts = {"event": "progress", "done": self._done, "total": self._total}
             say(self._line(now), **facts)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.system.storage import read_checked, write_checked
+from batchscore.system.journal import read_checked, write_checked
 from batchscore.training.outcome import score_of
 
 if TYPE_CHECKING:

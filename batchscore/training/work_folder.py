@@ -12,15 +12,8 @@ from pathlib import Path
 
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
 from batchscore.model.bundle_facts import FACTS
-from batchscore.system.storage import (
-    locked,
-    make_folder,
-    read_checked,
-    remove_tree,
-    sync_folder,
-    sync_tree,
-    write_checked,
-)
+from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.storage import locked, make_folder, remove_tree, sync_folder, sync_tree
 
 _STARTED = "started.json"
 

@@ -6,14 +6,23 @@ import importlib.util
 from collections.abc import Callable, Iterable
 
 from batchscore.errors import UsageError, missing_extra
-from batchscore.model.scoring import Model
+from batchscore.model.scoring import Model, Watcher
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs.engines import local, ray
 
 __all__ = ["ENGINES", "Engine", "refuse_unusable"]
 
-Engine = Callable[[Iterable[tuple[Part, Rows]], Model, Callable[[Part, Rows, Predictions], None]], None]
-"""Called with the parts to score and their rows, the model, and a function that takes each result, in order."""
+Engine = Callable[
+    [
+        Iterable[tuple[Part, Rows]],
+        Model,
+        Callable[[Part, Rows, Predictions], None],
+        Callable[[Part], Watcher],
+    ],
+    None,
+]
+"""Called with the parts to score and their rows, the model, a function that takes each result, in order, and one that gives
+what sees the micro-batches of a part."""
 
 ENGINES: dict[str, Engine] = {"local": local.run, "ray": ray.run}
 

@@ -30,11 +30,14 @@ _AHEAD = 2
 
 
 def run(
-    parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
+    parts: Iterable[tuple[Part, Rows]],
+    model: Model,
+    sink: Callable[[Part, Rows, Predictions], None],
+    watch: Callable[[Part], scoring.Watcher],
 ) -> None:
     """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a separate thread.
 
-    The first error of any stage ends the run; parts already given to ``sink`` are kept.
+    ``watch`` gives what sees the micro-batches of a part. The first error of any stage ends the run; parts already given to ``sink`` are kept.
     """
 
     def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
@@ -64,7 +67,7 @@ def run(
         _cancel_on_error(workers, stage),
     ):
         for part, rows, ready in stream:
-            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map)))
+            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map, watch(part))))
             if len(computing) >= _AHEAD:
                 stage_oldest()
         while computing:

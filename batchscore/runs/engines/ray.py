@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import ModelError, StorageError, printable
 from batchscore.model.backends import BackendSpec
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import InferenceSettings, Model, score_texts
+from batchscore.model.scoring import InferenceSettings, Model, Watcher, score_texts
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Part, Predictions, Rows
 
@@ -35,9 +35,14 @@ _OBJECT_STORE = 256 * 2**20
 
 
 def run(
-    parts: Iterable[tuple[Part, Rows]], model: Model, sink: Callable[[Part, Rows, Predictions], None]
+    parts: Iterable[tuple[Part, Rows]],
+    model: Model,
+    sink: Callable[[Part, Rows, Predictions], None],
+    _watch: Callable[[Part], Watcher],
 ) -> None:
     """Score ``parts`` and call ``sink`` with each, in order; see :func:`batchscore.runs.engines.local.run`.
+
+    Nothing is heard of a part before its actor has scored it all, so micro-batches are not watched.
 
     Raises:
         ModelError: the model on an actor's machine is missing or differs from the one here.

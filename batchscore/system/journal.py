@@ -1,0 +1,88 @@
+"""JSON that shows when it is damaged: a journal, line by line, and a file of one value."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchscore.errors import storage_error
+from batchscore.system.storage import sync_folder, write_bytes
+
+
+class Journal:
+    """An append-only list of JSON objects, one per line after its checksum; only complete lines count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.entries, whole = self._read()
+            self._file = path.open("ab")
+            self._file.truncate(whole)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise storage_error("Opening", path, error) from error
+
+    def _read(self) -> tuple[list[dict[str, Any]], int]:
+        """Return the complete entries and their size in bytes; a torn last line was left by a kill."""
+        entries: list[dict[str, Any]] = []
+        whole = 0
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            for line in file:
+                entry = line[9:-1]
+                if line != _journal_line(entry):
+                    break
+                entries.append(json.loads(entry))
+                whole += len(line)
+        return entries, whole
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Add one entry and make it durable."""
+        self.extend([entry], is_durable=True)
+
+    def extend(self, entries: Sequence[Mapping[str, Any]], *, is_durable: bool) -> None:
+        """Add entries, which outlive a kill of this process, and if they are durable the machine's too."""
+        try:
+            self._file.writelines(map(_checked_line, entries))
+            self._file.flush()
+            if is_durable:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise storage_error("Writing", self._path, error) from error
+        self.entries.extend(map(dict, entries))
+
+    def close(self) -> None:
+        """Release the file."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def write_checked(path: Path, value: Any) -> None:
+    """Write a JSON value after its checksum, atomically, for :func:`read_checked`."""
+    write_bytes(path, _checked_line(value))
+
+
+def read_checked(path: Path) -> Any:
+    """The value that :func:`write_checked` wrote; ``None`` if the file is missing or damaged."""
+    try:
+        line = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return json.loads(line[9:]) if line == _journal_line(line[9:-1]) else None
+
+
+def _checked_line(value: Any) -> bytes:
+    return _journal_line(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+
+def _journal_line(entry: bytes) -> bytes:
+    r"""A line of the journal: CRC-32 and entry.
+
+    >>> _journal_line(b'{"part":0}')
+    b'5838bcb9 {"part":0}\n'
+    """
+    return b"%08x %b\n" % (zlib.crc32(entry), entry)
