@@ -171,7 +171,9 @@ def test_predictions_of_several_labels_and_of_a_number_have_their_types(tmp_path
         if name == "value":
             expected = [float(text) if text else math.nan for text in written[name]]
             assert run.predictions[name].type == pa.float32()
-            assert run.predictions[name].to_numpy() == pytest.approx(np.float32(expected), abs=0, nan_ok=True)
+            assert run.predictions[name].to_numpy() == pytest.approx(
+                np.array(expected, np.float32), abs=0, nan_ok=True
+            )
         else:
             expected_lists = [text.split(";") if text else [] for text in written[name]]
             found = run.predictions[name].to_pylist()
