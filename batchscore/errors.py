@@ -17,6 +17,8 @@ class BatchscoreError(Exception):
     exit_code = 1
     summary: Mapping[str, Any] | None = None
     """What was done nevertheless, for the line that ``--json`` prints."""
+    run: Any = None
+    """From Python: the finished run (:class:`batchscore.api.Run`), where everything was scored and written nevertheless."""
 
 
 class UsageError(BatchscoreError):

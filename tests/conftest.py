@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +145,12 @@ def run_score(inputs: Path | Sequence[Path], model: Path, output: Path, **option
     paths = [inputs] if isinstance(inputs, Path) else inputs
     settings = ScoreSettings(tuple(str(path) for path in paths), str(model), output, **options)
     return score(settings, lambda total: Progress(total, quiet=True))
+
+
+@pytest.fixture(scope="module")
+def quick_runs() -> Iterator[None]:
+    """Runs without charts, and in float32 without a measurement of what is faster: for tests of neither."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("vl_convert.vega_to_svg", lambda *_, **__: '<svg viewBox="0 0 1 1"></svg>')
+        patched.setenv("BATCHSCORE_PRECISION", "fp32")
+        yield

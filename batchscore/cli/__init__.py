@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import click
 
-from batchscore import __version__
 from batchscore.cli import adopt, bundles, inbox, report, score
 from batchscore.cli.output import TellsMachines
+from batchscore.version import __version__
 
 __all__ = ["main", "train_main"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
-from batchscore.cli.output_options import OUTPUT_OPTIONS, names_of
+from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import printable
@@ -128,6 +128,7 @@ _READING_OPTIONS = (
     ),
     option(
         "--column-names",
+        type=Names(),
         metavar="NAME,NAME",
         help="CSV and Excel only: names of the columns if there is no header.  [default: text, or column_1, column_2 and so on]",
     ),
@@ -190,6 +191,7 @@ _SCORING_OPTIONS = (
     ),
     option(
         "--label-columns",
+        type=Names(),
         metavar="NAME,NAME",
         help="Models with several labels at once: a column of 0 and 1 for each label, named as the labels are.  [default: these, "
         "if all are there]",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -15,6 +16,22 @@ _QUOTED = r'"(?P<quoted>(?:[^"]|"")+)"'
 _NAME = re.compile(rf"\s*(?:{_QUOTED}\s*|(?P<plain>[^,]*))(?=,|$)")
 _RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTALL)
 """Of names in a list, and of an old and a new one."""
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names divided by commas; from Python also a list of them."""
+
+    name = "names"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,  # noqa: ARG002 - click's own signature
+    ) -> tuple[str, ...]:
+        """The names, all different."""
+        return names_of(value, param.opts[0] if param else "")
+
 
 OUTPUT_OPTIONS = (
     option(
@@ -32,11 +49,13 @@ OUTPUT_OPTIONS = (
     option("--prefix", default="", metavar="STR", help="Prefix for the names of the added columns."),
     option(
         "--keep-columns",
+        type=Names(),
         metavar="NAME,NAME",
         help='The input columns that predictions hold; a name with a comma in quotes: id,"day, month".  [default: all]',
     ),
     option(
         "--drop-columns",
+        type=Names(),
         metavar="NAME,NAME",
         help="Input columns that predictions do not hold, even if the text, the label or the id is among them.",
     ),
@@ -56,34 +75,35 @@ OUTPUT_OPTIONS = (
 )
 
 
-def names_of(text: str | None, flag: str) -> tuple[str, ...]:
-    """The names in the value of an option; one with a comma, or with spaces around it, stands in quotes, as in CSV.
+def names_of(value: str | Sequence[str] | None, flag: str) -> tuple[str, ...]:
+    """The names in the value of an option, or in a list; one with a comma, or with spaces around it, stands in quotes, as in CSV.
 
     >>> names_of('id, "day, month"', "--keep-columns")
     ('id', 'day, month')
 
     Raises:
-        UsageError: an empty name, or one that is there twice.
+        UsageError: no name, an empty one, or one that is there twice.
     """
-    if text is None:
+    if value is None:
         return ()
-    names: list[str] = []
-    at = 0
-    while True:
-        match = _NAME.match(text, at)
-        names.append(
-            (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
-            if match
-            else ""
-        )
-        if match is None or match.end() == len(text):
-            break
-        at = match.end() + 1
-    if not all(names) or len(set(names)) < len(names):
+    names = tuple(_divided(value)) if isinstance(value, str) else tuple(value)
+    if not names or not all(names) or len(set(names)) < len(names):
         raise UsageError(
             f'{flag} needs names divided by commas, all different; one with a comma in quotes: id,"a, b".'
         )
-    return tuple(names)
+    return names
+
+
+def _divided(text: str) -> Iterator[str]:
+    """The names in a text; an empty one where there is none."""
+    at = 0
+    while at <= len(text):
+        match = _NAME.match(text, at)
+        if match is None:
+            yield ""
+            return
+        yield match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip()
+        at = match.end() + 1
 
 
 def renames_of(texts: Sequence[str]) -> dict[str, str]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore import __version__
 from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
-from batchscore.cli.output_options import names_of
+from batchscore.cli.output_options import Names, names_of
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from batchscore.training import TrainResult, TrainSettings
@@ -171,6 +171,7 @@ class Threshold(click.ParamType[float | None]):
 )
 @click.option(
     "--label-columns",
+    type=Names(),
     metavar="NAME,NAME",
     help="Columns of 0 and 1, one for each of several labels, instead of one label column.",
 )
@@ -243,7 +244,7 @@ def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None
     """Turn labelled texts into a saved model that the scorer and plain transformers load."""
     set_up_logs(Logs(-1 if quiet else verbose))
     with boundary(as_json, "run the same command with --resume to go on"):
-        settings = _settings(**options)
+        settings = train_settings(**options)
         from batchscore.training import train
 
         result = train(
@@ -274,7 +275,10 @@ def train_main() -> None:
     command()
 
 
-def _settings(*, label_names: Sequence[str], label_columns: str | None, **options: Any) -> TrainSettings:
+def train_settings(
+    *, label_names: Sequence[str], label_columns: Sequence[str] | None, **options: Any
+) -> TrainSettings:
+    """The settings object made of what click parsed."""
     from batchscore.training import TrainSettings
 
     read = read_settings(options)

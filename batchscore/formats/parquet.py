@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.arrow_values import joining
+from batchscore.formats.arrow_values import joining, leaf_types
 from batchscore.formats.columnar import ColumnFormat, cut, layout_of, refuse_too_wide, texts_of_batches
 from batchscore.formats.exact import (
     Nodes,
@@ -171,10 +171,21 @@ class Parquet(ColumnFormat):
 FORMAT = Parquet()
 
 
-def write_row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any) -> None:
-    """Write record batches as row groups of a bounded size, with page checksums."""
+def write_row_groups(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, out: Any, *, is_packed: bool = True
+) -> None:
+    """Write record batches as row groups of a bounded size, with page checksums.
+
+    What is not packed is written faster, and never unfolds beyond what may be read: only columns that are dictionaries have
+    one, and nothing is compressed.
+    """
     schema = storable(schema)
-    with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+    has_dictionary = any(pa.types.is_dictionary(leaf) for kind in schema.types for leaf in leaf_types(kind))
+    packing = {
+        "compression": "zstd" if is_packed else "none",
+        "use_dictionary": is_packed or has_dictionary,
+    }
+    with pq.ParquetWriter(out, schema, write_page_checksum=True, **packing) as writer:
         for group in _row_groups((recast(batch, schema) for batch in batches), joining(schema)):
             writer.write_table(pa.Table.from_batches(group, schema))
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchscore import __version__, samples
+from batchscore import samples
 from batchscore.config import fingerprint
 from batchscore.errors import ModelError, printable
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries
@@ -40,6 +40,7 @@ from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Status, status_of
 from batchscore.system.cache import keep, recall
 from batchscore.system.importing import installed_version
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -44,6 +44,7 @@ from batchscore.system.storage import make_folder, read_manifest, remove_tree, s
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
 __all__ = [
     "ABSENT",
     "AMBIGUOUS",

@@ -42,6 +42,16 @@ def folder_of(column: str, value: str | None) -> str:
     return f"{column}={text}"
 
 
+def value_of(folder: str) -> str | None:
+    """The value that the name of a partition's folder stands for.
+
+    >>> value_of("shop=A%2FB%20%C3%A4"), value_of("shop=__HIVE_DEFAULT_PARTITION__")
+    ('A/B ä', None)
+    """
+    text = folder.partition("=")[2]
+    return None if text == NULL else urllib.parse.unquote(text, errors="surrogatepass")
+
+
 class PartitionValues:
     """The values of the column, seen while a run is planned; nothing without a column."""
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore import __version__
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.errors import (
     BatchscoreError,
@@ -88,6 +87,7 @@ from batchscore.system.storage import (
     sync_folder,
 )
 from batchscore.system.terminal import NOTICE
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory

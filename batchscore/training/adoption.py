@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore import __version__
 from batchscore.config import ComputeSettings, ReadSettings
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends import open_backend
@@ -40,6 +39,7 @@ from batchscore.training.sampling import spread
 from batchscore.training.settings import TrainSettings
 from batchscore.training.trainer import in_the_weights
 from batchscore.training.work_folder import publish_bundle, work_folder, writing
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from batchscore.training.splits import Split

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore import __version__
 from batchscore.records import Task
 from batchscore.training.base_model import BUILTIN, BUILTIN_HUB_ID
 from batchscore.training.sampling import spread
+from batchscore.version import __version__
 
 if TYPE_CHECKING:
     from batchscore.records import Text
