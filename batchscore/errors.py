@@ -51,6 +51,10 @@ class OutputError(BatchscoreError):
     exit_code = 73
 
 
+class TakenError(OutputError):
+    """The output holds another run, or something that is no run: another folder would do."""
+
+
 class StorageError(BatchscoreError):
     """Reading or writing failed."""
 

@@ -191,6 +191,11 @@ def _summary(result: RunResult) -> dict[str, Any]:
         headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
         **({"appended": [str(path) for path in result.appended]} if result.appended else {}),
+        **(
+            {"appended_before": [str(path) for path in result.appended_before]}
+            if result.appended_before
+            else {}
+        ),
         "gates": gates,
         "seconds": round(result.seconds, 3),
     }

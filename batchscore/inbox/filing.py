@@ -37,7 +37,9 @@ def make_inbox_folder(folder: Path) -> None:
         raise OutputError(
             f"{printable(folder)} is a link. Remove it; the folder itself must be in the inbox."
         )
-    make_folder(folder)
+    make_folder(
+        folder, "The files of the inbox are moved there: make room for it, or let the scorer write there."
+    )
 
 
 def free_name(path: Path, folder: Path, digest: str) -> Path:

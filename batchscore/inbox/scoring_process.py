@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.errors import BatchscoreError, ModelError, OutputError, printable
+from batchscore.errors import BatchscoreError, ModelError, TakenError, printable
+from batchscore.system.storage import failing, locked
 from batchscore.system.terminal import Logs, Progress, set_up_logs
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Outcome(NamedTuple):
     status: str
     """``scored``, ``done`` (it was scored before) or ``failed``."""
     message: str
-    """Why it failed, or which gate did."""
+    """Why it failed, or which gate did, or that nothing was appended to the data set."""
     folder: str
     """The run folder, or empty."""
     counts: Mapping[str, int]
@@ -172,18 +173,18 @@ def _load(settings: ScoreSettings, models: Models) -> Outcome:
 
 
 def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) -> Outcome:
-    """Score a file into the first of its folders that holds no other run."""
+    """Score a file into the first of its folders that holds no other run; a finished one is only appended where it lacks."""
     from batchscore.runs.run import score
 
     bundle = models.open(settings.model, settings.revision)
     for folder in job.folders:
         if (done := _finished_run(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
-            return _outcome_of(done)
+            return _outcome_of(_with_appended(done, settings))
     for folder in job.folders:
         one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
         try:
             result = score(one, lambda total: Progress(total, quiet=quiet), models)
-        except OutputError:
+        except TakenError:
             if folder == job.folders[-1]:
                 raise
             continue  # an earlier run of this content with another model or other options
@@ -191,9 +192,20 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
     raise ModelError(f"{printable(job.path)} has no folder to be scored into.")
 
 
+def _with_appended(done: RunResult, settings: ScoreSettings) -> RunResult:
+    """A finished run, put into the data set if there is one: its call may have been killed, or failed, just before."""
+    from batchscore.runs.run import with_appended
+
+    if settings.append_to is None:
+        return done
+    with locked(done.output), failing(done.output):
+        return with_appended(done, settings)
+
+
 def _outcome_of(result: RunResult) -> Outcome:
     """The outcome of a finished run, including one with a failed gate or failed rows."""
-    code, message = 0, ""
+    before = ", ".join(printable(path) for path in result.appended_before)
+    code, message = 0, f"in the data set already: {before}" if before else ""
     try:
         result.outcome()
     except BatchscoreError as error:

@@ -1,20 +1,22 @@
 """A data set that runs are appended to: one folder of Parquet files, read as one table, where each run puts its own.
 
 A file's name begins with the night and the time at which its run finished, so that names sort as nights do, and has the run's
-fingerprint in it: the same run, repeated or made again, finds its file there and adds nothing. A file appears whole or not at
-all, and no file of another run is ever replaced.
+mark in it: the same run, repeated or made again, finds its file there and adds nothing, or puts its own new content in its
+place. A file appears whole or not at all, and no file of another run is ever replaced.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from batchscore.config import REPORT_ONLY, ScoreSettings, fingerprint
 from batchscore.errors import DataError, OutputError, UsageError, printable
 from batchscore.formats.exact import open_exact
 from batchscore.formats.registry import DATA_SET, ENTRIES, suffix_of
@@ -27,12 +29,17 @@ from batchscore.system.terminal import NOTICE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from batchscore.config import ScoreSettings
-
 _LOG = logging.getLogger(__name__)
 _SUFFIX = suffix_of(DATA_SET)
-_PRINT = 16
-"""Digits of a fingerprint in a name."""
+_MARK_DIGITS = 16
+
+
+class Appended(NamedTuple):
+    """The files of a run in a data set."""
+
+    files: tuple[Path, ...]
+    before: tuple[Path, ...]
+    """Those that were there already, and stayed as they were."""
 
 
 class DataSet:
@@ -90,12 +97,14 @@ class DataSet:
         found = self._folder.glob(f"{pattern}{_SUFFIX}") if self._folder.is_dir() else ()
         return [path for path in found if not path.name.startswith((".", "_"))]
 
-    def append(self, run: Path, facts: Mapping[str, Any]) -> list[Path]:
-        """Put the prediction files of a finished run there, unless they are; returns all of them.
+    def append(self, run: Path, facts: Mapping[str, Any], *, replace: bool) -> Appended:
+        """Put the prediction files of a finished run there, unless they are; says on stderr what it did.
+
+        With ``replace`` the run's own files of an earlier making, with another content, are replaced, each at once.
 
         Raises:
             DataError: as :meth:`refuse_unlike`, or a prediction file is not as it was written.
-            OutputError: a file of this run is there with another content.
+            OutputError: the folder cannot be made, or a file of this run is there with another content, without ``replace``.
         """
         kind, hashes = facts["options"]["output_format"], read_manifest(run)
         names = prediction_names([file["name"] for file in facts["files"]], kind)
@@ -107,27 +116,35 @@ class DataSet:
         for _, file, _ in files:
             _refuse_format(file["format"] if kind == "same" else kind, file["name"])
         self._refuse_columns((file["name"], _schema_of(run / key)) for _, file, key in files)
-        make_folder(self._folder)
-        return [self._put(run / key, hashes[key], facts, number) for number, _, key in files]
-
-    def _put(self, path: Path, digest: str, facts: Mapping[str, Any], number: int) -> Path:
-        """One file, unless it is there already."""
-        mark = f"{facts['fingerprint'][:_PRINT]}_{number:05}"
-        for there in self._files(f"*_{mark}"):
-            if sha256_of(there) != digest:
+        make_folder(self._folder, "Name another --append-to.")
+        begin, mark = _time_of(facts), _mark_of(facts)
+        there, before = [], []
+        for number, _, key in files:
+            end = f"_{mark}_{number:05}"
+            earlier = next(iter(self._files(f"*{end}")), None)
+            there.append(earlier or self._folder / f"{begin}{end}{_SUFFIX}")
+            if earlier is not None and sha256_of(earlier) == hashes[key]:
+                before.append(earlier)
+                _LOG.log(NOTICE, "in the data set already, so nothing is appended: %s", printable(earlier))
+                continue
+            if earlier is not None and not replace:
                 raise OutputError(
-                    f"{printable(there)} is named as this run's file, and has another content. Take it away, or name another "
-                    "--append-to."
+                    f"{printable(earlier)} is named as this run's file, and has another content. Take it away, or name another "
+                    "--append-to; or score again with --force to replace it."
                 )
-            return there
-        final = self._folder / f"{_time_of(facts)}_{mark}{_SUFFIX}"
-        with path.open("rb") as source, atomic_write(final) as out:
-            if _copied(source, out) != digest:
-                raise DataError(
-                    f"{printable(path)} is not as it was written, so it was not appended to the data set. Score again with --force."
-                )
-        _LOG.log(NOTICE, "appended to the data set: %s", printable(final))
-        return final
+            _put(run / key, hashes[key], there[-1])
+            said = "replaced in the data set" if earlier else "appended to the data set"
+            _LOG.log(NOTICE, "%s: %s", said, printable(there[-1]))
+        return Appended(tuple(there), tuple(before))
+
+
+def _put(path: Path, digest: str, final: Path) -> None:
+    """Copy one file whose SHA-256 is known to its place, at once."""
+    with path.open("rb") as source, atomic_write(final) as out:
+        if _copied(source, out) != digest:
+            raise DataError(
+                f"{printable(path)} is not as it was written, so it was not appended to the data set. Score again with --force."
+            )
 
 
 def _copied(source: IO[bytes], out: IO[bytes]) -> str:
@@ -144,6 +161,35 @@ def _time_of(facts: Mapping[str, Any]) -> str:
     finished = datetime.datetime.fromisoformat(facts["finished"])
     night = facts.get("date") or finished.date().isoformat()
     return f"{night}_{finished.astimezone(datetime.UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _mark_of(facts: Mapping[str, Any]) -> str:
+    """What two makings of the same run have in common: its night, if it is of one, its inputs, model and options.
+
+    Unlike the fingerprint it has no version of a library in it, nor what is only about the report.
+    """
+    chosen = {name: value for name, value in facts["options"].items() if name not in REPORT_ONLY}
+    defaults = ScoreSettings(inputs=(), model="", output=Path()).part_options()
+    return fingerprint(
+        {
+            "night": facts.get("date"),
+            "inputs": [
+                [file[name] for name in ("name", "sha256", "format", "compression")]
+                for file in facts["files"]
+            ],
+            "model": facts["model"]["fingerprint"],
+            "options": _differing(chosen, json.loads(json.dumps(defaults))),
+        }
+    )[:_MARK_DIGITS]
+
+
+def _differing(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not as by default; so one that a later version brings does not count until it is used."""
+    return {
+        name: _differing(value, defaults.get(name) or {}) if isinstance(value, dict) else value
+        for name, value in options.items()
+        if value != defaults.get(name)
+    }
 
 
 def _refuse_format(kind: str, name: str) -> None:

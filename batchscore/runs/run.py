@@ -27,7 +27,7 @@ from batchscore.errors import (
     GateFailedError,
     NoInputError,
     NothingToDoError,
-    OutputError,
+    TakenError,
     UsageError,
     printable,
 )
@@ -113,6 +113,8 @@ class RunResult:
     plan: Plan | None = None
     appended: tuple[Path, ...] = ()
     """Its files in the data set, with ``append_to``."""
+    appended_before: tuple[Path, ...] = ()
+    """Those of them that were there already, and stayed as they were."""
 
     def outcome(self) -> None:
         """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
@@ -171,6 +173,27 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             return _Run(opened, settings, models, progress, started, want).go()
 
 
+def with_appended(result: RunResult, settings: ScoreSettings) -> RunResult:
+    """The result of a finished run with its files in the data set, if there is one; put there unless they are.
+
+    A run with failed rows or a failed gate is not put there. The caller holds the lock of the run's folder.
+
+    Raises:
+        UsageError, DataError, OutputError: as :class:`DataSet` has them.
+    """
+    if settings.append_to is None:
+        return result
+    try:
+        result.outcome()
+    except (DataError, GateFailedError):
+        _LOG.warning("not appended to %s, for what is told below", printable(settings.append_to))
+        return result
+    data_set = DataSet(settings.append_to)
+    data_set.refuse_misplaced(result.output)
+    there = data_set.append(result.output, read_facts(result.output), replace=settings.force)
+    return dataclasses.replace(result, appended=there.files, appended_before=there.before)
+
+
 def _night(settings: ScoreSettings) -> datetime.date | None:
     """The date that the run is for, if it is known before the run has finished.
 
@@ -223,15 +246,15 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Raise :class:`OutputError` for a folder that holds something else than a run, or whose staging folder is a link."""
+    """Raise :class:`TakenError` for a folder that holds something else than a run, or whose staging folder is a link."""
     staging = output / STAGING
     foreign = foreign_names(output)
     if foreign and not is_finished(output) and not staging.exists():
-        raise OutputError(
+        raise TakenError(
             f"{printable(output)} holds something that is no run ({printable(min(foreign))}). Name another --output."
         )
     if staging.is_symlink():
-        raise OutputError(f"{printable(staging)} is a link. Remove it, or name another --output.")
+        raise TakenError(f"{printable(staging)} is a link. Remove it, or name another --output.")
 
 
 def _open(
@@ -384,22 +407,8 @@ class _Run:
         metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
-        return self._appended(self._result("scored", plan.rows, plan.rejects, metrics, plan))
-
-    def _appended(self, result: RunResult) -> RunResult:
-        """The result with its files in the data set, if there is one; a run that failed a gate is not put there."""
-        if self._settings.append_to is None:
-            return result
-        try:
-            result.outcome()
-        except (DataError, GateFailedError):
-            _LOG.warning("not appended to %s, for what is told below", printable(self._settings.append_to))
-            return result
-        data_set = DataSet(self._settings.append_to)
-        data_set.refuse_misplaced(self._output)
-        return dataclasses.replace(
-            result, appended=tuple(data_set.append(self._output, read_facts(self._output)))
-        )
+        result = self._result("scored", plan.rows, plan.rejects, metrics, plan)
+        return with_appended(result, self._settings)
 
     def _result(
         self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
@@ -418,12 +427,13 @@ class _Run:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             is_this = False
         if not is_this:
-            raise OutputError(
+            raise TakenError(
                 f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
                 "another --output, or add --force to replace it."
             )
         remove_tree(self._output / STAGING)
-        return self._appended(self._result("done", counts["read"], counts["rejects"], run.metrics))
+        result = self._result("done", counts["read"], counts["rejects"], run.metrics)
+        return with_appended(result, self._settings)
 
     def _prepare_folder(self) -> None:
         """Refuse a folder that holds anything else; with ``--force`` replace another run."""
@@ -434,7 +444,7 @@ class _Run:
         if not self._settings.force and any(
             Staging(folder).holds_work for folder in begun if folder != self._staging.folder
         ):
-            raise OutputError(
+            raise TakenError(
                 f"{printable(self._output)} holds an unfinished run of other inputs, another model or other options. "
                 "Name another --output, or add --force to drop what it has scored."
             )

@@ -43,11 +43,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> list[Path]:
+def make_folder(folder: Path, advice: str = "Name another --output.") -> list[Path]:
     """Create ``folder`` and its parents, durably; it may exist already. Returns the folders that were missing, innermost first.
 
     Raises:
-        OutputError: it cannot be created, or the name is taken.
+        OutputError: it cannot be created, or the name is taken; the message ends with ``advice``.
         StorageError: the disk is full or failing.
     """
     try:
@@ -59,9 +59,7 @@ def make_folder(folder: Path) -> list[Path]:
         if error.errno in _DISK_ERRORS:
             raise storage_error("Creating", folder, error) from error
         reason = os.strerror(error.errno or 0)
-        raise OutputError(
-            f"Cannot create the folder {printable(folder)}: {reason}. Name another --output."
-        ) from error
+        raise OutputError(f"Cannot create the folder {printable(folder)}: {reason}. {advice}") from error
     return missing
 
 
