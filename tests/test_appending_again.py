@@ -24,7 +24,7 @@ from batchscore.inbox import scoring_process
 from batchscore.inbox.scoring_process import Job, Outcome
 from batchscore.model.loading import KeptModels
 from batchscore.runs import run as runs
-from batchscore.runs.dataset import DataSet
+from batchscore.runs.dataset import DataSet, refuse_unappendable
 from batchscore.system import storage
 
 PARQUET: dict[str, Any] = {"output_format": "parquet"}
@@ -192,13 +192,13 @@ def test_a_file_whose_append_failed_waits_and_is_appended_when_it_can_be(
     inbox: InboxSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        refuse = runs.refuse_unappendable
+        refuse = refuse_unappendable
 
         def refused_late(*args: Any) -> None:
             refuse(*args)
             (tmp_path / "lk").touch()
 
-        patched.setattr(runs, "refuse_unappendable", refused_late)
+        patched.setattr("batchscore.runs.run.refuse_unappendable", refused_late)
         assert take(inbox)[1:3] == ("waiting", 73)
     for _ in range(2):
         outcome = take(inbox)
