@@ -37,6 +37,7 @@ def test_a_frame_trains_the_model_that_its_file_trains(
 
     base = make_model()
     verbosity = transformers_logging.get_verbosity()
+    datasets.enable_progress_bars()  # a command in this process may have turned them off
     data.to_parquet(tmp_path / "data.parquet")
     model = batchscore.train(data, tmp_path / "ours", base_model=base, **QUICK)
     assert not datasets.are_progress_bars_disabled()

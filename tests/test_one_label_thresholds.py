@@ -16,6 +16,7 @@ from task_models import answering_at_once, one_number, several_labels, without_p
 
 from batchscore import cli
 from batchscore.errors import GateFailedError, UsageError
+from batchscore.evaluation import is_of_quality
 from batchscore.model.decisions import decided
 from batchscore.records import Task
 
@@ -187,6 +188,21 @@ def test_a_run_in_which_every_row_abstains_says_so(quick: Path, table: Path, tmp
     run_score(table, quick, tmp_path / "run", thresholds={"": 1.0})
     told = metrics(tmp_path / "run")
     assert (told["counts"]["scored"], told["counts"]["abstained"], told["quality"]) == (0, 118, None)
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "decided nothing: 118 rows were below their threshold" in page
+    run_score(table, quick, tmp_path / "later", thresholds={"": 1.0}, baseline=tmp_path / "run")
+    page = (tmp_path / "later/report.html").read_text(encoding="utf-8")
+    assert "none has a prediction in both" in page
+    assert "look at how both runs write them" not in page
+
+
+def test_a_gate_on_what_is_answered_is_none_on_quality(quick: Path, table: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"thresholds": {"": 0.7}, "below": "abstain"}
+    run_score(table, quick, tmp_path / "run", **options, fail_below=("answered=0.01",))
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "Nobody has said what is good enough" in page
+    assert not is_of_quality("answered")
+    assert is_of_quality("accuracy")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ class Metric:
     """The metric that it estimates without labels, on the same scale; the trend draws both in one chart."""
     tasks: frozenset[Task] = ALL_TASKS
     """The tasks that have it."""
+    is_coverage: bool = False
+    """Whether it is of how many rows the others are, and so no quality by itself."""
 
     @property
     def is_share(self) -> bool:
@@ -107,7 +109,7 @@ class Metric:
     @property
     def is_of_quality(self) -> bool:
         """Whether it is about predictions; others are about the input rows, or their drift."""
-        return self.section in {Section.QUALITY, Section.LABELS}
+        return self.section in {Section.QUALITY, Section.LABELS} and not self.is_coverage
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -291,7 +293,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "answered", "share of rows answered", Unit.SHARE, Better.MORE, _answered, Section.QUALITY,
         heading=lambda metrics: "" if answered_share(metrics) is None else "share of rows answered, the others abstained",
-        is_gated=True, needs_labels=False, tasks=_SINGLE,
+        is_gated=True, needs_labels=False, tasks=_SINGLE, is_coverage=True,
     ),
     Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,

@@ -138,10 +138,14 @@ def _pick(
 def refuse_named(
     role: str, wanted: str, found: Sequence[Column], layout: Layout, path: Path, option: str = ""
 ) -> None:
-    """Refuse a column named on the command line that is missing, occurs twice, or has an unsuitable type."""
+    """Refuse a column named on the command line that is missing, occurs twice, or has an unsuitable type.
+
+    Where no ``role`` is given the ``option`` takes whole columns, not fields within one.
+    """
     option = option or f"--{role}-column"
     if not found:
-        names = [column.name for column in (*layout.columns, *nested_columns(layout))]
+        fields = nested_columns(layout) if role else ()
+        names = [column.name for column in (*layout.columns, *fields)]
         close = difflib.get_close_matches(wanted, names, 1)
         hint = f" Did you mean {_shown(close[0], layout)}?" if close else ""
         raise DataError(

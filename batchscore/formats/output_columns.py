@@ -159,9 +159,9 @@ class OutputColumns:
         taken = sorted((held - set(self.renames)) & (added | new)) + sorted(new & added)
         if not taken:
             return
-        if set(taken) & set(self.renames.values()):
+        if renamed := [name for name in taken if name in set(self.renames.values())]:
             raise DataError(
-                f"{printable(path)}: --rename gives a name that another column has: {printable(', '.join(taken))}. Choose "
+                f"{printable(path)}: --rename gives a name that another column has: {printable(', '.join(renamed))}. Choose "
                 "another name, or leave that column out with --drop-columns."
             )
         raise DataError(

@@ -264,4 +264,8 @@ def _headline(metrics: Metrics, quality_line: Callable[[], str]) -> str:
         return line
     if counts.get("failed"):
         return f"{rows(counts['failed'])} of {counts['read']:,} could not be scored."
-    return quality_line() if counts["scored"] else "It ran, but there was no row to score."
+    if counts["scored"]:
+        return quality_line()
+    if abstained := counts.get("abstained"):
+        return f"It ran, but decided nothing: {rows(abstained)} were below their threshold."
+    return "It ran, but there was no row to score."

@@ -14,6 +14,11 @@ def compared(metrics: Metrics, changed: Callable[[Metrics], str]) -> str:
     if not both:
         return ""
     way = {"id": "by their id"}.get(both.get("matched_by"), "by file and row")
+    if not both["rows"] and both["not_compared"]:
+        return (
+            f"{rows(both['not_compared'])} were in the earlier run too (matched {way}), but none has a prediction in both, so the two "
+            "are compared as two samples."
+        )
     if not both["rows"]:
         hint = " If ids should be the same, look at how both runs write them." if "id" in way else ""
         return f"No row of this run was in the earlier one (matched {way}), so the two are compared as two samples.{hint}"

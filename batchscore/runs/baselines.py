@@ -251,9 +251,16 @@ def refuse_unmatchable(baseline: Baseline, files: Sequence[InputFile]) -> None:
     if _have_ids(baseline, files) and not lacking:
         return
     if any(file.is_partitioned for file in baseline.files):
+        has_had_ids = bool(lacking)
+        help_ = (
+            "Leave --baseline out"
+            if has_had_ids
+            else "Name the ids with --id-column, or leave --baseline out"
+        )
+        what = "its predictions do not hold the ids" if has_had_ids else "not both runs have ids"
         raise DataError(
             f"--baseline {printable(baseline.path)}: its predictions are divided by --partition-by, so its rows can be matched by id "
-            "alone, and not both runs have ids. Name the ids with --id-column, or leave --baseline out."
+            f"alone, and {what}. {help_}."
         )
     pairs = [(file, earlier[file.name]) for file in files if file.columns.text and file.name in earlier]
     changed = [(now, then) for now, then in pairs if now.sha256 != then.input_sha256 and not then.has_texts]

@@ -69,7 +69,11 @@ def left_out(plan: Plan, columns: OutputColumns) -> str | None:
     lacks_ids = any(file.columns.id and columns.found(file.columns.id) is None for file in files)
     lacks_texts = any(columns.found(text) is None for file in files for text in file.columns.texts)
     has_ids = all(file.columns.id for file in files) and not lacks_ids
-    if has_ids or not (lacks_ids or lacks_texts):
+    if has_ids:
+        return None
+    if columns.partition is not None:
+        return "predictions are divided into folders and hold no ids: no later run can have this one as its --baseline"
+    if not (lacks_ids or lacks_texts):
         return None
     rest = ", and only of files that have not changed" if lacks_texts else ""
     what = "neither ids nor texts" if lacks_texts else "no ids"
