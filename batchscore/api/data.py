@@ -43,6 +43,15 @@ class Files:
         self._tables = tables
         self.arguments = arguments
 
+    @property
+    def table(self) -> Table | None:
+        """The table, if ``data`` is one."""
+        return next(iter(self._tables.values()), None)
+
+    def with_table(self, table: Table) -> Files:
+        """The same with another table in its place."""
+        return Files(dict.fromkeys(self._tables, table), self.arguments)
+
     @contextlib.contextmanager
     def there(self) -> Iterator[None]:
         """Keep the tables as files, in a locked folder, until the end of the block.
