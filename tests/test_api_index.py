@@ -47,7 +47,7 @@ def assert_joined(data: pd.DataFrame, run: batchscore.Run, rows: int | None = No
     assert tokens.nunique() == 1  # but for the marks of beginning and end, one for each word
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["same", "csv"])
 @pytest.mark.parametrize("make", [frame, filtered], ids=["whole", "filtered"])
 def test_partitions_are_joined_by_index(
     make: Callable[[], pd.DataFrame], kind: Any, tiny_bundle: Path
@@ -56,7 +56,7 @@ def test_partitions_are_joined_by_index(
     assert_joined(make(), run)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["same", "csv", "arrow", "orc"])
 @pytest.mark.parametrize(
     "options",
     [{}, {"keep_columns": ["text"]}, {"rename": {"__index_level_0__": "row"}}, {"drop_columns": ["id"]}],
@@ -74,30 +74,32 @@ def test_an_index_is_kept_whatever_the_columns_and_the_format(
         assert_joined(filtered(), batchscore.open_run(run.output))
 
 
-INDEXES: dict[str, Callable[[], pd.Index]] = {
-    "range": lambda: pd.RangeIndex(7, 7 + 3 * ROWS, 3, name="place"),
-    "text": lambda: pd.Index([f"0{row}" for row in range(ROWS)], name="code"),
-    "floats": lambda: pd.Index(np.arange(ROWS) / 3, name="share"),
-    "days": lambda: pd.date_range("2026-11-01 01:02:03.000004", periods=ROWS, name="day_of"),
-    "zone": lambda: pd.date_range("2026-10-20", periods=ROWS, tz="Europe/Berlin"),
-    "dates": lambda: pd.Index(pd.date_range("2026-11-01", periods=ROWS).date, name="date"),
-    "whole": lambda: pd.Index(pd.array(range(3, 3 + ROWS), dtype="Int64")),
-    "category": lambda: pd.CategoricalIndex([f"c{row}" for row in range(ROWS)]),
-    "two": lambda: pd.MultiIndex.from_product([["a", "b"], range(ROWS // 2)], names=["shop", None]),
-}
+def index_of_many_kinds() -> pd.MultiIndex:
+    """A row of the predictions is only joined if every level is given back as it was."""
+    days = pd.date_range("2026-10-20 01:02:03.000004", periods=ROWS)
+    return pd.MultiIndex.from_arrays(
+        [
+            pd.Index([f"0{row}" for row in range(ROWS)], name="code"),
+            pd.Index(np.arange(ROWS) / 3, name="share"),
+            pd.Index(days, name="day_of"),
+            days.tz_localize("Europe/Berlin"),
+            pd.Index(days.date, name="date"),
+            pd.array(range(3, 3 + ROWS), dtype="Int64"),
+            pd.CategoricalIndex([f"c{row}" for row in range(ROWS)]),
+            [row % 2 == 0 for row in range(ROWS)],
+        ]
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("make", INDEXES.values(), ids=INDEXES)
-def test_an_index_of_any_kind_is_given_back(
-    make: Callable[[], pd.Index], kind: Any, tiny_bundle: Path
-) -> None:
-    data = frame().set_index(make())
-    for partition in (None, "day"):
-        run = batchscore.score(
-            data, tiny_bundle, output_format=kind, partition_by=partition, text_column="text", quiet=True
-        )
-        assert_joined(data, run)
+def test_an_index_of_any_kind_is_given_back(kind: Any, tiny_bundle: Path) -> None:
+    data = frame().set_index(index_of_many_kinds())
+    run = batchscore.score(data, tiny_bundle, output_format=kind, text_column="text", quiet=True)
+    assert_joined(data, run)
+    data = frame().set_index(pd.RangeIndex(7, 7 + 3 * ROWS, 3, name="place"))
+    run = batchscore.score(data, tiny_bundle, output_format=kind, partition_by="day", quiet=True)
+    assert_joined(data, run)
+    assert run.predictions.to_pandas().index.name == "place"
 
 
 def test_what_text_cannot_say_is_joined_to_nothing_rather_than_to_other_rows(tiny_bundle: Path) -> None:
