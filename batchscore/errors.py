@@ -6,8 +6,9 @@ message and an exit; a library caller catches :class:`BatchscoreError`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -95,10 +96,26 @@ def missing_extra(feature: str, extra: str, kind: type[BatchscoreError] = UsageE
     return kind(f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'")
 
 
+_SHOWN: dict[str, str] = {}
+"""Path → what messages call it."""
+
+
+@contextlib.contextmanager
+def shown_as(path: os.PathLike[str], name: str) -> Iterator[None]:
+    """Have messages call a file by ``name`` within the block: one that stands for something else, and that nobody has named."""
+    _SHOWN[os.fspath(path)] = name
+    try:
+        yield
+    finally:
+        _SHOWN.pop(os.fspath(path), None)
+
+
 def printable(text: object) -> str:
-    """Make ``text`` safe for a terminal or a log line: control characters become escapes."""
+    """Make ``text`` safe for a terminal or a log line: control characters become escapes; a path as it is :func:`shown_as`."""
+    plain = str(text)
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in _SHOWN.get(plain, plain)
     )
 
 

@@ -185,3 +185,8 @@ def test_a_stopped_run_of_a_workbook_or_orc_ends_with_the_same_bytes(
     assert go("run").status == "scored"
     for name in (f"predictions/a{suffix}", "metrics.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_messages_name_the_stream_and_not_its_file(run: Score, tmp_path: Path) -> None:
+    with pytest.raises(BatchscoreError, match=r"^standard input has no column txt \(--partition-by\)"):
+        run(CSV, partition_by="txt")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchscore.api.options import PathLike, local_path
 from batchscore.api.tables import Table, table_of
-from batchscore.errors import NoInputError, UsageError, printable
+from batchscore.errors import NoInputError, UsageError, printable, shown_as
 from batchscore.system.storage import locked, remove_file, remove_tree
 
 if TYPE_CHECKING:
@@ -43,9 +43,18 @@ class Files:
         self._tables = tables
         self.arguments = arguments
 
+    @property
+    def table(self) -> Table | None:
+        """The table, if ``data`` is one."""
+        return next(iter(self._tables.values()), None)
+
+    def with_table(self, table: Table) -> Files:
+        """The same with another table in its place."""
+        return Files(dict.fromkeys(self._tables, table), self.arguments)
+
     @contextlib.contextmanager
-    def there(self) -> Iterator[None]:
-        """Keep the tables as files, in a locked folder, until the end of the block.
+    def there(self, name: str = "data") -> Iterator[None]:
+        """Keep the tables as files, in a locked folder, until the end of the block; messages say ``name`` for them.
 
         Raises:
             BusyError: another call has the same output.
@@ -60,11 +69,22 @@ class Files:
         with locked(folder):
             try:
                 _spool(self._tables)
-                yield
+                with self._shown_as(name):
+                    yield
             finally:
                 _empty(folder)
                 if was_left:
                     folder.rmdir()
+
+    @contextlib.contextmanager
+    def _shown_as(self, name: str) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for path in self._tables:
+                is_split = str(path) not in self.arguments
+                stack.enter_context(shown_as(path, f"{name}[{path.stem!r}]" if is_split else name))
+            for argument in self.arguments:
+                stack.enter_context(shown_as(Path(argument), name))
+            yield
 
 
 def _spool(tables: Mapping[Path, Table]) -> None:

@@ -230,6 +230,9 @@ def _pair(name: str, param: click.Parameter, given: Any, meaning: Any) -> str:
     pair = (_text(name, param, given), "" if meaning is None else _text(name, param, meaning))
     if not _is_mapped(param):
         raise UsageError(f"{name} takes no dictionary.")
+    if name == "rename" and pair[0]:  # the one option that takes names in quotes
+        quoted = pair[0].replace('"', '""')
+        return f'"{quoted}"={pair[1]}'
     if any("=" in text for text in pair):
         raise UsageError(f"{name}: {printable(repr(pair))} has a '=' in it, which divides the two.")
     return "=".join(pair)

@@ -6,6 +6,7 @@ import functools
 import html
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.api.indexes import in_types, with_index
 from batchscore.api.options import PathLike, local_path
 from batchscore.errors import DataError, NoInputError, UsageError, printable
 from batchscore.runs.folder import (
@@ -37,6 +39,10 @@ _FRAME = (
 )
 _BASE = '<base href="about:srcdoc">'
 """Within a frame, ``#place`` would otherwise lead to the notebook's own address."""
+_FILE_LINK = re.compile(
+    r'<a\b[^>]*?\shref="(?!#|[a-z][a-z0-9+.-]*:)[^"]*"[^>]*>(.*?)</a>', re.DOTALL | re.IGNORECASE
+)
+"""A link to a file beside the page: from within a frame, no browser follows it."""
 
 
 class Page:
@@ -54,6 +60,7 @@ class Page:
 
     def _repr_html_(self) -> str:
         page = self.path.read_text("utf-8").replace("base-uri 'none'", "base-uri about:", 1)
+        page = _FILE_LINK.sub(r"\1", page)
         return _FRAME.format(html.escape(page.replace("<head>", f"<head>{_BASE}", 1)))
 
 
@@ -82,6 +89,7 @@ class Run:
         rejects: int,
         metrics: Mapping[str, Any],
         temporary: TemporaryFolder | None = None,
+        index: pa.Schema | None = None,
     ) -> None:
         self.output = Path(os.path.abspath(output))  # noqa: PTH100 - the same wherever the program goes
         """The run folder."""
@@ -94,10 +102,15 @@ class Run:
         self.metrics = dict(metrics)
         """``metrics.json``: counts, quality, calibration, slices, drift, gates."""
         self._temporary = temporary
+        self._index = index
+        """That of the table that was scored, if it was one; most formats do not say which columns are the index."""
 
     @functools.cached_property
     def predictions(self) -> pa.Table:
-        """Every row of every input in order, with the added columns: a ``pyarrow.Table``, read once and kept.
+        """Every row but the rejects, with the added columns: a ``pyarrow.Table``, read once and kept.
+
+        Inputs and rows are in their order; with ``partition_by``, the rows of an input are in that of the partitions' names, and
+        within one in their own. The rows of a table can be joined by its index all the same, which ``to_pandas()`` has again.
 
         Columns of Parquet and Arrow files have their types; those of CSV and JSON files are text, as they are there. Of several
         files with different columns, the table has all of them, null where a file has none, and text where their types differ.
@@ -124,9 +137,11 @@ class Run:
             raise _damaged(self.output, error) from error
         described = [file for file in files if file.layout.columns] or files
         schema = common_schema([file.schema for file in described]) if files else pa.schema([])
-        return pa.RecordBatchReader.from_batches(
-            schema, (in_schema(batch, schema) for file in described for batch in file.batches())
-        )
+        batches = (in_schema(batch, schema) for file in described for batch in file.batches())
+        if self._index is None:
+            return pa.RecordBatchReader.from_batches(schema, batches)
+        own = with_index(schema, self._index, self._folder().options.get("renames") or {})
+        return pa.RecordBatchReader.from_batches(own, (in_types(batch, own) for batch in batches))
 
     @functools.cached_property
     def mismatches(self) -> pa.Table | None:
@@ -204,11 +219,14 @@ class Run:
             raise TypeError(
                 "a temporary run goes with its object, and cannot be sent elsewhere; give it an output="
             )
-        return (_reopened, (str(self.output), self.status, self.rows, self.rejects, json.dumps(self.metrics)))
+        facts = (self.status, self.rows, self.rejects, json.dumps(self.metrics), self._index)
+        return (_reopened, (str(self.output), *facts))
 
 
-def _reopened(output: str, status: str, rows: int, rejects: int, metrics: str) -> Run:
-    return Run(output, status, rows=rows, rejects=rejects, metrics=json.loads(metrics))
+def _reopened(
+    output: str, status: str, rows: int, rejects: int, metrics: str, index: pa.Schema | None
+) -> Run:
+    return Run(output, status, rows=rows, rejects=rejects, metrics=json.loads(metrics), index=index)
 
 
 def open_run(path: PathLike) -> Run:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.api.data import Files, files_of, folder_of_tables
+from batchscore.api.indexes import index_of, joinable
 from batchscore.api.libraries import as_talkative_as_before
 from batchscore.api.options import PathLike, ScoreOptions, documented, local_path, values_of
 from batchscore.api.progress import Bar
@@ -62,6 +63,10 @@ def _scored(
     files = files_of(data, folder_of_tables(output))
     taken = {"inputs": files.arguments, "model": model, "output": output}
     values = values_of(command, taken, options, "score")
+    index = None
+    if (table := files.table) is not None:
+        table, values = joinable(table, values)
+        files, index = files.with_table(table), index_of(table.schema)
     with measured(values["metrics_file"]) as results:
         result = _result(files, values)
         results.append(result)
@@ -72,6 +77,7 @@ def _scored(
             rejects=result.rejects,
             metrics=result.metrics,
             temporary=temporary,
+            index=index,
         )
         if result.status == "done":  # what is handed out was not just written
             check_run(result.output)

@@ -27,6 +27,8 @@ class Table(NamedTuple):
 
     schema: pa.Schema
     batches: Callable[[], Iterable[pa.RecordBatch]]
+    rows: int | None = None
+    """Their number, where it is known before they are read."""
 
 
 def is_of(value: Any, module: str, name: str) -> bool:
@@ -75,7 +77,7 @@ def _of_arrow(value: Any) -> Table:
     try:
         if isinstance(value, pa.Table | pa.RecordBatch):
             whole = pa.Table.from_batches([value]) if isinstance(value, pa.RecordBatch) else value
-            return Table(whole.schema, lambda: whole.to_batches(_ROWS))
+            return Table(whole.schema, lambda: whole.to_batches(_ROWS), whole.num_rows)
         if isinstance(value, pa.RecordBatchReader):
             reader = value
         elif hasattr(value, "__arrow_c_stream__"):
@@ -127,7 +129,7 @@ def _of_pandas(frame: pd.DataFrame) -> Table:
     _refuse_names(frame)
     columns = _columns(frame)
     schema = _pandas_schema(frame, columns)
-    return Table(schema, lambda: _pandas_batches(columns, schema, len(frame)))
+    return Table(schema, lambda: _pandas_batches(columns, schema, len(frame)), len(frame))
 
 
 def _refuse_names(frame: pd.DataFrame) -> None:
@@ -219,4 +221,4 @@ def _of_dataset(data: Dataset) -> Table:
         for table in whole.iter(_ROWS):
             yield from _cast(table.to_batches(), schema)
 
-    return Table(schema, batches)
+    return Table(schema, batches, len(data))

@@ -109,7 +109,8 @@ def train(data: Data | Mapping[str, Data], output: PathLike, **options: Unpack[T
     if others is not None:
         taken["eval_data"] = others.arguments[0]
     values = values_of(command, taken, given, "train")
-    with files.there(), others.there() if others else contextlib.nullcontext(), as_talkative_as_before():
+    aside = others.there("eval_data") if others else contextlib.nullcontext()
+    with files.there(), aside, as_talkative_as_before():
         return _trained(values)
 
 

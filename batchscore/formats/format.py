@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
+from batchscore.formats import pandas_facts
 from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.output_columns import OutputColumns
@@ -91,7 +92,7 @@ class Output(NamedTuple):
         names = self.columns.renames
         fields = [(schema.field(place), columns[place].name) for place in self.held]
         renamed = [field.with_name(names[name]) if name in names else field for field, name in fields]
-        return pa.schema(renamed, schema.metadata)
+        return pa.schema(renamed, pandas_facts.renamed(schema.metadata, names))
 
     def inputs(self, part: StagedPart) -> list[pa.Array]:
         """The input's columns of a part that are held, as Arrow arrays."""

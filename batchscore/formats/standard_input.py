@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from batchscore.errors import NoInputError, UsageError, storage_error
+from batchscore.errors import NoInputError, UsageError, shown_as, storage_error
 
 ARGUMENT = "-"
 """The INPUT that stands for it."""
@@ -32,7 +32,8 @@ def kept_in(folder: Path) -> Iterator[Path]:
         _copy(stream, path)
         if not path.stat().st_size:
             raise NoInputError("Standard input (INPUT -) is empty. Did what was to write it fail?")
-        yield path
+        with shown_as(path, "standard input"):
+            yield path
     finally:
         path.unlink(missing_ok=True)
 
