@@ -374,8 +374,14 @@ def test_an_interrupted_call_goes_on_when_it_is_made_again(
     options: Any = {"no_labels": True, "quiet": True}
     whole = batchscore.score(data, tiny_bundle, tmp_path / "whole", **options)
     monkeypatch.setattr("batchscore.api.scoring.Bar", lambda total, **_: Interrupting(total))
-    with pytest.raises(KeyboardInterrupt):
-        batchscore.score(data, tiny_bundle, tmp_path / "run", **options)
+    was = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored, where tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            batchscore.score(data, tiny_bundle, tmp_path / "run", **options)
+    finally:
+        signal.signal(signal.SIGINT, was)
     with pytest.raises(DataError, match="has not finished"):
         batchscore.open_run(tmp_path / "run")
     before: list[int] = []
