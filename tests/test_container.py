@@ -162,11 +162,14 @@ def build_lines() -> Iterator[str]:
                         yield f"cp {ROOT / source} {at}/root{place}/{target}"
 
 
+PACKAGES_THERE = "/opt/packages"
+"""Where the image has them: they may lie below ``/tmp`` here, which is another one there."""
 ROOT_OF_IMAGE = f"/mnt/{len(STAGES) - 1}/root"
 
 
 def mount_lines(folder: Path) -> Iterator[str]:
     """As ``jobs/container/batchscore.sh`` has it: the root read-only, ``/tmp`` new, and one folder of the caller's."""
+    yield f"mkdir {ROOT_OF_IMAGE}{PACKAGES_THERE} && mount --bind {PACKAGES} {ROOT_OF_IMAGE}{PACKAGES_THERE}"
     yield f"mount -o remount,ro {ROOT_OF_IMAGE}"
     yield f"mount --bind {folder} /mnt/given"
     yield f"mount -t tmpfs -o mode=1777 none {ROOT_OF_IMAGE}/tmp && mkdir {ROOT_OF_IMAGE}/tmp/given"
@@ -183,7 +186,7 @@ def run_line(user: int, arguments: str) -> str:
         f"setpriv --reuid {user} --regid {user} --clear-groups --inh-caps +dac_read_search "
         "--ambient-caps +dac_read_search"
     )
-    return f"cd / && chroot {ROOT_OF_IMAGE} {become} env -i {path} {' '.join(more)} PYTHONPATH={PACKAGES} {entry} {arguments}"
+    return f"cd / && chroot {ROOT_OF_IMAGE} {become} env -i {path} {' '.join(more)} PYTHONPATH={PACKAGES_THERE} {entry} {arguments}"
 
 
 @pytest.mark.slow
