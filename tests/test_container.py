@@ -131,6 +131,14 @@ def overlay(at: str) -> list[str]:
 
 CALLER = 54321
 """A user that the image does not know."""
+SETTINGS_OF_PIP = shlex.join(
+    f"{name}={value}"
+    for name, value in os.environ.items()
+    if name == "HOME"
+    or name.startswith("PIP_")
+    or name.lower().endswith(("_proxy", "_ca_bundle", "ssl_cert_file"))
+)
+"""Where this machine has its packages from, if the environment says it."""
 PACKAGES = sysconfig.get_paths()["purelib"]
 BASE = Path(sys.base_prefix) / "bin"
 
@@ -147,7 +155,7 @@ def build_lines() -> Iterator[str]:
                 yield f"mkdir -p {at}/root{place}"
             elif kind == "RUN":
                 yield (
-                    f"chroot {at}/root env -i HOME=/root PATH={BASE}:/usr/local/bin:/usr/bin:/bin:/usr/sbin PYTHONPATH={PACKAGES} "
+                    f"chroot {at}/root env -i {SETTINGS_OF_PIP} PATH={BASE}:/usr/local/bin:/usr/bin:/bin:/usr/sbin PYTHONPATH={PACKAGES} "
                     f"{without_dependencies} sh -c {shlex.quote(f'cd {place} && {value}')} >&2"
                 )
             elif kind == "COPY" and value.startswith("--from="):
