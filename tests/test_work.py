@@ -129,6 +129,21 @@ def test_damaged_notes_are_scored_again(
     assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
 
 
+def test_notes_of_a_run_that_has_forgotten_how_it_computes_are_not_believed(
+    many: Path, tiny_bundle: Path, tmp_path: Path, forward: Counted
+) -> None:
+    run_score(many, tiny_bundle, tmp_path / "whole", compute=COMPUTE)
+    needed, forward.done, forward.left = forward.done, 0, 8
+    with pytest.raises(Stopped):
+        run_score(many, tiny_bundle, tmp_path / "run", compute=COMPUTE)
+    (journal,) = (tmp_path / "run" / STAGING).glob("*/journal.jsonl")
+    journal.write_bytes(b"damaged\n")  # precision and budget stood here; they may be decided otherwise now
+    forward.left, forward.done = 10**9, 0
+    run_score(many, tiny_bundle, tmp_path / "run", compute=COMPUTE)
+    assert forward.done == needed
+    assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
+
+
 def test_after_memory_ran_out_the_smaller_micro_batches_are_kept(
     many: Path, tiny_bundle: Path, tmp_path: Path, forward: Counted
 ) -> None:

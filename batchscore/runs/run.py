@@ -521,7 +521,10 @@ class _Run:
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
-            if not journal.entries:
+            if (
+                not journal.entries
+            ):  # nor was this decided before, so what may be noted was made in another way
+                remove_tree(self._staging.micro_batches)
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
             model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])

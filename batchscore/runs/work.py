@@ -65,7 +65,7 @@ class MicroBatches:
 
     def close(self) -> None:
         """Write what is not written yet."""
-        for watcher in self._parts.values():
+        for watcher in list(self._parts.values()):
             watcher.close()
 
     def _seen(self, rows: int, is_new: bool) -> float:

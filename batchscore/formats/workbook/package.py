@@ -147,7 +147,10 @@ class OtherKindError(Exception):
 
 @contextlib.contextmanager
 def damage() -> Iterator[None]:
-    """Turn what the libraries raise for malformed data into ``EOFError``, which readers of all formats raise."""
+    """Turn what the libraries raise for malformed data into ``EOFError``, which readers of all formats raise.
+
+    For a compression that it does not know :mod:`zipfile` raises ``NotImplementedError``.
+    """
     try:
         yield
     except (zipfile.BadZipFile, expat.ExpatError, NotImplementedError, zlib.error, struct.error) as error:
