@@ -12,7 +12,8 @@ import pytest
 
 from batchscore import samples
 from batchscore.config import ScoreSettings
-from batchscore.runs.run import RunResult, score
+from batchscore.runs.result import RunResult
+from batchscore.runs.run import score
 from batchscore.system.terminal import Progress
 
 os.environ.setdefault(

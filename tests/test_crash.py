@@ -33,7 +33,7 @@ from batchscore.runs import finishing
 from batchscore.runs import run as runs
 from batchscore.runs.engines import local
 from batchscore.runs.inspection import verify
-from batchscore.runs.run import RunResult
+from batchscore.runs.result import RunResult
 from batchscore.system.journal import Journal
 from batchscore.system.storage import MANIFEST, STAGING, files_below, sha256_of
 

@@ -22,7 +22,7 @@ from batchscore.model.backends import torch_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.exporting import export_int8
 from batchscore.model.loading import Models, ModelSettings, load_model
-from batchscore.runs.run import RunResult
+from batchscore.runs.result import RunResult
 
 WEIGHTS = "model.safetensors"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from batchscore.api.data import Data
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
 _NAME = "run"
 """The folder of a temporary run; no name that could be a date."""

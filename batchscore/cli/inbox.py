@@ -28,7 +28,7 @@ from batchscore.system.terminal import Logs, boundary, say
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import FileOutcome, InboxResult
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
 _LOG = logging.getLogger(__name__)
 

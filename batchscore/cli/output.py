@@ -20,7 +20,7 @@ from batchscore.system.terminal import Logs, boundary, say, set_up_logs
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import InboxResult
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
 _LOG_FORMAT = "batchscore.log_format"
 json_summary = click.option(

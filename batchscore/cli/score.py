@@ -31,7 +31,7 @@ from batchscore.runs.headlines import headline_of
 from batchscore.system.terminal import Progress, boundary, say
 
 if TYPE_CHECKING:
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
 
 class _ScoreCommand(MapsLabels):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from batchscore.config import ScoreSettings
     from batchscore.model.loading import Models
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 4.0
@@ -194,7 +194,7 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
 
 def _with_appended(done: RunResult, settings: ScoreSettings) -> RunResult:
     """A finished run, put into the data set if there is one: its call may have been killed, or failed, just before."""
-    from batchscore.runs.run import with_appended
+    from batchscore.runs.result import with_appended
 
     if settings.append_to is None:
         return done
@@ -218,7 +218,7 @@ def _finished_run(
 ) -> RunResult | None:
     """The finished run in ``folder`` if it is of this content (under any name), this model and these options."""
     from batchscore.runs.folder import DAMAGE, is_finished, read_run
-    from batchscore.runs.run import RunResult
+    from batchscore.runs.result import RunResult
 
     if not is_finished(folder):
         return None

@@ -12,62 +12,53 @@ import dataclasses
 import datetime
 import json
 import logging
-import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.errors import (
     BatchscoreError,
     DataError,
-    GateFailedError,
-    NoInputError,
     NothingToDoError,
     TakenError,
-    UsageError,
     printable,
 )
-from batchscore.evaluation import Gate, needs_baseline, parse_gates
 from batchscore.formats.answers import answers_of
-from batchscore.formats.inputs import FoundFile, find_files
+from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
-from batchscore.formats.standard_input import ARGUMENT, kept_in
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
-from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings, needs_torch
+from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings
 from batchscore.model.references import RowsToScore
-from batchscore.model.scoring import OUT_OF_MEMORY, Model
-from batchscore.model.thresholds import thresholds_of
+from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
-from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
+from batchscore.runs.baselines import refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
-from batchscore.runs.dataset import DataSet, refuse_unappendable
+from batchscore.runs.dataset import refuse_unappendable
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
 from batchscore.runs.finishing import Finish, outputs_of
 from batchscore.runs.folder import (
     BEFORE_SCORING,
-    METRICS,
     NOTE,
     PREDICTIONS,
     REJECTS,
     STAGING,
     Staging,
-    foreign_names,
     is_finished,
     prediction_names,
-    read_facts,
     read_run,
 )
+from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
-from batchscore.runs.task_options import refuse_foreign_options
+from batchscore.runs.result import RunResult, with_appended
+from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.importing import imports_ahead, installed_version
@@ -99,51 +90,6 @@ _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunResult:
-    """The result of one call of ``score``; ``outcome()`` raises if rows or gates failed."""
-
-    output: Path
-    status: str
-    """``scored``, ``done`` (it was finished before) or ``planned`` (``--dry-run``)."""
-    rows: int
-    rejects: int
-    metrics: Mapping[str, Any]
-    seconds: float
-    plan: Plan | None = None
-    appended: tuple[Path, ...] = ()
-    """Its files in the data set, with ``append_to``."""
-    appended_before: tuple[Path, ...] = ()
-    """Those of them that were there already, and stayed as they were."""
-
-    def outcome(self) -> None:
-        """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
-        failed = self.metrics.get("counts", {}).get("failed", 0)
-        if failed:
-            raise DataError(
-                f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
-                f"{printable(self.output)}/{METRICS} (failed_rows). {self._advice()}"
-            )
-        self._refuse_missed_gates()
-
-    def _advice(self) -> str:
-        """What may help failed rows: the same again only where something else held the memory."""
-        reasons = [str(row["reason"]) for row in self.metrics.get("failed_rows", [])]
-        if reasons and all(reason.startswith(OUT_OF_MEMORY) for reason in reasons):
-            return "Free memory, or give --device cpu, and score again with --force."
-        return (
-            "Scored again in the same way they would fail again: try --device cpu, --precision fp32 or another --long-text, with "
-            "--force, or take those rows out."
-        )
-
-    def _refuse_missed_gates(self) -> None:
-        missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
-        if missed:
-            raise GateFailedError(
-                f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(self.output)}."
-            )
-
-
 def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
     """Score files into a run folder, resuming where an earlier call of the same was stopped.
 
@@ -155,162 +101,25 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     started = time.monotonic()
     models = models or Models()
     refuse_unusable(settings.engine)
-    night = _night(settings)
+    night = night_of(settings)
     if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)
     with failing(settings.output):
         if settings.dry_run:
-            with _standard_input(settings) as stdin:
-                return _planned(_open(settings, models, stdin), settings, started)
+            with standard_input(settings) as stdin:
+                return _planned(open_inputs(settings, models, stdin), settings, started)
         with (
             locked(settings.output),  # the lock first: a second call fails at once
             refusals_noted(settings.output, night),
             failing(settings.output),
             imports_ahead() as want,
-            _standard_input(settings) as stdin,
+            standard_input(settings) as stdin,
         ):
-            opened = _open(settings, models, stdin, want)
+            opened = open_inputs(settings, models, stdin, want)
             return _Run(opened, settings, models, progress, started, want).go()
 
 
-def with_appended(result: RunResult, settings: ScoreSettings) -> RunResult:
-    """The result of a finished run with its files in the data set, if there is one; put there unless they are.
-
-    A run with failed rows or a failed gate is not put there. The caller holds the lock of the run's folder.
-
-    Raises:
-        UsageError, DataError, OutputError: as :class:`DataSet` has them.
-    """
-    if settings.append_to is None:
-        return result
-    try:
-        result.outcome()
-    except (DataError, GateFailedError):
-        _LOG.warning("not appended to %s, for what is told below", printable(settings.append_to))
-        return result
-    data_set = DataSet(settings.append_to)
-    data_set.refuse_misplaced(result.output)
-    there = data_set.append(result.output, read_facts(result.output), replace=settings.force)
-    return dataclasses.replace(result, appended=there.files, appended_before=there.before)
-
-
-def _night(settings: ScoreSettings) -> datetime.date | None:
-    """The date that the run is for, if it is known before the run has finished.
-
-    Raises:
-        UsageError: the folder's date differs from ``--date``.
-    """
-    found = date_of_run(settings.output)
-    if settings.date is not None and found not in (None, settings.date):
-        raise UsageError(
-            f"--date {settings.date} but --output {printable(settings.output)} is the folder of {found}. Leave --date "
-            "out, or name another --output."
-        )
-    return settings.date or found
-
-
-class _Opened(NamedTuple):
-    """Inputs, model and baseline of a run, all hashed."""
-
-    found: list[FoundFile]
-    bundle: Bundle
-    baseline: Baseline | None
-
-
-@contextlib.contextmanager
-def _standard_input(settings: ScoreSettings) -> Iterator[Path | None]:
-    """Standard input in a file of the run's staging folder, if it is an input; ``None`` if it is not.
-
-    It is read anew by each start: with other bytes the run is another one.
-    """
-    if ARGUMENT not in settings.inputs:
-        yield None
-        return
-    with contextlib.ExitStack() as stack:
-        if settings.dry_run:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            _refuse_foreign(settings.output)
-            folder = settings.output / STAGING
-            make_folder(folder)
-            stack.callback(_remove_if_empty, folder)
-        try:
-            yield stack.enter_context(kept_in(folder))
-        except NoInputError as error:
-            raise NothingToDoError(str(error)) if settings.skip_empty else error from None
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Raise :class:`TakenError` for a folder that holds something else than a run, or whose staging folder is a link."""
-    staging = output / STAGING
-    foreign = foreign_names(output)
-    if foreign and not is_finished(output) and not staging.exists():
-        raise TakenError(
-            f"{printable(output)} holds something that is no run ({printable(min(foreign))}). Name another --output."
-        )
-    if staging.is_symlink():
-        raise TakenError(f"{printable(staging)} is a link. Remove it, or name another --output.")
-
-
-def _open(
-    settings: ScoreSettings,
-    models: Models,
-    stdin: Path | None = None,
-    want: Callable[..., None] = lambda *_: None,
-) -> _Opened:
-    try:
-        found = find_files(settings.inputs, settings.read.format, settings.output, stdin)
-    except NoInputError as error:
-        raise NothingToDoError(str(error)) if settings.skip_empty else error from None
-    is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
-    if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
-        want("torch")
-    bundle = models.open(settings.model, settings.revision)
-    bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)
-    refuse_foreign_options(settings, bundle)
-    _refuse_misplaced(settings, bundle)
-    _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task), settings)
-    baseline = _open_baseline(settings, bundle)
-    for warning in bundle.warnings:
-        _LOG.warning("%s", warning)
-    return _Opened(found, bundle, baseline)
-
-
-def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:
-    """Refuse what is only for one text a row, or only for two."""
-    long_text = settings.long_text or bundle.long_text
-    if bundle.takes_pairs and long_text != "head":
-        raise UsageError(
-            f"--long-text {long_text} is for one text a row; two are cut longest first. Say --long-text head."
-        )
-    if settings.missing_pair is not None and not bundle.takes_pairs:
-        raise UsageError(
-            "--missing-pair is for two texts a row: name the second one with --text-pair-column."
-        )
-
-
-def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
-    compared = [gate.metric for gate in gates if needs_baseline(gate.metric)]
-    if settings.baseline is None and compared:
-        raise UsageError(
-            f"A gate on {compared[0]} needs an earlier run to compare with: add --baseline RUN_DIR."
-        )
-
-
-def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
-    if settings.baseline is None:
-        return None
-    if settings.baseline.resolve() == settings.output.resolve():
-        raise UsageError("--baseline is the --output itself; name the folder of an earlier run.")
-    return open_baseline(settings.baseline, bundle.labels, bundle.task)
-
-
-def _planned(opened: _Opened, settings: ScoreSettings, started: float) -> RunResult:
+def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
     if opened.baseline is not None:
@@ -359,7 +168,7 @@ class _Run:
 
     def __init__(
         self,
-        opened: _Opened,
+        opened: Opened,
         settings: ScoreSettings,
         models: Models,
         progress: ProgressFactory,
@@ -437,7 +246,7 @@ class _Run:
 
     def _prepare_folder(self) -> None:
         """Refuse a folder that holds anything else; with ``--force`` replace another run."""
-        _refuse_foreign(self._output)
+        refuse_foreign(self._output)
         staging = self._output / STAGING
         make_folder(staging)
         begun = [folder for folder in staging.iterdir() if folder.is_dir()]
@@ -591,51 +400,10 @@ class _Run:
         ENGINES[self._settings.engine](parts, model, sink, micro_batches.watch)
 
     def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-        """``run.json``: everything about the run but its results."""
         seconds = time.monotonic() - self._started + self._spent.earlier
-        return {
-            "fingerprint": self._fingerprint,
-            "version": __version__,
-            "date": night.isoformat() if (night := _night(self._settings)) else None,
-            "started": self._begun.isoformat(timespec="seconds"),
-            "finished": _now().isoformat(timespec="seconds"),
-            "files": [
-                {
-                    "path": file.shown,
-                    "name": file.name,
-                    "format": file.format,
-                    "compression": file.compression,
-                    "size": file.size,
-                    "sha256": file.sha256,
-                    "rows": file.rows,
-                    "rejects": file.rejects,
-                    "columns": dataclasses.asdict(file.columns),
-                    "dialect": file.layout.details.get("dialect"),
-                    "label_values": dict(file.label_values),
-                    "unknown_labels": dict(file.unknown_labels),
-                }
-                for file in plan.files
-            ],
-            "model": {
-                "path": str(self._bundle.path),
-                "fingerprint": self._bundle.fingerprint,
-                "task": self._bundle.task,
-                "labels": list(self._bundle.labels),
-                "thresholds": list(thresholds_of(self._bundle, self._settings.thresholds)),
-                "max_length": self._bundle.max_length,
-                "temperature": self._bundle.calibration_temperature,
-            },
-            "added_columns": OutputColumns.of(self._settings).added_names(
-                answers_of(self._bundle.task, self._bundle.labels)
-            ),
-            "compute": {"device": "auto", "precision": "auto", **compute},
-            "baseline": earlier_run(self._baseline) if self._baseline else None,
-            "options": self._settings.result_options(),
-            "python": platform.python_version(),
-            "seconds": round(seconds, 3),
-            "work": self._spent.summary(counts["scored"] + counts["abstained"], seconds),
-            "counts": counts,
-        }
+        times = RunTimes(self._begun, _now(), seconds)
+        facts = facts_of_run(self._fingerprint, plan, self._bundle, self._settings, self._baseline, times)
+        return {**facts, **work_facts(compute, self._spent, counts, seconds)}
 
 
 def _advice(reject: Mapping[str, Any]) -> str:

@@ -1,0 +1,95 @@
+"""What ``run.json`` says: everything about a run but its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from batchscore.formats.answers import answers_of
+from batchscore.formats.output_columns import OutputColumns
+from batchscore.model.thresholds import thresholds_of
+from batchscore.runs.baselines import Baseline, earlier_run
+from batchscore.runs.opening import night_of
+from batchscore.version import __version__
+
+if TYPE_CHECKING:
+    import datetime
+
+    from batchscore.config import ScoreSettings
+    from batchscore.model.bundle import Bundle
+    from batchscore.records import InputFile
+    from batchscore.runs.planning import Plan
+    from batchscore.runs.work import WorkDone
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunTimes:
+    """When a run began and finished, and its ``seconds`` over all its starts."""
+
+    begun: datetime.datetime
+    finished: datetime.datetime
+    seconds: float
+
+
+def facts_of_run(
+    fingerprint: str,
+    plan: Plan,
+    bundle: Bundle,
+    settings: ScoreSettings,
+    baseline: Baseline | None,
+    times: RunTimes,
+) -> dict[str, Any]:
+    """The facts that are known before the rows are counted, as JSON values."""
+    return {
+        "fingerprint": fingerprint,
+        "version": __version__,
+        "date": night.isoformat() if (night := night_of(settings)) else None,
+        "started": times.begun.isoformat(timespec="seconds"),
+        "finished": times.finished.isoformat(timespec="seconds"),
+        "files": [_file(file) for file in plan.files],
+        "model": {
+            "path": str(bundle.path),
+            "fingerprint": bundle.fingerprint,
+            "task": bundle.task,
+            "labels": list(bundle.labels),
+            "thresholds": list(thresholds_of(bundle, settings.thresholds)),
+            "max_length": bundle.max_length,
+            "temperature": bundle.calibration_temperature,
+        },
+        "added_columns": OutputColumns.of(settings).added_names(answers_of(bundle.task, bundle.labels)),
+        "compute": {},
+        "baseline": earlier_run(baseline) if baseline else None,
+        "options": settings.result_options(),
+        "python": platform.python_version(),
+        "seconds": round(times.seconds, 3),
+    }
+
+
+def _file(file: InputFile) -> dict[str, Any]:
+    return {
+        "path": file.shown,
+        "name": file.name,
+        "format": file.format,
+        "compression": file.compression,
+        "size": file.size,
+        "sha256": file.sha256,
+        "rows": file.rows,
+        "rejects": file.rejects,
+        "columns": dataclasses.asdict(file.columns),
+        "dialect": file.layout.details.get("dialect"),
+        "label_values": dict(file.label_values),
+        "unknown_labels": dict(file.unknown_labels),
+    }
+
+
+def work_facts(
+    compute: Mapping[str, Any], spent: WorkDone, counts: Mapping[str, int], seconds: float
+) -> dict[str, Any]:
+    """The facts about the computation and what it cost, with the ``counts`` of rows."""
+    return {
+        "compute": {"device": "auto", "precision": "auto", **compute},
+        "work": spent.summary(counts["scored"] + counts["abstained"], seconds),
+        "counts": counts,
+    }
