@@ -7,6 +7,7 @@ message and an exit; a library caller catches :class:`BatchscoreError`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -91,6 +92,13 @@ class InterruptedRunError(BaseException):
         self.exit_code = 128 + signal_number
 
 
+class NotOursError(OSError):
+    """A link, a pipe or the like lies where a file or folder of ours should be; nothing is written or read through it."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(errno.ELOOP, f"it is {what}", path)
+
+
 def missing_extra(feature: str, extra: str, kind: type[BatchscoreError] = UsageError) -> BatchscoreError:
     """The error for a missing optional dependency of ``feature``, with the command that installs it."""
     return kind(f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'")
@@ -119,8 +127,14 @@ def printable(text: object) -> str:
     )
 
 
-def storage_error(action: str, path: object, error: OSError) -> StorageError:
-    """The exit-74 error for an ``OSError``: names the action, the path and the next step."""
+def storage_error(action: str, path: object, error: OSError) -> StorageError | OutputError:
+    """The exit-74 error for an ``OSError``: names the action, the path and the next step; exit 73 for :class:`NotOursError`."""
+    if isinstance(error, NotOursError):
+        return OutputError(
+            f"{printable(error.filename)}: {error.strerror}, where a file or folder of the program's own should be. Nothing is "
+            "written or read through it, since it may lead anywhere. Look who put it there, remove it, and run the same command "
+            "again; a folder that is to be elsewhere is to be named itself."
+        )
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"{action} {printable(path)} failed: {printable(reason)}. Free the cause (space, permission, connection) and run the same "

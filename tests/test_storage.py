@@ -135,7 +135,7 @@ def test_what_a_kill_left_under_the_temporary_name_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    monkeypatch.setattr(Path, "replace", lambda *_: os._exit(9))
+    monkeypatch.setattr(os, "replace", lambda *_, **__: os._exit(9))
     if (child := os.fork()) == 0:
         write_bytes(path, b"x" * 1000)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -172,18 +172,18 @@ def test_every_byte_and_the_name_are_synced_before_anybody_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def note_fsync(descriptor: int) -> None:
         events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    def note_replace(path: Path, target: Path) -> Path:
+    def note_replace(*names: str, **folders: int) -> None:
         events.append("rename")
-        return replace(path, target)
+        replace(*names, **folders)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
+    monkeypatch.setattr(os, "replace", note_replace)
     write_bytes(tmp_path / "file", b"x")
     assert events == ["file", "rename", "folder"]
     events.clear()

@@ -5,33 +5,35 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from batchscore.errors import storage_error
-from batchscore.system.storage import sync_folder, write_bytes
+from batchscore.system.own_paths import AnyPath, own
+from batchscore.system.storage import atomic_write, sync_folder, write_bytes
 
 
 class Journal:
     """An append-only list of JSON objects, one per line after its checksum; only complete lines count."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: AnyPath) -> None:
+        self._path = own(path)
         try:
             self.entries, whole = self._read()
-            self._file = path.open("ab")
+            self._give_own_bytes()
+            self._file = self._path.open_append()
             self._file.truncate(whole)
-            sync_folder(path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
-            raise storage_error("Opening", path, error) from error
+            raise storage_error("Opening", self._path, error) from error
 
     def _read(self) -> tuple[list[dict[str, Any]], int]:
         """Return the complete entries and their size in bytes; a torn last line was left by a kill."""
         entries: list[dict[str, Any]] = []
         whole = 0
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self._path.open_read() as file:
             for line in file:
                 entry = line[9:-1]
                 if line != _journal_line(entry):
@@ -39,6 +41,12 @@ class Journal:
                 entries.append(json.loads(entry))
                 whole += len(line)
         return entries, whole
+
+    def _give_own_bytes(self) -> None:
+        """Put a copy in the place of a file that has another name too, by which somebody may know it: what is appended is ours."""
+        if self._path.exists() and self._path.stat().st_nlink > 1:
+            with self._path.open_read() as file, atomic_write(self._path) as out:
+                shutil.copyfileobj(file, out)
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one entry and make it durable."""
@@ -61,15 +69,15 @@ class Journal:
             self._file.close()
 
 
-def write_checked(path: Path, value: Any) -> None:
+def write_checked(path: AnyPath, value: Any) -> None:
     """Write a JSON value after its checksum, atomically, for :func:`read_checked`."""
     write_bytes(path, _checked_line(value))
 
 
-def read_checked(path: Path) -> Any:
+def read_checked(path: AnyPath) -> Any:
     """The value that :func:`write_checked` wrote; ``None`` if the file is missing or damaged."""
     try:
-        line = path.read_bytes()
+        line = own(path).read_bytes()
     except FileNotFoundError:
         return None
     return json.loads(line[9:]) if line == _journal_line(line[9:-1]) else None

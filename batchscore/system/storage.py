@@ -1,8 +1,9 @@
-"""Durable storage: atomic writes, a journal, a lock and a manifest.
+"""Durable storage: atomic writes, a lock and a manifest.
 
 Every file that must survive a crash is written under a temporary name in its final folder (or in the run's staging folder
 on the same file system), flushed, synced, renamed, and its folder synced. The lock is an operating system lock on the run
-folder itself: it is released with its process and leaves no file behind.
+folder itself: it is released with its process and leaves no file behind. No link below a folder that the user named is
+followed (:mod:`batchscore.system.own_paths`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
-import shutil
 import socket
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from batchscore.errors import BusyError, DataError, OutputError, printable, storage_error
+from batchscore.errors import BusyError, DataError, NotOursError, OutputError, printable, storage_error
+from batchscore.system.own_paths import AnyPath, OwnPath, own, own_folder
 
 MANIFEST = "_SUCCESS"
 STAGING = ".staging"
@@ -31,50 +32,63 @@ _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 """Errors of file systems that do not sync folders (some network shares); PostgreSQL ignores them too."""
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: AnyPath) -> None:
     """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        own_folder(folder).sync()
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
-def make_folder(folder: Path, advice: str = "Name another --output.") -> list[Path]:
+def make_folder(folder: AnyPath, advice: str = "Name another --output.") -> list[OwnPath]:
     """Create ``folder`` and its parents, durably; it may exist already. Returns the folders that were missing, innermost first.
 
     Raises:
         OutputError: it cannot be created, or the name is taken; the message ends with ``advice``.
         StorageError: the disk is full or failing.
     """
+    place = own_folder(folder)
     try:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for each in missing:
-            sync_folder(each.parent)
+        above = _make_root(place.root)
+        return [*reversed(_make_own(place)), *above]
+    except NotOursError as error:
+        raise storage_error("Creating", place, error) from error
     except OSError as error:
         if error.errno in _DISK_ERRORS:
-            raise storage_error("Creating", folder, error) from error
+            raise storage_error("Creating", place, error) from error
         reason = os.strerror(error.errno or 0)
-        raise OutputError(f"Cannot create the folder {printable(folder)}: {reason}. {advice}") from error
-    return missing
+        raise OutputError(f"Cannot create the folder {printable(place)}: {reason}. {advice}") from error
 
 
-def sync_tree(folder: Path) -> None:
+def _make_root(root: Path) -> list[OwnPath]:
+    missing = [each for each in (root, *root.parents) if not each.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+    return [OwnPath(each) for each in missing]
+
+
+def _make_own(place: OwnPath) -> list[OwnPath]:
+    """Make a folder of our own and those above it, up to ``root``; returns those that were missing, outermost first."""
+    if not place.parts or place.is_folder():
+        return []
+    missing = _make_own(place.parent)
+    if not place.mkdir():
+        return missing
+    sync_folder(place.parent)
+    return [*missing, place]
+
+
+def sync_tree(folder: AnyPath) -> None:
     """Make every file and folder below ``folder`` durable."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            sync_folder(path)
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(folder)
+    place = own_folder(folder)
+    for entry in sorted(place.walk(), reverse=True):
+        if entry.is_folder:
+            sync_folder(place / entry.name)
+        elif entry.is_file:
+            (place / entry.name).sync()
+    sync_folder(place)
 
 
 @contextlib.contextmanager
@@ -93,33 +107,34 @@ def failing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: AnyPath) -> Iterator[IO[bytes]]:
     """Open a temporary file that is renamed to ``path`` if the block ends without an error.
 
     Raises:
+        OutputError: a link lies in the place of a folder of ours.
         StorageError: the disk is full, a permission is missing, or the like; ``path`` is then unchanged.
     """
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[
+    final = own(path)
+    short = hashlib.sha256(os.fsencode(final.name)).hexdigest()[
         :16
     ]  # the name may already have the maximum length
-    temporary = path.with_name(f".{short}.tmp")
+    temporary = final.with_name(f".{short}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # left by a kill; links are not followed
-        with temporary.open("x+b") as file:
+        with temporary.open_fresh() as file:  # in the place of one that a kill left
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        temporary.replace(final)
+        sync_folder(final.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise storage_error("Writing", path, error) from error
+            raise storage_error("Writing", final, error) from error
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: AnyPath, content: bytes) -> None:
     """Write a whole small file, atomically."""
     with atomic_write(path) as file:
         file.write(content)
@@ -132,29 +147,31 @@ def to_json(value: Any) -> bytes:
     )
 
 
-def sha256_of(path: Path) -> str:
+def open_file(path: AnyPath) -> io.BufferedReader:
+    """Open a file for reading; a link to one only where the user named it."""
+    return path.open_read() if isinstance(path, OwnPath) else path.open("rb")
+
+
+def sha256_of(path: AnyPath) -> str:
     """SHA-256 (hex) of a file's bytes, read as a stream."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def publish(staged: Path, final: Path) -> None:
+def publish(staged: AnyPath, final: AnyPath) -> None:
     """Sync a finished file and rename it to its final name, then sync both folders."""
+    source, target = own(staged), own(final)
     try:
-        descriptor = os.open(staged, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        make_folder(final.parent)
-        staged.replace(final)
-        sync_folder(final.parent)
+        source.sync()
+        make_folder(target.parent)
+        source.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
-        raise storage_error("Putting in place", final, error) from error
+        raise storage_error("Putting in place", target, error) from error
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: AnyPath) -> Iterator[None]:
     """Hold the exclusive lock of a folder, or fail at once.
 
     The folder is created if missing, and removed again, with the parents created for it, if it is left empty.
@@ -163,28 +180,31 @@ def locked(folder: Path) -> Iterator[None]:
         BusyError: another process holds it; the message names that process.
         OutputError: the folder cannot be created or opened.
     """
-    made: list[Path] = []
-    descriptor = None
+    made: list[OwnPath] = []
+    place, descriptor = own_folder(folder), None
     try:
         while descriptor is None:
-            made += make_folder(folder)
-            descriptor = _lock(folder)
+            made += make_folder(place)
+            descriptor = _lock(place)
         yield
     finally:
         if descriptor is not None:
-            if made and _is_at(folder, descriptor):
+            if made and _is_at(place, descriptor):
                 with contextlib.suppress(OSError):  # until one is not empty
                     for each in made:
                         each.rmdir()
             os.close(descriptor)
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: OwnPath) -> int | None:
     """Lock ``folder``; ``None`` if its holder removed it in the meantime."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with folder.handle() as handle:
+            descriptor = os.dup(handle)
     except FileNotFoundError:
         return None
+    except NotOursError as error:
+        raise storage_error("Opening", folder, error) from error
     except OSError as error:
         raise OutputError(
             f"Cannot open the folder {printable(folder)}: {error.strerror}. Name another --output."
@@ -204,7 +224,7 @@ def _lock(folder: Path) -> int | None:
         ) from None
 
 
-def _is_at(folder: Path, descriptor: int) -> bool:
+def _is_at(folder: OwnPath, descriptor: int) -> bool:
     """Whether the open folder is still the one at that path."""
     try:
         return os.path.samestat(folder.stat(), os.fstat(descriptor))
@@ -212,13 +232,13 @@ def _is_at(folder: Path, descriptor: int) -> bool:
         return False
 
 
-def note_holder(folder: Path) -> None:
+def note_holder(folder: AnyPath) -> None:
     """Write who holds the lock, for other processes' messages where the system does not tell."""
     holder = {"pid": os.getpid(), "host": socket.gethostname()}
-    write_bytes(folder / STAGING / HOLDER, to_json(holder))
+    write_bytes(own_folder(folder) / STAGING / HOLDER, to_json(holder))
 
 
-def _holder(folder: Path) -> str:
+def _holder(folder: OwnPath) -> str:
     """Who holds the lock: from ``/proc/locks``, else from the holder's note."""
     try:
         facts = folder.stat()
@@ -234,18 +254,19 @@ def _holder(folder: Path) -> str:
         return "a process that has not told its number yet"
 
 
-def files_below(folder: Path) -> list[str]:
+def files_below(folder: AnyPath) -> list[str]:
     """Every file below ``folder`` as a sorted POSIX path, without the staging folder and the manifest.
 
     Links count as files and are not followed.
     """
+    place = own_folder(folder)
     found: list[str] = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        if here == folder and STAGING in folders:
-            folders.remove(STAGING)
-        links = [name for name in folders if (here / name).is_symlink()]
-        found += [(here / name).relative_to(folder).as_posix() for name in [*files, *links]]
+    for entry in place.entries():
+        if not entry.is_folder:
+            found.append(entry.name)
+        elif entry.name != STAGING:
+            below = (place / entry.name).walk()
+            found += [f"{entry.name}/{each.name}" for each in below if not each.is_folder]
     return sorted(name for name in found if name != MANIFEST)
 
 
@@ -259,13 +280,13 @@ def manifest(hashes: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
-def read_manifest(folder: Path) -> dict[str, str]:
+def read_manifest(folder: AnyPath) -> dict[str, str]:
     """Path → SHA-256 of every file that ``_SUCCESS`` lists.
 
     Raises:
         DataError: it is missing or damaged.
     """
-    path = folder / MANIFEST
+    path = own_folder(folder) / MANIFEST
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
@@ -282,10 +303,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def names_in_manifest(folder: Path) -> set[str]:
+def names_in_manifest(folder: AnyPath) -> set[str]:
     """The files that ``_SUCCESS`` lists, ignoring damaged lines; none if it is missing."""
     try:
-        text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
+        text = (own_folder(folder) / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return set()
     return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
@@ -310,64 +331,65 @@ def _unescape(name: str) -> str:
     return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in name.split("\\\\"))
 
 
-def damaged_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
+def damaged_files(folder: AnyPath, hashes: Mapping[str, str]) -> list[str]:
     """Compare a folder with its manifest; returns one sentence per difference."""
-    present = set(files_below(folder))
+    place = own_folder(folder)
+    present = set(files_below(place))
     problems = [f"{printable(name)}: missing" for name in sorted(set(hashes) - present)]
     problems += [f"{printable(name)}: not in the manifest" for name in sorted(present - set(hashes))]
     for name in sorted(present & set(hashes)):
-        if problem := damage(folder / name, hashes[name]):
+        if problem := damage(place / name, hashes[name]):
             problems.append(f"{printable(name)}: {problem}")
     return problems
 
 
-def damage(path: Path, digest: str) -> str:
+def damage(path: AnyPath, digest: str) -> str:
     """What is wrong with a file that should have this SHA-256; empty if nothing. Links are not followed."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return "not a regular file"
-        return "" if sha256_of(path) == digest else "its bytes are not those that were written"
+        return "" if sha256_of(own(path)) == digest else "its bytes are not those that were written"
+    except (NotOursError, IsADirectoryError):
+        return "not a regular file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 
 
-def remove_file(folder: Path, name: str) -> None:
+def remove_file(folder: AnyPath, name: str) -> None:
     """Remove a file of an earlier run below ``folder``, and folders that become empty.
 
-    Targets of links outside ``folder`` are left alone.
+    What lies behind a link in ``folder`` is left alone.
     """
-    path = folder / name
-    if not path.parent.resolve().is_relative_to(folder.resolve()) or not os.path.lexists(path):
+    try:
+        path = own_folder(folder) / name
+        if path.is_folder():  # replaced by a folder with the same name
+            return
+        path.unlink()
+    except (ValueError, FileNotFoundError, NotADirectoryError, NotOursError):  # out of the folder, or gone
         return
-    if path.is_dir() and not path.is_symlink():  # replaced by a folder with the same name
-        return
-    path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # until one is not empty
-        for parent in path.parents[: len(PurePosixPath(name).parents) - 1]:
-            parent.rmdir()
+        for _ in PurePosixPath(name).parts[1:]:
+            path = path.parent
+            path.rmdir()
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder that we created; it may be missing."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise storage_error("Removing", folder, error) from error
+def remove_tree(folder: AnyPath) -> None:
+    """Remove a folder that we created, or a link in its place; it may be missing."""
+    try:
+        own(folder).remove_tree()
+    except OSError as error:
+        raise storage_error("Removing", folder, error) from error
 
 
-def refuse_long_names(folder: Path, names: Iterable[str]) -> None:
+def refuse_long_names(folder: AnyPath, names: Iterable[str]) -> None:
     """Refuse names that are too long for the file system, before any work is done.
 
     Raises:
         OutputError: a name or its full path has too many bytes.
     """
-    longest_name, longest_path = (os.pathconf(folder, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
+    path = own_folder(folder).path
+    longest_name, longest_path = (os.pathconf(path, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
     for name in names:
         sizes = [len(os.fsencode(piece)) for piece in PurePosixPath(name).parts]
-        if max(sizes) > longest_name or len(os.fsencode(folder.resolve() / name)) >= longest_path:
+        if max(sizes) > longest_name or len(os.fsencode(path.resolve() / name)) >= longest_path:
             raise OutputError(
                 f"{printable(name)}: too long for a file below {printable(folder)}, where a name has at most "
                 f"{longest_name} bytes and a path {longest_path}. Rename the input, or leave --output-format alone."
