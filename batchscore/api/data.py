@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batchscore.api.options import PathLike, local_path
 from batchscore.api.tables import Table, table_of
 from batchscore.errors import NoInputError, UsageError, printable, shown_as
-from batchscore.system.storage import locked, remove_file, remove_tree
+from batchscore.system.own_paths import OwnPath, own
+from batchscore.system.storage import locked, remove_tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +65,11 @@ class Files:
         if not self._tables:
             yield
             return
-        (folder,) = {path.parent for path in self._tables}
+        (folder,) = {own(path.parent) for path in self._tables}
         was_left = folder.exists()  # by a call that was killed; else it goes with the lock
         with locked(folder):
             try:
-                _spool(self._tables)
+                _spool(self._tables, folder)
                 with self._shown_as(name):
                     yield
             finally:
@@ -87,17 +88,17 @@ class Files:
             yield
 
 
-def _spool(tables: Mapping[Path, Table]) -> None:
+def _spool(tables: Mapping[Path, Table], folder: OwnPath) -> None:
     from batchscore.formats.spooling import spool
 
     for path, table in tables.items():
-        spool(table.schema, table.batches(), path)
+        spool(table.schema, table.batches(), folder / path.name)
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: OwnPath) -> None:
     """Remove what this call, or one that was killed, left in the folder."""
-    for path in list(folder.iterdir()):
-        remove_tree(path) if path.is_dir() else remove_file(folder, path.name)
+    for name in folder.names():
+        remove_tree(folder / name)
 
 
 def files_of(data: Any, folder: Path) -> Files:

@@ -7,7 +7,6 @@ run knows it again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from batchscore.formats.arrow_values import joining
 from batchscore.formats.exact import storable
 from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.registry import suffix_of
+from batchscore.system.own_paths import AnyPath
 from batchscore.system.storage import atomic_write
 
 _FORMAT = "parquet"
@@ -27,7 +27,7 @@ def spooled_name(name: str) -> str:
     return name + suffix_of(_FORMAT)
 
 
-def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> None:
+def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: AnyPath) -> None:
     """Write a table as a file, a few thousand rows at a time.
 
     Raises:

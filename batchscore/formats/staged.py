@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from batchscore.formats.answers import Answers
 from batchscore.records import Predictions, Rows, Status
+from batchscore.system.own_paths import AnyPath, readable
 from batchscore.system.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class StagedPart:
 
 
 def stage_part(
-    path: Path, rows: Rows, predictions: Predictions, given: NDArray[Any], answers: Answers
+    path: AnyPath, rows: Rows, predictions: Predictions, given: NDArray[Any], answers: Answers
 ) -> None:
     """Write a part atomically and durably."""
     if rows.table is not None:
@@ -117,8 +117,8 @@ def stage_part(
         writer.write_batch(batch)
 
 
-def read_part(path: Path, answers: Answers) -> StagedPart:
+def read_part(path: AnyPath, answers: Answers) -> StagedPart:
     """Map a staged part into memory; pages are read on demand."""
-    with pa.memory_map(str(path)) as file:
+    with readable(path) as name, pa.memory_map(str(name)) as file:
         reader = pa.ipc.open_file(file)
         return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))

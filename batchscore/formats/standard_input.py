@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from batchscore.errors import NoInputError, UsageError, shown_as, storage_error
+from batchscore.system.own_paths import OwnPath
 
 ARGUMENT = "-"
 """The INPUT that stands for it."""
@@ -18,7 +19,7 @@ _AT_ONCE = 1 << 20
 
 
 @contextlib.contextmanager
-def kept_in(folder: Path) -> Iterator[Path]:
+def kept_in(folder: OwnPath) -> Iterator[Path]:
     """Write standard input to a file in a folder; it is removed in the end.
 
     Raises:
@@ -27,15 +28,15 @@ def kept_in(folder: Path) -> Iterator[Path]:
         StorageError: it cannot be read, or the file cannot be written.
     """
     stream = _stream()
-    path = folder / NAME
+    place = folder / NAME
     try:
-        _copy(stream, path)
-        if not path.stat().st_size:
+        _copy(stream, place)
+        if not place.stat().st_size:
             raise NoInputError("Standard input (INPUT -) is empty. Did what was to write it fail?")
-        with shown_as(path, "standard input"):
-            yield path
+        with shown_as(place.path, "standard input"):
+            yield place.path
     finally:
-        path.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
 
 
 def _stream() -> IO[bytes]:
@@ -48,9 +49,9 @@ def _stream() -> IO[bytes]:
     return sys.stdin.buffer
 
 
-def _copy(stream: IO[bytes], path: Path) -> None:
+def _copy(stream: IO[bytes], path: OwnPath) -> None:
     try:
-        out = path.open("wb")
+        out = path.open_fresh()
     except OSError as error:
         raise storage_error("Writing", path, error) from error
     with out:

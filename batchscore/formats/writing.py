@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import gzip
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
 
 import zstandard
@@ -20,6 +19,7 @@ from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile, Layout, Rows
+from batchscore.system.own_paths import AnyPath, readable
 
 __all__ = [
     "Output",
@@ -55,7 +55,7 @@ def write_predictions(
         _target(output.file.format, output_format).write(parts, output, stream)
 
 
-def count_rows(path: Path, output: Output, output_format: str) -> int:
+def count_rows(path: AnyPath, output: Output, output_format: str) -> int:
     """Rows in a finished prediction file, counted by reading it.
 
     Raises:
@@ -65,8 +65,8 @@ def count_rows(path: Path, output: Output, output_format: str) -> int:
         _target(output.file.format, output_format),
         _compression(output.file, output_format),
     )
-    with reading(Source(path, target.name, compression)):
-        return target.count_rows(path, compression, output)
+    with readable(path) as name, reading(Source(name, target.name, compression)):
+        return target.count_rows(name, compression, output)
 
 
 def _target(input_format: str, output_format: str) -> Format:

@@ -8,13 +8,13 @@ a file is scored and removed afterwards, whatever the outcome; a mark that is st
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchscore.errors import StorageError, storage_error
+from batchscore.errors import OutputError, StorageError, storage_error
 from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import sync_folder
 
 MAX_DEATHS = 3
@@ -26,7 +26,7 @@ class Attempts:
     """The marks of one inbox, in one small file; the caller holds the inbox's lock."""
 
     def __init__(self, inbox: Path) -> None:
-        self._path = inbox / _NAME
+        self._path = OwnPath(inbox) / _NAME
         try:
             saved = read_checked(self._path)
         except OSError as error:
@@ -39,7 +39,7 @@ class Attempts:
         """Drop the marks of files that are gone: one that comes back starts at zero."""
         names = {digest: mark["name"] for digest, mark in self._marks.items()}
         for digest, name in names.items():
-            if not os.path.lexists(self._path.with_name(name)):
+            if not self._path.with_name(name).exists():
                 del self._marks[digest]
 
     def deaths(self, sha256: str, parts: int = 0) -> int:
@@ -56,7 +56,7 @@ class Attempts:
         """Keep the mark while the block scores the file.
 
         Raises:
-            StorageError: the mark cannot be written.
+            StorageError, OutputError: the mark cannot be written.
         """
         before = self._marks.get(sha256)
         self._marks[sha256] = {"name": name, "deaths": self.deaths(sha256, parts) + 1, "parts": parts}
@@ -76,7 +76,7 @@ class Attempts:
         A mark that cannot be removed counts as one death too many, which is no reason to fail.
         """
         self._drop_missing_files()
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, OutputError):
             if self._marks != self._written:
                 self._write()
 

@@ -50,6 +50,7 @@ from batchscore.inbox.whole_files import (
     settling_line,
 )
 from batchscore.runs.folder import STAGING, staged_parts
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     locked,
     make_folder,
@@ -216,7 +217,8 @@ def _held(settings: InboxSettings) -> Iterator[Callable[[Logs], ScoringProcess]]
     started: list[ScoringProcess] = []
 
     def start(logs: Logs) -> ScoringProcess:
-        started.append(ScoringProcess(settings.score, logs))
+        within = dataclasses.replace(settings.score, within=settings.output)
+        started.append(ScoringProcess(within, logs))
         return started[-1]
 
     with locked(settings.inbox):
@@ -328,7 +330,7 @@ def _score_in_place(path: Path, call: _Call) -> tuple[Outcome, str]:
 
 def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
     """Score a file while its mark is on disk; try once more if the process died, since it may have been killed from outside."""
-    parts = sum(1 for folder in job.folders for _ in staged_parts(Path(folder)))
+    parts = sum(1 for folder in job.folders for _ in staged_parts(call.runs.place_of(folder)))
     deaths = call.attempts.deaths(job.sha256, parts)
     if deaths >= MAX_DEATHS:
         outcome = Outcome(1, "failed", _DIED_REPEATEDLY.format(deaths), "", {})
@@ -340,11 +342,11 @@ def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
                 if outcome.exit_code < 0:
                     _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
                     outcome = call.process.score(job)
-        except StorageError as error:
+        except (StorageError, OutputError) as error:
             return _waiting(str(error), error.exit_code)
     if outcome.exit_code < 0 or deaths >= MAX_DEATHS:
         for folder in job.folders:
-            _remove_unscored(Path(folder))
+            _remove_unscored(call.runs.place_of(folder))
     return outcome
 
 
@@ -362,7 +364,7 @@ def _waiting(message: str, exit_code: int = 0) -> Outcome:
     return Outcome(exit_code, "waiting", message, "", {})
 
 
-def _remove_unscored(folder: Path) -> None:
+def _remove_unscored(folder: OwnPath) -> None:
     """Remove what a process that died left of a run, if nothing was scored."""
     if not any(staged_parts(folder)):
         remove_tree(folder / STAGING)
@@ -372,8 +374,7 @@ def _remove_unscored(folder: Path) -> None:
 
 def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> FileOutcome:
     """Write a note that says why, then move the file; after a kill in between, both are done again."""
-    folder = settings.inbox / FAILED
-    make_inbox_folder(folder)
+    folder = make_inbox_folder(settings.inbox / FAILED)
     target = free_name(path, folder, digest)
     code = outcome.exit_code if outcome.exit_code > 0 else 1
     text = (
@@ -394,6 +395,7 @@ class _Runs:
     """The run folders below ``output``, by the hash of their input's content."""
 
     def __init__(self, output: Path) -> None:
+        self._output = output
         self._today = output / datetime.datetime.now().astimezone().date().isoformat()
         self._known: dict[str, list[str]] = {}
         days = (path for path in _folders(output) if _DAY.fullmatch(path.name))
@@ -412,6 +414,10 @@ class _Runs:
             number += 1
             new = f"{first}-{number}"
         return [*known, new]
+
+    def place_of(self, folder: str) -> OwnPath:
+        """A run folder, as one of our own below ``output``."""
+        return OwnPath(self._output) / str(Path(folder).relative_to(self._output))
 
     def note(self, folder: str, digest: str) -> None:
         """Remember that ``folder`` is a run of this content."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from batchscore.errors import (
-    OutputError,
-    printable,
-    storage_error,
-)
+from batchscore.errors import printable, storage_error
 from batchscore.inbox.whole_files import (
     MARKER,
     is_marked,
     is_plain_name,
 )
+from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
     make_folder,
     sha256_of,
@@ -27,27 +23,25 @@ MAX_NAME_BYTES = 150
 
 def move(path: Path, folder: Path, digest: str) -> None:
     """Move a file into a folder of the inbox, under its name or, if other content has that name, a numbered one."""
-    make_inbox_folder(folder)
-    rename(path, free_name(path, folder, digest))
+    place = make_inbox_folder(folder)
+    rename(path, free_name(path, place, digest))
 
 
-def make_inbox_folder(folder: Path) -> None:
+def make_inbox_folder(folder: Path) -> OwnPath:
     """Make a folder of the inbox; raises :class:`~batchscore.errors.OutputError` where it is a link."""
-    if folder.is_symlink():
-        raise OutputError(
-            f"{printable(folder)} is a link. Remove it; the folder itself must be in the inbox."
-        )
+    place = own(folder)
     make_folder(
-        folder, "The files of the inbox are moved there: make room for it, or let the scorer write there."
+        place, "The files of the inbox are moved there: make room for it, or let the scorer write there."
     )
+    return place
 
 
-def free_name(path: Path, folder: Path, digest: str) -> Path:
+def free_name(path: Path, folder: OwnPath, digest: str) -> OwnPath:
     """A name in ``folder`` that is free, or holds the same content."""
     name = cut_name(path.name if is_plain_name(path.name) else printable(path.name), 255)
     target = folder / name
     number = 1
-    while os.path.lexists(target) and not (digest and target.is_file() and sha256_of(target) == digest):
+    while target.exists() and not (digest and target.is_file() and sha256_of(target) == digest):
         number += 1
         stem, dot, suffix = name.partition(".")
         target = folder / f"{cut_name(stem, MAX_NAME_BYTES)}-{number}{dot}{cut_name(suffix, 60)}"
@@ -59,15 +53,21 @@ def cut_name(name: str, size: int) -> str:
     return name.encode("utf-8", "surrogateescape")[:size].decode("utf-8", "ignore")
 
 
-def rename(path: Path, target: Path) -> None:
-    """Rename a file together with its marker; raises :class:`~batchscore.errors.StorageError`."""
-    marker = path.with_name(path.name + MARKER)
+def rename(path: Path, target: OwnPath) -> None:
+    """Rename a file together with its marker.
+
+    Raises:
+        StorageError: it cannot be renamed.
+        OutputError: a link lies in the place of the folder.
+    """
+    file = own(path)
+    marker = file.with_name(path.name + MARKER)
     try:
         has_mark = is_marked(path)
-        path.rename(target)  # renames a link itself, not its target
+        file.replace(target)  # renames a link itself, not its target
         if has_mark:
-            marker.rename(target.with_name(cut_name(target.name, 255 - len(MARKER)) + MARKER))
+            marker.replace(target.with_name(cut_name(target.name, 255 - len(MARKER)) + MARKER))
         sync_folder(target.parent)
-        sync_folder(path.parent)
+        sync_folder(file.parent)
     except OSError as error:
         raise storage_error("Moving", path, error) from error

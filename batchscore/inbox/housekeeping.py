@@ -30,6 +30,7 @@ from batchscore.runs.folder import (
     staged_manifests,
 )
 from batchscore.runs.refusals import read_refusal
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     damage,
     locked,
@@ -104,35 +105,38 @@ def _finished(path: Path) -> datetime.datetime | None:
     names = read_manifest(path)
     if not set(names) >= ALWAYS_WRITTEN:
         return None
-    if not (path / FACTS).exists():  # a removal that was killed
-        return datetime.datetime.fromtimestamp((path / MANIFEST).stat().st_mtime, datetime.UTC)
+    run = OwnPath(path)
+    if not (run / FACTS).exists():  # a removal that was killed
+        return datetime.datetime.fromtimestamp((run / MANIFEST).stat().st_mtime, datetime.UTC)
     finished = datetime.datetime.fromisoformat(read_facts(path)["finished"])
     return finished if finished.tzinfo is not None else None
 
 
 def _last_touched(path: Path) -> datetime.datetime | None:
     """The newest modification time in an unfinished run; files that no run wrote do not count."""
-    ours = [path / name for name in (STAGING, *BEFORE_SCORING) if _is_ours(path / name)]
-    found = [each for one in ours for each in (one, *one.rglob("*"))]
-    newest = max((each.lstat().st_mtime for each in found), default=None)
+    run = OwnPath(path)
+    ours = [run / name for name in (STAGING, *BEFORE_SCORING) if _is_ours(run / name)]
+    found = [one.stat() for one in ours]
+    found += [entry.facts for one in ours if one.is_folder() for entry in one.walk()]
+    newest = max((facts.st_mtime for facts in found), default=None)
     return datetime.datetime.fromtimestamp(newest, datetime.UTC) if newest is not None else None
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: OwnPath) -> bool:
     """Whether a run wrote this staging folder, note or list of rejects."""
-    if path.is_symlink():
-        return False
     if path.name == STAGING:
-        return path.is_dir() and all(STAGING_NAMES.fullmatch(each.name) for each in path.iterdir())
+        return path.is_folder() and all(map(STAGING_NAMES.fullmatch, path.names()))
+    if not path.is_file():
+        return False
     run = path.parent
     if path.name == NOTE:
         return read_refusal(run) is not None
-    ends = (run.name, f"{run.parent.name}/{run.name}")
-    return any(_SCHEDULED.fullmatch(end) for end in ends) and path.is_file() and _holds_rejects(path)
+    ends = (run.name, f"{run.path.parent.name}/{run.name}")
+    return any(_SCHEDULED.fullmatch(end) for end in ends) and _holds_rejects(path)
 
 
-def _holds_rejects(path: Path) -> bool:
-    with path.open("rb") as file:
+def _holds_rejects(path: OwnPath) -> bool:
+    with path.open_read() as file:
         return all(json.loads(line).keys() <= _REJECT_FIELDS for line in file)
 
 
@@ -146,40 +150,41 @@ def remove_run(path: Path, below: Path) -> list[str]:
         BatchscoreError: another process has locked the run, or its manifest cannot be read.
         OSError: a file cannot be removed.
     """
-    with locked(path):
-        if is_finished(path):
-            changed = _remove_listed(path, read_manifest(path))
-            remove_file(path, MANIFEST)
+    run = OwnPath(below) / str(path.relative_to(below))
+    with locked(run):
+        if is_finished(run):
+            changed = _remove_listed(run, read_manifest(run))
+            remove_file(run, MANIFEST)
         else:
-            changed = _remove_unfinished(path)
-    while path != below and not any(path.iterdir()):
-        path.rmdir()
-        path = path.parent
+            changed = _remove_unfinished(run)
+    while run.parts and not run.names():
+        run.rmdir()
+        run = run.parent
     return changed
 
 
-def _remove_listed(path: Path, hashes: dict[str, str]) -> list[str]:
+def _remove_listed(run: OwnPath, hashes: dict[str, str]) -> list[str]:
     """Remove the files whose hash matches; returns the names of those whose hash does not."""
     changed = []
     for name in sorted(hashes, key=lambda name: name == FACTS):
-        if not os.path.lexists(path / name):
+        if not (run / name).exists():
             continue
-        if damage(path / name, hashes[name]):
+        if damage(run / name, hashes[name]):
             changed.append(name)
         else:
-            remove_file(path, name)
+            remove_file(run, name)
     return changed
 
 
-def _remove_unfinished(path: Path) -> list[str]:
+def _remove_unfinished(run: OwnPath) -> list[str]:
     changed: list[str] = []
-    staging = path / STAGING
+    staging = run / STAGING
     if _is_ours(staging):
-        for manifest in staged_manifests(path):
-            changed += _remove_listed(path, read_manifest(manifest.parent))
+        for manifest in staged_manifests(run):
+            changed += _remove_listed(run, read_manifest(manifest.parent))
     for name in BEFORE_SCORING:
-        if name not in changed and (path / name).exists() and _is_ours(path / name):
-            remove_file(path, name)
+        if name not in changed and _is_ours(run / name):
+            remove_file(run, name)
     if _is_ours(staging):
         remove_tree(staging)
     return changed

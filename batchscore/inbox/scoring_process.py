@@ -178,8 +178,9 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
 
     bundle = models.open(settings.model, settings.revision)
     for folder in job.folders:
-        if (done := _finished_run(Path(folder), job.sha256, bundle.fingerprint, settings)) is not None:
-            return _outcome_of(_with_appended(done, settings))
+        one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
+        if (done := _finished_run(job.sha256, bundle.fingerprint, one)) is not None:
+            return _outcome_of(_with_appended(done, one))
     for folder in job.folders:
         one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
         try:
@@ -194,11 +195,12 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
 
 def _with_appended(done: RunResult, settings: ScoreSettings) -> RunResult:
     """A finished run, put into the data set if there is one: its call may have been killed, or failed, just before."""
+    from batchscore.runs.folder import output_of
     from batchscore.runs.result import with_appended
 
     if settings.append_to is None:
         return done
-    with locked(done.output), failing(done.output):
+    with locked(output_of(settings)), failing(done.output):
         return with_appended(done, settings)
 
 
@@ -213,13 +215,12 @@ def _outcome_of(result: RunResult) -> Outcome:
     return Outcome(code, result.status, message, str(result.output), result.metrics["counts"])
 
 
-def _finished_run(
-    folder: Path, sha256: str, bundle_fingerprint: str, settings: ScoreSettings
-) -> RunResult | None:
-    """The finished run in ``folder`` if it is of this content (under any name), this model and these options."""
-    from batchscore.runs.folder import DAMAGE, is_finished, read_run
+def _finished_run(sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
+    """The finished run in the output if it is of this content (under any name), this model and these options."""
+    from batchscore.runs.folder import DAMAGE, is_finished, output_of, read_run
     from batchscore.runs.result import RunResult
 
+    folder = output_of(settings)
     if not is_finished(folder):
         return None
     try:
@@ -229,7 +230,7 @@ def _finished_run(
             and run.model["fingerprint"] == bundle_fingerprint
             and run.options == json.loads(json.dumps(settings.result_options()))
         )
-        done = RunResult(folder, "done", run.counts["read"], run.counts["rejects"], run.metrics, 0.0)
+        done = RunResult(folder.path, "done", run.counts["read"], run.counts["rejects"], run.metrics, 0.0)
     except DAMAGE:
         return None
     return done if is_same else None

@@ -32,6 +32,7 @@ from batchscore.model.probing import probe
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
+from batchscore.system.own_paths import own_folder
 from batchscore.system.storage import atomic_write, make_folder, remove_file, sha256_of
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ def export_int8(path: str) -> Exported:
         "canaries": [[float(p) for p in row] for row in _probabilities(int8, bundle.canaries.texts)],
         "versions": versions,
     }
-    stale = {file.relative_to(bundle.path).as_posix() for file in (bundle.path / VARIANTS).iterdir()} - set(
-        names
-    )
+    stale = {f"{VARIANTS}/{name}" for name in (own_folder(bundle.path) / VARIANTS).names()} - set(names)
     seal(bundle.path, {**facts, "variants": {"int8": variant}}, leave_out=stale)
     for name in stale:
         remove_file(bundle.path, name)
@@ -200,10 +199,10 @@ def _copied(source: Path, bundle: Path) -> list[str]:
     """Copy the two files into the bundle, named by their content; returns the names, the XML first."""
     digest = sha256_of(source / "int8.bin")[:8] + sha256_of(source / "int8.xml")[:8]
     names = []
-    make_folder(bundle / VARIANTS)
+    make_folder(own_folder(bundle) / VARIANTS)
     for suffix in (".xml", ".bin"):
         names.append(f"{VARIANTS}/int8-{digest}{suffix}")
-        with atomic_write(bundle / names[-1]) as out:
+        with atomic_write(own_folder(bundle) / names[-1]) as out:
             out.write((source / f"int8{suffix}").read_bytes())
     return names
 

@@ -39,6 +39,7 @@ from batchscore.runs.folder import (
     read_run,
 )
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class Matcher(Protocol):
         """The rows' earlier predictions and labels."""
 
 
-def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: Path) -> Matcher:
+def match_rows(baseline: Baseline, files: Sequence[InputFile], folder: AnyPath) -> Matcher:
     """Match the rows of ``files`` with those of an earlier run; the id table is made in ``folder``."""
     is_by_id = _have_ids(baseline, files) and all(f.columns.id for f in baseline.files if f.has_rows)
     return _ById(baseline, files, folder) if is_by_id else _ByRow(baseline, files)
@@ -284,14 +285,15 @@ class _ById:
 
     matched_by = "id"
 
-    def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: Path) -> None:
+    def __init__(self, baseline: Baseline, files: Sequence[InputFile], folder: AnyPath) -> None:
         self._files, self._answers = files, baseline.answers
         remove_tree(folder)
+        folder = own_folder(folder)
         make_folder(folder)
         self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
         self._predicted, self._given = folder / "predicted", folder / "given"
         rows = 0
-        with self._predicted.open("wb") as predicted, self._given.open("wb") as given:
+        with self._predicted.open_fresh() as predicted, self._given.open_fresh() as given:
             for file in baseline.files:
                 if (name := file.columns.id) is not None:
                     for chunk in baseline.chunks(file, [name]):
@@ -317,9 +319,10 @@ class _ById:
             given[at] = self._mapped(self._given, answers.given_type)[found[at]]
         return Earlier(found, predicted, given)
 
-    def _mapped(self, path: Path, kind: Any) -> NDArray[Any]:
+    def _mapped(self, path: OwnPath, kind: Any) -> NDArray[Any]:
         """A file of rows, mapped anew each time, so that pages once read do not count as memory for ever."""
-        return np.memmap(path, dtype=kind, mode="r").reshape(-1, *self._answers.row_shape)
+        with path.open_read() as file:
+            return np.memmap(file, dtype=kind, mode="r").reshape(-1, *self._answers.row_shape)
 
     def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
         numbers = [_whole_number(each) for each in ids]

@@ -23,6 +23,7 @@ from batchscore.formats.registry import DATA_SET, ENTRIES, suffix_of
 from batchscore.formats.source import Source, reading
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.runs.folder import PREDICTIONS, is_finished, prediction_names
+from batchscore.system.own_paths import AnyPath, OwnPath, readable
 from batchscore.system.storage import atomic_write, make_folder, read_manifest, sha256_of
 from batchscore.system.terminal import NOTICE
 
@@ -81,7 +82,7 @@ class DataSet:
 
     def _refuse_columns(self, found: Iterable[tuple[str, pa.Schema]]) -> None:
         """Refuse predictions, by the names of their inputs, whose columns are not those of the newest file, nor of one another."""
-        newest = max(self._files("*"), default=None)  # what was appended had the columns of the newest then
+        newest = max(self._files(), default=None)  # what was appended had the columns of the newest then
         wanted = None if newest is None else (printable(newest), _schema_of(newest))
         for name, schema in found:
             wanted = wanted or (f"those of {printable(name)}", schema)
@@ -92,12 +93,15 @@ class DataSet:
                     "--rename or --probabilities, or name another --append-to."
                 )
 
-    def _files(self, pattern: str) -> list[Path]:
+    def _files(self, end: str = "") -> list[OwnPath]:
         """Its files, but hidden ones, which readers leave out too."""
-        found = self._folder.glob(f"{pattern}{_SUFFIX}") if self._folder.is_dir() else ()
-        return [path for path in found if not path.name.startswith((".", "_"))]
+        place = OwnPath(self._folder)
+        names = place.names() if self._folder.is_dir() else ()
+        return [
+            place / name for name in names if name.endswith(end + _SUFFIX) and not name.startswith((".", "_"))
+        ]
 
-    def append(self, run: Path, facts: Mapping[str, Any], *, replace: bool) -> Appended:
+    def append(self, run: OwnPath, facts: Mapping[str, Any], *, replace: bool) -> Appended:
         """Put the prediction files of a finished run there, unless they are; says on stderr what it did.
 
         With ``replace`` the run's own files of an earlier making, with another content, are replaced, each at once.
@@ -121,8 +125,8 @@ class DataSet:
         there, before = [], []
         for number, _, key in files:
             end = f"_{mark}_{number:05}"
-            earlier = next(iter(self._files(f"*{end}")), None)
-            there.append(earlier or self._folder / f"{begin}{end}{_SUFFIX}")
+            earlier = next(iter(self._files(end)), None)
+            there.append(earlier or OwnPath(self._folder) / f"{begin}{end}{_SUFFIX}")
             if earlier is not None and sha256_of(earlier) == hashes[key]:
                 before.append(earlier)
                 _LOG.log(NOTICE, "in the data set already, so nothing is appended: %s", printable(earlier))
@@ -135,12 +139,12 @@ class DataSet:
             _put(run / key, hashes[key], there[-1])
             said = "replaced in the data set" if earlier else "appended to the data set"
             _LOG.log(NOTICE, "%s: %s", said, printable(there[-1]))
-        return Appended(tuple(there), tuple(before))
+        return Appended(tuple(each.path for each in there), tuple(each.path for each in before))
 
 
-def _put(path: Path, digest: str, final: Path) -> None:
+def _put(path: OwnPath, digest: str, final: OwnPath) -> None:
     """Copy one file whose SHA-256 is known to its place, at once."""
-    with path.open("rb") as source, atomic_write(final) as out:
+    with path.open_read() as source, atomic_write(final) as out:
         if _copied(source, out) != digest:
             raise DataError(
                 f"{printable(path)} is not as it was written, so it was not appended to the data set. Score again with --force."
@@ -200,10 +204,11 @@ def _refuse_format(kind: str, name: str) -> None:
         )
 
 
-def _schema_of(path: Path) -> pa.Schema:
-    source = Source(path, DATA_SET, "")
-    with reading(source), open_exact(source) as opened:
-        return opened.schema
+def _schema_of(path: AnyPath) -> pa.Schema:
+    with readable(path) as name:
+        source = Source(name, DATA_SET, "")
+        with reading(source), open_exact(source) as opened:
+            return opened.schema
 
 
 def _schema_as_written(output: Output, output_format: str) -> pa.Schema:

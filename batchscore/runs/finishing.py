@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.evaluation import (
@@ -49,12 +48,14 @@ from batchscore.runs.folder import (
     REJECTS,
     TEXT,
     Staging,
+    output_of,
     prediction_names,
 )
 from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
 from batchscore.runs.partitions import Partitions
 from batchscore.runs.task_options import tolerance_of
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     atomic_write,
     files_below,
@@ -179,7 +180,7 @@ class Finish:
             write(out)
 
     def _copy_rejects(self, out: IO[bytes]) -> None:
-        with self._staging.rejects.open("rb") as rejects:
+        with self._staging.rejects.open_read() as rejects:
             shutil.copyfileobj(rejects, out)
 
     def _parts(self, file: int | None = None) -> Iterator[tuple[Part, StagedPart]]:
@@ -190,13 +191,13 @@ class Finish:
     def _open(self, number: int) -> StagedPart:
         return read_part(self._staging.part(number), self._answers)
 
-    def _outputs(self) -> Iterator[tuple[int, Path, Output, str]]:
+    def _outputs(self) -> Iterator[tuple[int, OwnPath, Output, str]]:
         """File index, staging path and :class:`Output` of each prediction file, and the folder of its partition or none."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         outputs = outputs_of(self._plan, self._bundle, self._settings)
         for index, (output, name) in enumerate(zip(outputs, names, strict=True)):
             for folder in [""] if self._partitions is None else self._partitions.folders(index):
-                yield index, self._staging.final / PREDICTIONS / folder / name, output, folder
+                yield index, self._staging.final / f"{PREDICTIONS}/{folder}/{name}", output, folder
 
     def _predictions(self) -> None:
         for index, path, output, folder in self._outputs():
@@ -256,7 +257,7 @@ class Finish:
                 )
         listed = 0
         if self._plan.rejects:
-            with (self._staging.final / REJECTS).open("rb") as rejects:
+            with (self._staging.final / REJECTS).open_read() as rejects:
                 listed = sum(not line.isspace() for line in rejects)
         if listed != self._plan.rejects:
             raise RuntimeError(f"{self._plan.rejects} rows were rejected, but {listed} are listed.")
@@ -308,7 +309,7 @@ class Finish:
 
     def _put_in_place(self) -> None:
         """Remove files of an earlier run and rename every file to its final name, the manifest last."""
-        output, final = self._settings.output, self._staging.final
+        output, final = output_of(self._settings), self._staging.final
         names = files_below(final)
         hashes = {name: sha256_of(final / name) for name in names}
         write_bytes(final / MANIFEST, manifest(hashes))
@@ -336,7 +337,7 @@ def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
 class _BaselineComparison:
     """Compares the rows of this run with those of the baseline."""
 
-    def __init__(self, baseline: Baseline, plan: Plan, basis: Basis, staging: Path) -> None:
+    def __init__(self, baseline: Baseline, plan: Plan, basis: Basis, staging: OwnPath) -> None:
         self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
         self._matcher = match_rows(baseline, plan.files, staging / "baseline")
         measures = measures_of(basis.task)

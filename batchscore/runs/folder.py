@@ -20,11 +20,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, OutputError, printable
 from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.own_paths import AnyPath, OwnPath, own_folder, refuse_strange
 from batchscore.system.storage import HOLDER, MANIFEST, STAGING, damaged_files, read_manifest
+
+if TYPE_CHECKING:
+    from batchscore.config import ScoreSettings
 
 __all__ = [
     "ALWAYS_WRITTEN",
@@ -51,9 +55,11 @@ __all__ = [
     "check_run",
     "foreign_names",
     "is_finished",
+    "output_of",
     "prediction_names",
     "read_facts",
     "read_run",
+    "refuse_links",
     "staged_manifests",
     "staged_parts",
     "state_of",
@@ -109,24 +115,42 @@ class RunState(enum.Enum):
     NO_RUN = "no run"
 
 
-def state_of(folder: Path) -> RunState:
+def output_of(settings: ScoreSettings) -> OwnPath:
+    """The run folder: the user named it, or the folder that it lies in."""
+    output, within = settings.output, settings.within
+    return OwnPath(output) if within is None else OwnPath(within) / str(output.relative_to(within))
+
+
+def state_of(folder: AnyPath) -> RunState:
     """The state of a folder, which need not exist."""
     if is_finished(folder):
         return RunState.FINISHED
-    if (folder / NOTE).exists():
+    place = own_folder(folder)
+    if (place / NOTE).exists():
         return RunState.REFUSED
-    has_name = any((folder / name).exists() for name in RUN_NAMES)
+    has_name = any((place / name).exists() for name in RUN_NAMES)
     return RunState.UNFINISHED if has_name else RunState.NO_RUN
 
 
-def is_finished(folder: Path) -> bool:
+def is_finished(folder: AnyPath) -> bool:
     """Whether the folder holds a finished run."""
-    return (folder / MANIFEST).exists()
+    return (own_folder(folder) / MANIFEST).exists()
 
 
-def foreign_names(folder: Path) -> set[str]:
+def foreign_names(folder: AnyPath) -> set[str]:
     """Names in a folder that no run puts there before it finishes."""
-    return {path.name for path in folder.iterdir()} - {STAGING} - BEFORE_SCORING
+    return set(own_folder(folder).names()) - {STAGING} - BEFORE_SCORING
+
+
+def refuse_links(folder: OwnPath) -> None:
+    """Refuse a folder where a link, a pipe or the like has the name of a run's file, or lies among them.
+
+    Raises:
+        NotOursError: names it.
+    """
+    refuse_strange(
+        folder, names=RUN_NAMES | PURPOSES.keys() | {PAGE}, trees=frozenset({PREDICTIONS, STAGING})
+    )
 
 
 # --------------------------------------------------------------------------------------------------- its facts
@@ -177,26 +201,27 @@ class RunFolder:
         return counts
 
 
-def read_run(folder: Path) -> RunFolder:
+def read_run(folder: AnyPath) -> RunFolder:
     """Read the facts and metrics of a run, finished or not.
 
     Raises:
         OSError, ValueError: a file is missing, cannot be read, or is not JSON.
     """
-    return RunFolder(folder, read_facts(folder), json.loads((folder / METRICS).read_bytes()))
+    place = own_folder(folder)
+    return RunFolder(place.path, read_facts(place), json.loads((place / METRICS).read_bytes()))
 
 
-def read_facts(folder: Path) -> Mapping[str, Any]:
+def read_facts(folder: AnyPath) -> Mapping[str, Any]:
     """Read ``run.json`` alone.
 
     Raises:
         OSError, ValueError: as :func:`read_run`.
     """
-    facts: Mapping[str, Any] = json.loads((folder / FACTS).read_bytes())
+    facts: Mapping[str, Any] = json.loads((own_folder(folder) / FACTS).read_bytes())
     return facts
 
 
-def check_run(folder: Path) -> dict[str, str]:
+def check_run(folder: AnyPath) -> dict[str, str]:
     """Check every file of a finished run; returns path → SHA-256 from its manifest.
 
     Raises:
@@ -227,45 +252,46 @@ def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
 class Staging:
     """The staging folder of one run: its plan, its parts, and the final files while they are built."""
 
-    folder: Path
+    folder: OwnPath
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> OwnPath:
         """Where parts are staged."""
         return self.folder / "parts"
 
     @property
-    def micro_batches(self) -> Path:
+    def micro_batches(self) -> OwnPath:
         """Where the micro-batches are noted that are done of parts that are not."""
         return self.folder / "micro-batches"
 
     @property
     def holds_work(self) -> bool:
         """Whether anything was scored, and would be lost with this folder."""
-        return any(self.parts.glob(f"*{_PART_SUFFIX}")) or any(self.micro_batches.glob("*"))
+        has_parts = any(name.endswith(_PART_SUFFIX) for name in _names_in(self.parts))
+        return has_parts or bool(_names_in(self.micro_batches))
 
     @property
-    def final(self) -> Path:
+    def final(self) -> OwnPath:
         """Where the final files are built."""
         return self.folder / "final"
 
     @property
-    def rejects(self) -> Path:
+    def rejects(self) -> OwnPath:
         """The rejects that planning found."""
         return self.folder / REJECTS
 
     @property
-    def rejects_copy(self) -> Path:
+    def rejects_copy(self) -> OwnPath:
         """A copy of the rejects, to be renamed into the run folder if the run is refused."""
         return self.folder / "refused.jsonl"
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> OwnPath:
         """The plan."""
         return self.folder / "plan.json"
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> OwnPath:
         """The journal of the staged parts."""
         return self.folder / "journal.jsonl"
 
@@ -289,16 +315,29 @@ class Staging:
         """Record the files to remove unless this run writes them again."""
         write_checked(self.folder.with_name(_REPLACED), sorted(names))
 
-    def part(self, number: int) -> Path:
+    def part(self, number: int) -> OwnPath:
         """The file of a staged part."""
         return self.parts / f"{number:08d}{_PART_SUFFIX}"
 
 
-def staged_parts(folder: Path) -> Iterator[Path]:
+def staged_parts(folder: AnyPath) -> Iterator[OwnPath]:
     """The parts that are staged in a run folder, of any run."""
-    return (folder / STAGING).glob(f"*/parts/*{_PART_SUFFIX}")
+    for run in _staged_runs(folder):
+        parts = run / "parts"
+        yield from (parts / name for name in _names_in(parts) if name.endswith(_PART_SUFFIX))
 
 
-def staged_manifests(folder: Path) -> Iterator[Path]:
+def staged_manifests(folder: AnyPath) -> Iterator[OwnPath]:
     """The manifests of final files that are staged in a run folder, of any run."""
-    return (folder / STAGING).glob(f"*/final/{MANIFEST}")
+    found = (run / "final" / MANIFEST for run in _staged_runs(folder))
+    return (path for path in found if path.exists())
+
+
+def _staged_runs(folder: AnyPath) -> list[OwnPath]:
+    staging = own_folder(folder) / STAGING
+    return [staging / name for name in _names_in(staging)]
+
+
+def _names_in(folder: OwnPath) -> list[str]:
+    """The names in a folder; none if it is missing, or no folder."""
+    return folder.names() if folder.is_folder() else []

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.errors import storage_error
+from batchscore.system.own_paths import AnyPath, own_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,8 @@ ABSENT = -2
 """The result for an id that is not in the table, and for no id."""
 AMBIGUOUS = -3
 """The result for an id that was added more than once."""
+_BUCKET = ".bucket"
+"""The suffix of a bucket's file."""
 _BUCKET_ROWS = 2**18
 _MOST_BUCKETS = 4096
 _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("value", "<i8")])
@@ -32,9 +34,9 @@ _REST = np.dtype([("low", "<u8"), ("value", "<i8")])
 class IdTable:
     """``add`` everything, ``seal`` once, then ``find``. ``folder`` must be empty and belongs to the table."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: AnyPath, rows: int) -> None:
         """``rows``: their expected number."""
-        self._folder = folder
+        self._folder = own_folder(folder)
         self._buckets = min(max(1, -(-rows // _BUCKET_ROWS)), _MOST_BUCKETS)
 
     def add(self, ids: Sequence[str | None], values: NDArray[np.int64]) -> None:
@@ -50,11 +52,11 @@ class IdTable:
         rows, bucket = rows[order], bucket[order]
         starts = np.flatnonzero(np.diff(bucket, prepend=np.uint64(self._buckets)))
         for start, piece in zip(starts, np.split(rows, starts[1:]), strict=True):
-            self._append(f"{int(bucket[start]):04}.bucket", piece)
+            self._append(f"{int(bucket[start]):04}{_BUCKET}", piece)
 
     def _append(self, name: str, rows: NDArray[np.void]) -> None:
         try:
-            with (self._folder / name).open("ab") as file:
+            with (self._folder / name).open_append() as file:
                 file.write(rows.tobytes())
         except OSError as error:
             raise storage_error("Writing", self._folder / name, error) from error
@@ -62,10 +64,13 @@ class IdTable:
     def seal(self) -> None:
         """Sort the rows; an id that occurs more than once keeps one row, marked as ambiguous."""
         for name in ("high", "rest"):
-            (self._folder / name).write_bytes(b"")
-        for path in sorted(self._folder.glob("*.bucket")):
-            rows = np.fromfile(path, dtype=_ROW)
-            path.unlink()
+            (self._folder / name).open_fresh().close()
+        for name in self._folder.names():
+            if not name.endswith(_BUCKET):
+                continue
+            with (self._folder / name).open_read() as file:
+                rows = np.fromfile(file, dtype=_ROW)
+            (self._folder / name).unlink()
             rows = rows[np.lexsort((rows["low"], rows["high"]))]
             is_same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
             rows["value"][:-1][is_same] = AMBIGUOUS
@@ -82,12 +87,15 @@ class IdTable:
         if not len(hashes) or not (self._folder / "high").stat().st_size:
             return found
         # mapped anew each time, so that pages once read do not count as memory for ever
-        high = np.memmap(self._folder / "high", dtype="<u8", mode="r")
-        rest = np.memmap(self._folder / "rest", dtype=_REST, mode="r")
+        high, rest = self._mapped("high", np.dtype("<u8")), self._mapped("rest", _REST)
         at = np.minimum(np.searchsorted(high, hashes[:, 0]), len(high) - 1)
         is_match = (high[at] == hashes[:, 0]) & (rest["low"][at] == hashes[:, 1])
         found[has_id] = np.where(is_match, rest["value"][at], ABSENT)
         return found
+
+    def _mapped(self, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
+        with (self._folder / name).open_read() as file:
+            return np.memmap(file, dtype=kind, mode="r")
 
 
 def _hashes(ids: Sequence[str | None]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:

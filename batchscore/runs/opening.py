@@ -21,8 +21,9 @@ from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, needs_torch
 from batchscore.runs.baselines import Baseline, open_baseline
 from batchscore.runs.dates import date_of_run
-from batchscore.runs.folder import STAGING, foreign_names, is_finished
+from batchscore.runs.folder import STAGING, foreign_names, is_finished, output_of, refuse_links
 from batchscore.runs.task_options import refuse_foreign_options
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import make_folder
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ def standard_input(settings: ScoreSettings) -> Iterator[Path | None]:
         return
     with contextlib.ExitStack() as stack:
         if settings.dry_run:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = OwnPath(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         else:
-            refuse_foreign(settings.output)
-            folder = settings.output / STAGING
+            output = output_of(settings)
+            refuse_foreign(output)
+            folder = output / STAGING
             make_folder(folder)
             stack.callback(_remove_if_empty, folder)
         try:
@@ -77,21 +79,24 @@ def standard_input(settings: ScoreSettings) -> Iterator[Path | None]:
             raise NothingToDoError(str(error)) if settings.skip_empty else error from None
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_if_empty(folder: OwnPath) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
-def refuse_foreign(output: Path) -> None:
-    """Raise :class:`TakenError` for a folder that holds something else than a run, or whose staging folder is a link."""
-    staging = output / STAGING
+def refuse_foreign(output: OwnPath) -> None:
+    """Refuse a folder that holds something else than a run, or a link in the place of a file of one.
+
+    Raises:
+        TakenError: it holds something else.
+        NotOursError: names the link, or the pipe or the like.
+    """
     foreign = foreign_names(output)
-    if foreign and not is_finished(output) and not staging.exists():
+    if foreign and not is_finished(output) and not (output / STAGING).exists():
         raise TakenError(
             f"{printable(output)} holds something that is no run ({printable(min(foreign))}). Name another --output."
         )
-    if staging.is_symlink():
-        raise TakenError(f"{printable(staging)} is a link. Remove it, or name another --output.")
+    refuse_links(output)
 
 
 def open_inputs(

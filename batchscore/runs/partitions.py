@@ -19,6 +19,8 @@ from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_values import take_rows
 from batchscore.formats.column_choice import refuse_named
 from batchscore.formats.columns import texts_of
+from batchscore.system.own_paths import AnyPath, own
+from batchscore.system.storage import open_file
 
 if TYPE_CHECKING:
     from batchscore.formats.staged import StagedPart
@@ -109,7 +111,7 @@ class Partitions:
         files: Sequence[InputFile],
         parts: Sequence[Part],
         column: str,
-        path: Path,
+        path: AnyPath,
         open_part: Callable[[int], StagedPart],
     ) -> None:
         """Read the column of every part once; the number of each row's partition goes to the file ``path``."""
@@ -119,7 +121,7 @@ class Partitions:
         """``[parts, MOST]``: whether a part has rows of a partition."""
         self._ends = np.zeros(len(parts) + 1, dtype=np.int64)
         """Rows before each part."""
-        with path.open("wb") as out:
+        with own(path).open_fresh() as out:
             for place, part in enumerate(parts):
                 values = texts_of(open_part(part.number), files[part.file], [column])[column]
                 folders = (numbers.setdefault(folder_of(column, value), len(numbers)) for value in values)
@@ -146,4 +148,5 @@ class Partitions:
 
     def _numbers_of(self, place: int) -> np.ndarray:
         start, end = self._ends[place], self._ends[place + 1]
-        return np.fromfile(self._path, dtype=np.int32, count=int(end - start), offset=int(start) * 4)
+        with open_file(self._path) as file:
+            return np.fromfile(file, dtype=np.int32, count=int(end - start), offset=int(start) * 4)

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from batchscore.errors import (
     BatchscoreError,
@@ -23,6 +22,7 @@ from batchscore.errors import (
     StorageError,
 )
 from batchscore.runs.folder import NOTE, RunState, foreign_names, state_of
+from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import to_json, write_bytes
 
 _NOTED_ERRORS = (DataError, NoInputError, StorageError, ModelError, NothingToDoError)
@@ -45,7 +45,7 @@ class Refusal:
 
 
 @contextlib.contextmanager
-def refusals_noted(output: Path, date: datetime.date | None) -> Iterator[None]:
+def refusals_noted(output: OwnPath, date: datetime.date | None) -> Iterator[None]:
     """Write a note into the run folder ``output`` if the block ends with a refusal; the caller holds the folder's lock.
 
     Nothing is written without the night's ``date``, nor into a folder that holds a finished run or anything that no
@@ -60,7 +60,7 @@ def refusals_noted(output: Path, date: datetime.date | None) -> Iterator[None]:
         raise
 
 
-def _note(output: Path, error: BatchscoreError, date: datetime.date) -> None:
+def _note(output: OwnPath, error: BatchscoreError, date: datetime.date) -> None:
     if foreign_names(output):
         return
     at = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -68,7 +68,7 @@ def _note(output: Path, error: BatchscoreError, date: datetime.date) -> None:
     write_bytes(output / NOTE, to_json(dataclasses.asdict(refusal)))
 
 
-def read_refusal(folder: Path) -> Refusal | None:
+def read_refusal(folder: AnyPath) -> Refusal | None:
     """The note in a run folder without a finished run; None if there is none.
 
     Raises:
@@ -77,7 +77,7 @@ def read_refusal(folder: Path) -> Refusal | None:
     if state_of(folder) is not RunState.REFUSED:
         return None
     try:
-        noted = Refusal(**json.loads((folder / NOTE).read_bytes()))
+        noted = Refusal(**json.loads((own_folder(folder) / NOTE).read_bytes()))
     except TypeError as error:
         raise ValueError(f"{NOTE} is not as it was written") from error
     if not isinstance(noted.exit_code, int) or not all(map(_is_text, (noted.reason, noted.at, noted.date))):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import DataError, GateFailedError, printable
 from batchscore.model.scoring import OUT_OF_MEMORY
 from batchscore.runs.dataset import DataSet
-from batchscore.runs.folder import METRICS, read_facts
+from batchscore.runs.folder import METRICS, output_of, read_facts
 
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
@@ -82,5 +82,6 @@ def with_appended(result: RunResult, settings: ScoreSettings) -> RunResult:
         return result
     data_set = DataSet(settings.append_to)
     data_set.refuse_misplaced(result.output)
-    there = data_set.append(result.output, read_facts(result.output), replace=settings.force)
+    run = output_of(dataclasses.replace(settings, output=result.output))
+    there = data_set.append(run, read_facts(run), replace=settings.force)
     return dataclasses.replace(result, appended=there.files, appended_before=there.before)

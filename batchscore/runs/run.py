@@ -51,6 +51,7 @@ from batchscore.runs.folder import (
     STAGING,
     Staging,
     is_finished,
+    output_of,
     prediction_names,
     read_run,
 )
@@ -109,8 +110,8 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             with standard_input(settings) as stdin:
                 return _planned(open_inputs(settings, models, stdin), settings, started)
         with (
-            locked(settings.output),  # the lock first: a second call fails at once
-            refusals_noted(settings.output, night),
+            locked(output_of(settings)),  # the lock first: a second call fails at once
+            refusals_noted(output_of(settings), night),
             failing(settings.output),
             imports_ahead() as want,
             standard_input(settings) as stdin,
@@ -179,12 +180,12 @@ class _Run:
         self._found, self._bundle, self._baseline = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
-        self._output = settings.output
+        self._output = output_of(settings)
         # The baseline counts by its content, not its path.
         compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
         self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
-        self._staging = Staging(settings.output / STAGING / staged[:32])
+        self._staging = Staging(self._output / STAGING / staged[:32])
         self._begun = _now()
         self._spent = WorkDone()
 
@@ -223,7 +224,7 @@ class _Run:
         self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
     ) -> RunResult:
         seconds = time.monotonic() - self._started
-        return RunResult(self._output, status, rows, rejects, metrics, seconds, plan)
+        return RunResult(self._settings.output, status, rows, rejects, metrics, seconds, plan)
 
     def _finished_before(self) -> RunResult | None:
         """The result of this same run, if the folder holds it finished."""
@@ -249,7 +250,7 @@ class _Run:
         refuse_foreign(self._output)
         staging = self._output / STAGING
         make_folder(staging)
-        begun = [folder for folder in staging.iterdir() if folder.is_dir()]
+        begun = [staging / entry.name for entry in staging.entries() if entry.is_folder]
         if not self._settings.force and any(
             Staging(folder).holds_work for folder in begun if folder != self._staging.folder
         ):
@@ -279,8 +280,8 @@ class _Run:
 
     def _refuse_long_names(self) -> None:
         names = prediction_names([file.name for file in self._found], self._settings.output_format)
-        final = self._staging.final.relative_to(self._staging.folder)
-        refuse_long_names(self._staging.folder, [str(final / PREDICTIONS / name) for name in names])
+        final = f"{self._staging.final.name}/{PREDICTIONS}"
+        refuse_long_names(self._staging.folder, [f"{final}/{name}" for name in names])
 
     def _plan(self) -> Plan:
         """The plan of an earlier start, if it and its rejects are intact, or a new one."""
@@ -297,7 +298,7 @@ class _Run:
         allowed = self._settings.max_rejects
         if allowed.allows(plan.rejects, plan.rows):
             return
-        with self._staging.rejects.open("rb") as file:
+        with self._staging.rejects.open_read() as file:
             first = json.loads(file.readline())
         where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
         if is_finished(self._output):  # a finished run stays as it is
@@ -313,7 +314,7 @@ class _Run:
 
     def _publish_rejects(self) -> None:
         copy = self._staging.rejects_copy
-        with self._staging.rejects.open("rb") as rejects, atomic_write(copy) as out:
+        with self._staging.rejects.open_read() as rejects, atomic_write(copy) as out:
             shutil.copyfileobj(rejects, out)
         publish(copy, self._output / REJECTS)
 

@@ -12,13 +12,13 @@ import collections
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.model.scoring import Scored, Watcher
 from batchscore.system.journal import Journal
+from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import make_folder, remove_file
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class MicroBatches:
     ``note`` is called with rows as they are done, and whether this start did them.
     """
 
-    def __init__(self, folder: Path, note: Callable[[int, bool], None]) -> None:
-        self._folder, self._note = folder, note
+    def __init__(self, folder: AnyPath, note: Callable[[int, bool], None]) -> None:
+        self._folder, self._note = own_folder(folder), note
         self._lock = threading.Lock()
         self._parts: dict[int, _PartInWork] = {}
         self._last = time.monotonic()
-        make_folder(folder)
+        make_folder(self._folder)
 
     def watch(self, part: Part) -> Watcher:
         """What sees the micro-batches of a part; the engine asks for it when it begins the part."""
@@ -80,7 +80,7 @@ class _PartInWork(Watcher):
     def __init__(
         self,
         rows: int,
-        folder: Path,
+        folder: OwnPath,
         name: str,
         lock: threading.Lock,
         seen: Callable[[int, bool], float],

@@ -12,11 +12,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
 from batchscore.errors import printable
+from batchscore.system.own_paths import OwnPath
 
 _LOG = logging.getLogger(__name__)
 VARIABLE = "BATCHSCORE_CACHE"
@@ -47,7 +48,7 @@ def recall(kind: str, key: str) -> Any:
     if folder is None:
         return None
     try:
-        content = (folder / kind / f"{key}.json").read_bytes()
+        content = (OwnPath(folder) / kind / f"{key}.json").read_bytes()
         digest, value = content[:_DIGEST], content[_DIGEST:]
         return json.loads(value) if digest.decode() == hashlib.sha256(value).hexdigest() else None
     except (OSError, ValueError, RecursionError):
@@ -61,28 +62,30 @@ def keep(kind: str, key: str, value: Any) -> None:
         return
     content = json.dumps(value, allow_nan=False).encode()
     try:
-        (folder / kind).mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(folder / kind / f"{key}.json", hashlib.sha256(content).hexdigest().encode() + content)
-        _remove_oldest(folder / kind)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = OwnPath(folder) / kind
+        place.mkdir(0o700)
+        _write(place / f"{key}.json", hashlib.sha256(content).hexdigest().encode() + content)
+        _remove_oldest(place)
     except OSError as error:
         _LOG.info("%s: nothing is kept there (%s)", printable(folder), error.strerror)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: OwnPath, content: bytes) -> None:
     """Write a file whole; several writers do not meet, as each has a temporary name of its own."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open_new(0o600) as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _remove_oldest(folder: Path) -> None:
+def _remove_oldest(folder: OwnPath) -> None:
     """Remove all but the newest files, and with them what killed writers left."""
     with contextlib.suppress(OSError):  # another program removes the same
-        newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in newest_first[_KEPT:]:
-            path.unlink(missing_ok=True)
+        newest_first = sorted(folder.entries(), key=lambda entry: entry.facts.st_mtime, reverse=True)
+        for entry in newest_first[_KEPT:]:
+            (folder / entry.name).unlink(missing_ok=True)

@@ -15,9 +15,10 @@ import dataclasses
 import errno
 import io
 import os
+import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -124,15 +125,33 @@ class OwnPath:
         with self.handle() as folder:
             return sorted(os.listdir(folder))  # noqa: PTH208 - a descriptor
 
-    def mkdir(self) -> bool:
+    def mkdir(self, mode: int = 0o777) -> bool:
         """Make this folder; returns whether it was missing."""
         with self._named() as folder:
             try:
-                os.mkdir(self.name, dir_fd=folder)
+                os.mkdir(self.name, mode, dir_fd=folder)
             except FileExistsError:
                 os.close(os.open(self.name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder))
                 return False
             return True
+
+    def keep_to_ourselves(self) -> None:
+        """Let nobody else put anything into this folder, for libraries that write by names and follow links.
+
+        Raises:
+            NotOursError: it is another user's, who could let others in again.
+        """
+        probe = self / f".{secrets.token_hex(8)}"
+        probe.mkdir(0o700)
+        try:
+            owner = probe.stat().st_uid  # as this file system has it, whoever we are
+        finally:
+            probe.rmdir()
+        with self.handle() as folder:
+            if os.fstat(folder).st_uid != owner:
+                raise NotOursError(str(self), "another user's folder")
+            with contextlib.suppress(PermissionError):  # a file system without modes
+                os.fchmod(folder, 0o700)
 
     def rmdir(self) -> None:
         """Remove this folder, which must be empty."""
@@ -198,9 +217,9 @@ class OwnPath:
         with self.open_read() as file:
             return file.read()
 
-    def open_new(self) -> IO[bytes]:
+    def open_new(self, mode: int = 0o666) -> IO[bytes]:
         """Make the file, which must not exist, and open it for writing and reading."""
-        return os.fdopen(self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL), "w+b")
+        return os.fdopen(self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), "w+b")
 
     def open_fresh(self) -> IO[bytes]:
         """The same in the place of a file that may exist, which is removed first: another name of it keeps its bytes."""
@@ -249,16 +268,16 @@ class OwnPath:
         with self._named() as folder, target._named() as other:
             os.replace(self.name, target.name, src_dir_fd=folder, dst_dir_fd=other)
 
-    def _open(self, flags: int) -> int:
+    def _open(self, flags: int, mode: int = 0o666) -> int:
         with self._named() as folder:
-            descriptor = os.open(self.name, flags | _FILE, 0o666, dir_fd=folder)
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(mode):
+            descriptor = os.open(self.name, flags | _FILE, mode, dir_fd=folder)
+        found = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(found):
             return descriptor
         os.close(descriptor)
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(found):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self))
-        raise NotOursError(str(self), _KINDS.get(stat.S_IFMT(mode), "no file"))
+        raise NotOursError(str(self), _KINDS.get(stat.S_IFMT(found), "no file"))
 
 
 AnyPath = Path | OwnPath
@@ -277,7 +296,17 @@ def own_folder(folder: AnyPath) -> OwnPath:
     return folder if isinstance(folder, OwnPath) else OwnPath(folder)
 
 
-def refuse_foreign(folder: OwnPath, names: frozenset[str], trees: frozenset[str]) -> None:
+@contextlib.contextmanager
+def readable(path: AnyPath) -> Iterator[Path]:
+    """A path by which a library that takes no open file reads this one."""
+    if isinstance(path, OwnPath):
+        with path.readable() as found:
+            yield found
+    else:
+        yield path
+
+
+def refuse_strange(folder: OwnPath, names: Set[str], trees: Set[str]) -> None:
     """Refuse a folder where a link, pipe or device lies in the place of a file of ours, before any work is done.
 
     ``names`` are files and folders in it, ``trees`` folders of which all is ours.
@@ -286,12 +315,16 @@ def refuse_foreign(folder: OwnPath, names: frozenset[str], trees: frozenset[str]
         NotOursError: names the first.
     """
     for entry in folder.entries():
-        here = folder / entry.name
-        if entry.name in names | trees:
-            _refuse(here, entry)
+        if entry.name in names or entry.name in trees:
+            _refuse(folder / entry.name, entry)
         if entry.name in trees and entry.is_folder:
-            for below in here.walk():
-                _refuse(here / below.name, below)
+            refuse_strange_below(folder / entry.name)
+
+
+def refuse_strange_below(folder: OwnPath) -> None:
+    """The same for all that is in a folder, however deep."""
+    for entry in folder.walk():
+        _refuse(folder / entry.name, entry)
 
 
 def _refuse(path: OwnPath, entry: Entry) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.journal import read_checked, write_checked
-from batchscore.system.storage import locked, make_folder, remove_tree, sync_folder, sync_tree
+from batchscore.system.own_paths import OwnPath, own, refuse_strange_below
+from batchscore.system.storage import locked, remove_tree, sync_folder, sync_tree
 
 _STARTED = "started.json"
 
@@ -33,22 +34,32 @@ def work_folder(output: Path, force: bool, resume: bool) -> Iterator[Path]:
         OutputError: the output cannot be created, or holds something that may not be replaced.
     """
     assert_replaceable(output, force)
-    make_folder(output.parent)
-    work = output.parent / f".{output.name}.training"
-    make_folder(work)
+    work = OwnPath(output.parent) / f".{output.name}.training"
     with locked(work):
-        is_kept = False
+        is_kept = True
         try:
-            if not resume:
-                for left_over in work.iterdir():
-                    remove_tree(left_over) if left_over.is_dir() else left_over.unlink()
-            yield work
+            _take_over(work, resume)
+            is_kept = False
+            yield work.path
         except (InterruptedRunError, KeyboardInterrupt, StorageError, OtherTrainingError):
-            is_kept = any(path.is_file() and path.name != _STARTED for path in work.rglob("*"))
+            is_kept = any(entry.is_file and entry.name != _STARTED for entry in work.walk())
             raise
         finally:
             if not is_kept:
                 remove_tree(work)
+
+
+def _take_over(work: OwnPath, resume: bool) -> None:
+    """Have the folder to ourselves, as libraries write into it by names, and leave in it what is to be resumed or nothing."""
+    try:
+        work.keep_to_ourselves()
+        if resume:
+            refuse_strange_below(work)
+            return
+        for name in work.names():
+            remove_tree(work / name)
+    except OSError as error:
+        raise storage_error("Reading or writing", error.filename or work, error) from error
 
 
 def begin(work: Path, fingerprint: str, precision: Callable[[], str]) -> tuple[str, bool]:
@@ -113,11 +124,12 @@ def publish_bundle(bundle: Path, output: Path, force: bool) -> None:
     try:
         sync_tree(bundle)
         assert_replaceable(output, force)
-        before = bundle.with_name("before")
-        if output.exists():
+        made, final = own(bundle), own(output)
+        before = made.with_name("before")
+        if final.exists():
             remove_tree(before)  # left by a training that was killed right here
-            output.rename(before)
-        bundle.rename(output)
-        sync_folder(output.parent)
+            final.replace(before)
+        made.replace(final)
+        sync_folder(final.parent)
     except OSError as error:
         raise storage_error("Putting in place", output, error) from error
