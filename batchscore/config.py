@@ -164,6 +164,8 @@ class ScoreSettings:
     """Models with one label a row: what happens below the likeliest label's threshold; ``None`` is ``next``."""
     tolerance: float | None = None
     """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
+    verify: bool = False
+    """Whether all of a run that has finished is hashed before it is called so, instead of what may have changed."""
     within: Path | None = None
     """The folder that the user named, where that is not ``output`` itself but one that it lies in: no link below it is followed."""
     date: datetime.date | None = None
@@ -188,6 +190,7 @@ HARMLESS: Mapping[str, str] = {
     "revision": "it names a model's bytes, and these are hashed",
     "output": "it is where the results go",
     "within": "it is where the results go",
+    "verify": "it tells how a finished run is looked at",
     "append_to": "it is where a copy of the finished predictions goes",
     "max_rejects": "a run that stopped for its rejects goes on where it was when more are allowed",
     "skip_empty": "it tells how a run without a row ends, which has no results",

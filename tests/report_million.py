@@ -36,6 +36,8 @@ from batchscore.runs.baselines import open_baseline
 from batchscore.runs.finishing import Finish
 from batchscore.runs.folder import Staging
 from batchscore.runs.planning import given_labels, make_plan, read_parts
+from batchscore.system.own_paths import OwnPath
+from batchscore.system.storage import make_folder
 
 CHUNK = 50_000
 
@@ -76,9 +78,9 @@ def write_input(path: Path, total: int, seed: int) -> None:
 def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSettings]:
     """What scoring would leave behind."""
     settings = ScoreSettings((str(path),), "fake", folder, slice_columns=("shop",))
-    bundle, staging = fake_bundle(), Staging(folder / ".staging" / "made-up")
-    staging.parts.mkdir(parents=True)
-    with staging.rejects.open("wb") as rejects:
+    bundle, staging = fake_bundle(), Staging(OwnPath(folder) / ".staging/made-up")
+    make_folder(staging.parts)
+    with staging.rejects.open_fresh() as rejects:
         plan = make_plan(find_files(settings.inputs, None, folder), bundle, settings, rejects)
     given = given_labels(plan, bundle, {})
     for part, rows in read_parts(plan, plan.parts, settings.read):

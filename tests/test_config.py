@@ -27,6 +27,8 @@ OTHER_VALUES: dict[str, Any] = {
     "inputs": ("b.csv",),
     "model": "other",
     "output": Path("other"),
+    "within": Path("all"),
+    "verify": True,
     "revision": "0" * 40,
     "label_map": {"pos": "NEGATIVE"},
     "output_format": "csv",

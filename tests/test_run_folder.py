@@ -22,7 +22,8 @@ from batchscore.runs.folder import (
     staged_parts,
     state_of,
 )
-from batchscore.system.storage import sha256_of
+from batchscore.system.own_paths import OwnPath
+from batchscore.system.storage import make_folder, sha256_of
 
 ROWS = [{"id": 1, "text": "Good.", "label": "pos"}, {"id": 2, "text": "Bad.", "label": "pos"}]
 
@@ -104,10 +105,10 @@ def test_what_no_unfinished_run_leaves_is_foreign(tmp_path: Path) -> None:
 
 
 def test_parts_are_found_whatever_run_they_are_of(tmp_path: Path) -> None:
-    first, second = (Staging(tmp_path / ".staging" / name) for name in ("a" * 32, "b" * 32))
-    second.parts.mkdir(parents=True)
+    first, second = (Staging(OwnPath(tmp_path) / f".staging/{name}") for name in ("a" * 32, "b" * 32))
+    make_folder(second.parts)
     assert not list(staged_parts(tmp_path))
-    second.part(7).touch()
+    second.part(7).open_fresh().close()
     assert list(staged_parts(tmp_path)) == [second.part(7)]
     assert (first.holds_work, second.holds_work) == (False, True)
 

@@ -178,7 +178,7 @@ def test_every_byte_and_the_name_are_synced_before_anybody_is_told(
         events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    def note_replace(*names: str, **folders: int) -> None:
+    def note_replace(*names: Any, **folders: Any) -> None:
         events.append("rename")
         replace(*names, **folders)
 

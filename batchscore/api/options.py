@@ -100,6 +100,7 @@ class ScoreOptions(_ReadingOptions, total=False):
     date: str | datetime.date | None
     limit: int | None
     skip_empty: bool
+    verify: bool
     metrics_file: PathLike | None
     dry_run: bool
 

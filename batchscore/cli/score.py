@@ -62,6 +62,11 @@ class _ScoreCommand(MapsLabels):
 @option("--limit", type=click.IntRange(0), metavar="N", help="Score only the first N rows.")
 @option("--skip-empty", is_flag=True, help="Exit with 99 if there is no file or no row to score.")
 @option(
+    "--verify",
+    is_flag=True,
+    help="Hash every file of a run that has finished, not only those that seem to have changed.",
+)
+@option(
     "--metrics-file",
     type=LocalPath(),
     metavar="FILE.prom",
@@ -148,6 +153,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         engine=options["engine"],
         limit=options.get("limit"),
         skip_empty=options.get("skip_empty", False),
+        verify=options.get("verify", False),
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],

@@ -217,6 +217,7 @@ def _outcome_of(result: RunResult) -> Outcome:
 
 def _finished_run(sha256: str, bundle_fingerprint: str, settings: ScoreSettings) -> RunResult | None:
     """The finished run in the output if it is of this content (under any name), this model and these options."""
+    from batchscore.runs.as_written import refuse_changed
     from batchscore.runs.folder import DAMAGE, is_finished, output_of, read_run
     from batchscore.runs.result import RunResult
 
@@ -233,4 +234,7 @@ def _finished_run(sha256: str, bundle_fingerprint: str, settings: ScoreSettings)
         done = RunResult(folder.path, "done", run.counts["read"], run.counts["rejects"], run.metrics, 0.0)
     except DAMAGE:
         return None
-    return done if is_same else None
+    if not is_same:
+        return None
+    refuse_changed(folder, hash_all=settings.verify)
+    return done

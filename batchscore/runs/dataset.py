@@ -23,7 +23,7 @@ from batchscore.formats.registry import DATA_SET, ENTRIES, suffix_of
 from batchscore.formats.source import Source, reading
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.runs.folder import PREDICTIONS, is_finished, prediction_names
-from batchscore.system.own_paths import AnyPath, OwnPath, readable
+from batchscore.system.own_paths import AnyPath, OwnPath, own_folder, readable
 from batchscore.system.storage import atomic_write, make_folder, read_manifest, sha256_of
 from batchscore.system.terminal import NOTICE
 
@@ -101,7 +101,7 @@ class DataSet:
             place / name for name in names if name.endswith(end + _SUFFIX) and not name.startswith((".", "_"))
         ]
 
-    def append(self, run: OwnPath, facts: Mapping[str, Any], *, replace: bool) -> Appended:
+    def append(self, run: AnyPath, facts: Mapping[str, Any], *, replace: bool) -> Appended:
         """Put the prediction files of a finished run there, unless they are; says on stderr what it did.
 
         With ``replace`` the run's own files of an earlier making, with another content, are replaced, each at once.
@@ -110,6 +110,7 @@ class DataSet:
             DataError: as :meth:`refuse_unlike`, or a prediction file is not as it was written.
             OutputError: the folder cannot be made, or a file of this run is there with another content, without ``replace``.
         """
+        run = own_folder(run)
         kind, hashes = facts["options"]["output_format"], read_manifest(run)
         names = prediction_names([file["name"] for file in facts["files"]], kind)
         files = [

@@ -34,6 +34,7 @@ from batchscore.reports import render_run, run_text
 from batchscore.reports.row_groups import groups_of
 from batchscore.reports.written_files import WrittenFile
 from batchscore.runs import mismatches
+from batchscore.runs.as_written import WRITTEN, written_facts
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.runs.choices import unused_labels
 from batchscore.runs.folder import (
@@ -144,7 +145,7 @@ class Finish:
         if self._plan.rejects:
             self._build(REJECTS, self._copy_rejects)
         write_bytes(self._staging.final / METRICS, to_json(metrics))
-        facts = make_facts(metrics["counts"])
+        facts = {**make_facts(metrics["counts"]), WRITTEN: written_facts(self._staging.final)}
         write_bytes(self._staging.final / FACTS, to_json(facts))
         before = self._baseline.metrics if self._baseline else None
         place, names = str(self._settings.output.absolute()), [PAGE, *self._worth_naming()]

@@ -13,6 +13,7 @@ from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.thresholds import thresholds_of
+from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import FACTS as RUN_FACTS
 from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 from batchscore.runs.headlines import headline_of
@@ -131,6 +132,7 @@ def _run_facts(run: RunFolder) -> dict[str, Any]:
     return {
         "kind": "run",
         "finished": run.finished if is_finished(run.path) else None,
+        "changed": changes_in(run.path) if is_finished(run.path) else [],
         "files": [{key: file[key] for key in ("path", "format", "rows", "rejects")} for file in run.files],
         "model": run.model["path"],
         "compute": run.facts["compute"],

@@ -18,6 +18,7 @@ from batchscore.evaluation import is_of_quality
 from batchscore.evaluation.metrics import FOLLOWED, Value, task_of
 from batchscore.reports.gates import gate_sentence
 from batchscore.reports.nights import Night, Nights, State, nights_of
+from batchscore.runs.as_written import refuse_changed_figures
 from batchscore.runs.dates import date_of_path
 from batchscore.runs.folder import (
     DAMAGE,
@@ -74,6 +75,7 @@ def _read_run(path: Path, folder: Path) -> Night:
             return _refused(name, refusal)
         if not is_finished(path):
             return Night(_date(path, name), State.UNFINISHED, name.as_posix(), problem="it has not finished")
+        refuse_changed_figures(path)
         return _night(name, read_run(path))
     except DAMAGE as error:
         problem = f"it cannot be read ({error!r})"

@@ -37,6 +37,7 @@ from batchscore.model.references import RowsToScore
 from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
+from batchscore.runs.as_written import refuse_changed
 from batchscore.runs.baselines import refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
 from batchscore.runs.dataset import refuse_unappendable
@@ -241,6 +242,7 @@ class _Run:
                 f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
                 "another --output, or add --force to replace it."
             )
+        refuse_changed(self._output, hash_all=self._settings.verify)
         remove_tree(self._output / STAGING)
         result = self._result("done", counts["read"], counts["rejects"], run.metrics)
         return with_appended(result, self._settings)

@@ -174,10 +174,17 @@ class OwnPath:
         with self.handle() as folder:
             return _entries(folder)
 
-    def walk(self) -> Iterator[Entry]:
-        """All that is below this folder, each folder before what is in it; links are told and not followed."""
+    def walk(self, without: Set[str] = frozenset()) -> Iterator[Entry]:
+        """All that is below this folder, each folder before what is in it; links are told and not followed.
+
+        Names of this folder that are in ``without`` are left out, and all that is below them.
+        """
         with self.handle() as folder:
-            yield from _walk(folder, "")
+            for entry in _entries(folder):
+                if entry.name not in without:
+                    yield entry
+                    if entry.is_folder:
+                        yield from _walk(folder, entry.name)
 
     # --------------------------------------------------------------------------------------------------- files
 
@@ -255,13 +262,13 @@ class OwnPath:
             os.close(descriptor)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
-        """Remove the file, or the link that lies there."""
-        with self._named() as folder:
-            try:
+        """Remove the file, or the link that lies there; its folder may be missing too if it may."""
+        try:
+            with self._named() as folder:
                 os.unlink(self.name, dir_fd=folder)
-            except FileNotFoundError:
-                if not missing_ok:
-                    raise
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
 
     def replace(self, target: OwnPath) -> None:
         """Rename to ``target``, in the place of what has that name: a link there is replaced itself."""
@@ -341,15 +348,16 @@ def _entries(folder: int) -> list[Entry]:
     return sorted(entries)
 
 
-def _walk(folder: int, before: str) -> Iterator[Entry]:
-    for name, facts in _entries(folder):
-        yield Entry(before + name, facts)
-        if stat.S_ISDIR(facts.st_mode):
-            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-            try:
-                yield from _walk(below, f"{before}{name}/")
-            finally:
-                os.close(below)
+def _walk(folder: int, name: str, before: str = "") -> Iterator[Entry]:
+    """What is below the folder ``name`` of an open one; ``before`` comes before each path."""
+    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        for entry in _entries(below):
+            yield entry._replace(name=f"{before}{name}/{entry.name}")
+            if entry.is_folder:
+                yield from _walk(below, entry.name, f"{before}{name}/")
+    finally:
+        os.close(below)
 
 
 @contextlib.contextmanager

@@ -259,15 +259,8 @@ def files_below(folder: AnyPath) -> list[str]:
 
     Links count as files and are not followed.
     """
-    place = own_folder(folder)
-    found: list[str] = []
-    for entry in place.entries():
-        if not entry.is_folder:
-            found.append(entry.name)
-        elif entry.name != STAGING:
-            below = (place / entry.name).walk()
-            found += [f"{entry.name}/{each.name}" for each in below if not each.is_folder]
-    return sorted(name for name in found if name != MANIFEST)
+    found = own_folder(folder).walk(without={STAGING, MANIFEST})
+    return sorted(entry.name for entry in found if not entry.is_folder)
 
 
 def manifest(hashes: Mapping[str, str]) -> bytes:
@@ -303,13 +296,18 @@ def read_manifest(folder: AnyPath) -> dict[str, str]:
     return hashes
 
 
-def names_in_manifest(folder: AnyPath) -> set[str]:
-    """The files that ``_SUCCESS`` lists, ignoring damaged lines; none if it is missing."""
+def hashes_in_manifest(folder: AnyPath) -> dict[str, str]:
+    """The same, ignoring damaged lines; nothing if it is missing."""
     try:
         text = (own_folder(folder) / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
-        return set()
-    return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
+        return {}
+    return dict(entry for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None)
+
+
+def names_in_manifest(folder: AnyPath) -> set[str]:
+    """The files that ``_SUCCESS`` lists, ignoring damaged lines; none if it is missing."""
+    return set(hashes_in_manifest(folder))
 
 
 def _manifest_entry(line: str) -> tuple[str, str] | None:
