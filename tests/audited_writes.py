@@ -1,0 +1,80 @@
+"""What this process makes, opens for writing, renames and removes below some folders, and whether by a name or below a handle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchscore.system import own_paths
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_PLACES = {  # event → positions of each path and of the descriptor of its folder among the arguments
+    "os.mkdir": [(0, 2)],
+    "os.remove": [(0, 1)],
+    "os.rmdir": [(0, 1)],
+    "os.rename": [(0, 2), (1, 3)],
+    "os.link": [(1, 3)],
+    "os.symlink": [(1, 2)],
+    "shutil.rmtree": [(0, 1)],
+    "shutil.copyfile": [(1, None)],
+    "shutil.move": [(1, None)],
+}
+
+
+class Writes:
+    """What was seen below the folders, which need not exist yet."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self.made: set[Path] = set()
+        """Files and folders that were made or opened for writing, or got this name."""
+        self.removed: set[Path] = set()
+        self.by_name: set[str] = set()
+        """Event and path of what was not done below a handle."""
+
+    def hear(self, event: str, args: tuple[Any, ...], caller: Any) -> None:
+        if event == "open":
+            path, _, flags = args
+            if not isinstance(path, str) or not (flags or 0) & _WRITES:
+                return
+            is_own = caller.f_code.co_filename == own_paths.__file__ and "/" not in path
+            self._note(event, caller.f_locals["self"].path if is_own else Path(path), is_by_name=not is_own)
+        for place, folder in _PLACES.get(event, ()):
+            handle = -1 if folder is None or args[folder] is None else args[folder]
+            above = Path(f"/proc/self/fd/{handle}").readlink() if handle >= 0 else Path()
+            self._note(event, above / os.fsdecode(args[place]), is_by_name=handle < 0)
+
+    def _note(self, event: str, path: Path, *, is_by_name: bool) -> None:
+        path = path.absolute()
+        if not any(folder in path.parents for folder in self._folders):
+            return
+        (self.removed if event in {"os.remove", "os.rmdir"} else self.made).add(path)
+        if is_by_name:
+            self.by_name.add(f"{event} {path}")
+
+
+_HEARING: list[Writes] = []
+_IS_HOOKED: list[bool] = []
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    for writes in _HEARING:
+        if event == "open" or event in _PLACES:
+            writes.hear(event, args, sys._getframe(1))
+
+
+@contextlib.contextmanager
+def writes_below(*folders: Path) -> Iterator[Writes]:
+    """See what is done below some folders meanwhile; what libraries do by themselves, outside of Python, is not heard."""
+    if not _IS_HOOKED:
+        sys.addaudithook(_hook)  # for good: there is no way to take one back
+        _IS_HOOKED.append(True)
+    _HEARING.append(writes := Writes(folders))
+    try:
+        yield writes
+    finally:
+        _HEARING.remove(writes)
