@@ -52,7 +52,10 @@ class Writes:
         path = path.absolute()
         if not any(folder in path.parents for folder in self._folders):
             return
-        (self.removed if event in {"os.remove", "os.rmdir"} else self.made).add(path)
+        if event not in {"os.remove", "os.rmdir"}:
+            self.made.add(path)
+        elif os.path.lexists(path):  # else it is only made sure of
+            self.removed.add(path)
         if is_by_name:
             self.by_name.add(f"{event} {path}")
 

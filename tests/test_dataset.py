@@ -19,6 +19,8 @@ from task_models import answering_at_once, without_page
 
 from batchscore import cli
 from batchscore.errors import DataError, GateFailedError, OutputError, UsageError
+from batchscore.runs.dataset import DataSet
+from batchscore.runs.folder import read_facts
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +173,12 @@ def test_no_file_of_the_same_name_is_replaced_and_no_changed_one_is_copied(
     there.unlink()
     made = tmp_path / "run/predictions/a.parquet"
     pq.write_table(pq.read_table(made).slice(0, 1), made)
-    with pytest.raises(DataError, match="is not as it was written, so it was not appended"):
+    with pytest.raises(OutputError, match=r"not as it was written: predictions/a\.parquet"):
         run_score(path, quick, tmp_path / "run", **options)
+    with pytest.raises(
+        DataError, match="is not as it was written, so it was not appended"
+    ):  # changed meanwhile
+        DataSet(tmp_path / "lake").append(tmp_path / "run", read_facts(tmp_path / "run"), replace=False)
     assert names(tmp_path / "lake") == []
     made.write_bytes(content)
     run_score(path, quick, tmp_path / "run", **options)
