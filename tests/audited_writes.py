@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from batchscore.system import own_paths
@@ -25,6 +26,20 @@ _PLACES = {  # event → positions of each path and of the descriptor of its fol
 }
 
 
+def opened_path(path: str | bytes | os.PathLike[str], caller: FrameType) -> tuple[Path, bool]:
+    """The path that the ``caller`` of an ``open`` event means, and whether it opens it below a handle."""
+    name = os.fsdecode(path)
+    if caller.f_code.co_filename == own_paths.__file__ and "/" not in name and "self" in caller.f_locals:
+        return caller.f_locals["self"].path, True
+    return Path(name), False
+
+
+def path_below(handle: int | None, path: str | bytes | os.PathLike[str]) -> Path:
+    """The path of a name below the descriptor of a folder; -1 or none is the working folder."""
+    is_named = handle is None or handle < 0
+    return (Path() if is_named else Path(f"/proc/self/fd/{handle}").readlink()) / os.fsdecode(path)
+
+
 class Writes:
     """What was seen below the folders, which need not exist yet."""
 
@@ -36,17 +51,16 @@ class Writes:
         self.by_name: set[str] = set()
         """Event and path of what was not done below a handle."""
 
-    def hear(self, event: str, args: tuple[Any, ...], caller: Any) -> None:
+    def hear(self, event: str, args: tuple[Any, ...], caller: FrameType) -> None:
         if event == "open":
             path, _, flags = args
-            if not isinstance(path, str) or not (flags or 0) & _WRITES:
-                return
-            is_own = caller.f_code.co_filename == own_paths.__file__ and "/" not in path
-            self._note(event, caller.f_locals["self"].path if is_own else Path(path), is_by_name=not is_own)
+            if isinstance(path, str | bytes | os.PathLike) and (flags or 0) & _WRITES:
+                found, is_own = opened_path(path, caller)
+                self._note(event, found, is_by_name=not is_own)
         for place, folder in _PLACES.get(event, ()):
-            handle = -1 if folder is None or args[folder] is None else args[folder]
-            above = Path(f"/proc/self/fd/{handle}").readlink() if handle >= 0 else Path()
-            self._note(event, above / os.fsdecode(args[place]), is_by_name=handle < 0)
+            handle = None if folder is None else args[folder]
+            is_by_name = handle is None or handle < 0
+            self._note(event, path_below(handle, args[place]), is_by_name=is_by_name)
 
     def _note(self, event: str, path: Path, *, is_by_name: bool) -> None:
         path = path.absolute()

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audited_writes import opened_path, path_below
+
 from batchscore.errors import BatchscoreError
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -54,7 +56,7 @@ class Fault:
 
     def _hear(self, event: str, facts: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(facts[0], str | bytes | os.PathLike):
-            path, flags = os.fsdecode(facts[0]), facts[2]
+            path, flags = str(opened_path(facts[0], sys._getframe(1))[0]), facts[2]
             if flags & WRITING:
                 self._step("open", path)
                 if self._is_below(path):
@@ -62,13 +64,12 @@ class Fault:
             elif self.kind == "read" and not flags & os.O_DIRECTORY:
                 self._step("read", path)
         elif event == "os.rename":
-            source, target = os.fsdecode(facts[0]), os.fsdecode(facts[1])
+            source, target = (str(path_below(facts[2 + k], facts[k])) for k in (0, 1))
             self._step("rename", target)
             if source in self.durable:
                 self.durable[target] = self.durable.pop(source)
         elif event in {"os.mkdir", "os.remove", "os.rmdir"}:
-            relative_to_open_folder = facts[-1] != -1
-            self._step(event[3:], str(self.folder) if relative_to_open_folder else os.fsdecode(facts[0]))
+            self._step(event[3:], str(path_below(facts[-1], facts[0])))
 
     def _is_below(self, path: str) -> bool:
         return Path(path).is_relative_to(self.folder)

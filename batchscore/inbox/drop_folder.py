@@ -50,7 +50,7 @@ from batchscore.inbox.whole_files import (
     settling_line,
 )
 from batchscore.runs.folder import STAGING, staged_parts
-from batchscore.system.own_paths import OwnPath
+from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
     locked,
     make_folder,
@@ -310,7 +310,7 @@ def _score_in_place(path: Path, call: _Call) -> tuple[Outcome, str]:
         if reason := refusal(path, call.settings.score.read.format):
             return _failed(reason), digest
         before = _identity(path)
-        digest = sha256_of(path)
+        digest = sha256_of(own(path))
         outcome = _score_with_retry(path, Job(str(path), digest, call.runs.folders(path.name, digest)), call)
         if outcome.folder:
             call.runs.note(outcome.folder, digest)
