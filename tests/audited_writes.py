@@ -13,7 +13,9 @@ from typing import Any
 from batchscore.system import own_paths
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_PLACES = {  # event → positions of each path and of the descriptor of its folder among the arguments
+_PLACES: dict[
+    str, list[tuple[int, int | None]]
+] = {  # event → positions of each path and of the descriptor of its folder among the arguments
     "os.mkdir": [(0, 2)],
     "os.remove": [(0, 1)],
     "os.rmdir": [(0, 1)],

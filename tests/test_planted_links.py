@@ -24,6 +24,7 @@ from test_appending_again import InThisProcess
 from batchscore import score as score_from_python
 from batchscore.config import Allowance, InboxSettings, ReadSettings, ScoreSettings
 from batchscore.errors import BatchscoreError, OutputError
+from batchscore.formats.staged import stage_part
 from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import remove_run
 from batchscore.runs import run as runs
@@ -60,12 +61,11 @@ class Stopped(BaseException):
 
 def stopped_run(reviews: Path, model: Path, output: Path, **options: Any) -> None:
     """A run that is stopped after its first part."""
-    staged = runs.stage_part
 
     def stop(path: Any, *args: Any) -> None:
         if path.name.startswith("00000001"):
             raise Stopped
-        staged(path, *args)
+        stage_part(path, *args)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
         patch.setattr(runs, "stage_part", stop)

@@ -29,6 +29,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.headlines import headline_of
 from batchscore.runs.refusals import read_refusal
+from batchscore.system.own_paths import own_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,13 +153,14 @@ class Run:
         """
         self._refuse_planned()
         path = self.output / MISMATCHES
-        if not path.exists():
+        own = own_folder(self.output) / MISMATCHES
+        if not own.exists():
             return None
         import pyarrow.parquet as pq
 
         from batchscore.formats.source import Source, reading
 
-        with reading(Source(path, path.suffix, "")), path.open("rb") as file:
+        with reading(Source(path, path.suffix, "")), own.open_read() as file:
             return pq.read_table(file)
 
     @property

@@ -170,7 +170,7 @@ def open_baseline(folder: Path, labels: Sequence[str], task: Task = Task.SINGLE_
 
 def _check(folder: Path, name: str, digest: str) -> None:
     try:
-        is_whole = sha256_of(folder / name) == digest
+        is_whole = sha256_of(own_folder(folder) / name) == digest
     except OSError as error:
         raise _damaged(folder, f"{printable(name)} cannot be read ({error.strerror})") from error
     if not is_whole:

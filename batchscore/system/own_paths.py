@@ -245,7 +245,8 @@ class OwnPath:
     def readable(self) -> Iterator[Path]:
         """A path by which others read the file that is open here, whatever is put in its place; messages call it by its name."""
         with self.open_read() as file:
-            path = _DESCRIPTORS / str(file.fileno())
+            has_descriptors = _DESCRIPTORS.is_dir()  # not in a chroot without /proc, where its name must do
+            path = _DESCRIPTORS / str(file.fileno()) if has_descriptors else self.path
             with shown_as(path, str(self)):
                 yield path
 
