@@ -351,7 +351,10 @@ def _entries(folder: int) -> list[Entry]:
 
 def _walk(folder: int, name: str, before: str = "") -> Iterator[Entry]:
     """What is below the folder ``name`` of an open one; ``before`` comes before each path."""
-    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:  # removed meanwhile
+        return
     try:
         for entry in _entries(below):
             yield entry._replace(name=f"{before}{name}/{entry.name}")

@@ -255,12 +255,15 @@ def _holder(folder: OwnPath) -> str:
 
 
 def files_below(folder: AnyPath) -> list[str]:
-    """Every file below ``folder`` as a sorted POSIX path, without the staging folder and the manifest.
+    """Every file below ``folder``, which may be missing, as a sorted POSIX path, without the staging folder and the manifest.
 
     Links count as files and are not followed.
     """
-    found = own_folder(folder).walk(without={STAGING, MANIFEST})
-    return sorted(entry.name for entry in found if not entry.is_folder)
+    found: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        entries = own_folder(folder).walk(without={STAGING, MANIFEST})
+        found = [entry.name for entry in entries if not entry.is_folder]
+    return sorted(found)
 
 
 def manifest(hashes: Mapping[str, str]) -> bytes:
