@@ -263,7 +263,7 @@ def test_what_is_handed_out_of_a_run_that_was_done_is_checked(tiny_bundle: Path,
     run = batchscore.score(BOTH, tiny_bundle, tmp_path / "run", quiet=True)
     (path,) = (run.output / "predictions").iterdir()
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match=r"table\.parquet"):
+    with pytest.raises(OutputError, match=r"table\.parquet"):
         batchscore.score(BOTH, tiny_bundle, tmp_path / "run", quiet=True)
     with pytest.raises(DataError, match=r"table\.parquet"):
         batchscore.open_run(tmp_path / "run")
