@@ -31,6 +31,7 @@ from batchscore.model.bundle_facts import (
 from batchscore.model.foreign import refuse_code
 from batchscore.model.heads import Head, are_generic, head_of, head_warning
 from batchscore.records import Task
+from batchscore.system.names import is_utf8
 from batchscore.system.storage import sha256_of, write_bytes
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     folder = Path(model)
     if not folder.is_dir():
         folder = _fetch(model, revision)
+    if not is_utf8(folder):
+        raise ModelError(
+            f"{printable(folder)}: the path of a model must be UTF-8, as its weights and tokenizer are opened by name. "
+            "Rename the folder."
+        )
     hashes = _hashes(folder)
     refuse_code(folder, hashes)
     config = json_file(folder, "config.json")
