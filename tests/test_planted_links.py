@@ -233,6 +233,9 @@ def one_of_a_kind(places: list[str]) -> list[str]:
     """Of names that differ in a number or a hash only, the first; of staging folders, that of the run without ``--force``."""
     (staged,) = {place.split("/")[1] for place in places if place.endswith("/baseline")}
     ours = [place for place in places if not re.match(rf"\.staging/(?!{staged})[0-9a-f]{{32}}", place)]
+    ours = [
+        place for place in ours if "/final/" not in place or place.endswith("/final/run.json")
+    ]  # all as one: it is emptied
     kinds = {re.sub(r"[0-9a-f]{16}|\d+", "*", place): place for place in reversed(ours)}
     return sorted(kinds.values())
 
