@@ -208,6 +208,18 @@ MUTATIONS = {
         "is_fresh = False",
         "test_unchanged.py::test_a_change_within_a_tick_of_the_clock_is_noticed",
     ),
+    "a link is taken for a folder of ours": Mutation(
+        "system/own_paths.py",
+        "below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)",
+        "below = os.open(name, _FOLDER, dir_fd=descriptor)",
+        "test_own_paths.py::test_no_step_goes_through_a_link_to_a_folder[write]",
+    ),
+    "a link is taken for a file of ours": Mutation(
+        "system/own_paths.py",
+        "_FILE = os.O_NOFOLLOW | os.O_NONBLOCK",
+        "_FILE = os.O_NONBLOCK",
+        "test_own_paths.py::test_no_file_is_opened_through_anything_else_and_nothing_is_waited_for[link]",
+    ),
     "ids are spellings": Mutation(
         "runs/baselines.py",
         "        found[missing] = self._by_number([ids[at] for at in missing])\n",
