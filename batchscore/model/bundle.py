@@ -30,8 +30,10 @@ from batchscore.model.bundle_facts import (
 )
 from batchscore.model.foreign import refuse_code
 from batchscore.model.heads import Head, are_generic, head_of, head_warning
+from batchscore.model.model_files import COMMIT, ModelFiles, model_files, refuse_changed, refuse_elsewhere
+from batchscore.model.weights import refuse_impossible_sizes, tensors_of
 from batchscore.records import Task
-from batchscore.system.storage import sha256_of, write_bytes
+from batchscore.system.storage import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +48,6 @@ INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_chang
 _CROSS_ENCODER = "config_sentence_transformers.json"
 """Where recent versions of sentence-transformers keep the activation of a CrossEncoder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",
@@ -98,6 +99,8 @@ class Bundle:
     """The content of ``batchscore.json``; empty for a plain Hugging Face folder."""
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
+    files: ModelFiles = ModelFiles({}, {})
+    """The files that it is loaded from."""
     warnings: tuple[str, ...] = ()
     takes_pairs: bool = False
     """Whether a row is two texts that the model reads together: so it was trained, or so it is asked (:meth:`for_texts`)."""
@@ -126,6 +129,15 @@ class Bundle:
                 f"{printable(self.path)} was made with one text a row, so its accuracy and its canaries say nothing about two.",
             )
         return dataclasses.replace(self, takes_pairs=True, canaries=None, warnings=warnings)
+
+    def refuse_changed(self) -> None:
+        """Raise if its folder was changed since it was opened: what was loaded since may be something else.
+
+        Raises:
+            ModelError: names the file.
+        """
+        refuse_changed(self.path, self.files.times)
+        refuse_elsewhere(self.path, self.files.hashes)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -162,13 +174,15 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     folder = Path(model)
     if not folder.is_dir():
         folder = _fetch(model, revision)
-    hashes = _hashes(folder)
-    refuse_code(folder, hashes)
+    files = model_files(folder)
+    refuse_code(folder, files.hashes)
     config = json_file(folder, "config.json")
-    head = _head(config, folder, hashes)
-    if FACTS in hashes:
-        return _open_sealed(folder, hashes, head)
-    return _open_plain(folder, hashes, head, config)
+    head = _head(config, folder, files.hashes)
+    is_sealed = FACTS in files.hashes
+    opened = _open_sealed(folder, files, head) if is_sealed else _open_plain(folder, files, head, config)
+    refuse_elsewhere(folder, opened.files.hashes)
+    refuse_impossible_sizes(config, tensors_of(folder, opened.files.hashes), folder / "config.json")
+    return opened
 
 
 def _fetch(model: str, revision: str | None) -> Path:
@@ -177,7 +191,7 @@ def _fetch(model: str, revision: str | None) -> Path:
         raise ModelError(
             f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ..."
         )
-    if not revision or not _COMMIT.fullmatch(revision):
+    if not revision or not COMMIT.fullmatch(revision):
         raise ModelError(
             f"There is no folder {printable(model)}. If it is a hub id, add --revision with the full commit (40 hex "
             "digits), so that tonight's model is last night's."
@@ -194,47 +208,15 @@ def _fetch(model: str, revision: str | None) -> Path:
         ) from error
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the folder; the only links allowed are those of a hub snapshot into its blobs."""
-    hashes: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() and not _is_blob(path, folder.resolve()):
-            raise ModelError(
-                f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there."
-            )
-        if path.is_file():
-            hashes[name] = _digest(path)
-        elif not path.is_dir():
-            raise ModelError(f"{printable(path)} is neither a file nor a folder. Remove it.")
-    return hashes
-
-
-def _is_blob(path: Path, folder: Path) -> bool:
-    """Whether a link in ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as in the hub cache."""
-    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
-    try:
-        return is_snapshot and path.is_file() and path.resolve().parent == folder.parent.parent / "blobs"
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-
-
 def _head(config: Mapping[str, Any], folder: Path, hashes: Mapping[str, str]) -> Head:
     """The head that the folder's configuration describes, with the function saved by a CrossEncoder."""
     has_more = _CROSS_ENCODER in hashes
     return head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
 
 
-def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
+def _open_sealed(folder: Path, files: ModelFiles, head: Head) -> Bundle:
     facts = read_facts(folder)
-    hashes = {name: each for name, each in hashes.items() if not _is_left_over(name, facts["files"])}
+    hashes = {name: each for name, each in files.hashes.items() if not _is_left_over(name, facts["files"])}
     problems = manifest_problems(facts, hashes)
     if problems:
         raise ModelError(
@@ -261,10 +243,11 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
         missing_pair=facts.get("missing_pair", "skip"),
         facts=facts,
         fingerprint=fingerprint(hashes),
+        files=ModelFiles(hashes, files.times),
     )
 
 
-def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
+def _open_plain(folder: Path, files: ModelFiles, head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
         f"{printable(folder)} has no {FACTS}: whether its files and labels are those that were trained cannot be told."
@@ -284,7 +267,8 @@ def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mappin
         long_text="head",
         canaries=None,
         facts={},
-        fingerprint=fingerprint(hashes),
+        fingerprint=fingerprint(files.hashes),
+        files=files,
         warnings=tuple(warnings),
     )
 
@@ -354,5 +338,7 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
     ``leave_out`` are about to be removed.
     """
-    hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
+    hashes = {
+        name: digest for name, digest in model_files(folder).hashes.items() if name not in {FACTS, *leave_out}
+    }
     write_bytes(folder / FACTS, sealed_bytes({"format_version": FORMAT_VERSION, **facts, "files": hashes}))

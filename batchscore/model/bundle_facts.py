@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
 from batchscore.records import THRESHOLD, Task
+from batchscore.system.documents import DocumentError, read_json, read_regular
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
@@ -35,11 +35,13 @@ def json_file(folder: Path, name: str) -> dict[str, Any]:
 def json_value(folder: Path, name: str) -> Any:
     """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` if it is not JSON."""
     try:
-        return json.loads((folder / name).read_bytes())
+        return read_json(folder / name, is_finite=False)
     except FileNotFoundError:
         raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
+    except DocumentError as error:
+        raise ModelError(f"{printable(folder / name)} is not readable JSON: {error}.") from None
+    except OSError as error:
+        raise ModelError(f"{printable(folder / name)} cannot be read: {error.strerror}.") from error
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         sealed = sealed_bytes({k: v for k, v in facts.items() if k != "sha256"})
     except ValueError:  # such as NaN, which we never write
         sealed = b""
-    if (folder / FACTS).read_bytes() != sealed:
+    if read_regular(folder / FACTS) != sealed:
         raise ModelError(
             f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
         )

@@ -22,6 +22,7 @@ from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import PLAIN, open_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.foreign import refuse_other_models
+from batchscore.model.model_files import times_of
 from batchscore.model.probing import padded_safely
 from batchscore.model.references import (
     OwnTextsDifferError,
@@ -114,8 +115,8 @@ class KeptModels(Models):
         self._loaded: tuple[tuple[Bundle, ModelSettings], tuple[Model, dict[str, Any]]] | None = None
 
     def open(self, path: str, revision: str | None) -> Bundle:
-        """Open the bundle; its files are hashed again only if a size, time or inode changed."""
-        key = path, revision, _file_stats(Path(path))
+        """Open the bundle; its files are hashed again only if a size, time or inode changed (:func:`times_of`)."""
+        key = path, revision, times_of(Path(path)) if Path(path).is_dir() else None
         if self._opened is None or self._opened[0] != key:
             self._opened = key, super().open(path, revision)
         return self._opened[1]
@@ -133,12 +134,6 @@ class KeptModels(Models):
         self._loaded = key, loaded
         _LOG.info("model loaded: %s", bundle.path)
         return loaded[0], dict(loaded[1])
-
-
-def _file_stats(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Name, size, modification time and inode of each file."""
-    facts = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
-    return [(name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts]
 
 
 def load_model(
@@ -175,6 +170,7 @@ def load_model(
     if _takes_references(bundle, asked, recorded) and precision in ("auto", *PLAIN_PRECISIONS):
         checked = loading.held_against_references(bundle, rows)
     model, facts = checked or loading.held_against_canaries(bundle)
+    bundle.refuse_changed()
     return model, {
         "backend": model.backend.name,
         "device": model.backend.device,
