@@ -99,7 +99,7 @@ class Bundle:
     """The content of ``batchscore.json``; empty for a plain Hugging Face folder."""
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
-    files: ModelFiles = ModelFiles({}, {})
+    files: ModelFiles = dataclasses.field(default_factory=lambda: ModelFiles({}, {}))
     """The files that it is loaded from."""
     warnings: tuple[str, ...] = ()
     takes_pairs: bool = False

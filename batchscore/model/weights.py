@@ -84,7 +84,9 @@ def _index(folder: Path, listed: Collection[str]) -> dict[str, str]:
     try:
         index: dict[str, str] = checked(facts, {"weight_map": {str: str}})["weight_map"]
     except DocumentError as error:
-        raise ModelError(f"{printable(folder / INDEX)} has no weight_map of file names: {error}. Fetch it again.") from None
+        raise ModelError(
+            f"{printable(folder / INDEX)} has no weight_map of file names: {error}. Fetch it again."
+        ) from None
     if not index:
         raise ModelError(f"{printable(folder / INDEX)} has an empty weight_map. Fetch it again.")
     for name in sorted(set(index.values()) - set(listed)):

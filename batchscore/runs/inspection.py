@@ -13,8 +13,8 @@ from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.thresholds import thresholds_of
+from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
-from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 from batchscore.runs.headlines import headline_of
 
 _MEASURES = {"eval_accuracy": "accuracy", "eval_average_precision": "average precision", "eval_r2": "R²"}
@@ -122,7 +122,7 @@ def _run(folder: Path) -> dict[str, Any]:
         return _run_facts(read_run(folder))
     except (OSError, ValueError) as error:
         raise DataError(f"{printable(folder)}: {printable(error)}. Score again with --force.") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise DataError(f"{printable(folder)} is damaged. Score again with --force.") from error
 
 

@@ -41,10 +41,11 @@ def read_regular(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
         DocumentError: it is something else, or larger than ``most_bytes``.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise DocumentError("it is no regular file")
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise DocumentError("it is no regular file")
         content = b"" if facts.st_size > most_bytes else file.read(most_bytes + 1)
         if max(facts.st_size, len(content)) > most_bytes:
             raise DocumentError(f"it is larger than {most_bytes >> 20 or 1} MiB")

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from batchscore.errors import BusyError, DataError, OutputError, printable, storage_error
+from batchscore.system.documents import DocumentError, read_json, read_regular
 
 MANIFEST = "_SUCCESS"
 STAGING = ".staging"
@@ -228,7 +229,7 @@ def _holder(folder: Path) -> str:
     except (OSError, StopIteration):
         pass
     try:
-        holder = json.loads((folder / STAGING / HOLDER).read_bytes())
+        holder = read_json(folder / STAGING / HOLDER)
         return f"process {int(holder['pid'])} on {printable(holder['host'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has not told its number yet"
@@ -267,11 +268,13 @@ def read_manifest(folder: Path) -> dict[str, str]:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = read_regular(path).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise DataError(
             f"{printable(path)} cannot be read ({os.strerror(error.errno or 0)}): the run has not finished."
         ) from error
+    except DocumentError as error:
+        raise DataError(f"{printable(path)}: {error}. Score again with --force.") from None
     hashes: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         if (entry := _manifest_entry(line)) is None:
@@ -285,8 +288,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
 def names_in_manifest(folder: Path) -> set[str]:
     """The files that ``_SUCCESS`` lists, ignoring damaged lines; none if it is missing."""
     try:
-        text = (folder / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+        text = read_regular(folder / MANIFEST).decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, DocumentError):
         return set()
     return {entry[0] for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None}
 
