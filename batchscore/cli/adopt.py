@@ -11,6 +11,7 @@ import click
 from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.options import LocalName, MapsLabels, read_settings, reading_options
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
+from batchscore.cli.signing import sign_option
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
 from batchscore.system.terminal import Progress, boundary, say
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 )
 @reading_options
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@sign_option
 @json_summary
 @verbosity
 def command(

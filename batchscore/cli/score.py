@@ -130,6 +130,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         model=options["model"],
         output=options["output"],
         revision=options["revision"],
+        trust=tuple(options["trust"]),
         label_map=parse_label_map(options["label_map"]),
         thresholds=parse_thresholds(options["threshold"]),
         below=options["below"],

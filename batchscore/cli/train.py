@@ -12,6 +12,7 @@ from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
 from batchscore.cli.output_options import Names, names_of
+from batchscore.cli.signing import sign_option
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
@@ -229,6 +230,7 @@ class Threshold(click.ParamType[float | None]):
     help="Go on where the same training was stopped or killed.  [default: start over]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@sign_option
 @click.option(
     "--push-to-hub",
     metavar="REPO",

@@ -8,10 +8,11 @@ only; nothing here unpickles, runs a bundle's code, or uses the network (but for
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle_facts import (
     FACTS,
     FORMAT_VERSION,
+    file_bytes,
     json_file,
     json_object,
     manifest_problems,
@@ -31,6 +33,14 @@ from batchscore.model.bundle_facts import (
 from batchscore.model.foreign import refuse_code
 from batchscore.model.heads import Head, are_generic, head_of, head_warning
 from batchscore.model.model_files import COMMIT, ModelFiles, model_files, refuse_changed, refuse_elsewhere
+from batchscore.model.signing import (
+    SIGNATURE,
+    PublicKey,
+    SigningKey,
+    signer_of,
+    trusted_keys,
+    without_signature,
+)
 from batchscore.model.weights import refuse_impossible_sizes, tensors_of
 from batchscore.records import Task
 from batchscore.system.storage import write_bytes
@@ -101,6 +111,8 @@ class Bundle:
     """SHA-256 over the names and hashes of all files."""
     files: ModelFiles = dataclasses.field(default_factory=lambda: ModelFiles({}, {}))
     """The files that it is loaded from."""
+    signed_by: str | None = None
+    """The trusted key that signed it, if that was asked for."""
     warnings: tuple[str, ...] = ()
     takes_pairs: bool = False
     """Whether a row is two texts that the model reads together: so it was trained, or so it is asked (:meth:`for_texts`)."""
@@ -164,8 +176,10 @@ class Bundle:
         return are_generic(self.labels)
 
 
-def open_bundle(model: str, revision: str | None = None) -> Bundle:
-    """Open a local folder, or a hub id with a full commit as ``revision``.
+def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] = ()) -> Bundle:
+    """Open a local folder, or a hub id with a full commit as ``revision``; with ``trust`` only if one of these keys signed it.
+
+    ``trust`` are files with public keys (:func:`~batchscore.model.signing.trusted_keys`).
 
     Raises:
         ModelError: no such folder; a changed, missing, extra or linked file; pickled weights; remote code; inconsistent
@@ -174,12 +188,15 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
     folder = Path(model)
     if not folder.is_dir():
         folder = _fetch(model, revision)
+    signed = _signed(folder, trusted_keys(trust)) if trust else None
     files = model_files(folder)
     refuse_code(folder, files.hashes)
     config = json_file(folder, "config.json")
     head = _head(config, folder, files.hashes)
-    is_sealed = FACTS in files.hashes
-    opened = _open_sealed(folder, files, head) if is_sealed else _open_plain(folder, files, head, config)
+    if FACTS in files.hashes:
+        opened = _open_sealed(folder, files, head, signed)
+    else:
+        opened = _open_plain(folder, files, head, config)
     refuse_elsewhere(folder, opened.files.hashes)
     refuse_impossible_sizes(config, tensors_of(folder, opened.files.hashes), folder / "config.json")
     return opened
@@ -198,7 +215,7 @@ def _fetch(model: str, revision: str | None) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm", "*.codes", "README.md"]
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm", "*.codes", "*.sig", "README.md"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
@@ -214,10 +231,34 @@ def _head(config: Mapping[str, Any], folder: Path, hashes: Mapping[str, str]) ->
     return head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
 
 
-def _open_sealed(folder: Path, files: ModelFiles, head: Head) -> Bundle:
-    facts = read_facts(folder)
-    hashes = {name: each for name, each in files.hashes.items() if not _is_left_over(name, facts["files"])}
+class _Signed(NamedTuple):
+    """The content of ``batchscore.json`` that a trusted key signed."""
+
+    content: bytes
+    by: str
+
+
+def _signed(folder: Path, trusted: Sequence[PublicKey]) -> _Signed:
+    """What was signed, before anything else of the folder is looked at."""
+    if not (folder / FACTS).exists():
+        raise ModelError(
+            f"{printable(folder)} is no bundle of batchscore, so that nobody can have signed it, and --trust takes only what is "
+            f"signed. Make one of it: batchscore adopt {printable(folder)} --output BUNDLE --sign KEY"
+        )
+    content = file_bytes(folder, FACTS)
+    return _Signed(content, signer_of(folder, content, trusted).id)
+
+
+def _open_sealed(folder: Path, files: ModelFiles, head: Head, signed: _Signed | None) -> Bundle:
+    facts = read_facts(folder, signed.content if signed else None)
+    hashes = {
+        name: each
+        for name, each in without_signature(files.hashes).items()
+        if not _is_left_over(name, facts["files"])
+    }
     problems = manifest_problems(facts, hashes)
+    if signed is not None and hashlib.sha256(signed.content).hexdigest() != hashes.get(FACTS):
+        problems = [f"{FACTS} was changed just now"]
     if problems:
         raise ModelError(
             f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
@@ -244,6 +285,7 @@ def _open_sealed(folder: Path, files: ModelFiles, head: Head) -> Bundle:
         facts=facts,
         fingerprint=fingerprint(hashes),
         files=ModelFiles(hashes, files.times),
+        signed_by=signed.by if signed else None,
     )
 
 
@@ -310,6 +352,22 @@ def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
     return name not in listed and (name.startswith(f"{VARIANTS}/") or _TEMPORARY.fullmatch(name) is not None)
 
 
+def sign_bundle(folder: Path, key: SigningKey) -> str:
+    """Sign a bundle whose files are as its ``batchscore.json`` says; returns the key's id.
+
+    Raises:
+        ModelError: it is no bundle, or its files are not those that were saved.
+        StorageError: the signature cannot be written.
+    """
+    bundle = open_bundle(str(folder))
+    if not bundle.facts:
+        raise ModelError(
+            f"{printable(folder)} is no bundle of batchscore, so that there is nothing to sign. Make one of it: batchscore adopt "
+            f"{printable(folder)} --output BUNDLE --sign KEY"
+        )
+    return key.sign(folder, sealed_bytes({k: v for k, v in bundle.facts.items() if k != "sha256"}))
+
+
 def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
     """The entry of the bundle's int8 variant.
 
@@ -336,8 +394,9 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
     ``probabilities``); ``calibration_temperature`` (if the weights have it already and ``temperature`` is 1), ``takes_pairs``,
     ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
-    ``leave_out`` are about to be removed.
+    ``leave_out`` are about to be removed. A signature is removed: it is of what was there before.
     """
+    (folder / SIGNATURE).unlink(missing_ok=True)
     hashes = {
         name: digest for name, digest in model_files(folder).hashes.items() if name not in {FACTS, *leave_out}
     }

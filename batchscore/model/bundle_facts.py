@@ -11,7 +11,7 @@ from typing import Any
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
 from batchscore.records import THRESHOLD, Task
-from batchscore.system.documents import DocumentError, read_json, read_regular
+from batchscore.system.documents import DocumentError, parse_json, read_regular
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
@@ -26,7 +26,11 @@ def json_object(folder: Path, name: str) -> dict[str, Any]:
 
 def json_file(folder: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of a bundle; raises :class:`~batchscore.errors.ModelError` for anything else."""
-    value = json_value(folder, name)
+    return _object(folder, name, file_bytes(folder, name))
+
+
+def _object(folder: Path, name: str, content: bytes) -> dict[str, Any]:
+    value = _value(folder, name, content)
     if not isinstance(value, dict):
         raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
     return value
@@ -34,23 +38,36 @@ def json_file(folder: Path, name: str) -> dict[str, Any]:
 
 def json_value(folder: Path, name: str) -> Any:
     """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` if it is not JSON."""
+    return _value(folder, name, file_bytes(folder, name))
+
+
+def _value(folder: Path, name: str, content: bytes) -> Any:
     try:
-        return read_json(folder / name, is_finite=False)
+        return parse_json(content, is_finite=False)
+    except DocumentError as error:
+        raise ModelError(f"{printable(folder / name)} is not readable JSON: {error}.") from None
+
+
+def file_bytes(folder: Path, name: str) -> bytes:
+    """The bytes of a small file of a bundle; raises :class:`~batchscore.errors.ModelError` if it cannot be read."""
+    try:
+        return read_regular(folder / name)
     except FileNotFoundError:
         raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
     except DocumentError as error:
-        raise ModelError(f"{printable(folder / name)} is not readable JSON: {error}.") from None
+        raise ModelError(f"{printable(folder / name)} cannot be read: {error}.") from None
     except OSError as error:
         raise ModelError(f"{printable(folder / name)} cannot be read: {error.strerror}.") from error
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Read ``batchscore.json``; every byte must be as it was written.
+def read_facts(folder: Path, content: bytes | None = None) -> dict[str, Any]:
+    """Read ``batchscore.json``, or its ``content`` if that was read; every byte must be as it was written.
 
     Raises:
         ModelError: it was changed, or was written by a newer version.
     """
-    facts = json_file(folder, FACTS)
+    content = file_bytes(folder, FACTS) if content is None else content
+    facts = _object(folder, FACTS, content)
     if facts.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
@@ -60,7 +77,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         sealed = sealed_bytes({k: v for k, v in facts.items() if k != "sha256"})
     except ValueError:  # such as NaN, which we never write
         sealed = b""
-    if read_regular(folder / FACTS) != sealed:
+    if content != sealed:
         raise ModelError(
             f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
         )

@@ -35,6 +35,7 @@ from batchscore.model.references import (
     way_of,
 )
 from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
+from batchscore.model.signing import trusted_keys
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.cores import usable_cores
@@ -94,9 +95,9 @@ BUNDLE_SETTINGS = ("long_text", "missing_pair")
 class Models:
     """Where a run gets its model: loaded from disk each time."""
 
-    def open(self, path: str, revision: str | None) -> Bundle:
+    def open(self, path: str, revision: str | None, trust: Sequence[Path] = ()) -> Bundle:
         """Open the bundle and hash every file; errors as :func:`~batchscore.model.bundle.open_bundle`."""
-        bundle = open_bundle(path, revision)
+        bundle = open_bundle(path, revision, trust)
         refuse_other_models(bundle.path)
         return bundle
 
@@ -114,11 +115,12 @@ class KeptModels(Models):
         self._opened: tuple[Any, Bundle] | None = None
         self._loaded: tuple[tuple[Bundle, ModelSettings], tuple[Model, dict[str, Any]]] | None = None
 
-    def open(self, path: str, revision: str | None) -> Bundle:
-        """Open the bundle; its files are hashed again only if a size, time or inode changed (:func:`times_of`)."""
-        key = path, revision, times_of(Path(path)) if Path(path).is_dir() else None
+    def open(self, path: str, revision: str | None, trust: Sequence[Path] = ()) -> Bundle:
+        """Open the bundle; its files are hashed again only if a size, time or inode changed (:func:`times_of`), or a trusted key."""
+        times = times_of(Path(path)) if Path(path).is_dir() else None
+        key = path, revision, times, trusted_keys(trust)
         if self._opened is None or self._opened[0] != key:
-            self._opened = key, super().open(path, revision)
+            self._opened = key, super().open(path, revision, trust)
         return self._opened[1]
 
     def load(

@@ -272,7 +272,7 @@ def _open(
     is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
-    bundle = models.open(settings.model, settings.revision)
+    bundle = models.open(settings.model, settings.revision, settings.trust)
     bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)
     refuse_foreign_options(settings, bundle)
     _refuse_misplaced(settings, bundle)
@@ -622,6 +622,7 @@ class _Run:
             "model": {
                 "path": str(self._bundle.path),
                 "fingerprint": self._bundle.fingerprint,
+                "signed_by": self._bundle.signed_by,
                 "task": self._bundle.task,
                 "labels": list(self._bundle.labels),
                 "thresholds": list(thresholds_of(self._bundle, self._settings.thresholds)),
