@@ -82,11 +82,21 @@ def damage(folder: Path) -> None:
     (folder / SIGNATURE).write_text("\n".join(lines) + "\n")
 
 
+def added_and_resealed(folder: Path) -> None:
+    (folder / "vocab.txt").write_text("x")
+    reseal(folder)
+
+
+def pipe_instead(folder: Path) -> None:
+    (folder / SIGNATURE).unlink()
+    os.mkfifo(folder / SIGNATURE)
+
+
 SPOIL: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no signature": (lambda folder: (folder / SIGNATURE).unlink(), "is not signed"),
     "weights and canaries, sealed again": (other_weights, "was changed after SHA256:"),
     "an added file, sealed again": (
-        lambda folder: ((folder / "vocab.txt").write_text("x"), reseal(folder)),
+        added_and_resealed,
         "was changed after SHA256:",
     ),
     "an added file": (lambda folder: (folder / "vocab.txt").write_text("x"), "does not belong to it"),
@@ -101,7 +111,7 @@ SPOIL: dict[str, tuple[Callable[[Path], Any], str]] = {
     "bytes": (lambda folder: (folder / SIGNATURE).write_bytes(bytes(range(256))), "no signature of ours"),
     "no bundle": (lambda folder: (folder / FACTS).unlink(), "is no bundle of batchscore"),
     "a pipe": (
-        lambda folder: ((folder / SIGNATURE).unlink(), os.mkfifo(folder / SIGNATURE)),
+        pipe_instead,
         "no signature of ours: it is no regular file",
     ),
 }
@@ -116,11 +126,15 @@ def test_what_was_not_signed_as_it_is_is_not_taken(
         open_bundle(str(bundle), trust=[keys / "ours.pub"])
 
 
-def test_a_bundle_of_a_trusted_key_is_taken_and_says_whose(bundle: Path, keys: Path, tiny_bundle: Path) -> None:
+def test_a_bundle_of_a_trusted_key_is_taken_and_says_whose(
+    bundle: Path, keys: Path, tiny_bundle: Path
+) -> None:
     both = [keys / "other.pub", keys / "ours.pub"]
     opened = open_bundle(str(bundle), trust=both)
     assert opened.signed_by == trusted_keys([keys / "ours.pub"])[0].id == claimed_signer(bundle)
-    assert opened.fingerprint == open_bundle(str(tiny_bundle)).fingerprint  # so a new signature is no new model
+    assert (
+        opened.fingerprint == open_bundle(str(tiny_bundle)).fingerprint
+    )  # so a new signature is no new model
     assert open_bundle(str(bundle)).signed_by is None
     with pytest.raises(ModelError, match="which --trust does not name"):
         open_bundle(str(bundle), trust=[keys / "other.pub"])
@@ -194,13 +208,25 @@ def test_a_key_with_a_passphrase_takes_it_from_the_environment(
 def test_openssh_makes_and_checks_the_same_signatures(bundle: Path, tmp_path: Path, keys: Path) -> None:
     signers = tmp_path / "signers"
     signers.write_text(f"us {(keys / 'ours.pub').read_text()}")
-    verify = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "us", "-n", "batchscore", "-s", bundle / SIGNATURE]
+    verify: list[str] = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        str(signers),
+        "-I",
+        "us",
+        "-n",
+        "batchscore",
+        "-s",
+        str(bundle / SIGNATURE),
+    ]
     with (bundle / FACTS).open("rb") as file:
         done = subprocess.run(verify, stdin=file, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     (bundle / SIGNATURE).unlink()
     made = subprocess.run(
-        ["ssh-keygen", "-Y", "sign", "-n", "batchscore", "-f", keys / "ours", bundle / FACTS],
+        ["ssh-keygen", "-Y", "sign", "-n", "batchscore", "-f", str(keys / "ours"), str(bundle / FACTS)],
         capture_output=True,
         check=False,
     )
@@ -243,7 +269,7 @@ def test_a_run_says_who_signed_its_model(bundle: Path, keys: Path, tmp_path: Pat
 def test_a_kept_model_is_looked_at_again_when_the_trusted_keys_change(
     bundle: Path, keys: Path, tmp_path: Path
 ) -> None:
-    trusted = shutil.copy(keys / "ours.pub", tmp_path / "trusted")
+    trusted = Path(shutil.copy(keys / "ours.pub", tmp_path / "trusted"))
     models = KeptModels()
     assert models.open(str(bundle), None, [trusted]).signed_by
     shutil.copy(keys / "other.pub", trusted)

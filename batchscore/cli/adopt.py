@@ -14,7 +14,7 @@ from batchscore.cli.output import json_summary, print_json, start_logs, verbosit
 from batchscore.cli.signing import sign_option
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
-from batchscore.system.terminal import Progress, boundary, say
+from batchscore.system.terminal import Progress, boundary, say, show
 
 if TYPE_CHECKING:
     from batchscore.training.adoption import Adopted
@@ -84,7 +84,7 @@ def command(
             print_json(status="adopted", exit_code=0, **_summary(done))
         elif not quiet:
             for line in _lines(done):
-                click.echo(line)
+                show(line)
 
 
 def _renamed(texts: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -11,8 +10,8 @@ from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.cli.signing import sign_option, trust_option
-from batchscore.errors import printable
-from batchscore.system.terminal import boundary
+from batchscore.errors import printable, printable_json
+from batchscore.system.terminal import boundary, show
 
 
 @click.command()
@@ -31,7 +30,7 @@ def verify(path: Path, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as
             print_json(status="sound", exit_code=0, **facts)
         elif not quiet:
             signed = f", signed by {facts['signed_by']}" if facts.get("signed_by") else ""
-            click.echo(
+            show(
                 f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written{signed}"
             )
 
@@ -53,12 +52,12 @@ def export(bundle: str, *, sign: Path | None, quiet: bool, verbose: int, as_json
             print_json(status="exported", exit_code=0, **facts)
         elif not quiet:
             parity = done.parity
-            click.echo(
+            show(
                 f"{printable(done.bundle)}: int8 changes {parity['labels_changed']} of {parity['texts']} labels, a "
                 f"probability by {parity['mean_change']:.4f} on average and {parity['largest_change']:.4f} at most"
             )
             for problem in done.problems:
-                click.echo(f"beyond its limit: {problem}; --precision int8 will refuse it")
+                show(f"beyond its limit: {problem}; --precision int8 will refuse it")
 
 
 @click.command()
@@ -79,9 +78,7 @@ def inspect(path: str, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as
             return
         if facts["kind"] == "bundle" and facts["training"] and facts["metrics"]:
             for line in bundle_lines(facts):
-                click.echo(printable(line))
+                show(printable(line))
             return
         for key, value in facts.items():
-            click.echo(
-                f"{key}: {printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-            )
+            show(f"{key}: {printable(value) if isinstance(value, str) else printable_json(value)}")

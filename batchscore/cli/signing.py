@@ -9,7 +9,7 @@ import click
 from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.errors import printable
-from batchscore.system.terminal import boundary
+from batchscore.system.terminal import boundary, show
 
 sign_option = option(
     "--sign",
@@ -49,4 +49,4 @@ def sign(bundle: Path, key: Path, *, quiet: bool, verbose: int, as_json: bool) -
         if as_json:
             print_json(status="signed", exit_code=0, output=str(bundle), signed_by=signed_by)
         elif not quiet:
-            click.echo(f"{printable(bundle)}: signed by {signed_by}")
+            show(f"{printable(bundle)}: signed by {signed_by}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from batchscore.samples import write
+from batchscore.system.terminal import show
 
 
 @click.command()
@@ -13,7 +14,7 @@ from batchscore.samples import write
 def main(folder: Path) -> None:
     """Write the sample reviews into FOLDER as train.parquet, reviews.parquet and reviews.csv."""
     for path in write(folder):
-        click.echo(path)
+        show(str(path))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
 
     refuse_other_models(bundle.path)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     names = dict(enumerate(bundle.labels))
     back = {name: index for index, name in names.items()}
     try:
