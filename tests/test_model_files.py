@@ -242,7 +242,10 @@ def header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 
 def start(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content + path.read_bytes()[len(content) :]) and None
+    def write(path: Path) -> None:
+        path.write_bytes(content + path.read_bytes()[len(content) :])
+
+    return write
 
 
 def tensor(**changes: Any) -> Callable[[Path], None]:

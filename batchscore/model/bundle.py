@@ -193,7 +193,7 @@ def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] =
     refuse_code(folder, files.hashes)
     config = json_file(folder, "config.json")
     head = _head(config, folder, files.hashes)
-    if FACTS in files.hashes:
+    if FACTS in files.hashes or (folder / FACTS).exists():
         opened = _open_sealed(folder, files, head, signed)
     else:
         opened = _open_plain(folder, files, head, config)

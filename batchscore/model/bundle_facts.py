@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
+LONGEST = 10**9
+"""Tokens; more means no limit."""
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:
@@ -91,18 +94,23 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
     claims = {
         "labels": _all(str, facts.get("labels")),
         "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
-        "max_length": _is_number(facts.get("max_length"), int),
+        "max_length": _is_number(facts.get("max_length"), int) and facts["max_length"] <= LONGEST,
         "temperature": _is_number(facts.get("temperature"), int | float),
         "calibration_temperature": _is_number(facts.get("calibration_temperature", 1), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
         "task": facts.get("task", Task.SINGLE_LABEL) in list(Task),
-        "thresholds": _are_thresholds(facts.get("thresholds"), facts.get("labels")),
-        "canaries": _are_canaries(facts.get("canaries"), facts),
         "takes_pairs": isinstance(facts.get("takes_pairs", False), bool),
         "missing_pair": facts.get("missing_pair", "skip") in MISSING_PAIR,
-        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
+        "training": isinstance(facts.get("training", {}), dict),
     }
+    if all(claims.values()):  # which the others are about
+        claims = {
+            "thresholds": _are_thresholds(facts.get("thresholds"), facts["labels"]),
+            "variants": _are_variants(facts.get("variants", {}), facts["files"]),
+        }
+    if all(claims.values()):
+        claims = {"canaries": _are_canaries(facts.get("canaries"), facts)}
     return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
 
 
@@ -112,7 +120,6 @@ def _are_variants(variants: Any, files: Any) -> bool:
     return isinstance(variants, dict) and all(
         isinstance(variant, dict)
         and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
-        and isinstance(files, dict)
         and variant["file"] in files
         and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
         and {"texts", "labels_changed"} <= {*variant["parity"]}
@@ -126,7 +133,6 @@ def _are_thresholds(thresholds: Any, labels: Any) -> bool:
         return True
     return (
         isinstance(thresholds, dict)
-        and isinstance(labels, list)
         and set(thresholds) == set(labels)
         and all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds.values())
     )
@@ -134,11 +140,13 @@ def _are_thresholds(thresholds: Any, labels: Any) -> bool:
 
 def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
     """Whether each text, or pair, has an answer per label, and its predicted labels still have the same names."""
-    labels, task = facts.get("labels"), facts.get("task", Task.SINGLE_LABEL)
-    if not isinstance(canaries, dict) or not isinstance(labels, list) or task not in list(Task):
+    labels, task = facts["labels"], facts.get("task", Task.SINGLE_LABEL)
+    if not isinstance(canaries, dict):
         return False
     texts = canaries.get("texts")
-    if not (_are_pairs(texts) if facts.get("takes_pairs", False) else _all(str, texts)):
+    if not (_are_pairs(texts) if facts.get("takes_pairs", False) else _all(str, texts)) or not _is_utf8(
+        texts
+    ):
         return False
     rows: Any = canaries.get("probabilities")
     return (
@@ -149,6 +157,15 @@ def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
         and (task == Task.REGRESSION or all(0 <= value <= 1 for row in rows for value in row))
         and canaries.get("predicted", said := _said(rows, facts)) == said
     )
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether no text among some values has half a surrogate, which no tokenizer takes."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(value: object) -> bool:
