@@ -18,9 +18,16 @@ DATA = pd.DataFrame(
 )
 
 
-def test_a_renamed_column_may_have_the_sign_that_divides_the_two(tiny_bundle: Path) -> None:
+def test_names_may_have_the_sign_that_divides_the_two(tiny_bundle: Path) -> None:
     run = batchscore.score(DATA, tiny_bundle, rename={"c=d": "e", 'q"=': "f=g", "text": "t"}, quiet=True)
     assert run.predictions.column_names[:4] == ["t", "e", "f=g", "label"]
+    mapped = batchscore.score(
+        DATA.assign(label=["p=q", "n"]),
+        tiny_bundle,
+        label_map={"p=q": "POSITIVE", "n": "NEGATIVE"},
+        quiet=True,
+    )
+    assert mapped.metrics["counts"]["labelled"] == 2
 
 
 def test_messages_name_the_table_and_not_its_file(tiny_bundle: Path, tmp_path: Path) -> None:

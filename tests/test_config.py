@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "model": "other",
     "output": Path("other"),
     "revision": "0" * 40,
+    "trust": (Path("publisher.pub"),),
     "label_map": {"pos": "NEGATIVE"},
     "output_format": "csv",
     "partition_by": "day",

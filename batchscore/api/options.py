@@ -20,7 +20,8 @@ from click.core import ParameterSource
 from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName
 from batchscore.cli.output_options import Names
-from batchscore.errors import UsageError, printable
+from batchscore.errors import UsageError
+from batchscore.pairs import quoted_pair
 
 PathLike = str | os.PathLike[str]
 Texts = str | Iterable[str]
@@ -37,6 +38,8 @@ COMMAND_ONLY: Mapping[str, str] = {
     "verbose": "messages go to logging.getLogger('batchscore'), whose level is yours to set",
 }
 """Options that only a command has, each with the reason."""
+_OF_NAMES = {"label_map", "label_name", "rename"}
+"""Options whose pairs are two names, which may stand in quotes; the others are a name and a number."""
 
 
 class _ReadingOptions(TypedDict, total=False):
@@ -228,16 +231,11 @@ def _given(name: str, param: click.Parameter, value: Any) -> Any:
 
 
 def _pair(name: str, param: click.Parameter, given: Any, meaning: Any) -> str:
-    """``A=B``; where either has a ``=`` itself, nobody could tell which is the one in the middle."""
+    """``A=B``; names are put in quotes, so that they may hold a ``=``."""
     pair = (_text(name, param, given), "" if meaning is None else _text(name, param, meaning))
     if not _is_mapped(param):
         raise UsageError(f"{name} takes no dictionary.")
-    if name == "rename" and pair[0]:  # the one option that takes names in quotes
-        quoted = pair[0].replace('"', '""')
-        return f'"{quoted}"={pair[1]}'
-    if any("=" in text for text in pair):
-        raise UsageError(f"{name}: {printable(repr(pair))} has a '=' in it, which divides the two.")
-    return "=".join(pair)
+    return quoted_pair(*pair) if name in _OF_NAMES else "=".join(pair)
 
 
 def _text(name: str, param: click.Parameter, value: Any) -> str:

@@ -14,6 +14,7 @@ from batchscore.cli.output import json_summary, print_json, start_logs, verbosit
 from batchscore.cli.signing import sign_option
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
+from batchscore.pairs import pair_of
 from batchscore.system.terminal import Progress, boundary, say, show
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _renamed(texts: Sequence[str]) -> dict[str, str]:
     """Old name → new name."""
     found: dict[str, str] = {}
     for text in texts:
-        old, equals, new = (piece.strip() for piece in text.partition("="))
-        if not equals or not old or not new or not new.isprintable():
+        old, new = pair_of(text, at_first=True) or ("", "")
+        if not new or not new.isprintable():
             raise UsageError(f"--rename-label {printable(text)!r} is not OLD=NEW, such as LABEL_1=POSITIVE.")
         if found.setdefault(old, new) != new:
             raise UsageError(f"--rename-label names {printable(old)} twice.")

@@ -20,7 +20,8 @@ from batchscore.formats.registry import NAMES
 UNDIVIDED = "none"
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
-_MAPPING = re.compile(r"(?!--)[^=/*?]+=[^=/*?]*")
+_QUOTED = r'"(?:[^"]|"")*"'
+_MAPPING = re.compile(rf"(?!--)(?:{_QUOTED}|[^=/*?]+)=(?:{_QUOTED}|[^=/*?]*)")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 

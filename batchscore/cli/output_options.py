@@ -11,11 +11,11 @@ import click
 from batchscore.cli.declaring import LocalPath, option
 from batchscore.config import PROBABILITIES
 from batchscore.errors import UsageError, printable
+from batchscore.pairs import pair_of
+from batchscore.system.names import is_utf8
 
 _QUOTED = r'"(?P<quoted>(?:[^"]|"")+)"'
 _NAME = re.compile(rf"\s*(?:{_QUOTED}\s*|(?P<plain>[^,]*))(?=,|$)")
-_RENAME = re.compile(rf"(?:{_QUOTED}|(?P<plain>[^=]+))\s*=(?P<new>.*)", re.DOTALL)
-"""Of names in a list, and of an old and a new one."""
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -117,10 +117,8 @@ def renames_of(texts: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
-        match = _RENAME.fullmatch(text.strip())
-        old = match and (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].strip())
-        new = match and match["new"].strip()
-        if not old or not new or "\0" in new:
+        old, new = pair_of(text, at_first=True) or ("", "")
+        if not new or "\0" in new or not is_utf8(new):
             raise UsageError(f"--rename {printable(text)!r} is not NAME=NEW; try predicted_label=sentiment")
         if found.setdefault(old, new) != new:
             raise UsageError(f"--rename has two names for {printable(old)}.")

@@ -14,6 +14,7 @@ from batchscore.cli.output_options import Names, names_of
 from batchscore.cli.signing import sign_option
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
+from batchscore.pairs import divided_pairs, pair_of
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs, show, show_json
 from batchscore.version import __version__
 
@@ -290,11 +291,11 @@ def train_settings(
 
 def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
     """The pairs of ``0=NEGATIVE``, also of several with commas between them."""
-    for text in (piece for each in texts for piece in each.split(",")):
-        given, equals, label = text.rpartition("=")
-        if not equals or not given.strip() or not label.strip():
-            raise UsageError(f"--label-name {text!r} is not GIVEN=LABEL, such as 0=NEGATIVE.")
-        yield given.strip(), label.strip()
+    for text in (piece for each in texts for piece in divided_pairs(each)):
+        given, label = pair_of(text) or ("", "")
+        if not label:
+            raise UsageError(f"--label-name {printable(text)!r} is not GIVEN=LABEL, such as 0=NEGATIVE.")
+        yield given, label
 
 
 def _summary(result: TrainResult) -> dict[str, Any]:

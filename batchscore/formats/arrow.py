@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_files import mapped
 from batchscore.formats.arrow_values import without_dictionaries
 from batchscore.formats.columnar import (
     ColumnFormat,
@@ -63,7 +64,7 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatchStreamReader]:
-    with pa.memory_map(str(source.path)) as file:
+    with mapped(source.path) as file:
         is_file = file.read(len(_MAGIC)) == _MAGIC
         file.seek(0)
         with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
@@ -79,7 +80,7 @@ def _check_messages(source: Source, batches: int | None, max_expansion: int) -> 
     """
     left, found, codec = allowed_bytes(source, max_expansion), 0, ""
     size = source.path.stat().st_size
-    with pa.memory_map(str(source.path)) as file:
+    with mapped(source.path) as file:
         start = 0 if batches is None else _STREAM_START
         file.seek(start)
         for message in pa.ipc.MessageReader.open_stream(file):

@@ -312,7 +312,7 @@ class Csv(RecordFormat):
         return columns
 
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
-        """Refuse a NUL in a name, and a label that the encoding of a CSV input cannot represent."""
+        """Refuse a NUL in a name, one that the encoding of a CSV input cannot represent, and a header that is too long to read."""
         is_csv = format_of(source.format) is self
         for name in (*([] if is_csv else [column.name for column in layout.columns]), *added):
             if "\0" in name:
@@ -320,12 +320,20 @@ class Csv(RecordFormat):
                     f"{printable(source.path)}: the name {printable(name)} has {NUL}, which CSV cannot hold. Choose "
                     "--output-format parquet."
                 )
+        dialect = dialect_of(layout) if is_csv else _DEFAULT_DIALECT
+        names = [column.name for column in layout.columns]
         try:
-            delimited.encode_fields(
-                [*added, "0.5", "true"], dialect_of(layout) if is_csv else _DEFAULT_DIALECT
+            new = delimited.encode_fields([*added, "0.5", "true"], dialect)
+            held = (
+                bytes.fromhex(layout.details["header"]) if is_csv else delimited.encode_fields(names, dialect)
             )
         except DataError as error:
             raise DataError(f"{printable(source.path)}: {error}") from error
+        if len(held) + len(new) > delimited.MOST_HEADER_BYTES:
+            raise DataError(
+                f"{printable(source.path)}: the names of its columns have {len(held):,} bytes, and a header of CSV may have "
+                f"{delimited.MOST_HEADER_BYTES:,}. Choose --output-format parquet, or leave columns out with --drop-columns."
+            )
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """From CSV the records' own bytes, or the cells that are held; from another format UTF-8 with commas, null as empty."""

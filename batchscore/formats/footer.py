@@ -157,10 +157,17 @@ def _schema(footer: bytes) -> Schema:
             start = reader.at
             value = reader.value(kind)
             if number == _SCHEMA:
-                return Schema(footer[:start], [Element(fields) for fields in value[1]], footer[reader.at :])
+                return Schema(footer[:start], [_element(fields) for fields in value[1]], footer[reader.at :])
     except (IndexError, ValueError, TypeError, RecursionError) as error:
         raise EOFError("its footer makes no sense") from error
     raise EOFError("its footer holds no schema")
+
+
+def _element(fields: Fields) -> Element:
+    kinds = {_LOGICAL: (_STRUCT,), **dict.fromkeys((_TYPE, _TYPE_LENGTH, _CHILDREN, _CONVERTED), _INTEGERS)}
+    if any(fields[number][0] not in allowed for number, allowed in kinds.items() if number in fields):
+        raise ValueError("a field of another kind")
+    return Element(fields)
 
 
 # Thrift's compact protocol

@@ -247,7 +247,8 @@ class Format(abc.ABC):
     def refuse_names(self, source: Source, layout: Layout, added: Sequence[str]) -> None:
         """Raise :class:`~batchscore.errors.DataError` for column names that a file of this format cannot hold.
 
-        ``layout`` has the columns that predictions hold; ``added`` are new names, of added and of renamed columns.
+        ``layout`` has the columns that predictions hold, as they are called there; ``added`` are new names, of added and of
+        renamed columns. A file whose rows have names of their own is looked at again when all are known.
         """
 
     @abc.abstractmethod

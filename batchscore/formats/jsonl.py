@@ -100,10 +100,15 @@ def _head_lines(stream: IO[bytes], settings: ReadSettings) -> Iterator[bytes]:
 
 
 def _kinds(records: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Name → kind of each field; ``mixed`` if it has values of several kinds."""
+    """Name → kind of each field; ``mixed`` if it has values of several kinds.
+
+    Names with half of a surrogate pair are left out: a record that has one is a reject, and no other format can hold it.
+    """
     kinds: dict[str, str] = {}
     for fields in records:
         for name, value in fields.items():
+            if not _is_encodable(name):
+                continue
             kind = _kind(value)
             if kinds.get(name, "null") == "null":
                 kinds[name] = kind

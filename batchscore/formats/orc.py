@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_files import mapped, path_or_memory
 from batchscore.formats.arrow_values import plain_values, without_dictionaries
 from batchscore.formats.columnar import (
     ColumnFormat,
@@ -89,16 +90,23 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
 def _opened(source: Source) -> Iterator[Any]:
     from pyarrow import orc
 
-    with pa.memory_map(str(source.path)) as file:
+    with mapped(source.path) as file:
         yield orc.ORCFile(file)
 
 
 def _batches(source: Source, skip: int = 0, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Small batches from row ``skip`` on; their boundaries do not depend on ``skip``."""
     import pyarrow.dataset as ds
+    from pyarrow import fs
 
-    scanner = ds.dataset(str(source.path), format="orc").scanner(
-        columns=columns, batch_size=_AT_ONCE, batch_readahead=0, fragment_readahead=0, use_threads=False
+    file = path_or_memory(source.path)
+    place = {"filesystem": fs.LocalFileSystem()} if isinstance(file, str) else {}
+    scanner = (
+        ds.OrcFileFormat()
+        .make_fragment(file, **place)
+        .scanner(
+            columns=columns, batch_size=_AT_ONCE, batch_readahead=0, fragment_readahead=0, use_threads=False
+        )
     )
     try:
         for batch in scanner.to_batches():

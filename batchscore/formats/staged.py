@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchscore.formats.answers import Answers
+from batchscore.formats.arrow_files import mapped
 from batchscore.records import Predictions, Rows, Status
 from batchscore.system.storage import atomic_write
 
@@ -119,6 +120,6 @@ def stage_part(
 
 def read_part(path: Path, answers: Answers) -> StagedPart:
     """Map a staged part into memory; pages are read on demand."""
-    with pa.memory_map(str(path)) as file:
+    with mapped(path) as file:
         reader = pa.ipc.open_file(file)
         return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_files import path_or_memory
 from batchscore.formats.source import Source
 
 FREE_BYTES = 64 * 2**20
@@ -29,7 +30,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 def open_parquet(source: Source, **options: Any) -> Iterator[pq.ParquetFile]:
     """Open a file for streaming: a buffered reader instead of whole column chunks, page checksums verified."""
     options |= {"buffer_size": 1 << 20, "pre_buffer": False, "page_checksum_verification": True}
-    with pq.ParquetFile(source.path, **options) as file:
+    with pq.ParquetFile(path_or_memory(source.path), **options) as file:
         yield file
 
 

@@ -96,7 +96,10 @@ def refuse_unwritable_names(
 
 
 def _held(layout: Layout, columns: OutputColumns) -> Layout:
-    return dataclasses.replace(layout, columns=tuple(c for c in layout.columns if columns.holds(c.name)))
+    """The columns that predictions hold, under their names there."""
+    held = (column for column in layout.columns if columns.holds(column.name))
+    named = (each._replace(name=columns.renames.get(each.name, each.name)) for each in held)
+    return dataclasses.replace(layout, columns=tuple(named))
 
 
 def refuse_unwritable(

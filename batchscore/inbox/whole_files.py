@@ -144,7 +144,7 @@ def refusal(path: Path, given_format: str | None) -> str:
     if not stat.S_ISREG(mode):
         return "It is a pipe, a socket or a device, not a file."
     if not is_plain_name(path.name):
-        return "Its name holds line breaks or other control characters. Give it a plain name."
+        return "Its name holds line breaks, other control characters or bytes that are not UTF-8. Give it a plain name."
     if given_format is None and format_of_name(path.name) is None:
         return f"Its name ends with none of {', '.join(suffixes())} (or one of these and .gz, .zst, .bz2)."
     return ""

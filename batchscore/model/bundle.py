@@ -43,6 +43,7 @@ from batchscore.model.signing import (
 )
 from batchscore.model.weights import refuse_impossible_sizes, tensors_of
 from batchscore.records import Task
+from batchscore.system.names import is_utf8
 from batchscore.system.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -188,6 +189,11 @@ def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] =
     folder = Path(model)
     if not folder.is_dir():
         folder = _fetch(model, revision)
+    if not is_utf8(folder):
+        raise ModelError(
+            f"{printable(folder)}: the path of a model must be UTF-8, as its weights and tokenizer are opened by name. "
+            "Rename the folder."
+        )
     signed = _signed(folder, trusted_keys(trust)) if trust else None
     files = model_files(folder)
     refuse_code(folder, files.hashes)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import UsageError, printable
+from batchscore.pairs import pair_of
 from batchscore.records import UNKNOWN_LABEL, UNLABELLED
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def is_missing(value: object) -> bool:
 def parse_label_map(texts: Iterable[str]) -> dict[str, str]:
     """Parse ``GIVEN=LABEL``: ``1..2=NEGATIVE`` maps both numbers, ``3=`` makes 3 no label; one text may hold several.
 
-    ``ids`` alone means that numbers are the model's ids.
+    ``ids`` alone means that numbers are the model's ids. A name with a ``=`` stands in quotes (:mod:`batchscore.pairs`).
 
-    >>> parse_label_map(["1..2=NEGATIVE 3=", "good film=POSITIVE"])
-    {'1': 'NEGATIVE', '2': 'NEGATIVE', '3': '', 'good film': 'POSITIVE'}
+    >>> parse_label_map(["1..2=NEGATIVE 3=", "good film=POSITIVE", 'good="rating=5"'])
+    {'1': 'NEGATIVE', '2': 'NEGATIVE', '3': '', 'good film': 'POSITIVE', 'good': 'rating=5'}
 
     Raises:
         UsageError: no ``=``, nothing before it, or a value mapped to two labels.
@@ -72,23 +73,23 @@ def parse_label_map(texts: Iterable[str]) -> dict[str, str]:
             found[_IDS_KEY] = IDS
             continue
         pieces = text.split()
-        pairs = pieces if len(pieces) > 1 and all("=" in piece for piece in pieces) else [text]
-        for given, label in map(_pair, pairs):
+        is_list = len(pieces) > 1 and '"' not in text and all("=" in piece for piece in pieces)
+        for given, label in map(_pair, pieces if is_list else [text]):
             for value in _values(given):
                 if found.setdefault(value, label) != label:
                     raise UsageError(
-                        f"--label-map says of {printable(value)} both {found[value]!r} and {label!r}."
+                        f"--label-map says of {printable(value)} both {printable(found[value])!r} and {printable(label)!r}."
                     )
     return found
 
 
 def _pair(text: str) -> tuple[str, str]:
-    given, equals, label = text.rpartition("=")
-    if not equals or not given.strip():
+    pair = pair_of(text)
+    if pair is None:
         raise UsageError(
             f"--label-map {printable(text)!r} is not GIVEN=LABEL, such as pos=POSITIVE, 4..5=POSITIVE or 3= (no label)."
         )
-    return given, label.strip()
+    return pair
 
 
 def _values(given: str) -> list[str]:

@@ -139,6 +139,7 @@ def make_plan(
         outputs.refuse_unknown(answers, survey.layout, file.source.path)
         partitions.refuse_column(survey.layout, file.source.path)
         outputs.refuse_taken([column.name for column in survey.layout.columns], answers, file.source.path)
+        refuse_unwritable_names(file.source, survey.layout, answers, outputs, settings.output_format)
         left = None if left is None else left - survey.rows
     from_0 = {survey.columns.given for survey in surveys if survey.values.counts_from_0}
     files = [survey.result(counts_from_0=survey.columns.given in from_0) for survey in surveys]

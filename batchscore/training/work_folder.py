@@ -13,6 +13,7 @@ from pathlib import Path
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.names import is_utf8
 from batchscore.system.storage import locked, make_folder, remove_tree, sync_folder, sync_tree
 
 _STARTED = "started.json"
@@ -30,8 +31,10 @@ def work_folder(output: Path, force: bool, resume: bool) -> Iterator[Path]:
 
     Raises:
         BusyError: another training is writing the same output.
-        OutputError: the output cannot be created, or holds something that may not be replaced.
+        OutputError: the output cannot be created, has a path that is not UTF-8, or holds something that may not be replaced.
     """
+    if not is_utf8(output):
+        raise OutputError(f"{printable(output)}: the path of a model must be UTF-8. Name another --output.")
     assert_replaceable(output, force)
     make_folder(output.parent)
     work = output.parent / f".{output.name}.training"

@@ -34,6 +34,7 @@ from batchscore.formats.delimited.fields import append_fields, encode_fields, pa
 from batchscore.formats.delimited.records import Record, Rejected, next_position, read_records
 from batchscore.formats.delimited.sniffing import (
     DELIMITERS,
+    MOST_HEADER_BYTES,
     RARE_DELIMITERS,
     Given,
     likely_delimiters,
@@ -47,6 +48,7 @@ from batchscore.formats.delimited.windows import KEPT_BYTES
 __all__ = [
     "DELIMITERS",
     "KEPT_BYTES",
+    "MOST_HEADER_BYTES",
     "RARE_DELIMITERS",
     "Dialect",
     "Given",

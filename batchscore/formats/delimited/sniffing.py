@@ -34,7 +34,8 @@ DELIMITERS = (",", ";", "\t", "|", "\x01")
 RARE_DELIMITERS = ("^", "~", "#", "::", "\x1f", "¦")
 """Delimiters tried if no common one fits."""
 _SNIFFED_RECORDS = 100
-_HEADER_BYTES = 1 << 20
+MOST_HEADER_BYTES = 1 << 20
+"""A longer header is taken for a quote that is never closed."""
 _SEPARATOR_LINE = re.compile(r"sep=(?P<delimiter>[^\r\n])\r*\n?")
 """A line for Excel, which is not part of the table."""
 _LEAST_SHARE = 0.9
@@ -225,9 +226,9 @@ def _header_lines(stream: BinaryIO, dialect: Dialect, raws: list[bytes]) -> Iter
     while raw := _read_line(stream, dialect):
         raws.append(raw)
         size += len(raw)
-        if size > _HEADER_BYTES:
+        if size > MOST_HEADER_BYTES:
             advice = "A quote may never be closed; check --quotechar."
-            raise DataError(f"the header does not end within {_HEADER_BYTES} bytes. {advice}")
+            raise DataError(f"the header does not end within {MOST_HEADER_BYTES} bytes. {advice}")
         try:
             text = raw.decode(dialect.encoding)
         except UnicodeDecodeError as error:
@@ -241,10 +242,10 @@ def _header_lines(stream: BinaryIO, dialect: Dialect, raws: list[bytes]) -> Iter
 def _read_line(stream: BinaryIO, dialect: Dialect) -> bytes:
     width = unit_bytes(dialect.encoding)
     if width == 1 and not dialect.has_lone_returns:
-        return stream.readline(_HEADER_BYTES + 1)
+        return stream.readline(MOST_HEADER_BYTES + 1)
     end = dialect.line_terminator[-1].encode(dialect.encoding)
     line = bytearray()
-    while (unit := stream.read(width)) and len(line) <= _HEADER_BYTES:
+    while (unit := stream.read(width)) and len(line) <= MOST_HEADER_BYTES:
         line += unit
         if unit == end:
             break
