@@ -93,6 +93,7 @@ OTHER_BUNDLES: dict[str, Any] = {
     "fingerprint": "1" * 64,
     "files": ModelFiles({"config.json": "2" * 64}, {}),
     "warnings": ("no canaries",),
+    "signed_by": "SHA256:x",
 }
 
 

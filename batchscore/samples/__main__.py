@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from batchscore.errors import printable
 from batchscore.samples import write
-from batchscore.system.terminal import show
 
 
 @click.command()
@@ -14,7 +14,7 @@ from batchscore.system.terminal import show
 def main(folder: Path) -> None:
     """Write the sample reviews into FOLDER as train.parquet, reviews.parquet and reviews.csv."""
     for path in write(folder):
-        show(str(path))
+        click.echo(printable(path))
 
 
 if __name__ == "__main__":
