@@ -123,6 +123,8 @@ class ScoreSettings:
     model: str
     output: Path
     revision: str | None = None
+    trust: tuple[Path, ...] = ()
+    """Files with public keys, one of which must have signed the model; none: nobody need have."""
     label_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     compute: ComputeSettings = dataclasses.field(default_factory=ComputeSettings)
@@ -188,6 +190,7 @@ HARMLESS: Mapping[str, str] = {
     "inputs": "the files' names, formats and bytes are hashed",
     "model": "the bytes of its files are hashed",
     "revision": "it names a model's bytes, and these are hashed",
+    "trust": "it tells whether a model is taken, whose bytes are hashed",
     "output": "it is where the results go",
     "within": "it is where the results go",
     "verify": "it tells how a finished run is looked at",

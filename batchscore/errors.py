@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -118,13 +119,61 @@ def shown_as(path: os.PathLike[str], name: str) -> Iterator[None]:
         _SHOWN.pop(os.fspath(path), None)
 
 
+_SPACE_OF_SCRIPTS = "\u3000"
+"""The space of Chinese and Japanese."""
+_JOINERS = "\u200c\u200d"
+"""Between letters of some scripts, and between emoji."""
+
+
 def printable(text: object) -> str:
-    """Make ``text`` safe for a terminal or a log line: control characters become escapes; a path as it is :func:`shown_as`."""
+    r"""Make ``text`` safe for a terminal or a log line; a path as it is :func:`shown_as`.
+
+    Whatever a terminal could obey, or a reader not see, becomes an escape: control characters (C0, DEL, C1), marks of direction,
+    separators of lines, spaces of no width, tags, halves of surrogates. Letters, signs and emoji of all scripts stay.
+
+    >>> printable("Größe 漢字 👩‍🚀 \x9b31m")
+    'Größe 漢字 👩‍🚀 \\x9b31m'
+    """
     plain = str(text)
+    return _escaped(_SHOWN.get(plain, plain), lambda char: char.encode("unicode_escape").decode())
+
+
+def printable_lines(text: str) -> str:
+    """The same for several lines, whose ends stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(value: Any) -> str:
+    r"""A JSON value in one line, with what :func:`printable` escapes as JSON's own escapes, so that it reads back the same.
+
+    >>> printable_json({"größe": "\x7f"})
+    '{"größe": "\\u007f"}'
+    """
+    return _escaped(json.dumps(value, ensure_ascii=False), _in_json)
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in _SHOWN.get(plain, plain)
+        char if char.isprintable() or char == _SPACE_OF_SCRIPTS or _joins(text, at) else escape(char)
+        for at, char in enumerate(text)
     )
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether a joiner stands between two characters that it can join, none of them ASCII."""
+    if text[at] not in _JOINERS or not 0 < at < len(text) - 1:
+        return False
+    return all(char.isprintable() and not char.isascii() for char in (text[at - 1], text[at + 1]))
+
+
+def _in_json(char: str) -> str:
+    code = ord(char)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
 def storage_error(action: str, path: object, error: OSError) -> StorageError | OutputError:

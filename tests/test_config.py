@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "within": Path("all"),
     "verify": True,
     "revision": "0" * 40,
+    "trust": (Path("publisher.pub"),),
     "label_map": {"pos": "NEGATIVE"},
     "output_format": "csv",
     "partition_by": "day",

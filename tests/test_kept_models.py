@@ -16,6 +16,7 @@ from batchscore.model import loading
 from batchscore.model.bundle import Bundle, Canaries
 from batchscore.model.heads import Activation, Head
 from batchscore.model.loading import KeptModels, ModelSettings
+from batchscore.model.model_files import ModelFiles
 from batchscore.records import Task
 
 COMPUTE = [path.partition(".")[2] for path in FIELDS if path.startswith("compute.")]
@@ -90,7 +91,9 @@ OTHER_BUNDLES: dict[str, Any] = {
     "takes_pairs": True,
     "missing_pair": "empty",
     "fingerprint": "1" * 64,
+    "files": ModelFiles({"config.json": "2" * 64}, {}),
     "warnings": ("no canaries",),
+    "signed_by": "SHA256:x",
 }
 
 

@@ -68,6 +68,7 @@ class ScoreOptions(_ReadingOptions, total=False):
     """The options of ``batchscore score``; what is None, or left out, is as the command has it without the option."""
 
     revision: str | None
+    trust: PathLike | Sequence[PathLike] | None
     id_column: str | None
     no_labels: bool
     label_map: Pairs | None
@@ -135,6 +136,7 @@ class TrainOptions(_ReadingOptions, total=False):
     group_column: str | None
     check_labels: bool
     resume: bool
+    sign: PathLike | None
     push_to_hub: str | None
 
 

@@ -11,10 +11,11 @@ import click
 from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.options import LocalName, MapsLabels, read_settings, reading_options
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
+from batchscore.cli.signing import sign_option
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
 from batchscore.pairs import pair_of
-from batchscore.system.terminal import Progress, boundary, say
+from batchscore.system.terminal import Progress, boundary, say, show
 
 if TYPE_CHECKING:
     from batchscore.training.adoption import Adopted
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 )
 @reading_options
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@sign_option
 @json_summary
 @verbosity
 def command(
@@ -83,7 +85,7 @@ def command(
             print_json(status="adopted", exit_code=0, **_summary(done))
         elif not quiet:
             for line in _lines(done):
-                click.echo(line)
+                show(line)
 
 
 def _renamed(texts: Sequence[str]) -> dict[str, str]:

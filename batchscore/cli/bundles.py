@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,73 +9,76 @@ import click
 from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
-from batchscore.errors import printable
-from batchscore.system.terminal import boundary
+from batchscore.cli.signing import sign_option, trust_option
+from batchscore.errors import printable, printable_json
+from batchscore.system.terminal import boundary, show
 
 
 @click.command()
 @click.argument("path", type=LocalPath())
+@trust_option
 @json_summary
 @verbosity
-def verify(path: Path, *, quiet: bool, verbose: int, as_json: bool) -> None:
+def verify(path: Path, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as_json: bool) -> None:
     """Check that the files of a run or a bundle are as they were written."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.runs.inspection import verify as check
 
-        facts = check(path)
+        facts = check(path, trust)
         if as_json:
             print_json(status="sound", exit_code=0, **facts)
         elif not quiet:
-            click.echo(
-                f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written"
+            signed = f", signed by {facts['signed_by']}" if facts.get("signed_by") else ""
+            show(
+                f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written{signed}"
             )
 
 
 @click.command()
 @click.argument("bundle", type=LocalName())
+@sign_option
 @json_summary
 @verbosity
-def export(bundle: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
+def export(bundle: str, *, sign: Path | None, quiet: bool, verbose: int, as_json: bool) -> None:
     """Add an int8 model for OpenVINO to a bundle, and show how much its answers differ."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.model.exporting import export_int8
 
-        done = export_int8(bundle)
+        done = export_int8(bundle, sign)
         if as_json:
             facts = {"file": done.file, "parity": done.parity, "problems": list(done.problems)}
             print_json(status="exported", exit_code=0, **facts)
         elif not quiet:
             parity = done.parity
-            click.echo(
+            show(
                 f"{printable(done.bundle)}: int8 changes {parity['labels_changed']} of {parity['texts']} labels, a "
                 f"probability by {parity['mean_change']:.4f} on average and {parity['largest_change']:.4f} at most"
             )
             for problem in done.problems:
-                click.echo(f"beyond its limit: {problem}; --precision int8 will refuse it")
+                show(f"beyond its limit: {problem}; --precision int8 will refuse it")
 
 
 @click.command()
 @click.argument("path", type=LocalName())
+@trust_option
 @json_summary
 @verbosity
-def inspect(path: str, *, quiet: bool, verbose: int, as_json: bool) -> None:
+def inspect(path: str, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as_json: bool) -> None:
     """Show what is in a file, a run or a bundle."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.runs.inspection import bundle_lines
         from batchscore.runs.inspection import inspect as look
 
-        facts = look(path)
+        facts = look(path, trust)
         if as_json:
             print_json(**facts)
             return
         if facts["kind"] == "bundle" and facts["training"] and facts["metrics"]:
             for line in bundle_lines(facts):
-                click.echo(printable(line))
+                show(printable(line))
             return
         for key, value in facts.items():
-            click.echo(
-                f"{key}: {printable(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-            )
+            show(f"{key}: {printable(value) if isinstance(value, str) else printable_json(value)}")

@@ -24,7 +24,7 @@ from batchscore.cli.output import (
 from batchscore.cli.score import score_settings
 from batchscore.config import InboxSettings
 from batchscore.errors import UsageError, printable
-from batchscore.system.terminal import Logs, boundary, say
+from batchscore.system.terminal import Logs, boundary, say, show
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import FileOutcome, InboxResult
@@ -91,7 +91,7 @@ def command(
             raise UsageError(
                 "--keep-days is for calls that end; let `batchscore report --keep-days` remove old runs."
             )
-        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
+        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else show
         if options["dry_run"]:
             found = whole_files.contents(settings)
             files = [path.name for path in found.whole]

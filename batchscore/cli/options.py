@@ -12,6 +12,7 @@ import click
 from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
+from batchscore.cli.signing import trust_option
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import printable
 from batchscore.formats.registry import NAMES
@@ -169,6 +170,7 @@ _SCORING_OPTIONS = (
         help="A bundle, a local Hugging Face folder, or a hub id.",
     ),
     option("--revision", metavar="COMMIT", help="The full commit hash, if the model is a hub id."),
+    trust_option,
     option(
         "--text-column",
         metavar="NAME",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
+import io
 import secrets
 import sys
 import time
@@ -16,7 +16,7 @@ import click
 
 from batchscore.cli.declaring import Command, option
 from batchscore.errors import BatchscoreError, printable
-from batchscore.system.terminal import Logs, boundary, say, set_up_logs
+from batchscore.system.terminal import Logs, boundary, say, set_up_logs, show, show_json
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import InboxResult
@@ -38,14 +38,16 @@ class TellsMachines(click.Command):
             try:
                 code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
             except click.ClickException as error:
-                error.show()
+                usage = io.StringIO()
+                error.show(usage)
+                show(usage.getvalue().removesuffix("\n"), err=True)
                 if "--json" in arguments:
                     summary = {
                         "status": "error",
                         "exit_code": error.exit_code,
                         "error": error.format_message(),
                     }
-                    click.echo(json.dumps(summary, ensure_ascii=False))
+                    show_json(summary)
                 sys.exit(error.exit_code)
             sys.exit(code if isinstance(code, int) else 0)
 
@@ -148,4 +150,4 @@ def remove_old(
 
 def print_json(**summary: Any) -> None:
     """Print the line that ``--json`` asks for."""
-    click.echo(json.dumps(summary, ensure_ascii=False))
+    show_json(summary)

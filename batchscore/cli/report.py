@@ -12,7 +12,7 @@ from batchscore.cli.declaring import LocalPath, option
 from batchscore.cli.options import Day
 from batchscore.cli.output import json_summary, print_json, remove_old, start_logs, verbosity
 from batchscore.errors import printable
-from batchscore.system.terminal import boundary
+from batchscore.system.terminal import boundary, show
 
 
 @click.command("report")
@@ -39,7 +39,7 @@ def command(runs_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **optio
     """Write one page about all runs in a folder: trends, bad nights, missing nights."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
-        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else click.echo
+        tell: Callable[[str], None] = (lambda _: None) if quiet or as_json else show
         removed = remove_old(runs_dir, options["keep_days"], tell, dry_run=options["dry_run"])
         if options["dry_run"]:
             if as_json:
@@ -59,4 +59,4 @@ def command(runs_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **optio
                 removed=removed,
             )
         elif not quiet:
-            click.echo(f"{trend.headline}\n{printable(trend.page)}")
+            show(f"{trend.headline}\n{printable(trend.page)}")

@@ -28,7 +28,7 @@ from batchscore.model.thresholds import parse_thresholds
 from batchscore.runs.choices import choice_of
 from batchscore.runs.folder import MISMATCHES, PAGE
 from batchscore.runs.headlines import headline_of
-from batchscore.system.terminal import Progress, boundary, say
+from batchscore.system.terminal import Progress, boundary, say, show
 
 if TYPE_CHECKING:
     from batchscore.runs.result import RunResult
@@ -44,7 +44,7 @@ class _ScoreCommand(MapsLabels):
                 if param.name == "config":
                     param.handle_parse_result(ctx, values, [])
             for line in config_lines(ctx, self.get_params(ctx), values):
-                click.echo(line)
+                show(line)
             ctx.exit()
         return super().parse_args(ctx, args)
 
@@ -95,7 +95,7 @@ def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None
         if logs.format == "json" and not quiet:
             say(f"{result.status}: {printable(result.output)}", **_event(result))
         for line in _lines(result) if not quiet and not as_json else ():
-            click.echo(line)
+            show(line)
         summary = _summary(result)
         raise_outcome(result, summary)
         if as_json:
@@ -135,6 +135,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         model=options["model"],
         output=options["output"],
         revision=options["revision"],
+        trust=tuple(options["trust"]),
         label_map=parse_label_map(options["label_map"]),
         thresholds=parse_thresholds(options["threshold"]),
         below=options["below"],

@@ -12,7 +12,9 @@ import click
 from click.core import ParameterSource
 
 from batchscore.errors import ModelError, printable
+from batchscore.system.documents import read_regular
 
+_MOST_BYTES = 2**20
 _ACTIONS = {"show_config", "dry_run", "force"}
 """Options that say what this one call does; ``--show-config`` leaves them out, as it does ``--config`` and ``--help``."""
 _SOURCES = {
@@ -28,8 +30,8 @@ def load_config(context: click.Context, _: click.Parameter, path: Path | None) -
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = tomllib.loads(read_regular(path, _MOST_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"--config {printable(path)} cannot be read: {printable(error)}.") from error
     options = {
         long.strip("-").replace("-", "_"): p

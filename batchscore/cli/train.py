@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,11 @@ from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
 from batchscore.cli.output_options import Names, names_of
+from batchscore.cli.signing import sign_option
 from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.pairs import divided_pairs, pair_of
-from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs
+from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs, show, show_json
 from batchscore.version import __version__
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ class Threshold(click.ParamType[float | None]):
     help="Go on where the same training was stopped or killed.  [default: start over]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@sign_option
 @click.option(
     "--push-to-hub",
     metavar="REPO",
@@ -256,9 +257,9 @@ def command(*, quiet: bool, verbose: int, as_json: bool, push_to_hub: str | None
         where = _pushed(result, push_to_hub, quiet=quiet) if push_to_hub else None
         if not quiet and not as_json:
             for line in _lines(result):
-                click.echo(line)
+                show(line)
         if as_json:
-            click.echo(json.dumps({**_summary(result), "pushed_to": where}, ensure_ascii=False))
+            show_json({**_summary(result), "pushed_to": where})
 
 
 def _pushed(result: TrainResult, repo: str, *, quiet: bool) -> str:

@@ -8,18 +8,22 @@ a file is scored and removed afterwards, whatever the outcome; a mark that is st
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchscore.errors import OutputError, StorageError, storage_error
+from batchscore.errors import OutputError, StorageError, printable, storage_error
+from batchscore.system.documents import DocumentError, checked
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import sync_folder
 
+_LOG = logging.getLogger(__name__)
 MAX_DEATHS = 3
 """After so many calls died, a file is not tried again. More than one, since a call may be killed for other reasons."""
 _NAME = ".attempts.json"
+_MARKS = {str: {"name": str, "deaths": int, "parts": int}}
 
 
 class Attempts:
@@ -31,7 +35,7 @@ class Attempts:
             saved = read_checked(self._path)
         except OSError as error:
             raise storage_error("Reading", self._path, error) from error
-        self._written: dict[str, Any] = saved or {}
+        self._written: dict[str, Any] = _marks_in(saved)
         self._marks: dict[str, Any] = dict(self._written)
         self._drop_missing_files()
 
@@ -90,3 +94,13 @@ class Attempts:
         except OSError as error:
             raise storage_error("Writing", self._path, error) from error
         self._written = dict(self._marks)
+
+
+def _marks_in(saved: Any) -> dict[str, Any]:
+    """The marks that were saved; none if they cannot be meant, so that each file starts at zero."""
+    try:
+        marks: dict[str, Any] = checked(saved or {}, _MARKS)
+        return marks
+    except DocumentError as error:
+        _LOG.warning("%s: the marks are damaged, and count no more", printable(error))
+        return {}

@@ -8,7 +8,6 @@ scheduled run (a copy elsewhere belongs to somebody).
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from batchscore.runs.folder import (
     staged_manifests,
 )
 from batchscore.runs.refusals import read_refusal
+from batchscore.system.documents import checked, parse_json
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     damage,
@@ -137,7 +137,7 @@ def _is_ours(path: OwnPath) -> bool:
 
 def _holds_rejects(path: OwnPath) -> bool:
     with path.open_read() as file:
-        return all(json.loads(line).keys() <= _REJECT_FIELDS for line in file)
+        return all(checked(parse_json(line), {str: object}).keys() <= _REJECT_FIELDS for line in file)
 
 
 def remove_run(path: Path, below: Path) -> list[str]:

@@ -167,7 +167,7 @@ def _load(settings: ScoreSettings, models: Models) -> Outcome:
     """Load the model before there is a file to score."""
     from batchscore.model.loading import ModelSettings
 
-    bundle = models.open(settings.model, settings.revision)
+    bundle = models.open(settings.model, settings.revision, settings.trust)
     models.load(bundle, ModelSettings.of(settings, bundle), {})
     return Outcome(0, "loaded", "", "", {})
 
@@ -176,7 +176,7 @@ def _score(job: Job, settings: ScoreSettings, models: Models, *, quiet: bool) ->
     """Score a file into the first of its folders that holds no other run; a finished one is only appended where it lacks."""
     from batchscore.runs.run import score
 
-    bundle = models.open(settings.model, settings.revision)
+    bundle = models.open(settings.model, settings.revision, settings.trust)
     for folder in job.folders:
         one = dataclasses.replace(settings, inputs=(job.path,), output=Path(folder))
         if (done := _finished_run(job.sha256, bundle.fingerprint, one)) is not None:

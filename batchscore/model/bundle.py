@@ -8,10 +8,11 @@ only; nothing here unpickles, runs a bundle's code, or uses the network (but for
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle_facts import (
     FACTS,
     FORMAT_VERSION,
+    file_bytes,
     json_file,
     json_object,
     manifest_problems,
@@ -30,9 +32,19 @@ from batchscore.model.bundle_facts import (
 )
 from batchscore.model.foreign import refuse_code
 from batchscore.model.heads import Head, are_generic, head_of, head_warning
+from batchscore.model.model_files import COMMIT, ModelFiles, model_files, refuse_changed, refuse_elsewhere
+from batchscore.model.signing import (
+    SIGNATURE,
+    PublicKey,
+    SigningKey,
+    signer_of,
+    trusted_keys,
+    without_signature,
+)
+from batchscore.model.weights import refuse_impossible_sizes, tensors_of
 from batchscore.records import Task
 from batchscore.system.names import is_utf8
-from batchscore.system.storage import sha256_of, write_bytes
+from batchscore.system.storage import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +59,6 @@ INT8_LIMITS = {"labels_changed_share": 0.01, "largest_change": 0.25, "mean_chang
 _CROSS_ENCODER = "config_sentence_transformers.json"
 """Where recent versions of sentence-transformers keep the activation of a CrossEncoder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",
@@ -99,6 +110,10 @@ class Bundle:
     """The content of ``batchscore.json``; empty for a plain Hugging Face folder."""
     fingerprint: str
     """SHA-256 over the names and hashes of all files."""
+    files: ModelFiles = dataclasses.field(default_factory=lambda: ModelFiles({}, {}))
+    """The files that it is loaded from."""
+    signed_by: str | None = None
+    """The trusted key that signed it, if that was asked for."""
     warnings: tuple[str, ...] = ()
     takes_pairs: bool = False
     """Whether a row is two texts that the model reads together: so it was trained, or so it is asked (:meth:`for_texts`)."""
@@ -128,6 +143,15 @@ class Bundle:
             )
         return dataclasses.replace(self, takes_pairs=True, canaries=None, warnings=warnings)
 
+    def refuse_changed(self) -> None:
+        """Raise if its folder was changed since it was opened: what was loaded since may be something else.
+
+        Raises:
+            ModelError: names the file.
+        """
+        refuse_changed(self.path, self.files.times)
+        refuse_elsewhere(self.path, self.files.hashes)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the logits."""
@@ -153,8 +177,10 @@ class Bundle:
         return are_generic(self.labels)
 
 
-def open_bundle(model: str, revision: str | None = None) -> Bundle:
-    """Open a local folder, or a hub id with a full commit as ``revision``.
+def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] = ()) -> Bundle:
+    """Open a local folder, or a hub id with a full commit as ``revision``; with ``trust`` only if one of these keys signed it.
+
+    ``trust`` are files with public keys (:func:`~batchscore.model.signing.trusted_keys`).
 
     Raises:
         ModelError: no such folder; a changed, missing, extra or linked file; pickled weights; remote code; inconsistent
@@ -168,13 +194,18 @@ def open_bundle(model: str, revision: str | None = None) -> Bundle:
             f"{printable(folder)}: the path of a model must be UTF-8, as its weights and tokenizer are opened by name. "
             "Rename the folder."
         )
-    hashes = _hashes(folder)
-    refuse_code(folder, hashes)
+    signed = _signed(folder, trusted_keys(trust)) if trust else None
+    files = model_files(folder)
+    refuse_code(folder, files.hashes)
     config = json_file(folder, "config.json")
-    head = _head(config, folder, hashes)
-    if FACTS in hashes:
-        return _open_sealed(folder, hashes, head)
-    return _open_plain(folder, hashes, head, config)
+    head = _head(config, folder, files.hashes)
+    if FACTS in files.hashes or (folder / FACTS).exists():
+        opened = _open_sealed(folder, files, head, signed)
+    else:
+        opened = _open_plain(folder, files, head, config)
+    refuse_elsewhere(folder, opened.files.hashes)
+    refuse_impossible_sizes(config, tensors_of(folder, opened.files.hashes), folder / "config.json")
+    return opened
 
 
 def _fetch(model: str, revision: str | None) -> Path:
@@ -183,14 +214,14 @@ def _fetch(model: str, revision: str | None) -> Path:
         raise ModelError(
             f"There is no model folder {printable(model)}. Train one with: batchscore-train --output ..."
         )
-    if not revision or not _COMMIT.fullmatch(revision):
+    if not revision or not COMMIT.fullmatch(revision):
         raise ModelError(
             f"There is no folder {printable(model)}. If it is a hub id, add --revision with the full commit (40 hex "
             "digits), so that tonight's model is last night's."
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm", "*.codes", "README.md"]
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm", "*.codes", "*.sig", "README.md"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:
@@ -200,48 +231,40 @@ def _fetch(model: str, revision: str | None) -> Path:
         ) from error
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the folder; the only links allowed are those of a hub snapshot into its blobs."""
-    hashes: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() and not _is_blob(path, folder.resolve()):
-            raise ModelError(
-                f"{printable(path)} is a link; a bundle holds files only. Copy the file itself there."
-            )
-        if path.is_file():
-            hashes[name] = _digest(path)
-        elif not path.is_dir():
-            raise ModelError(f"{printable(path)} is neither a file nor a folder. Remove it.")
-    return hashes
-
-
-def _is_blob(path: Path, folder: Path) -> bool:
-    """Whether a link in ``…/snapshots/<commit>`` leads to a file in ``…/blobs``, as in the hub cache."""
-    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
-    try:
-        return is_snapshot and path.is_file() and path.resolve().parent == folder.parent.parent / "blobs"
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ModelError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-
-
 def _head(config: Mapping[str, Any], folder: Path, hashes: Mapping[str, str]) -> Head:
     """The head that the folder's configuration describes, with the function saved by a CrossEncoder."""
     has_more = _CROSS_ENCODER in hashes
     return head_of(config, folder / "config.json", json_object(folder, _CROSS_ENCODER) if has_more else None)
 
 
-def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
-    facts = read_facts(folder)
-    hashes = {name: each for name, each in hashes.items() if not _is_left_over(name, facts["files"])}
+class _Signed(NamedTuple):
+    """The content of ``batchscore.json`` that a trusted key signed."""
+
+    content: bytes
+    by: str
+
+
+def _signed(folder: Path, trusted: Sequence[PublicKey]) -> _Signed:
+    """What was signed, before anything else of the folder is looked at."""
+    if not (folder / FACTS).exists():
+        raise ModelError(
+            f"{printable(folder)} is no bundle of batchscore, so that nobody can have signed it, and --trust takes only what is "
+            f"signed. Make one of it: batchscore adopt {printable(folder)} --output BUNDLE --sign KEY"
+        )
+    content = file_bytes(folder, FACTS)
+    return _Signed(content, signer_of(folder, content, trusted).id)
+
+
+def _open_sealed(folder: Path, files: ModelFiles, head: Head, signed: _Signed | None) -> Bundle:
+    facts = read_facts(folder, signed.content if signed else None)
+    hashes = {
+        name: each
+        for name, each in without_signature(files.hashes).items()
+        if not _is_left_over(name, facts["files"])
+    }
     problems = manifest_problems(facts, hashes)
+    if signed is not None and hashlib.sha256(signed.content).hexdigest() != hashes.get(FACTS):
+        problems = [f"{FACTS} was changed just now"]
     if problems:
         raise ModelError(
             f"{printable(folder)} is not the bundle that was saved: {'; '.join(problems[:3])}. Copy it again whole, or "
@@ -267,10 +290,12 @@ def _open_sealed(folder: Path, hashes: dict[str, str], head: Head) -> Bundle:
         missing_pair=facts.get("missing_pair", "skip"),
         facts=facts,
         fingerprint=fingerprint(hashes),
+        files=ModelFiles(hashes, files.times),
+        signed_by=signed.by if signed else None,
     )
 
 
-def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mapping[str, Any]) -> Bundle:
+def _open_plain(folder: Path, files: ModelFiles, head: Head, config: Mapping[str, Any]) -> Bundle:
     limits = _limits(folder, config)
     warnings = [
         f"{printable(folder)} has no {FACTS}: whether its files and labels are those that were trained cannot be told."
@@ -290,7 +315,8 @@ def _open_plain(folder: Path, hashes: dict[str, str], head: Head, config: Mappin
         long_text="head",
         canaries=None,
         facts={},
-        fingerprint=fingerprint(hashes),
+        fingerprint=fingerprint(files.hashes),
+        files=files,
         warnings=tuple(warnings),
     )
 
@@ -332,6 +358,22 @@ def _is_left_over(name: str, listed: Mapping[str, str]) -> bool:
     return name not in listed and (name.startswith(f"{VARIANTS}/") or _TEMPORARY.fullmatch(name) is not None)
 
 
+def sign_bundle(folder: Path, key: SigningKey) -> str:
+    """Sign a bundle whose files are as its ``batchscore.json`` says; returns the key's id.
+
+    Raises:
+        ModelError: it is no bundle, or its files are not those that were saved.
+        StorageError: the signature cannot be written.
+    """
+    bundle = open_bundle(str(folder))
+    if not bundle.facts:
+        raise ModelError(
+            f"{printable(folder)} is no bundle of batchscore, so that there is nothing to sign. Make one of it: batchscore adopt "
+            f"{printable(folder)} --output BUNDLE --sign KEY"
+        )
+    return key.sign(folder, sealed_bytes({k: v for k, v in bundle.facts.items() if k != "sha256"}))
+
+
 def int8_variant(bundle: Bundle) -> Mapping[str, Any]:
     """The entry of the bundle's int8 variant.
 
@@ -358,7 +400,10 @@ def seal(folder: Path, facts: Mapping[str, Any], leave_out: Collection[str] = ()
     ``facts`` needs ``labels``, ``max_length``, ``temperature``, ``long_text`` and ``canaries`` (``texts``,
     ``probabilities``); ``calibration_temperature`` (if the weights have it already and ``temperature`` is 1), ``takes_pairs``,
     ``missing_pair``, ``training``, ``metrics`` and ``calibration`` (``texts``, ``held_out``) are free JSON. Files in
-    ``leave_out`` are about to be removed.
+    ``leave_out`` are about to be removed. A signature is removed: it is of what was there before.
     """
-    hashes = {name: digest for name, digest in _hashes(folder).items() if name not in {FACTS, *leave_out}}
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    hashes = {
+        name: digest for name, digest in model_files(folder).hashes.items() if name not in {FACTS, *leave_out}
+    }
     write_bytes(folder / FACTS, sealed_bytes({"format_version": FORMAT_VERSION, **facts, "files": hashes}))

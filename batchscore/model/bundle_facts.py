@@ -12,10 +12,13 @@ from typing import Any
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
 from batchscore.records import THRESHOLD, Task
+from batchscore.system.documents import DocumentError, parse_json, read_regular
 from batchscore.system.storage import to_json
 
 FACTS = "batchscore.json"
 FORMAT_VERSION = 1
+LONGEST = 10**9
+"""Tokens; more means no limit."""
 
 
 def json_object(folder: Path, name: str) -> dict[str, Any]:
@@ -26,7 +29,11 @@ def json_object(folder: Path, name: str) -> dict[str, Any]:
 
 def json_file(folder: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of a bundle; raises :class:`~batchscore.errors.ModelError` for anything else."""
-    value = json_value(folder, name)
+    return _object(folder, name, file_bytes(folder, name))
+
+
+def _object(folder: Path, name: str, content: bytes) -> dict[str, Any]:
+    value = _value(folder, name, content)
     if not isinstance(value, dict):
         raise ModelError(f"{printable(folder / name)} does not hold a JSON object.")
     return value
@@ -34,21 +41,36 @@ def json_file(folder: Path, name: str) -> dict[str, Any]:
 
 def json_value(folder: Path, name: str) -> Any:
     """The JSON value in a file of a bundle; raises :class:`~batchscore.errors.ModelError` if it is not JSON."""
+    return _value(folder, name, file_bytes(folder, name))
+
+
+def _value(folder: Path, name: str, content: bytes) -> Any:
     try:
-        return json.loads((folder / name).read_bytes())
+        return parse_json(content, is_finite=False)
+    except DocumentError as error:
+        raise ModelError(f"{printable(folder / name)} is not readable JSON: {error}.") from None
+
+
+def file_bytes(folder: Path, name: str) -> bytes:
+    """The bytes of a small file of a bundle; raises :class:`~batchscore.errors.ModelError` if it cannot be read."""
+    try:
+        return read_regular(folder / name)
     except FileNotFoundError:
         raise ModelError(f"{printable(folder)} has no {name}: it is not a saved model.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{printable(folder / name)} is not readable JSON: {printable(error)}.") from error
+    except DocumentError as error:
+        raise ModelError(f"{printable(folder / name)} cannot be read: {error}.") from None
+    except OSError as error:
+        raise ModelError(f"{printable(folder / name)} cannot be read: {error.strerror}.") from error
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Read ``batchscore.json``; every byte must be as it was written.
+def read_facts(folder: Path, content: bytes | None = None) -> dict[str, Any]:
+    """Read ``batchscore.json``, or its ``content`` if that was read; every byte must be as it was written.
 
     Raises:
         ModelError: it was changed, or was written by a newer version.
     """
-    facts = json_file(folder, FACTS)
+    content = file_bytes(folder, FACTS) if content is None else content
+    facts = _object(folder, FACTS, content)
     if facts.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{printable(folder / FACTS)} has format version {printable(facts.get('format_version'))}, this program "
@@ -58,7 +80,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         sealed = sealed_bytes({k: v for k, v in facts.items() if k != "sha256"})
     except ValueError:  # such as NaN, which we never write
         sealed = b""
-    if (folder / FACTS).read_bytes() != sealed:
+    if content != sealed:
         raise ModelError(
             f"{printable(folder / FACTS)} was changed after it was written. Train the bundle again."
         )
@@ -72,18 +94,23 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
     claims = {
         "labels": _all(str, facts.get("labels")),
         "files": isinstance(facts.get("files"), dict) and _all(str, list(facts["files"].values())),
-        "max_length": _is_number(facts.get("max_length"), int),
+        "max_length": _is_number(facts.get("max_length"), int) and facts["max_length"] <= LONGEST,
         "temperature": _is_number(facts.get("temperature"), int | float),
         "calibration_temperature": _is_number(facts.get("calibration_temperature", 1), int | float),
         "long_text": facts.get("long_text") in LONG_TEXT,
         "metrics": isinstance(facts.get("metrics", {}), dict),
         "task": facts.get("task", Task.SINGLE_LABEL) in list(Task),
-        "thresholds": _are_thresholds(facts.get("thresholds"), facts.get("labels")),
-        "canaries": _are_canaries(facts.get("canaries"), facts),
         "takes_pairs": isinstance(facts.get("takes_pairs", False), bool),
         "missing_pair": facts.get("missing_pair", "skip") in MISSING_PAIR,
-        "variants": _are_variants(facts.get("variants", {}), facts.get("files")),
+        "training": isinstance(facts.get("training", {}), dict),
     }
+    if all(claims.values()):  # which the others are about
+        claims = {
+            "thresholds": _are_thresholds(facts.get("thresholds"), facts["labels"]),
+            "variants": _are_variants(facts.get("variants", {}), facts["files"]),
+        }
+    if all(claims.values()):
+        claims = {"canaries": _are_canaries(facts.get("canaries"), facts)}
     return ", ".join(f"{key} is missing or cannot be meant" for key, holds in claims.items() if not holds)
 
 
@@ -93,7 +120,6 @@ def _are_variants(variants: Any, files: Any) -> bool:
     return isinstance(variants, dict) and all(
         isinstance(variant, dict)
         and all(isinstance(variant.get(key), kind) for key, kind in kinds.items())
-        and isinstance(files, dict)
         and variant["file"] in files
         and {*variant["limits"]} <= {*variant["parity"], "labels_changed_share"}
         and {"texts", "labels_changed"} <= {*variant["parity"]}
@@ -107,7 +133,6 @@ def _are_thresholds(thresholds: Any, labels: Any) -> bool:
         return True
     return (
         isinstance(thresholds, dict)
-        and isinstance(labels, list)
         and set(thresholds) == set(labels)
         and all(isinstance(value, int | float) and 0 <= value <= 1 for value in thresholds.values())
     )
@@ -115,11 +140,13 @@ def _are_thresholds(thresholds: Any, labels: Any) -> bool:
 
 def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
     """Whether each text, or pair, has an answer per label, and its predicted labels still have the same names."""
-    labels, task = facts.get("labels"), facts.get("task", Task.SINGLE_LABEL)
-    if not isinstance(canaries, dict) or not isinstance(labels, list) or task not in list(Task):
+    labels, task = facts["labels"], facts.get("task", Task.SINGLE_LABEL)
+    if not isinstance(canaries, dict):
         return False
     texts = canaries.get("texts")
-    if not (_are_pairs(texts) if facts.get("takes_pairs", False) else _all(str, texts)):
+    if not (_are_pairs(texts) if facts.get("takes_pairs", False) else _all(str, texts)) or not _is_utf8(
+        texts
+    ):
         return False
     rows: Any = canaries.get("probabilities")
     return (
@@ -130,6 +157,15 @@ def _are_canaries(canaries: Any, facts: Mapping[str, Any]) -> bool:
         and (task == Task.REGRESSION or all(0 <= value <= 1 for row in rows for value in row))
         and canaries.get("predicted", said := _said(rows, facts)) == said
     )
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether no text among some values has half a surrogate, which no tokenizer takes."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(value: object) -> bool:

@@ -25,11 +25,12 @@ from batchscore.errors import ModelError, missing_extra, printable
 from batchscore.model import batching
 from batchscore.model.backends.openvino_backend import OpenVinoBackend, import_openvino
 from batchscore.model.backends.torch_backend import TorchBackend
-from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, seal
+from batchscore.model.bundle import INT8_LIMITS, VARIANTS, Bundle, open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import parity_problems
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import probe
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
+from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
 from batchscore.system.own_paths import own_folder
@@ -60,12 +61,15 @@ class Exported:
     """Limits that it exceeds; if any, ``--precision int8`` refuses it."""
 
 
-def export_int8(path: str) -> Exported:
+def export_int8(path: str, sign: Path | None = None) -> Exported:
     """Quantise the bundle's model, measure how its predictions change, and seal both into the bundle.
+
+    A signature of the bundle is removed, as it is of what was there before; the private key in ``sign`` makes a new one.
 
     Raises:
         ModelError: not a bundle, or a package is missing.
     """
+    key = None if sign is None else signing_key(sign)
     bundle = open_bundle(path)
     if bundle.canaries is None:
         raise ModelError(
@@ -105,6 +109,8 @@ def export_int8(path: str) -> Exported:
     seal(bundle.path, {**facts, "variants": {"int8": variant}}, leave_out=stale)
     for name in stale:
         remove_file(bundle.path, name)
+    if key is not None:
+        sign_bundle(bundle.path, key)
     return Exported(bundle.path, names[0], parity, tuple(parity_problems(variant)))
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import ModelError, printable
 from batchscore.model.bundle_facts import json_file, json_object, json_value
+from batchscore.model.weights import INDEX, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ADAPTER = "adapter_config.json"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _SCRIPTS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
 _LFS_POINTER = b"version https://git-lfs"
@@ -54,13 +54,12 @@ def refuse_code(folder: Path, names: Iterable[str]) -> None:
     """Raise for what is no whole model in safetensors, or brings code of its own.
 
     Raises:
-        ModelError: an adapter, other weights than safetensors, a missing shard, a pointer instead of weights, code.
+        ModelError: an adapter, other weights than safetensors, a pointer instead of weights, code.
     """
     names = sorted(names)
     if ADAPTER in names:  # transformers would fetch the base model named there
         raise ModelError(_of_adapter(folder))
     _refuse_other_weights(folder, names)
-    _refuse_missing_shards(folder, names)
     scripts = [name for name in names if name.endswith(_SCRIPTS)]
     configs = [name for name in names if name.endswith("config.json")]
     for key in ("auto_map", "custom_pipelines"):
@@ -86,13 +85,13 @@ def _of_adapter(folder: Path) -> str:
 def _refuse_other_weights(folder: Path, names: Sequence[str]) -> None:
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(".safetensors")]
-    if _WEIGHTS in names or _INDEX in names:
+    if WEIGHTS in names or INDEX in names:
         for name in weights:
             _refuse_pointer(folder / name)
         return
     if weights:
         raise ModelError(
-            f"{printable(folder)} has its weights in {printable(weights[0])}; transformers reads {_WEIGHTS}. Rename the file if "
+            f"{printable(folder)} has its weights in {printable(weights[0])}; transformers reads {WEIGHTS}. Rename the file if "
             "it is the whole model."
         )
     raise ModelError(f"{printable(folder)} has no safetensors weights, {_weights_instead(names)}")
@@ -134,21 +133,6 @@ def _refuse_pointer(path: Path) -> None:
     if path.stat().st_size < _POINTER_BYTES and path.read_bytes().startswith(_LFS_POINTER):
         raise ModelError(
             f"{printable(path)} is a pointer of Git LFS, not the weights. Fetch them in that folder: git lfs pull"
-        )
-
-
-def _refuse_missing_shards(folder: Path, names: Sequence[str]) -> None:
-    if _WEIGHTS in names or _INDEX not in names:
-        return
-    places = json_file(folder, _INDEX).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ModelError(f"{printable(folder / _INDEX)} has no weight_map of file names. Fetch it again.")
-    missing = sorted(set(places.values()) - set(names))
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(
-            f"{printable(folder)}: its weights are not complete; {printable(missing[0])}{more}, named in {_INDEX}, is missing. "
-            "Fetch it again whole."
         )
 
 

@@ -9,7 +9,6 @@ outputs are the logits, and the rewritten model does what it should, is tested o
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.errors import printable
+from batchscore.model.bundle_facts import json_file
 from batchscore.model.probing import probe_texts
 from batchscore.model.tokenization import Tokenizer
+from batchscore.model.weights import INDEX, WEIGHTS
 from batchscore.system.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
 
 _LOG = logging.getLogger(__name__)
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LONGEST = 64
 """Tokens of the longest text of the test."""
 _TOLERANCE = 1e-5
@@ -118,9 +118,9 @@ def _file_of(folder: Path, model: Any, name: str) -> Path | None:
     from safetensors import safe_open
 
     names = [each for each in model.state_dict() if each.rpartition(".")[0] == name]
-    path = folder / _WEIGHTS
-    if (folder / _INDEX).exists():
-        files = json.loads((folder / _INDEX).read_bytes())["weight_map"]
+    path = folder / WEIGHTS
+    if not path.exists():
+        files = json_file(folder, INDEX)["weight_map"]
         if len({files.get(each) for each in names}) != 1:
             return None
         path = folder / str(files.get(names[0]))

@@ -22,6 +22,7 @@ from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import PLAIN, open_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.foreign import refuse_other_models
+from batchscore.model.model_files import times_of
 from batchscore.model.probing import padded_safely
 from batchscore.model.references import (
     OwnTextsDifferError,
@@ -34,6 +35,7 @@ from batchscore.model.references import (
     way_of,
 )
 from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
+from batchscore.model.signing import trusted_keys
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.cores import usable_cores
@@ -93,9 +95,9 @@ BUNDLE_SETTINGS = ("long_text", "missing_pair")
 class Models:
     """Where a run gets its model: loaded from disk each time."""
 
-    def open(self, path: str, revision: str | None) -> Bundle:
+    def open(self, path: str, revision: str | None, trust: Sequence[Path] = ()) -> Bundle:
         """Open the bundle and hash every file; errors as :func:`~batchscore.model.bundle.open_bundle`."""
-        bundle = open_bundle(path, revision)
+        bundle = open_bundle(path, revision, trust)
         refuse_other_models(bundle.path)
         return bundle
 
@@ -113,11 +115,12 @@ class KeptModels(Models):
         self._opened: tuple[Any, Bundle] | None = None
         self._loaded: tuple[tuple[Bundle, ModelSettings], tuple[Model, dict[str, Any]]] | None = None
 
-    def open(self, path: str, revision: str | None) -> Bundle:
-        """Open the bundle; its files are hashed again only if a size, time or inode changed."""
-        key = path, revision, _file_stats(Path(path))
+    def open(self, path: str, revision: str | None, trust: Sequence[Path] = ()) -> Bundle:
+        """Open the bundle; its files are hashed again only if a size, time or inode changed (:func:`times_of`), or a trusted key."""
+        times = times_of(Path(path)) if Path(path).is_dir() else None
+        key = path, revision, times, trusted_keys(trust)
         if self._opened is None or self._opened[0] != key:
-            self._opened = key, super().open(path, revision)
+            self._opened = key, super().open(path, revision, trust)
         return self._opened[1]
 
     def load(
@@ -133,12 +136,6 @@ class KeptModels(Models):
         self._loaded = key, loaded
         _LOG.info("model loaded: %s", bundle.path)
         return loaded[0], dict(loaded[1])
-
-
-def _file_stats(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Name, size, modification time and inode of each file."""
-    facts = [(path.name, path.stat()) for path in sorted(folder.rglob("*"))]
-    return [(name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts]
 
 
 def load_model(
@@ -175,6 +172,7 @@ def load_model(
     if _takes_references(bundle, asked, recorded) and precision in ("auto", *PLAIN_PRECISIONS):
         checked = loading.held_against_references(bundle, rows)
     model, facts = checked or loading.held_against_canaries(bundle)
+    bundle.refuse_changed()
     return model, {
         "backend": model.backend.name,
         "device": model.backend.device,

@@ -14,6 +14,7 @@ from batchscore.errors import ModelError, printable
 from batchscore.model import pair_tokens
 from batchscore.model.backends.architectures import ARCHITECTURES
 from batchscore.model.batching import Padding, TokenTypes
+from batchscore.model.bundle_facts import json_object
 from batchscore.model.python_tokenizers import missing_package, python_tokenizer
 from batchscore.records import Encodings
 
@@ -244,7 +245,7 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
     path, settings = bundle.path / "tokenizer.json", bundle.path / "tokenizer_config.json"
     if bundle.canaries is None or not path.exists() or not settings.exists():
         return None
-    config = json.loads(settings.read_bytes())
+    config = json_object(bundle.path, settings.name)
     if config.get("tokenizer_class") not in _STANDALONE or not isinstance(config.get("pad_token"), str):
         return None
     if config.get("truncation_side", "right") != "right" or config.get("split_special_tokens"):
@@ -302,9 +303,9 @@ def _refuse_other_tokens(tokenizer: Any, bundle: Bundle) -> None:
 
 def pad_id_of_model(bundle: Bundle) -> int | None:
     """The model's own padding id, if in its vocabulary: a head may look for the last token that is not padding."""
-    path = bundle.path / "config.json"
-    config = json.loads(path.read_bytes()) if path.exists() else {}
-    text = config.get("text_config") or {}
+    config = json_object(bundle.path, "config.json") if (bundle.path / "config.json").exists() else {}
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else {}
     pad_id, size = (config.get(key, text.get(key)) for key in ("pad_token_id", "vocab_size"))
     is_id = isinstance(pad_id, int) and 0 <= pad_id < (size if isinstance(size, int) else float("inf"))
     return pad_id if is_id else None

@@ -26,6 +26,7 @@ from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import texts_of_file
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile, Part, Task
+from batchscore.runs import shapes
 from batchscore.runs.earlier_answers import EarlierAnswers, earlier_answers_of
 from batchscore.runs.earlier_files import EarlierFile, described, files_of, settings_of
 from batchscore.runs.folder import (
@@ -39,6 +40,7 @@ from batchscore.runs.folder import (
     read_run,
 )
 from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.system.documents import checked, parse_json
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
 
@@ -202,11 +204,14 @@ class _Rejected:
 
 
 def _reject_rows(path: Path, name: str) -> Iterator[int]:
-    with path.open("rb") as lines:
-        for line in lines:
-            reject = json.loads(line)
-            if reject["file"] == name:
-                yield int(reject["row"])
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                reject = checked(parse_json(line), shapes.REJECT)
+                if reject["file"] == name:
+                    yield reject["row"]
+    except ValueError as error:
+        raise _damaged(path.parent, f"{REJECTS} cannot be read ({printable(error)})") from error
 
 
 class Earlier(NamedTuple):

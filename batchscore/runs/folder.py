@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, OutputError, printable
+from batchscore.runs import shapes
+from batchscore.system.documents import checked, read_json
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder, refuse_strange
 from batchscore.system.storage import HOLDER, MANIFEST, STAGING, damaged_files, read_manifest
@@ -92,7 +93,7 @@ BEFORE_SCORING = frozenset({REJECTS, NOTE})
 """Files that a refused run may leave in its folder."""
 RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
 """Names by which a folder is recognised as a run folder."""
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """Exceptions that reading a damaged run may raise."""
 _REPLACED = "replaced.json"
 _PART_SUFFIX = ".arrow"
@@ -205,10 +206,10 @@ def read_run(folder: AnyPath) -> RunFolder:
     """Read the facts and metrics of a run, finished or not.
 
     Raises:
-        OSError, ValueError: a file is missing, cannot be read, or is not JSON.
+        OSError, ValueError: a file is missing, cannot be read, is not JSON, or not of a run.
     """
     place = own_folder(folder)
-    return RunFolder(place.path, read_facts(place), json.loads((place / METRICS).read_bytes()))
+    return RunFolder(place.path, read_facts(place), checked(read_json(place / METRICS), shapes.METRICS))
 
 
 def read_facts(folder: AnyPath) -> Mapping[str, Any]:
@@ -217,7 +218,7 @@ def read_facts(folder: AnyPath) -> Mapping[str, Any]:
     Raises:
         OSError, ValueError: as :func:`read_run`.
     """
-    facts: Mapping[str, Any] = json.loads((own_folder(folder) / FACTS).read_bytes())
+    facts: Mapping[str, Any] = checked(read_json(own_folder(folder) / FACTS), shapes.FACTS)
     return facts
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscore.config import ReadSettings
-from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.errors import DataError, ModelError, NoInputError, UsageError, printable
 from batchscore.formats.inputs import identity_of
 from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.signing import claimed_signer
 from batchscore.model.thresholds import thresholds_of
 from batchscore.runs.as_written import changes_in
+from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
-from batchscore.runs.folder import RunFolder, check_run, is_finished, read_run
 from batchscore.runs.headlines import headline_of
 
 _MEASURES = {"eval_accuracy": "accuracy", "eval_average_precision": "average precision", "eval_r2": "R²"}
@@ -23,7 +24,7 @@ _FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "hamming_loss", "mae", "r
 """Of a bundle's evaluation, besides the accuracy."""
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path, trust: Sequence[Path] = ()) -> dict[str, Any]:
     """Check a run or a bundle against its manifest; returns its ``kind`` and number of ``files``.
 
     Raises:
@@ -34,24 +35,27 @@ def verify(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise NoInputError(f"{printable(path)} is no folder; verify takes a run or a bundle.")
     if (path / FACTS).exists() or (path / "config.json").exists():
-        bundle = open_bundle(str(path))
+        bundle = open_bundle(str(path), trust=trust)
         if not bundle.facts:
             raise ModelError(f"{printable(path)} has no {FACTS} that its files could be held against.")
-        return {"kind": "bundle", "files": len(bundle.facts["files"]) + 1}
+        facts = {"kind": "bundle", "files": len(bundle.facts["files"]) + 1}
+        return {**facts, "signed_by": bundle.signed_by} if trust else facts
+    _refuse_trust(path, trust)
     return {"kind": "run", "files": len(check_run(path)) + 1}
 
 
-def inspect(path: str) -> dict[str, Any]:
+def inspect(path: str, trust: Sequence[Path] = ()) -> dict[str, Any]:
     """Facts about a file, a run or a bundle, as JSON values.
 
     Raises:
         BatchscoreError: it is none of them, or cannot be read.
     """
     folder = Path(path)
+    if folder.is_dir() and not (is_finished(folder) or (folder / RUN_FACTS).exists()):
+        return _bundle(path, trust)
+    _refuse_trust(folder, trust)
     if is_finished(folder) or (folder / RUN_FACTS).exists():
         return _run(folder)
-    if folder.is_dir():
-        return _bundle(path)
     if not folder.exists():
         raise NoInputError(f"No such file or folder: {printable(path)}.")
     return _file(folder)
@@ -70,6 +74,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = [
         f"bundle: {len(facts['labels'])} labels ({', '.join(facts['labels'][:20])})",
         f"fingerprint: {facts['fingerprint']}",
+        *([f"signed by: {facts['signed_by']}"] if facts.get("signed_by") else ()),
         f"base model: {training['base_model']['name']}",
         f"settings: {settings}; {texts} up to {facts['max_length']} tokens, {facts['long_text']}",
         f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries",
@@ -123,7 +128,7 @@ def _run(folder: Path) -> dict[str, Any]:
         return _run_facts(read_run(folder))
     except (OSError, ValueError) as error:
         raise DataError(f"{printable(folder)}: {printable(error)}. Score again with --force.") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise DataError(f"{printable(folder)} is damaged. Score again with --force.") from error
 
 
@@ -142,8 +147,14 @@ def _run_facts(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _bundle(path: str) -> dict[str, Any]:
-    bundle = open_bundle(path)
+def _refuse_trust(path: Path, trust: Sequence[Path]) -> None:
+    if trust:
+        raise UsageError(f"--trust is about bundles, and {printable(path)} is none. Leave it out.")
+
+
+def _bundle(path: str, trust: Sequence[Path]) -> dict[str, Any]:
+    bundle = open_bundle(path, trust=trust)
+    claimed = None if trust else claimed_signer(bundle.path)
     thresholds = thresholds_of(bundle, {})
     return {
         "kind": "bundle" if bundle.facts else "Hugging Face folder",
@@ -157,6 +168,7 @@ def _bundle(path: str) -> dict[str, Any]:
         "missing_pair": bundle.missing_pair if bundle.takes_pairs else None,
         "canaries": len(bundle.canaries.texts) if bundle.canaries else 0,
         "fingerprint": bundle.fingerprint,
+        "signed_by": f"{claimed} (not checked: --trust was not given)" if claimed else bundle.signed_by,
         "metrics": bundle.facts.get("metrics"),
         "training": bundle.facts.get("training"),
         "warnings": list(bundle.warnings),

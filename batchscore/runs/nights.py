@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -133,5 +134,8 @@ def _values(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tu
     """The metrics of one run that the trend follows, if it has them."""
     for metric in FOLLOWED:
         value = metric.read(metrics, facts)
-        if value is not None and (value.value or not metric.skips_zero):
-            yield metric.name, value
+        if value is None or not (value.value or not metric.skips_zero):
+            continue
+        if not all(math.isfinite(each or 0.0) for each in (value.value, value.low, value.high)):
+            raise ValueError(f"{metric.name} is no finite number")
+        yield metric.name, value

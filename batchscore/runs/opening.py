@@ -117,7 +117,7 @@ def open_inputs(
     is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
     if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
-    bundle = models.open(settings.model, settings.revision)
+    bundle = models.open(settings.model, settings.revision, settings.trust)
     bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)
     refuse_foreign_options(settings, bundle)
     _refuse_misplaced(settings, bundle)

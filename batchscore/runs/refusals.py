@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import json
 from collections.abc import Iterator
 
 from batchscore.errors import (
@@ -21,7 +20,9 @@ from batchscore.errors import (
     NothingToDoError,
     StorageError,
 )
+from batchscore.runs import shapes
 from batchscore.runs.folder import NOTE, RunState, foreign_names, state_of
+from batchscore.system.documents import checked, read_json
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import to_json, write_bytes
 
@@ -76,14 +77,8 @@ def read_refusal(folder: AnyPath) -> Refusal | None:
     """
     if state_of(folder) is not RunState.REFUSED:
         return None
+    noted = checked(read_json(own_folder(folder) / NOTE), shapes.NOTE)
     try:
-        noted = Refusal(**json.loads((own_folder(folder) / NOTE).read_bytes()))
+        return Refusal(**noted)
     except TypeError as error:
         raise ValueError(f"{NOTE} is not as it was written") from error
-    if not isinstance(noted.exit_code, int) or not all(map(_is_text, (noted.reason, noted.at, noted.date))):
-        raise ValueError(f"{NOTE} is not as it was written")
-    return noted
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)

@@ -37,6 +37,7 @@ from batchscore.model.references import RowsToScore
 from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
+from batchscore.runs import shapes
 from batchscore.runs.as_written import refuse_changed
 from batchscore.runs.baselines import refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
@@ -46,6 +47,7 @@ from batchscore.runs.engines import ENGINES, refuse_unusable
 from batchscore.runs.finishing import Finish, outputs_of
 from batchscore.runs.folder import (
     BEFORE_SCORING,
+    DAMAGE,
     NOTE,
     PREDICTIONS,
     REJECTS,
@@ -235,7 +237,7 @@ class _Run:
             run = read_run(self._output)
             is_this = run.fingerprint == self._fingerprint
             counts = run.counts
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except DAMAGE:
             is_this = False
         if not is_this:
             raise TakenError(
@@ -289,8 +291,9 @@ class _Run:
         """The plan of an earlier start, if it and its rejects are intact, or a new one."""
         path, rejects = self._staging.plan, self._staging.rejects
         saved = read_checked(path)
-        if saved is not None and rejects.exists() and sha256_of(rejects) == saved["rejects"]:
-            return Plan.from_json(saved["plan"]).of(self._found)
+        with contextlib.suppress(*DAMAGE):  # made by hand: planned anew
+            if saved is not None and sha256_of(rejects) == saved["rejects"]:
+                return Plan.from_json(saved["plan"]).of(self._found)
         with atomic_write(rejects) as out:
             plan = make_plan(self._found, self._bundle, self._settings, out)
         write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
@@ -322,7 +325,7 @@ class _Run:
 
     def _score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
-        journal = Journal(self._staging.journal)
+        journal = Journal(self._staging.journal, shapes.JOURNAL)
         try:
             compute, done = self._resume(journal)
             self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
@@ -373,15 +376,15 @@ class _Run:
         compute: dict[str, Any] = {}
         done: set[int] = set()
         for entry in journal.entries:
-            if "compute" in entry:
+            if entry.get("compute"):
                 compute = entry["compute"]
             elif self._is_whole(entry):
                 done.add(entry["part"])
         return compute, done
 
     def _is_whole(self, entry: Mapping[str, Any]) -> bool:
-        path = self._staging.part(entry["part"])
-        return path.exists() and sha256_of(path) == entry["sha256"]
+        path = self._staging.part(entry.get("part", -1))
+        return path.exists() and sha256_of(path) == entry.get("sha256")
 
     def _run_parts(
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, micro_batches: MicroBatches

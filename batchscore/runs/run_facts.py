@@ -52,6 +52,7 @@ def facts_of_run(
         "model": {
             "path": str(bundle.path),
             "fingerprint": bundle.fingerprint,
+            "signed_by": bundle.signed_by,
             "task": bundle.task,
             "labels": list(bundle.labels),
             "thresholds": list(thresholds_of(bundle, settings.thresholds)),

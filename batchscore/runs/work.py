@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.model.scoring import Scored, Watcher
+from batchscore.runs import shapes
 from batchscore.system.journal import Journal
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import make_folder, remove_file
@@ -86,7 +88,7 @@ class _PartInWork(Watcher):
         seen: Callable[[int, bool], float],
     ) -> None:
         self._rows, self._folder, self._name, self._lock, self._seen = rows, folder, name, lock, seen
-        self._journal = Journal(folder / name)
+        self._journal = Journal(folder / name, shapes.MICRO_BATCH)
         self._known = {(entry["budget"], entry["number"]): entry for entry in self._journal.entries}
         self.earlier_seconds = sum(entry["seconds"] for entry in self._known.values())
         self._waiting: list[dict[str, Any]] = []
@@ -96,8 +98,12 @@ class _PartInWork(Watcher):
         """Rows that the progress has been told of."""
 
     def known(self, budget: int) -> Mapping[int, Scored]:
-        found = self._known.items()
-        return {number: _scored(entry) for (planned, number), entry in found if planned == budget}
+        found: dict[int, Scored] = {}
+        for (planned, number), entry in self._known.items():
+            if planned == budget:
+                with contextlib.suppress(ValueError):  # made by hand
+                    found[number] = _scored(entry)
+        return found
 
     def done(self, budget: int, number: int, scored: Scored, share: float) -> None:
         with self._lock:
@@ -164,8 +170,9 @@ class WorkDone:
     def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Count the intact parts of earlier starts."""
         for entry in entries:
-            self._total.update(entry["work"])
-            self.earlier += entry["work"].get("seconds", 0.0)
+            work = entry.get("work", {})
+            self._total.update(work)
+            self.earlier += work.get("seconds", 0.0)
 
     def start(self, workers: int) -> None:
         """The first part begins."""

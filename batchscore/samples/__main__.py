@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from batchscore.errors import printable
 from batchscore.samples import write
 
 
@@ -13,7 +14,7 @@ from batchscore.samples import write
 def main(folder: Path) -> None:
     """Write the sample reviews into FOLDER as train.parquet, reviews.parquet and reviews.csv."""
     for path in write(folder):
-        click.echo(path)
+        click.echo(printable(path))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscore.errors import printable
+from batchscore.system.documents import parse_json, read_regular
 from batchscore.system.own_paths import OwnPath
 
 _LOG = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ def recall(kind: str, key: str) -> Any:
     if folder is None:
         return None
     try:
-        content = (OwnPath(folder) / kind / f"{key}.json").read_bytes()
+        content = read_regular(OwnPath(folder) / kind / f"{key}.json")
         digest, value = content[:_DIGEST], content[_DIGEST:]
-        return json.loads(value) if digest.decode() == hashlib.sha256(value).hexdigest() else None
-    except (OSError, ValueError, RecursionError):
+        return parse_json(value) if digest.decode() == hashlib.sha256(value).hexdigest() else None
+    except (OSError, ValueError):
         return None
 
 

@@ -11,15 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.errors import storage_error
+from batchscore.system.documents import DocumentError, Shape, checked, parse_json, read_regular
 from batchscore.system.own_paths import AnyPath, own
 from batchscore.system.storage import atomic_write, sync_folder, write_bytes
 
+_ANY: Shape = {str: object}
+
 
 class Journal:
-    """An append-only list of JSON objects, one per line after its checksum; only complete lines count."""
+    """An append-only list of JSON objects, one per line after its checksum; only complete lines count.
 
-    def __init__(self, path: AnyPath) -> None:
-        self._path = own(path)
+    An entry of another ``shape`` was not written by us: it and all behind it do not count.
+    """
+
+    def __init__(self, path: AnyPath, shape: Shape = _ANY) -> None:
+        self._path, self._shape = own(path), shape
         try:
             self.entries, whole = self._read()
             self._give_own_bytes()
@@ -38,7 +44,10 @@ class Journal:
                 entry = line[9:-1]
                 if line != _journal_line(entry):
                     break
-                entries.append(json.loads(entry))
+                try:
+                    entries.append(checked(parse_json(entry), self._shape))
+                except DocumentError:
+                    break
                 whole += len(line)
         return entries, whole
 
@@ -77,10 +86,10 @@ def write_checked(path: AnyPath, value: Any) -> None:
 def read_checked(path: AnyPath) -> Any:
     """The value that :func:`write_checked` wrote; ``None`` if the file is missing or damaged."""
     try:
-        line = own(path).read_bytes()
-    except FileNotFoundError:
+        line = read_regular(own(path))
+        return parse_json(line[9:]) if line == _journal_line(line[9:-1]) else None
+    except (FileNotFoundError, DocumentError):
         return None
-    return json.loads(line[9:]) if line == _journal_line(line[9:-1]) else None
 
 
 def _checked_line(value: Any) -> bytes:

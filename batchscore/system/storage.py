@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from batchscore.errors import BusyError, DataError, NotOursError, OutputError, printable, storage_error
+from batchscore.system.documents import DocumentError, read_json, read_regular
 from batchscore.system.own_paths import AnyPath, OwnPath, own, own_folder
 
 MANIFEST = "_SUCCESS"
@@ -248,7 +249,7 @@ def _holder(folder: OwnPath) -> str:
     except (OSError, StopIteration):
         pass
     try:
-        holder = json.loads((folder / STAGING / HOLDER).read_bytes())
+        holder = read_json(folder / STAGING / HOLDER)
         return f"process {int(holder['pid'])} on {printable(holder['host'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has not told its number yet"
@@ -284,11 +285,13 @@ def read_manifest(folder: AnyPath) -> dict[str, str]:
     """
     path = own_folder(folder) / MANIFEST
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = read_regular(path).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise DataError(
             f"{printable(path)} cannot be read ({os.strerror(error.errno or 0)}): the run has not finished."
         ) from error
+    except DocumentError as error:
+        raise DataError(f"{printable(path)}: {error}. Score again with --force.") from None
     hashes: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         if (entry := _manifest_entry(line)) is None:
@@ -302,8 +305,8 @@ def read_manifest(folder: AnyPath) -> dict[str, str]:
 def hashes_in_manifest(folder: AnyPath) -> dict[str, str]:
     """The same, ignoring damaged lines; nothing if it is missing."""
     try:
-        text = (own_folder(folder) / MANIFEST).read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+        text = read_regular(own_folder(folder) / MANIFEST).decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, DocumentError):
         return {}
     return dict(entry for line in text.split("\n")[:-1] if (entry := _manifest_entry(line)) is not None)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from batchscore.errors import BatchscoreError, InterruptedRunError, printable
+from batchscore.errors import BatchscoreError, InterruptedRunError, printable, printable_json, printable_lines
 
 _LINE_SECONDS = 30.0
 _FIRST_LINE_SECONDS = 3.0
@@ -46,7 +46,7 @@ def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
         if _logs_are_json():
             _json_log.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
         else:
-            click.echo(message, err=True, nl=False)
+            show(message.removesuffix("\n"), err=True)
         click.echo(summary, nl=False)
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -66,7 +66,7 @@ def _error_texts(error: BatchscoreError | InterruptedRunError, as_json: bool) ->
     done = error.summary if isinstance(error, BatchscoreError) and error.summary else {"status": "error"}
     message = _cut(str(error))
     summary = {**done, "exit_code": error.exit_code, "error": message}
-    return f"error: {message}\n", f"{json.dumps(summary, ensure_ascii=False)}\n" if as_json else ""
+    return f"error: {message}\n", f"{printable_json(summary)}\n" if as_json else ""
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
     error = _interrupted(number[0], go_on)
     for descriptor, text in zip((2, 1), _error_texts(error, as_json), strict=True):
         with contextlib.suppress(OSError):
-            os.write(descriptor, text.encode())
+            os.write(descriptor, printable_lines(text).encode())
     os._exit(error.exit_code)
 
 
@@ -158,7 +158,17 @@ def say(text: str, **facts: Any) -> None:
     if _logs_are_json():
         _json_log.info(text, extra=facts)
     else:
-        click.echo(text, err=True)
+        show(text, err=True)
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print lines on stdout, or stderr; what a terminal could obey is escaped, as in all that is printed."""
+    click.echo(printable_lines(text), err=err)
+
+
+def show_json(value: Any) -> None:
+    """Print a JSON value on stdout, in one line."""
+    click.echo(printable_json(value))
 
 
 class Logs(NamedTuple):
@@ -204,7 +214,11 @@ def _formatter(logs: Logs) -> logging.Formatter:
         return _EscapedFormatter("%(levelname)s: %(message)s")
     from pythonjsonlogger.json import JsonFormatter
 
-    return JsonFormatter(
+    class EscapedJsonFormatter(JsonFormatter):
+        def serialize_log_record(self, log_record: dict[str, Any]) -> str:
+            return printable_json(json.loads(super().serialize_log_record(log_record)))
+
+    return EscapedJsonFormatter(
         ["levelname", "name", "message"],
         rename_fields={"levelname": "level", "name": "logger"},
         static_fields={"run_id": logs.run_id} if logs.run_id else {},
@@ -220,7 +234,7 @@ class _EscapedFormatter(logging.Formatter):
         if record.levelno == NOTICE:
             return printable(record.getMessage())
         record.levelname = record.levelname.lower()
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+        return printable_lines(super().format(record))
 
 
 class Progress:

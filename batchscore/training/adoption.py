@@ -20,12 +20,13 @@ from batchscore.config import ComputeSettings, ReadSettings
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
-from batchscore.model.bundle import Bundle, open_bundle, seal
+from batchscore.model.bundle import Bundle, open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import json_file
 from batchscore.model.labels import LabelNames
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS, ModelSettings, load_model
 from batchscore.model.references import compute_references, public_texts
 from batchscore.model.scoring import LONGEST_PROBE, InferenceSettings, Model
+from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import THRESHOLD, Task
 from batchscore.system.cores import usable_cores
@@ -72,6 +73,8 @@ class AdoptSettings:
     label_column: str | None = None
     read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
     force: bool = False
+    sign: Path | None = None
+    """A private key that the bundle is signed with."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def adopt(
     """
     started = time.monotonic()
     settings = dataclasses.replace(settings, output=Path(os.path.realpath(settings.output)))
+    key = None if settings.sign is None else signing_key(settings.sign)
     source = open_bundle(settings.model, settings.revision)
     _refuse(source, settings)
     labels = _named(source.labels, settings.label_names)
@@ -132,6 +136,8 @@ def adopt(
         load_model(
             sealed, ModelSettings(ComputeSettings(device="cpu", precision="fp32"), sealed.long_text), {}
         )
+        if key is not None:
+            sign_bundle(folder, key)
         publish_bundle(folder, settings.output, settings.force)
     return Adopted(
         output=settings.output,

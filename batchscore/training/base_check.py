@@ -7,7 +7,6 @@ without a padding token, or that answers one text another way each time costs se
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.backends.plain import logits_of
+from batchscore.model.bundle_facts import json_file
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import probe, probe_texts
 from batchscore.model.scoring import InferenceSettings, Model
@@ -51,7 +51,7 @@ def checked_base(base: Bundle, settings: TrainSettings, folder: Path) -> str:
     """
     tokenizer = Tokenizer(base)
     saved_tokenizer = load_tokenizer(base)
-    config = json.loads((base.path / "config.json").read_bytes())
+    config = json_file(base.path, "config.json")
     if architecture_of(config.get("model_type")).classifier is not None:
         return "right"
     plan = settings.resolved(1, pooling_of(base, settings), hidden_size_of(base))

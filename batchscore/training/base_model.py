@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from batchscore.errors import ModelError, UsageError, missing_extra, printable
 from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.bundle_facts import json_file
 from batchscore.model.last_layer import last_linear_layer
 from batchscore.model.tokenization import pad_id_of_model
 from batchscore.records import Task
@@ -75,7 +75,7 @@ def _builtin() -> str:
 
 def hidden_size_of(base: Bundle) -> int:
     """The hidden size; that of a large model if the configuration does not say."""
-    config = json.loads((base.path / "config.json").read_bytes())
+    config = json_file(base.path, "config.json")
     return next((config[name] for name in _HIDDEN_SIZE_NAMES if isinstance(config.get(name), int)), 768)
 
 
@@ -111,7 +111,7 @@ def pooling_for_frozen_base(base: Bundle, settings: TrainSettings) -> str:
 
 def _supports_mean_pooling(base: Bundle) -> bool:
     """Whether the base is an encoder, not yet a classifier, that supports the mean layer."""
-    config = json.loads((base.path / "config.json").read_bytes())
+    config = json_file(base.path, "config.json")
     kinds = config.get("architectures") or ()
     is_encoder = not any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
     return is_encoder and architecture_of(config.get("model_type")).layers is not None
@@ -163,7 +163,7 @@ def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str
 
 def _is_other_classifier(base: Bundle, goal: Goal) -> bool:
     """Whether the folder has a head that means something else."""
-    config = json.loads((base.path / "config.json").read_bytes())
+    config = json_file(base.path, "config.json")
     kinds = config.get("architectures") or ()
     has_head = any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
     return has_head and (base.task, base.labels) != goal

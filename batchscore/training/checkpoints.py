@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.system.documents import read_json
 from batchscore.system.storage import remove_tree, sync_folder, sync_tree
 from batchscore.training.outcome import best_of, is_exhausted, measure_of
 
@@ -53,13 +54,13 @@ def history_of(checkpoint: Path) -> list[dict[str, float]]:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    state: dict[str, Any] = read_json(checkpoint / "trainer_state.json", is_finite=False)
     return state
 
 
 def losses_of(checkpoint: Path) -> dict[str, list[float]]:
     """The sum of losses and the rows, by epoch."""
-    found: dict[str, list[float]] = json.loads((checkpoint / _LOSSES).read_bytes())
+    found: dict[str, list[float]] = read_json(checkpoint / _LOSSES)
     return found
 
 

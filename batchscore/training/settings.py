@@ -93,6 +93,8 @@ class TrainSettings:
     tune: bool = False
     resume: bool = False
     force: bool = False
+    sign: Path | None = None
+    """A private key that the bundle is signed with."""
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings."""

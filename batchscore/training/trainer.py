@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchscore.config import fingerprint
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
-from batchscore.model.bundle import open_bundle, seal
+from batchscore.model.bundle import open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.last_layer import rescale_logits
+from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
 from batchscore.system.allocator import keep_freed_memory
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
 _BUNDLE, _PROBED = "bundle", "probed"
-_HARMLESS = ("output", "resume", "force", "read")
+_HARMLESS = ("output", "resume", "force", "read", "sign")
 """Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
 SAVE_SECONDS = 60.0
@@ -99,7 +100,10 @@ def train(
     started = time.monotonic()
     settings = dataclasses.replace(settings, output=Path(os.path.realpath(settings.output)))
     _silence()
+    key = None if settings.sign is None else signing_key(settings.sign)
     if settings.resume and (done := _finished(settings, started)) is not None:
+        if key is not None:
+            sign_bundle(settings.output, key)
         return done
     keep_freed_memory()
     with work_folder(settings.output, settings.force, settings.resume) as work:
@@ -121,6 +125,8 @@ def train(
         write_bytes(folder / "README.md", card(facts, hub_id(settings)).encode())
         seal(folder, facts)
         bundle = open_bundle(str(folder))
+        if key is not None:
+            sign_bundle(folder, key)
         publish_bundle(folder, settings.output, settings.force)
     return TrainResult(
         output=settings.output,

@@ -14,7 +14,6 @@ To add an encoder: a class in a module of its own, named by the ``encoder`` of i
 
 from __future__ import annotations
 
-import json
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -26,11 +25,11 @@ from torch import nn
 from torch.nn import functional
 
 from batchscore.model.backends.architectures import BertLike, Classifier, architecture_of
+from batchscore.model.bundle_facts import json_file
+from batchscore.model.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-WEIGHTS = "model.safetensors"
 
 
 def _gelu_tanh(states: Tensor) -> Tensor:
@@ -112,7 +111,7 @@ class _Plan(NamedTuple):
 
 def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Loadable | None:
     """The classifier of a folder (see :class:`Loadable`), its weights in ``dtype`` on ``device``; None if it is not supported."""
-    config = json.loads((folder / "config.json").read_bytes())
+    config = json_file(folder, "config.json")
     plan = _plan(config)
     if plan is None or not plan.is_for(device) or not (folder / WEIGHTS).exists():
         return None

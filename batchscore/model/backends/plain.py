@@ -17,6 +17,7 @@ import torch
 
 from batchscore.errors import ModelError, printable
 from batchscore.model.foreign import refuse_other_models
+from batchscore.model.weights import refuse_too_large, tensors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,10 +43,12 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
 
     refuse_other_models(bundle.path)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     names = dict(enumerate(bundle.labels))
     back = {name: index for index, name in names.items()}
     try:
         config = AutoConfig.from_pretrained(bundle.path, id2label=names, label2id=back, **_LOCAL)
+        _refuse_too_large(config, bundle)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             bundle.path,
             config=config,
@@ -55,6 +58,8 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
             output_loading_info=True,
             **_LOCAL,
         )
+    except ModelError:
+        raise
     except Exception as error:  # a damaged folder may raise anything
         raise ModelError(
             f"{printable(bundle.path)}: the model cannot be loaded ({printable(error)}). It needs an architecture of "
@@ -68,6 +73,18 @@ def load_plain(bundle: Bundle, dtype: torch.dtype) -> Any:
         )
     _refuse_not_finite(model, bundle)
     return model
+
+
+def _refuse_too_large(config: Any, bundle: Bundle) -> None:
+    """Raise if the configuration asks for far more than the files hold; nothing is allocated to find that out."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        made: Any = AutoModelForSequenceClassification
+        outline = made.from_config(copy.deepcopy(config))
+    parts = [*outline.parameters(), *outline.buffers()]
+    n_bytes = sum(4 * part.numel() for part in parts)
+    refuse_too_large(n_bytes, tensors_of(bundle.path, bundle.files.hashes), bundle.path / "config.json")
 
 
 def _refuse_other_shapes(mismatched: Iterable[Any], bundle: Bundle) -> None:

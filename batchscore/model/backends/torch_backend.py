@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import math
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends.architectures import ARCHITECTURES, BertLike, architecture_of
 from batchscore.model.backends.backend import PLAIN, OutOfDeviceMemoryError
+from batchscore.model.bundle_facts import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -228,7 +228,7 @@ def _compiled(encoder: Any, bundle: Bundle, device: str) -> Forward:
 
 def has_own_encoder(bundle: Bundle) -> bool:
     """Whether we have an encoder for the architecture; its options may still be others than it knows."""
-    config = json.loads((bundle.path / "config.json").read_bytes())
+    config = json_file(bundle.path, "config.json")
     return architecture_of(config.get("model_type")).classifier is not None
 
 

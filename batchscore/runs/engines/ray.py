@@ -118,15 +118,16 @@ class ScoringActor:
     """A model in a Ray actor."""
 
     def __init__(self, bundle: Bundle, spec: BackendSpec, inference: InferenceSettings) -> None:
+        self._problem = ""
         try:
-            is_same = open_bundle(str(Path(bundle.path).absolute())).fingerprint == bundle.fingerprint
+            here = open_bundle(str(Path(bundle.path).absolute()))
+            if here.fingerprint == bundle.fingerprint:
+                self._model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
+                here.refuse_changed()
+                return
         except ModelError:
-            is_same = False
-        self._problem = (
-            "" if is_same else f"{printable(bundle.path)} is not the same model on a machine of Ray's"
-        )
-        if is_same:
-            self._model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
+            pass
+        self._problem = f"{printable(bundle.path)} is not the same model on a machine of Ray's"
 
     def score(self, texts: Sequence[GivenText]) -> Predictions:
         """The predictions of a part's texts, or pairs of texts.

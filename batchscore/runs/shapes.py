@@ -1,0 +1,72 @@
+"""The shapes of a run's documents, as far as they are read again: held against each when it is read.
+
+What is missing is for the reader to say: earlier versions wrote less. What is read deeper than this (a metric's own figures) is
+read by one place each, which says what it makes of damage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchscore.system.documents import Shape
+
+_COLUMNS: dict[str, Any] = {"text": str, "label?": str, "id?": str, "text_pair?": str, "labels?": [str]}
+_FILE = {
+    "name?": str,
+    "path?": str,
+    "format?": str,
+    "compression?": str,
+    "sha256?": str,
+    "rows?": int,
+    "rejects?": int,
+    "columns?": _COLUMNS,
+    "dialect?": {str: str},
+    "label_values?": {str: str},
+}
+FACTS: Shape = {
+    "fingerprint?": str,
+    "date?": str,
+    "finished?": str,
+    "files?": [_FILE],
+    "model?": {"path?": str, "fingerprint?": str, "labels?": [str], "task?": str},
+    "options?": {"output_format?": str, "partition_by?": str, "prefix?": str, "renames?": {str: str}},
+}
+"""Of ``run.json``."""
+_GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
+METRICS: Shape = {
+    "counts?": {str: int},
+    "task?": str,
+    "gates?": [_GATE],
+    "quality?": {str: object},
+    "mismatches?": int,
+}
+"""Of ``metrics.json``."""
+NOTE: Shape = {"exit_code": int, "reason": str, "at": str, "date": str}
+"""Of ``refused.json``."""
+REJECT: Shape = {"file": str, "row": int}
+"""Of a line of ``rejects.jsonl``."""
+JOURNAL: Shape = {
+    "part?": int,
+    "sha256?": str,
+    "work?": {str: int | float},
+    "compute?": {
+        "backend?": str,
+        "device?": str,
+        "precision?": str,
+        "padding?": str,
+        "max_batch_tokens?": int,
+        "long_text?": str,
+        "canaries?": {str: object},
+        "references?": {str: object},
+    },
+}
+"""Of an entry of a run's journal: a staged part, or how it is computed."""
+MICRO_BATCH: Shape = {
+    "budget": int,
+    "number": int,
+    "seconds": int | float,
+    "sequence": str,
+    "logits": str,
+    "work": {str: int | float},
+}
+"""Of an entry of a part's journal: a micro-batch that is done."""
