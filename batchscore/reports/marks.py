@@ -12,12 +12,12 @@ from typing import NamedTuple, TypeAlias
 
 from batchscore.reports.scales import FONT, Axis, text_width
 
-WIDTH, HEIGHT = 420, 240
+WIDTH, HEIGHT = 420, 244
 """Pixels of a chart with everything in it; the page makes it as wide as the page has room."""
 INK, SOFT, LINE, ACCENT = "var(--ink)", "var(--soft)", "var(--line)", "var(--accent)"
 GOOD, LOOK, BAD = "var(--good)", "var(--look)", "var(--bad)"
-_PAD, _TICK, _TITLE = 6, 5, FONT + 6
-"""Pixels: between a tick and its label, of a tick, and of a title with the space beside it."""
+_PAD, _TICK, _BELOW, _TITLE = 6, 5, FONT + 10, FONT + 5
+"""Pixels: beside a label, of a tick, from an axis to the foot of the labels below it, and of a title with its space."""
 
 
 class Element(NamedTuple):
@@ -70,7 +70,7 @@ class Plot:
         """The box that the labels and titles leave."""
         left = max((text_width(label) for _, label in self.y.ticks), default=0) + _PAD + _TICK
         beyond = max((text_width(label) / 2 for _, label in self.x.ticks[-1:]), default=0)
-        bottom = self.height - FONT - _PAD - _TICK - (_TITLE if self.x.title else 0)
+        bottom = self.height - _BELOW - _PAD - (_TITLE if self.x.title else 0)
         left += _TITLE if self.y.title else 0
         return Frame(self.x, self.y, left, self.margin, self.width - max(self.margin, beyond), bottom)
 
@@ -160,9 +160,9 @@ def grid(frame: Frame) -> Iterable[Element]:
     for y, label in rows:
         yield _label(left - _TICK - _PAD / 2, y + FONT * 0.35, label, "end")
     for x, label in columns:
-        yield _label(x, low + _TICK + FONT, label)
+        yield _label(x, low + _BELOW, label)
     if frame.x.title:
-        yield _label((left + frame.right) / 2, low + _TICK + FONT + _TITLE - 1, frame.x.title)
+        yield _label((left + frame.right) / 2, low + _BELOW + _TITLE, frame.x.title)
     if frame.y.title:
         middle = (frame.top + low) / 2
         turned = f"rotate(-90 {FONT} {middle:g})"

@@ -100,7 +100,7 @@ def label_curve(curve: Sequence[tuple[float, float]], at: Sequence[tuple[float, 
         line(curve, ACCENT),
         *(dot(*each, LOOK, 60) for each in at),
     ]
-    return Plot(ends, ends, marks, width=190, height=140)
+    return Plot(ends, ends, marks, width=190, height=144)
 
 
 def bars(rows: Rows, along: str, *, zero: bool) -> Plot:

@@ -16,6 +16,8 @@ _GAP = 8
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _EQUAL = 1e-9
 """Ends that differ by less than this, relative to their size, are one number."""
+_LEAST = 1e-290
+"""The same for ends near zero: far smaller numbers have no digits."""
 
 LabelOf = Callable[[float, float], str]
 """The label of a tick, given the step between ticks."""
@@ -73,7 +75,7 @@ def axis(
     low: float, high: float, title: str = "", label: LabelOf = number_label, *, nice: bool = False
 ) -> Axis:
     """An axis for the numbers from ``low`` to ``high``; a ``nice`` one begins and ends at a tick."""
-    if high - low <= _EQUAL * max(abs(low), abs(high)):
+    if high - low <= max(_EQUAL * max(abs(low), abs(high)), _LEAST):
         low, high = _widened(low, label)
     step = _step(high - low, _MOST)
     if nice:
@@ -112,18 +114,24 @@ def days(first: datetime.date, last: datetime.date, room: float = 320) -> Axis:
     low, high = first.toordinal() - 0.5, last.toordinal() + 0.5
     found = Axis(low, high, ())
     for dates, name in _day_steps(first, last):
-        found = Axis(low, high, tuple((float(date.toordinal()), _day_label(date, name)) for date in dates))
-        if len(dates) <= _MOST + 1 and _fit(found, room):
-            break
+        if len(dates) <= _MOST + 1:
+            labels = (_day_label(date, name) for date in dates)
+            found = Axis(
+                low, high, tuple(zip((float(date.toordinal()) for date in dates), labels, strict=True))
+            )
+            if _fit(found, room):
+                break
     return found
 
 
 def _day_steps(first: datetime.date, last: datetime.date) -> Iterator[tuple[list[datetime.date], str]]:
     """Days to be labelled, from every one to every hundredth year, and how; weeks begin on Mondays."""
-    every = [datetime.date.fromordinal(n) for n in range(first.toordinal(), last.toordinal() + 1)]
     for step in (1, 2, 3, 4, 7, 14):
-        yield [date for date in every if date.toordinal() % step == 1 % step], "day"
-    months = [date for date in every if date.day == 1]
+        start = first.toordinal() + (1 - first.toordinal()) % step
+        yield [datetime.date.fromordinal(n) for n in range(start, last.toordinal() + 1, step)], "day"
+    years = range(first.year, last.year + 1)
+    starts = (datetime.date(year, month, 1) for year in years for month in range(1, 13))
+    months = [date for date in starts if first <= date <= last]
     for step in (1, 3, 6):
         yield [date for date in months if (date.month - 1) % step == 0], "month"
     for step in (1, 2, 5, 10, 20, 50, 100):
