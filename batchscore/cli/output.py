@@ -16,7 +16,7 @@ import click
 
 from batchscore.cli.declaring import Command, option
 from batchscore.errors import BatchscoreError, printable
-from batchscore.system.surroundings import settle_in
+from batchscore.system.surroundings import refuse_missing_folder, settle_in
 from batchscore.system.terminal import Logs, boundary, end_at_once, say, set_up_logs
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class TellsMachines(click.Command):
     def _run(self, args: Any, *rest: Any, **kwargs: Any) -> NoReturn:
         arguments = list(sys.argv[1:] if args is None else args)
         with boundary("--json" in arguments):
+            refuse_missing_folder()
             try:
                 code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
             except click.ClickException as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import BatchscoreError, ModelError, StorageError, TakenError, printable
 from batchscore.system.storage import failing, locked
-from batchscore.system.surroundings import died_of_a_limit, shortage
+from batchscore.system.surroundings import died_of_a_limit, settle_in, shortage
 from batchscore.system.terminal import Logs, Progress, set_up_logs
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def _death_message(code: int) -> str:
 
 def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
     """Score the jobs from the pipe until it is closed."""
+    settle_in()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -27,6 +27,7 @@ _SHORTAGES = {
     errno.EIO: "reading or writing failed",
     errno.ESTALE: "a network share has gone",
 }
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_MEMORY = re.compile(
     "failed to map segment|cannot allocate memory|can't allocate memory|not enough memory|std::bad_alloc|cannot create shared object|"
     "unable to mmap|malloc of size .* failed|realloc of size .* failed",
@@ -41,6 +42,7 @@ _LIMITS = {
     resource.RLIMIT_FSIZE: ("-f", 1 << 10, " KiB a file"),
     resource.RLIMIT_CPU: ("-t", 1, " seconds of CPU time"),
 }
+_GONE = "the folder in which the command was started is gone; start it in another"
 _USUAL = {resource.RLIMIT_NOFILE: 256, resource.RLIMIT_NPROC: 256}
 """A limit above this is not worth a word."""
 _CPU_SPARE = 5
@@ -57,7 +59,9 @@ def settle_in() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # the lowest free number, which is this one
     for name, mode, descriptor in (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2)):
         if getattr(sys, name) is None:
             setattr(
@@ -71,6 +75,12 @@ def settle_in() -> None:
             resource.setrlimit(resource.RLIMIT_CPU, (max(hard - _CPU_SPARE, (hard + 1) // 2), hard))
 
 
+def refuse_missing_folder() -> None:
+    """Raise :class:`StorageError` if the working directory is gone: no relative name means anything, and libraries fail oddly."""
+    if not _has_working_directory():
+        raise StorageError(f"The machine refused: {_GONE}.")
+
+
 def shortage(error: BaseException) -> StorageError | None:
     """The exit-74 error for what the machine refused; None if ``error`` is something else.
 
@@ -80,7 +90,7 @@ def shortage(error: BaseException) -> StorageError | None:
         return None
     reason = next(filter(None, map(_refused, _chain(error))), "")
     if not reason and isinstance(error, OSError) and not _has_working_directory():
-        reason = "the folder in which the command was started is gone; start it in another"
+        reason = _GONE
     if not reason:
         return None
     advice = "Free the cause and run the same command again: what was finished is kept."
@@ -117,8 +127,11 @@ def _refused(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return _SHORTAGES[errno.ENOMEM]
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
-        where = f" ({printable(error.filename)})" if error.filename else ""
-        return _SHORTAGES[error.errno] + where
+        is_stream = (
+            error.filename is None and error.errno in _OF_WRITING
+        )  # our files are named by who writes them
+        where = "standard output" if is_stream else printable(error.filename or "")
+        return _SHORTAGES[error.errno] + (f" ({where})" if where else "")
     if isinstance(error, (ImportError, OSError, RuntimeError)):
         if _NO_MEMORY.search(str(error)):
             return _SHORTAGES[errno.ENOMEM]
@@ -139,7 +152,7 @@ def _limits_text() -> str:
     """The limits that are set, as the shell's ``ulimit`` has them, in brackets."""
     found = []
     for limit, (flag, unit, words) in _LIMITS.items():
-        soft = resource.getrlimit(limit)[0]
+        soft = resource.getrlimit(limit)[limit == resource.RLIMIT_CPU]  # that one is lowered, see settle_in
         if soft != resource.RLIM_INFINITY and soft <= _USUAL.get(limit, soft):
             found.append(f"ulimit {flag}: {soft // unit}{words}")
     return f" ({', '.join(found)})" if found else ""
