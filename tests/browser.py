@@ -36,7 +36,14 @@ _STATE = """(() => {
   const width = document.documentElement.clientWidth;
   const scrolls = e => { for (; e; e = e.parentElement) if (e.classList.contains('wide')) return true; return false; };
   const out = [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > width + 1 && !scrolls(e));
+  const boxes = svg => [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const touching = [...document.querySelectorAll('svg')].flatMap(svg => boxes(svg).flatMap(([a, here], k, all) =>
+    all.slice(k + 1).filter(([b, there]) => meet(here, there)).map(([b]) => a + ' / ' + b)));
+  const beyond = [...document.querySelectorAll('svg')].flatMap(svg => { const box = svg.getBoundingClientRect();
+    return boxes(svg).filter(([a, e]) => e.left < box.left - 1 || e.right > box.right + 1 || e.bottom > box.bottom + 1).map(([a]) => a) });
   return {
+    touching, beyond,
     wider: document.documentElement.scrollWidth - width,
     sticking_out: out.slice(0, 5).map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 40)),
     scripts: document.scripts.length,
@@ -66,6 +73,8 @@ class Look:
         if self.state["wider"] > 0:
             found.append(f"{self.state['wider']} pixels wider than the window")
         found += [f"sticks out: {each}" for each in self.state["sticking_out"]]
+        found += [f"labels touch: {each}" for each in self.state["touching"]]
+        found += [f"a label beyond its chart: {each}" for each in self.state["beyond"]]
         if self.state["scripts"] or self.state["pwned"] != "undefined":
             found.append("a script")
         if self.state["text"] < 100:

@@ -21,7 +21,6 @@ CONTEXT.set_forkserver_preload(
         "batchscore.runs.inspection",
         "batchscore.model.backends.torch_backend",
         "cleanlab.experimental.label_issues_batched",
-        "vl_convert",
         "pytest",
         "warm",
     ]

@@ -10,19 +10,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from batchscore.cli.declaring import Command, option
 from batchscore.errors import BatchscoreError, printable
-from batchscore.system.terminal import Logs, boundary, say, set_up_logs, show, show_json
+from batchscore.system.surroundings import refuse_missing_folder, settle_in
+from batchscore.system.terminal import Logs, boundary, end_at_once, say, set_up_logs, show, show_json
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import InboxResult
     from batchscore.runs.result import RunResult
 
 _LOG_FORMAT = "batchscore.log_format"
+_STOPPED = {130, 143}
+"""Exit codes of a command that a signal stopped."""
 json_summary = click.option(
     "--json", "as_json", is_flag=True, help="Print a one-line JSON summary as the last line of stdout."
 )
@@ -32,9 +35,19 @@ class TellsMachines(click.Command):
     """A command that prints usage errors as JSON too under ``--json``, and handles signals from its very start."""
 
     def main(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Run the command and exit with its code."""
+        """Run the command and exit with its code; a process that a signal stopped ends at once."""
+        settle_in()
+        try:
+            self._run(args, *rest, **kwargs)
+        except SystemExit as end:
+            if args is None and end.code in _STOPPED:
+                end_at_once(int(end.code))
+            raise
+
+    def _run(self, args: Any, *rest: Any, **kwargs: Any) -> NoReturn:
         arguments = list(sys.argv[1:] if args is None else args)
         with boundary("--json" in arguments):
+            refuse_missing_folder()
             try:
                 code = super().main(arguments, *rest, **{**kwargs, "standalone_mode": False})
             except click.ClickException as error:

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.errors import BatchscoreError, ModelError, TakenError, printable
+from batchscore.errors import BatchscoreError, ModelError, StorageError, TakenError, printable
 from batchscore.system.storage import failing, locked
+from batchscore.system.surroundings import died_of_a_limit, settle_in, shortage
 from batchscore.system.terminal import Logs, Progress, set_up_logs
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from batchscore.runs.result import RunResult
 
 _PR_SET_PDEATHSIG = 1
-_GRACE_SECONDS = 4.0
+_GRACE_SECONDS = 1.0
 _ERRORS = {error.exit_code: error for error in BatchscoreError.__subclasses__()}
 
 
@@ -100,6 +101,10 @@ class ScoringProcess:
             process.join()
             code = process.exitcode or 0
             self._running = None
+            if limit := died_of_a_limit(-code):
+                return Outcome(
+                    StorageError.exit_code, "failed", f"{_death_message(code)[:-1]}: {limit}.", "", {}
+                )
             return Outcome(code if code < 0 else 1, "failed", _death_message(code), "", {})
 
     def _start(self) -> tuple[BaseProcess, Connection]:
@@ -138,6 +143,7 @@ def _death_message(code: int) -> str:
 
 def _work(pipe: Connection, settings: ScoreSettings, logs: Logs) -> None:
     """Score the jobs from the pipe until it is closed."""
+    settle_in()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -157,9 +163,10 @@ def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet:
         if job is None:
             return _load(settings, models)
         return _score(job, settings, models, quiet=quiet)
-    except BatchscoreError as error:
-        return Outcome(error.exit_code, "failed", str(error), "", {})
-    except Exception:  # noqa: BLE001 - a bug of ours must not fail the other files
+    except Exception as error:  # noqa: BLE001 - a bug of ours must not fail the other files
+        told = shortage(error) or error
+        if isinstance(told, BatchscoreError):
+            return Outcome(told.exit_code, "failed", str(told), "", {})
         return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
 
 

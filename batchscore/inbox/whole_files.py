@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import re
 import stat
@@ -21,6 +22,7 @@ from batchscore.errors import (
 )
 from batchscore.formats.registry import format_of_name, suffixes
 
+_LOG = logging.getLogger(__name__)
 MARKER = ".done"
 
 
@@ -65,11 +67,14 @@ class Contents(NamedTuple):
 def contents(settings: InboxSettings) -> Contents:
     """List the files of the inbox.
 
+    Files that changed in the future, by a clock that was set back, have no age; they are watched for the settle time.
+
     Raises:
         NoInputError: there is no such inbox.
     """
     refuse_missing(settings.inbox)
     found = []
+    ageless = _watched(settings)
     for entry in os.scandir(settings.inbox):
         name = entry.name
         if _is_ignored(name):
@@ -77,12 +82,45 @@ def contents(settings: InboxSettings) -> Contents:
         with contextlib.suppress(FileNotFoundError):
             facts = entry.stat(follow_symlinks=False)
             if not stat.S_ISDIR(facts.st_mode):
-                found.append((_is_whole(Path(entry.path), facts, settings), facts.st_mtime_ns, name))
+                is_still = ageless.get(name) == _identity(facts) and not _is_being_written(Path(entry.path))
+                is_whole = is_still or _is_whole(Path(entry.path), facts, settings)
+                found.append((is_whole, facts.st_mtime_ns, name))
     by_age = sorted(found, key=lambda each: each[1:])
     return Contents(
         whole=[settings.inbox / name for is_whole, _, name in by_age if is_whole],
         settling=[name for is_whole, _, name in by_age if not is_whole],
     )
+
+
+def _watched(settings: InboxSettings) -> dict[str, tuple[int, ...]]:
+    """What files whose age no clock tells looked like a settle time ago: waits so long if there are any, and says so."""
+    if settings.require_done:
+        return {}
+    seen: dict[str, tuple[int, ...]] = {}
+    for entry in os.scandir(settings.inbox):
+        with contextlib.suppress(FileNotFoundError):
+            facts = entry.stat(follow_symlinks=False)
+            is_ours = not _is_ignored(entry.name) and stat.S_ISREG(facts.st_mode)
+            if is_ours and _is_ahead(facts) and not is_marked(Path(entry.path)):
+                seen[entry.name] = _identity(facts)
+    if seen:
+        _LOG.warning(
+            "%d files, %s the first, changed after the present time; was the clock set back? They are watched for %g s instead",
+            len(seen),
+            printable(min(seen)),
+            settings.settle,
+        )
+        time.sleep(settings.settle)  # by a clock that nobody sets
+    return seen
+
+
+def _is_ahead(facts: os.stat_result) -> bool:
+    """Whether a file changed after now by this machine's clock, by which alone a ctime is set."""
+    return min(facts.st_mtime, facts.st_ctime) > time.time()
+
+
+def _identity(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns
 
 
 def _is_ignored(name: str) -> bool:

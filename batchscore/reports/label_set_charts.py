@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from batchscore.reports import plots
 from batchscore.reports.answers import Metrics
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import percent, shown
@@ -21,16 +21,17 @@ def confidence(metrics: Metrics) -> Iterator[Figure]:
         yield reliability(
             metrics["calibration"],
             0.0,
-            chart="label_reliability",
             were="have the label",
             title="Is a label at 90 % there 9 times in 10?",
+            along="probability of a label",
+            upwards="share that has it",
         )
     yield histogram(
         metrics["histograms"]["probability"],
         0.5,
-        chart="least_sure",
         have="are sure of each of their labels at",
         titles=("Rows by their least sure label", "Sure of all labels and right, sure and wrong"),
+        along="confidence in the least sure label",
     )
 
 
@@ -38,9 +39,9 @@ def accepted(metrics: Metrics) -> Figure | None:
     """How often all labels are right where the least sure one is above each confidence; None without labels."""
     return coverage(
         metrics,
-        chart="all_right",
         sure="where the least sure label has a confidence of 0.9",
         right="have all labels right",
+        upwards="all labels right in those",
     )
 
 
@@ -56,17 +57,16 @@ def curves(metrics: Metrics) -> list[Figure]:
 
 def _curve(label: str, curve: Metrics, row: Metrics) -> Figure:
     points = [
-        {"recall": recall, "precision": precision}
-        for recall, precision in zip(curve["recall"], curve["precision"], strict=True)
+        (0.0, curve["precision"][0]),
+        *zip(curve["recall"], curve["precision"], strict=True),
     ]
-    points = [{"recall": 0.0, "precision": points[0]["precision"]}, *points]
-    at: list[dict[str, Any]] = []
+    at: list[tuple[float, float]] = []
     caption = f"Average precision {percent(row['average_precision']['value'])}."
     if row["precision"] is not None and row["recall"] is not None:
-        at = [{"recall": row["recall"], "precision": row["precision"]}]
+        at = [(row["recall"], row["precision"])]
         caption += (
             f" From {row['threshold']:g} on, {percent(row['recall'], 0)} are found and {percent(row['precision'], 0)} of those found "
             "are right."
         )
     title = shown(label, _MAX_NAME)
-    return Figure(title, caption, draw("label_curve", title, caption, {"points": points, "at": at}, {}))
+    return Figure(title, caption, draw(title, caption, plots.label_curve, points, at))

@@ -56,6 +56,11 @@ def render(template: str, *, files: Mapping[str, str] | None = None, **view: Any
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def filled(template: str, **view: Any) -> markupsafe.Markup:
+    """A piece of a page: a template of this package, filled as :func:`render` does it."""
+    return markupsafe.Markup(_environment().get_template(template).render(**view))  # noqa: S704 - templates escape
+
+
 def _linked(text: str, *, files: Mapping[str, str]) -> markupsafe.Markup:
     """The text with each name of a file as a link."""
     pattern = "|".join(map(re.escape, sorted(files, key=len, reverse=True)))

@@ -11,6 +11,7 @@ from typing import Any
 import markupsafe
 
 from batchscore.evaluation.significance import wilson
+from batchscore.reports import plots
 from batchscore.reports.answers import Metrics
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import interval, percent, shown
@@ -20,8 +21,8 @@ _KINDS = ("correct", "wrong", "unlabelled")
 _LINES = ("accent", "look", "good", "bad")
 """CSS classes of a chart's lines, in order."""
 _MOST_FOUND = 0.9
-_CLOSE = 0.04
-"""Names closer than this on the chart would overlap."""
+_CLOSE = 0.08
+"""Names closer than this, as a share of the chart's width, would overlap."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ def reliability(
     calibration: dict[str, Any],
     least: float,
     *,
-    chart: str = "reliability",
     were: str = "were right",
     title: str = "Is 90 % sure right 9 times in 10?",
+    **axes: str,
 ) -> Figure:
-    """The reliability diagram; ``were`` says what the share of a bin is of."""
+    """The reliability diagram; ``were`` says what the share of a bin is of, ``axes`` are titles of :func:`plots.reliability`."""
     bins = [b for b in calibration["bins"] if b["rows"]]
     most = max(b["rows"] for b in bins)
     points = []
@@ -87,8 +88,7 @@ def reliability(
             f" Grey: before the temperature of {calibration['temperature']:.3g} that was fitted in training; calibration "
             f"error {percent(calibration['before']['ece'])}."
         )
-    data = {"bins": points, "before": before, "ideal": [{"at": floor}, {"at": 1.0}]}
-    return Figure(title, caption, draw(chart, title, caption, data, {"least": floor}))
+    return Figure(title, caption, draw(title, caption, plots.reliability, points, before, floor, **axes))
 
 
 def _before(calibration: dict[str, Any]) -> list[dict[str, float]]:
@@ -106,11 +106,11 @@ def histogram(
     counts: dict[str, Any],
     least: float,
     *,
-    chart: str = "histogram",
     have: str = "have a probability of",
     titles: tuple[str, str] = ("Rows by probability", "Sure and right, sure and wrong"),
+    **axis: str,
 ) -> Figure:
-    """Rows by probability, right and wrong ones; ``titles`` without labels and with them."""
+    """Rows by probability, right and wrong ones; ``titles`` without labels and with them, ``axis`` that of :func:`plots.histogram`."""
     edges = counts["edges"]
     kinds = [kind for kind in _KINDS if any(counts[kind])]
     rows = [
@@ -126,28 +126,22 @@ def histogram(
     caption += f"; {unsure_wrong:,} of them are wrong." if "wrong" in kinds else "."
     floor = min([least, *(row["low"] for row in rows)])
     title = titles[len(kinds) > 1]
-    svg = draw(chart, title, caption, {"rows": rows}, {"least": floor})
+    svg = draw(title, caption, plots.histogram, rows, floor, **axis)
     colours = {"correct": "good", "wrong": "bad", "unlabelled": "accent"}
     return Figure(title, caption, svg, tuple((colours[kind], kind) for kind in kinds if len(kinds) > 1))
 
 
 def _precision_recall(curves: dict[str, dict[str, list[float]]]) -> Figure:
-    points = [
-        {"recall": recall, "precision": precision, "label": str(k)}
-        for k, curve in enumerate(curves.values())
-        for recall, precision in zip(curve["recall"], curve["precision"], strict=True)
-    ]
+    lines = [list(zip(curve["recall"], curve["precision"], strict=True)) for curve in curves.values()]
     told = [
         f"to find {percent(recall, 0)} of {shown(label, 40)}, {percent(precision)} of what is taken for it is right"
-        for label, curve in curves.items()
-        for recall, precision in itertools.islice(
-            ((r, p) for r, p in zip(curve["recall"], curve["precision"], strict=True) if r >= _MOST_FOUND), 1
-        )
+        for label, line in zip(curves, lines, strict=True)
+        for recall, precision in itertools.islice((point for point in line if point[0] >= _MOST_FOUND), 1)
     ]
     caption = f"{'; '.join(told)}." if told else "No label was given."
     caption = caption[0].upper() + caption[1:]
     title = "What does finding more of a label cost?"
-    svg = draw("precision_recall", title, caption, {"points": points}, {})
+    svg = draw(title, caption, plots.precision_recall, lines)
     return Figure(
         title, caption, svg, tuple(zip(_LINES, (shown(label, 40) for label in curves), strict=False))
     )
@@ -156,11 +150,11 @@ def _precision_recall(curves: dict[str, dict[str, list[float]]]) -> Figure:
 def coverage(
     metrics: Metrics,
     *,
-    chart: str = "coverage",
     sure: str = "from a probability of 0.9",
     right: str = "are right",
+    **axis: str,
 ) -> Figure | None:
-    """Accuracy of the predictions above each probability; None without labels."""
+    """Accuracy of the predictions above each probability; None without labels. ``axis``: that of :func:`plots.coverage`."""
     table = metrics["coverage"]
     if not metrics["quality"]:
         return None
@@ -186,4 +180,4 @@ def coverage(
             f"and {percent(best['accuracy']['value'])} ({interval(best['accuracy'])}) of those {right}."
         )
     title = "What could be accepted without a look?"
-    return Figure(title, caption, draw(chart, title, caption, {"thresholds": rows, "named": named}, {}))
+    return Figure(title, caption, draw(title, caption, plots.coverage, rows, named, **axis))

@@ -11,6 +11,7 @@ from typing import Any
 from batchscore.evaluation.gates import Direction
 from batchscore.evaluation.metrics import ESTIMATES, FOLLOWED, HEADLINES, Better, Metric
 from batchscore.records import Task
+from batchscore.reports import plots
 from batchscore.reports.answers import Answer, Level, Link, Verdict
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import day, moment, rows, shown, text_of
@@ -299,27 +300,19 @@ def _figure(metric: Metric, nights: Sequence[Night], having: Sequence[Night]) ->
     limits = [night.limits[metric.name] for night in having if metric.name in night.limits]
     caption += f" Its gate (dashed): {metric_text(metric, limits[-1])}." if limits else ""
     caption += f" Dotted: {followed(other).words}." if other and any(line["other"] for line in lines) else ""
-    data = {
-        "nights": lines,
-        "dots": [dot for night in having if (dot := _dot(night, metric, len(having)))],
-        "gaps": [{"t": _at(n), "kind": _gap_mark(n)} for n in nights if not n.values],
-        "stretches": [
-            {"from": _noon(s.first) - _HALF_DAY, "to": _noon(s.last) + _HALF_DAY}
-            for s in stretches(nights)
-            if s.nights > 1
-        ],
-    }
-    params = {
-        "first": _noon(nights[0].date) - _HALF_DAY,
-        "last": _noon(nights[-1].date) + _HALF_DAY,
-        "from_zero": int(metric.better is not Better.MORE),
-    }
     title = metric.words[0].upper() + metric.words[1:]
-    svg = draw("trend_share" if metric.is_share else "trend_number", title, caption, data, params)
+    svg = draw(
+        title,
+        caption,
+        plots.trend,
+        lines,
+        dots=[dot for night in having if (dot := _dot(night, metric, len(having)))],
+        gaps=[{"date": n.date, "is_bad": _is_bad_gap(n)} for n in nights if not n.values],
+        stretches=[(s.first, s.last) for s in stretches(nights) if s.nights > 1],
+        is_share=metric.is_share,
+        from_zero=metric.better is not Better.MORE,
+    )
     return Figure(title, caption, svg)
-
-
-_HALF_DAY = 12 * 3600 * 1000
 
 
 def _range(metric: Metric, having: Sequence[Night]) -> tuple[str, str]:
@@ -330,7 +323,7 @@ def _range(metric: Metric, having: Sequence[Night]) -> tuple[str, str]:
 def _point(night: Night, name: str, other: str) -> dict[str, Any]:
     value, estimate = night.values.get(name), night.values.get(other)
     return {
-        "t": _at(night),
+        "date": night.date,
         "value": value.value if value else None,
         "low": value.low if value else None,
         "high": value.high if value else None,
@@ -339,25 +332,16 @@ def _point(night: Night, name: str, other: str) -> dict[str, Any]:
     }
 
 
-def _gap_mark(night: Night) -> str:
-    """The kind of mark for a night without numbers: no run, or an unfinished one."""
-    return "missing" if night.state in {State.MISSING, State.SKIPPED} else "unfinished"
+def _is_bad_gap(night: Night) -> bool:
+    """Whether a night without numbers has a run that did not finish, and not just none."""
+    return night.state not in {State.MISSING, State.SKIPPED}
 
 
 def _dot(night: Night, metric: Metric, nights: int) -> dict[str, Any] | None:
     is_bad = metric.name in (*night.unusual, *night.failed_gates)
     if not is_bad and nights > _MAX_DOTS:
         return None
-    return {"t": _at(night), "value": night.values[metric.name].value, "kind": "bad" if is_bad else "usual"}
-
-
-def _at(night: Night) -> int:
-    return _noon(night.date)
-
-
-def _noon(date: datetime.date) -> int:
-    """The middle of a day in milliseconds UTC."""
-    return (date - datetime.date(1970, 1, 1)).days * 2 * _HALF_DAY + _HALF_DAY
+    return {"date": night.date, "value": night.values[metric.name].value, "is_bad": is_bad}
 
 
 _COLUMNS = tuple(metric for metric in FOLLOWED if metric.is_column)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import markupsafe
+
+from batchscore.reports import plots
 from batchscore.reports.answers import Metrics
 from batchscore.reports.charts import draw
 from batchscore.reports.formats import percent, rows, value_text
@@ -20,7 +22,7 @@ def errors(metrics: Metrics) -> Figure | None:
     caption = f"Half of the values are within {value_text(half)} of the given number, nine in ten within {value_text(most)}."
     caption += _outside(counts)
     title = "How far off, and to which side?"
-    return Figure(title, caption, _bars("errors", title, caption, counts, [{"at": 0.0}]))
+    return Figure(title, caption, _bars(title, caption, counts, "value less given number", zero=True))
 
 
 def values(metrics: Metrics) -> Figure | None:
@@ -34,7 +36,7 @@ def values(metrics: Metrics) -> Figure | None:
     share = counts["counts"][most] / max(total, 1)
     caption = f"{percent(share)} of {rows(total)} lie between {value_text(low)} and {value_text(high)}.{_outside(counts)}"
     title = "Which values did it give?"
-    return Figure(title, caption, _bars("values", title, caption, counts, []))
+    return Figure(title, caption, _bars(title, caption, counts, "value"))
 
 
 def predicted_vs_given(metrics: Metrics) -> Figure | None:
@@ -51,7 +53,7 @@ def predicted_vs_given(metrics: Metrics) -> Figure | None:
         if n
     ]
     low, high = max(given[0], value[0]), min(given[-1], value[-1])
-    same = [{"x": end, "y": end} for end in (low, high)] if low < high else []
+    same = [(end, end) for end in (low, high)] if low < high else []
     ranked = metrics["quality"]["spearman"]
     caption = "The darker, the more rows; on the dashed line value and given number are equal."
     if ranked:
@@ -59,22 +61,21 @@ def predicted_vs_given(metrics: Metrics) -> Figure | None:
         caption += f" (to {ranked['error_bound']:.1g})." if ranked["error_bound"] >= _TOLD else "."
     caption += " Rows beyond an edge are in the last cell."
     title = "Value against given number"
-    svg = draw("predicted_vs_given", title, caption, {"cells": cells, "same": same}, {})
-    return Figure(title, caption, svg)
+    return Figure(title, caption, draw(title, caption, plots.predicted_vs_given, cells, same))
 
 
 _TOLD = 5e-4
 """A bound on the error of a correlation from which it is told."""
 
 
-def _bars(name: str, title: str, caption: str, counts: Metrics, zero: list[dict[str, Any]]) -> Any:
+def _bars(title: str, caption: str, counts: Metrics, along: str, *, zero: bool = False) -> markupsafe.Markup:
     edges = counts["edges"]
     found = [
         {"low": edges[k], "high": edges[k + 1], "count": count}
         for k, count in enumerate(counts["counts"])
         if count
     ]
-    return draw(name, title, caption, {"rows": found, "zero": zero}, {})
+    return draw(title, caption, plots.bars, found, along, zero=zero)
 
 
 def _outside(counts: Metrics) -> str:

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 7
-_FINISHING_MODULES = ("jinja2", "vl_convert")
+_FINISHING_MODULES = ("jinja2",)
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
 

@@ -1,7 +1,7 @@
 """Import heavy libraries in a background thread.
 
-Reading inputs, computing and writing leave a second core and much of the interpreter's time idle, and torch, cleanlab and
-the chart engine take seconds to import. Code that needs a library imports it as usual, and waits only for the rest.
+Reading inputs, computing and writing leave a second core and much of the interpreter's time idle, and torch and cleanlab
+take seconds to import. Code that needs a library imports it as usual, and waits only for the rest.
 """
 
 from __future__ import annotations

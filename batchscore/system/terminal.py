@@ -16,19 +16,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
 from batchscore.errors import BatchscoreError, InterruptedRunError, printable, printable_json, printable_lines
+from batchscore.system.surroundings import shortage
 
 _LINE_SECONDS = 30.0
 _FIRST_LINE_SECONDS = 3.0
-_GRACE_SECONDS = 4.0
-"""The longest time from a signal to the end of the process."""
+_GRACE_SECONDS = 1.5
+"""The longest time from a signal to the end of the process, to which a busy machine adds its own: a process that gets a
+fiftieth of a core needs seconds to wake up and to give back its memory."""
 _LONGEST_MESSAGE = 4000
 """Characters of an error's message."""
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU)
+_CODES = {signal.SIGXCPU: 128 + signal.SIGTERM}
+"""The end of a process's CPU time (``ulimit -t``) is as good as being terminated."""
 _AGAIN = "run the same command again to go on"
 
 
@@ -41,17 +45,53 @@ def boundary(as_json: bool = False, go_on: str = _AGAIN) -> Iterator[None]:
     try:
         with _signals(as_json, go_on):
             yield
-    except (BatchscoreError, InterruptedRunError) as error:
-        message, summary = _error_texts(error, as_json)
+        sys.stdout.flush()
+    except InterruptedRunError as error:
+        _tell_and_exit(error, as_json)
+    except BrokenPipeError:
+        _close_stdout()
+        sys.exit(74)
+    except Exception as error:
+        told = shortage(error) or (error if isinstance(error, BatchscoreError) else None)
+        if told is None:
+            raise
+        if told is not error:
+            _LOG.debug("what the machine refused", exc_info=error)
+        _tell_and_exit(told, as_json)
+
+
+def _tell_and_exit(error: BatchscoreError | InterruptedRunError, as_json: bool) -> NoReturn:
+    """Say what went wrong, as far as somebody can hear it, and exit with its code."""
+    message, summary = _error_texts(error, as_json)
+    with contextlib.suppress(OSError, ValueError):
         if _logs_are_json():
             _json_log.error(_cut(str(error)), extra={"event": "error", "exit_code": error.exit_code})
         else:
             show(message.removesuffix("\n"), err=True)
+    try:
         click.echo(summary, nl=False)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - else Python complains at exit
-        sys.exit(74)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _close_stdout()
+    sys.exit(error.exit_code)
+
+
+def _close_stdout() -> None:
+    """Let nothing more be written to a standard output that takes nothing; else Python complains when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process without what the interpreter does last, which a signal need not wait for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _cut(message: str) -> str:
@@ -71,7 +111,7 @@ def _error_texts(error: BatchscoreError | InterruptedRunError, as_json: bool) ->
 
 @contextlib.contextmanager
 def _signals(as_json: bool, go_on: str) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the command with 143 and 130.
+    """Let SIGTERM and SIGINT end the command with 143 and 130, SIGXCPU as SIGTERM.
 
     Python handles a signal between bytecodes, which may be long after it arrived (a forward pass, a large write), and an
     exception raised in a finaliser is dropped. So a watchdog ends a process that is still running ``_GRACE_SECONDS`` after
@@ -115,7 +155,10 @@ def _wait_for_threads(but: set[threading.Thread]) -> None:
 
 def _interrupted(number: int, go_on: str) -> InterruptedRunError:
     name = signal.Signals(number).name
-    return InterruptedRunError(f"stopped by {name}; {go_on}", number)
+    why = " (its CPU time is over, ulimit -t)" if number == signal.SIGXCPU else ""
+    error = InterruptedRunError(f"stopped by {name}{why}; {go_on}", number)
+    error.exit_code = _CODES.get(signal.Signals(number), error.exit_code)
+    return error
 
 
 @contextlib.contextmanager
@@ -143,6 +186,7 @@ def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
         else:
             return
         deadline = time.monotonic() + _GRACE_SECONDS
+        _hurry()
         while (left := deadline - time.monotonic()) > 0:
             if select.select([pipe], [], [], left)[0] and not pipe.read(64):
                 return
@@ -151,6 +195,13 @@ def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
         with contextlib.suppress(OSError):
             os.write(descriptor, printable_lines(text).encode())
     os._exit(error.exit_code)
+
+
+def _hurry() -> None:
+    """Take back the niceness, where that is allowed: a process that shall end must be given time to."""
+    with contextlib.suppress(OSError, ValueError):
+        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208
+            os.setpriority(os.PRIO_PROCESS, int(thread), 0)
 
 
 def say(text: str, **facts: Any) -> None:
@@ -182,6 +233,7 @@ class Logs(NamedTuple):
 
 
 PLAIN = Logs()
+_LOG = logging.getLogger(__name__)
 NOTICE = 25
 """The level of messages shown unless quiet, below a warning."""
 logging.addLevelName(NOTICE, "NOTICE")
