@@ -48,6 +48,8 @@ DOCUMENTS = {
     "run/_SUCCESS": ("again", "inspect", "report", "baseline", "verify"),
     "run/mismatches.parquet": ("baseline", "inspect"),
     "run/predictions/in.csv": ("baseline",),
+    "stopped/plan.json": ("resume",),
+    "stopped/journal.jsonl": ("resume",),
 }
 """Each file that somebody else may have written, and the commands that read it."""
 ENVIRONMENT = {"BATCHSCORE_CACHE": "off", "BATCHSCORE_PRECISION": "fp32"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import batchscore
-from batchscore.errors import BatchscoreError, DataError, ModelError
+from batchscore.errors import BatchscoreError, DataError, ModelError, NotOursError
 from batchscore.model.bundle import open_bundle
 from batchscore.runs.baselines import open_baseline
 from batchscore.runs.folder import FACTS, METRICS, NOTE, check_run
@@ -230,7 +230,8 @@ def test_entries_of_another_shape_end_a_journal(tmp_path: Path) -> None:
     assert read_checked(tmp_path / "note") == {"a": 1}
     (tmp_path / "note").unlink()
     as_pipe(tmp_path / "note")
-    assert read_checked(tmp_path / "note") is None
+    with pytest.raises(NotOursError, match="it is a pipe"):  # it does not wait for somebody to write
+        read_checked(tmp_path / "note")
 
 
 def test_no_other_module_reads_json_from_files() -> None:

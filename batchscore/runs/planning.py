@@ -65,7 +65,14 @@ class Plan:
         }
 
     def of(self, found: Sequence[FoundFile]) -> Plan:
-        """The plan for the same files where they lie now."""
+        """The plan for the same files where they lie now.
+
+        Raises:
+            ValueError: it is one for other files.
+        """
+        planned = [(f.name, f.format, f.compression, f.sha256) for f in self.files]
+        if planned != [(n.name, n.source.format, n.source.compression, n.sha256) for n in found]:
+            raise ValueError("it is a plan for other files")
         files = (
             dataclasses.replace(f, path=str(n.source.path)) for f, n in zip(self.files, found, strict=True)
         )
@@ -73,16 +80,28 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of :meth:`to_json`."""
-        parts = (
-            Part(number, file, Position(row, offset, line), rows, digest)
-            for number, file, row, offset, line, rows, digest in value["parts"]
-        )
-        return cls(tuple(_file_from_json(file) for file in value["files"]), tuple(parts))
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            LookupError, TypeError, ValueError: it was not written by that.
+        """
+        files = tuple(_file_from_json(file) for file in value["files"])
+        parts = tuple(_part_from_json(*part) for part in value["parts"])
+        if any(
+            part.number != place or part.file not in range(len(files)) for place, part in enumerate(parts)
+        ):
+            raise ValueError("its parts are not in order")
+        return cls(files, parts)
 
 
 def _flat(part: Part) -> tuple[int | str, ...]:
     return part.number, part.file, *part.start, part.rows, part.digest
+
+
+def _part_from_json(number: int, file: int, row: int, offset: int, line: int, rows: int, digest: str) -> Part:
+    if not all(type(value) is int and value >= 0 for value in (number, file, row, offset, line, rows)):
+        raise ValueError("a part begins or ends nowhere")
+    return Part(number, file, Position(row, offset, line), rows, digest)
 
 
 def _file_from_json(value: Mapping[str, Any]) -> InputFile:

@@ -65,6 +65,7 @@ from batchscore.runs.result import RunResult, with_appended
 from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
+from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import Journal, read_checked, write_checked
 from batchscore.system.storage import (
@@ -292,7 +293,7 @@ class _Run:
         path, rejects = self._staging.plan, self._staging.rejects
         saved = read_checked(path)
         with contextlib.suppress(*DAMAGE):  # made by hand: planned anew
-            if saved is not None and sha256_of(rejects) == saved["rejects"]:
+            if saved is not None and sha256_of(rejects) == checked(saved, shapes.PLAN)["rejects"]:
                 return Plan.from_json(saved["plan"]).of(self._found)
         with atomic_write(rejects) as out:
             plan = make_plan(self._found, self._bundle, self._settings, out)
@@ -383,7 +384,9 @@ class _Run:
         return compute, done
 
     def _is_whole(self, entry: Mapping[str, Any]) -> bool:
-        path = self._staging.part(entry.get("part", -1))
+        if entry.get("part") is None:
+            return False
+        path = self._staging.part(entry["part"])
         return path.exists() and sha256_of(path) == entry.get("sha256")
 
     def _run_parts(

@@ -43,6 +43,26 @@ METRICS: Shape = {
 """Of ``metrics.json``."""
 NOTE: Shape = {"exit_code": int, "reason": str, "at": str, "date": str}
 """Of ``refused.json``."""
+PLAN: Shape = {
+    "plan": {
+        "files": [
+            {
+                **dict.fromkeys(
+                    ("path", "name", "format", "compression", "sha256", "label_reading", "given_as"), str
+                ),
+                **dict.fromkeys(("size", "rows", "rejects", "labelled"), int),
+                "layout": {"columns": [[str]], "details": {str: object}},
+                "columns": _COLUMNS,
+                "unknown_labels": {str: int},
+                "label_values": {str: str},
+                "has_label_column": bool,
+            }
+        ],
+        "parts": [[int | str]],
+    },
+    "rejects": str,
+}
+"""Of ``plan.json``, beside what its parts and columns are made of."""
 REJECT: Shape = {"file": str, "row": int}
 """Of a line of ``rejects.jsonl``."""
 JOURNAL: Shape = {
