@@ -41,10 +41,10 @@ from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings, needs_torch
 from batchscore.model.references import RowsToScore
-from batchscore.model.scoring import OUT_OF_MEMORY, Model
+from batchscore.model.scoring import Model
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
-from batchscore.records import Part, Predictions, Rows
+from batchscore.records import OUT_OF_MEMORY, Part, Predictions, Rows
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
 from batchscore.runs.dataset import DataSet, refuse_unappendable
