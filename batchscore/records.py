@@ -235,6 +235,16 @@ class Rows:
         return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
 
     @property
+    def weight(self) -> int:
+        """Bytes that its rows take, roughly."""
+        return sum(map(len, self.raw or ())) + (self.table.nbytes if self.table is not None else 0)
+
+    def without_texts(self) -> Rows:
+        """The same without what there is to score of each row, once that is tokenised; what was read of it stays."""
+        none: list[str | None] = [None] * len(self.texts)
+        return dataclasses.replace(self, texts=none, pairs=None)
+
+    @property
     def rows_in(self) -> int:
         """Rows of the input, rejected ones included."""
         return len(self.texts) + len(self.rejects)

@@ -20,7 +20,9 @@ from batchscore.records import OUT_OF_MEMORY
 T = TypeVar("T")
 _PANIC = "PanicException"
 """The name of the exception that a panic becomes; its class cannot be imported."""
-_PANIC_LINES = re.compile(rb"\n?^thread '[^\n]*' (?:\(\d+\) )?panicked at .*?(?:^note: [^\n]*\n|\Z)", re.S | re.M)
+_PANIC_LINES = re.compile(
+    rb"\n?^thread '[^\n]*' (?:\(\d+\) )?panicked at .*?(?:^note: [^\n]*\n|\Z)", re.S | re.M
+)
 _GIVES_UP = re.compile(r"Onig: Regex search error: ([a-z-]+(?: [a-z-]+)*)")
 """What the library of regular expressions says, which has nothing of the text in it."""
 _STDERR = 2
@@ -101,7 +103,9 @@ def silent_panics() -> Iterator[None]:
 def _has_stderr() -> bool:
     """Whether standard error is where it should be, so that nothing else is taken for it."""
     try:
-        return sys.__stderr__ is not None and sys.__stderr__.fileno() == _STDERR and hasattr(os, "memfd_create")
+        return (
+            sys.__stderr__ is not None and sys.__stderr__.fileno() == _STDERR and hasattr(os, "memfd_create")
+        )
     except (OSError, ValueError):  # closed
         return False
 

@@ -117,8 +117,13 @@ def settings_of(tokenizer: Any) -> dict[str, Any]:
 
 def has_unknown_expressions(settings: Mapping[str, Any]) -> bool:
     """Whether regular expressions take part of which it is not known what they make of a text."""
-    steps = [*_steps(settings["normalizer"], "normalizers"), *_steps(settings["pre_tokenizer"], "pretokenizers")]
-    found = {(step.get("pattern") or {}).get("Regex") for step in steps if isinstance(step.get("pattern"), dict)}
+    steps = [
+        *_steps(settings["normalizer"], "normalizers"),
+        *_steps(settings["pre_tokenizer"], "pretokenizers"),
+    ]
+    found = {
+        (step.get("pattern") or {}).get("Regex") for step in steps if isinstance(step.get("pattern"), dict)
+    }
     return not found <= {None, *_EXPRESSIONS, *_LOCAL_EXPRESSIONS}
 
 
