@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_values import records_of
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchscore.errors import BatchscoreError, ModelError, TakenError, printable
+from batchscore.errors import BatchscoreError, ModelError, StorageError, TakenError, printable
+from batchscore.system.memory import NO_MEMORY
 from batchscore.system.storage import failing, locked
 from batchscore.system.terminal import Logs, Progress, set_up_logs
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 4.0
+STARVED = (-signal.SIGKILL, -signal.SIGABRT)
+"""Exit codes of a process that may have lacked memory: the kernel killed it, or a library gave up."""
 _ERRORS = {error.exit_code: error for error in BatchscoreError.__subclasses__()}
 
 
@@ -132,7 +135,7 @@ def _death_message(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    hint = " (out of memory?)" if code in STARVED else ""
     return f"The process that scored it died of {name}{hint}."
 
 
@@ -159,6 +162,8 @@ def _outcome(job: Job | None, settings: ScoreSettings, models: Models, *, quiet:
         return _score(job, settings, models, quiet=quiet)
     except BatchscoreError as error:
         return Outcome(error.exit_code, "failed", str(error), "", {})
+    except MemoryError:
+        return Outcome(StorageError.exit_code, "failed", NO_MEMORY, "", {})
     except Exception:  # noqa: BLE001 - a bug of ours must not fail the other files
         return Outcome(1, "failed", f"A fault in the program:\n{traceback.format_exc()}", "", {})
 

@@ -37,7 +37,7 @@ class Ends(NamedTuple):
 
     first: NDArray[np.int32]
     last: NDArray[np.int32]
-    count: int
+    n_tokens: int
 
 
 class Shortened(NamedTuple):

@@ -240,6 +240,8 @@ class Computation:
                 raise
             model.backend.release()
             reason = f"{OUT_OF_MEMORY}: {error}"
+        except MemoryError:
+            reason = f"{OUT_OF_MEMORY}: there is none left"
         except Exception as error:  # noqa: BLE001 - whatever a backend raises must not fail other rows
             reason = f"{type(error).__name__}: {error}"
         if len(sequence) == 1:

@@ -64,7 +64,7 @@ class Tokenizer:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             _refuse_no_words(self._tokenizer, bundle)
-        except ModelError:
+        except (ModelError, MemoryError):
             raise
         except Exception as error:  # tokenizers raises plain Exceptions
             raise ModelError(
@@ -220,8 +220,8 @@ class Tokenizer:
             return _Tokens(self._between_special(content), len(content) + self._before + self._after)
         room = self.max_length
         ends = self._long.ends(text, room)
-        content = ends.first if ends.count == len(ends.first) else np.concatenate([ends.first, ends.last])
-        return _Tokens(self._between_special(content), ends.count + self._before + self._after)
+        content = ends.first if ends.n_tokens == len(ends.first) else np.concatenate([ends.first, ends.last])
+        return _Tokens(self._between_special(content), ends.n_tokens + self._before + self._after)
 
     def _between_special(self, content: NDArray[np.int32]) -> NDArray[np.int32]:
         special = np.array(self._tokenizer.encode("").ids, dtype=np.int32)
@@ -246,7 +246,7 @@ class Tokenizer:
             if isinstance(found, Untokenised):
                 failures[index] = found.reason
                 continue
-            n_tokens[index] = found.count
+            n_tokens[index] = found.n_tokens
             pieces = self._pieces(found.ids, long_text)
             sequences += pieces
             row += [index] * len(pieces)
@@ -299,7 +299,7 @@ class _Tokens(NamedTuple):
     """Token ids of a text, special ones included, and how many it has; of more than the longest input some may be left out."""
 
     ids: NDArray[np.int32]
-    count: int
+    n_tokens: int
 
 
 class _Loaded(NamedTuple):

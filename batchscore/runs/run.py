@@ -72,6 +72,7 @@ from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.memory import shortage_told
 from batchscore.system.storage import (
     atomic_write,
     failing,
@@ -158,7 +159,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     night = _night(settings)
     if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)
-    with failing(settings.output):
+    with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with _standard_input(settings) as stdin:
                 return _planned(_open(settings, models, stdin), settings, started)

@@ -34,7 +34,8 @@ class Lines(Sequence[AnyStr]):
     """The lines of a long window, made when they are asked for: a list of them is many times as large."""
 
     def __init__(self, whole: AnyStr, bounds: array[int]) -> None:
-        self._whole, self.bounds = whole, bounds
+        self._whole: AnyStr = whole
+        self.bounds = bounds
         """``bounds``: where each line begins in ``whole``, and the end."""
 
     def __len__(self) -> int:
@@ -51,11 +52,12 @@ class Lines(Sequence[AnyStr]):
             return [self[line] for line in range(*at.indices(len(self)))]
         if at >= len(self):
             raise IndexError(at)
-        return self._whole[self.bounds[at] : self.bounds[at + 1]]
+        return self.joined(at, at + 1)
 
     def joined(self, start: int, end: int) -> AnyStr:
         """The lines from ``start`` up to ``end`` as one."""
-        return self._whole[self.bounds[start] : self.bounds[end]]
+        joined: AnyStr = self._whole[self.bounds[start] : self.bounds[end]]
+        return joined
 
 
 @dataclass
@@ -89,7 +91,8 @@ class Window:
     def raw(self, start: int, end: int) -> bytes:
         """Return the bytes of the lines from ``start`` up to ``end``."""
         if isinstance(self.raws, Lines):
-            return self.raws.joined(start, end)
+            joined: bytes = self.raws.joined(start, end)
+            return joined
         return self.raws[start] if end - start == 1 else b"".join(self.raws[start:end])
 
     def line_of(self, char: int) -> int:
