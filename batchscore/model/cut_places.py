@@ -97,8 +97,10 @@ def cut_places(settings: Mapping[str, Any], normalised: Callable[[str], str]) ->
         if all(_is_local(step, split) for step in normalizers)
         and all(_lies_within_a_piece(token, split, normalised) for token in settings["added_tokens"])
     ]
+    if not proven:
+        return NOWHERE
     words = [split for split in proven if split in (_SPACE, _ONE_SPACE, _BLANK)]
-    return Places(*(re.compile("|".join(some)) if some else _NEVER for some in (proven, words)))
+    return Places(re.compile("|".join(proven)), re.compile("|".join(words)) if words else _NEVER)
 
 
 def settings_of(tokenizer: Any) -> dict[str, Any]:
