@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from batchscore.model.careful_encoding import Untokenised, attempted, each_alone
 from batchscore.model.cut_places import NOWHERE, cut_places, has_unknown_expressions, settings_of
 from batchscore.model.long_texts import LONG, LongTexts
 from batchscore.model.python_tokenizers import PythonTokenizer, missing_package, python_tokenizer
+from batchscore.model.vocabulary import refuse_no_words
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ HEAD_SHARE = 0.25
 WINDOW_OVERLAP = 0.25
 """Share of a window that the next one repeats."""
 _CHUNK_CHARACTERS = 1 << 19
-_WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
-"""Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
 _ODD_TEXTS = (
     "",
     " A  b\n\tC ",
@@ -43,10 +42,6 @@ _ODD_TEXTS = (
     "да 好 فيلم",
     "<br /> [MASK] @user http://a.b",
 )
-_SAMPLED = 1000
-"""Words of a vocabulary that are tried."""
-_LONGER = 4
-"""Letters of a word that is more than a few letters side by side."""
 _NOT_OF_TOKENS = ("truncation", "padding", "decoder")
 """Settings in ``tokenizer.json`` that are never used here."""
 _STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
@@ -63,7 +58,7 @@ class Tokenizer:
             self._tokenizer = self._loaded.tokenizer
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            _refuse_no_words(self._tokenizer, bundle)
+            refuse_no_words(self._tokenizer, bundle)
         except (ModelError, MemoryError):
             raise
         except Exception as error:  # tokenizers raises plain Exceptions
@@ -394,52 +389,6 @@ def pad_id_of_model(bundle: Bundle) -> int | None:
     pad_id, size = (config.get(key, text.get(key)) for key in ("pad_token_id", "vocab_size"))
     is_id = isinstance(pad_id, int) and 0 <= pad_id < (size if isinstance(size, int) else float("inf"))
     return pad_id if is_id else None
-
-
-def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
-    """Raise if all words get the same tokens: transformers makes such a tokenizer of a folder without a vocabulary.
-
-    Of a plain folder also if no longer word of its own vocabulary ever comes out, as without ``merges.txt``.
-    """
-    is_checked = bundle.canaries is not None
-    tells_apart = _tells_apart(tokenizer, _WORDS)
-    if tells_apart and is_checked:
-        return
-    own = _own_words(tokenizer)
-    if not tells_apart and not _tells_apart(tokenizer, own.values()):
-        raise ModelError(
-            f"{printable(bundle.path)}: its tokenizer knows no words, as all of them come out the same; its files are "
-            "missing or empty. Put them there with tokenizer.save_pretrained(folder)."
-        )
-    longer = {index: word for index, word in own.items() if len(word) >= _LONGER and word.isalpha()}
-    if not is_checked and longer and not _makes_any(tokenizer, longer):
-        raise ModelError(
-            f"{printable(bundle.path)}: its tokenizer makes none of the words in its own vocabulary, as one of its files is "
-            "missing or was saved incompletely, such as merges.txt or bpe.codes. Copy them from where the model was trained."
-        )
-
-
-def _own_words(tokenizer: Any) -> dict[int, str]:
-    """Words of the vocabulary, from all over it, by token id."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    own = sorted(set(tokenizer.get_vocab(with_added_tokens=False)) - special)
-    ids = [tokenizer.token_to_id(token) for token in own[:: 1 + len(own) // _SAMPLED]]
-    words = {index: tokenizer.decode([index]).strip() for index in ids if index is not None}
-    return {index: word for index, word in words.items() if word}
-
-
-def _makes_any(tokenizer: Any, words: Mapping[int, str]) -> bool:
-    """Whether any of the words, by token id, becomes that token, at the start of a text or behind a space."""
-    return any(
-        index in tokenizer.encode(f"{start}{word}", add_special_tokens=False).ids
-        for index, word in words.items()
-        for start in ("", "a ")
-    )
-
-
-def _tells_apart(tokenizer: Any, words: Iterable[str]) -> bool:
-    """Whether at least two of the words have different tokens."""
-    return len({frozenset(tokenizer.encode(word, add_special_tokens=False).ids) for word in words}) > 1
 
 
 def _head(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:
