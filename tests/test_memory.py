@@ -248,11 +248,11 @@ def test_long_records_are_read_as_the_standard_library_reads_them(rows: list[lis
     out = io.StringIO()
     csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     before = records._LONG_RECORD
-    records._LONG_RECORD = 1  # type: ignore[misc]
+    records._LONG_RECORD = 1
     try:
         found = _read(out.getvalue().encode(), 2, 16)
     finally:
-        records._LONG_RECORD = before  # type: ignore[misc]
+        records._LONG_RECORD = before
     assert [each.fields if isinstance(each, Record) else each.raw for each in found] == [
         each.fields if isinstance(each, Record) else each.raw
         for each in _read(out.getvalue().encode(), 2, 1 << 16)
