@@ -185,12 +185,12 @@ class Tokenizer:
         for text in texts:
             length = len(text) if isinstance(text, str) else sum(map(len, text))
             if chunk and size + length > _CHUNK_CHARACTERS:
-                yield from each_alone(chunk, encode, is_wary=self._is_wary)
+                yield from each_alone(chunk, encode, is_wary=self._is_wary or size > LONG)
                 chunk, size = [], 0
             chunk.append(text)
             size += length
         if chunk:
-            yield from each_alone(chunk, encode, is_wary=self._is_wary)
+            yield from each_alone(chunk, encode, is_wary=self._is_wary or size > LONG)
 
     def _tokens(self, texts: Iterable[str], long_text: str) -> Iterator[_Tokens | Untokenised]:
         """The tokens of each text, of long ones those alone that ``long_text`` may need."""
