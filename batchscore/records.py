@@ -26,6 +26,10 @@ UNKNOWN_LABEL = -2
 """``given`` of a row whose label value matches none of the model's labels."""
 
 
+OUT_OF_MEMORY = "out of memory"
+"""How the reason begins for which a row failed, but may not fail another time."""
+
+
 class Status(enum.IntEnum):
     """The outcome of one row; predictions show the name in lower case."""
 
@@ -231,6 +235,16 @@ class Rows:
         return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
 
     @property
+    def weight(self) -> int:
+        """Bytes that its rows take, roughly."""
+        return sum(map(len, self.raw or ())) + (self.table.nbytes if self.table is not None else 0)
+
+    def without_texts(self) -> Rows:
+        """The same without what there is to score of each row, once that is tokenised; what was read of it stays."""
+        none: list[str | None] = [None] * len(self.texts)
+        return dataclasses.replace(self, texts=none, pairs=None)
+
+    @property
     def rows_in(self) -> int:
         """Rows of the input, rejected ones included."""
         return len(self.texts) + len(self.rejects)
@@ -261,6 +275,7 @@ class Encodings:
     ``input_ids[k]`` belongs to the text at index ``row[k]``; a text has several sequences only under ``windows``, each
     with its ``weight`` (content tokens). ``n_tokens[i]`` is the length of text *i* before truncation (-1: not scored).
     ``token_type_ids[k]`` has the token types of a sequence of two texts; ``None`` if they follow from the length alone.
+    ``failures[i]`` is why text *i* could not be tokenised; it has no sequence.
     """
 
     row: NDArray[np.int32]
@@ -268,6 +283,7 @@ class Encodings:
     weight: NDArray[np.float64]
     n_tokens: NDArray[np.int32]
     token_type_ids: list[NDArray[np.int8]] | None = None
+    failures: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -210,6 +210,23 @@ def test_what_kills_the_reader_is_tried_twice_and_set_aside(
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGABRT])
+def test_a_file_whose_process_lacks_memory_stays_until_it_has_had_room(
+    code: int, settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(settings.inbox, "a.csv")
+    monkeypatch.setattr("batchscore.inbox.drop_folder.has_room", lambda: False)
+    for tries in (2, 4, 6, 6):  # the fourth call sees that there is no more memory than before
+        fake.answers = {"a.csv": [outcome(code, "It died.")] * 2}
+        result = take(settings)
+        assert (result.files[0].status, result.files[0].exit_code, len(fake.jobs)) == ("waiting", 74, tries)
+        assert (settings.inbox / "a.csv").exists()
+    monkeypatch.setattr("batchscore.inbox.drop_folder.has_room", lambda: True)
+    for status in ("waiting", "waiting", "waiting", "failed"):
+        fake.answers = {"a.csv": [outcome(code, "It died.")] * 2}
+        assert take(settings).files[0].status == status
+
+
 @pytest.mark.parametrize("code", [2, 73, 74])
 def test_what_is_in_the_way_of_one_file_leaves_it_and_the_others_go_on(
     code: int, settings: InboxSettings, fake: type[FakeProcess]

@@ -246,7 +246,7 @@ MUTATIONS = {
     ),
     "a tokenizer that is not there is made up": Mutation(
         "model/tokenization.py",
-        "            _refuse_no_words(self._tokenizer, bundle)\n",
+        "            refuse_no_words(self._tokenizer, bundle)\n",
         "",
         "test_tokenization.py::test_a_folder_without_the_files_of_a_tokenizer_is_a_model_error[gpt2]",
     ),

@@ -13,9 +13,20 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_LARGE = 16 << 20
+"""Bytes of an array whose values are made one by one."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WITH_EXPONENT = 1e16
 """From here on Python writes a float with an exponent, and only its significant digits."""
+
+
+def records_of(array: pa.Array) -> Iterator[Any]:
+    """The values of an array one after the other, so that large ones are not all there at once."""
+    if array.nbytes < _LARGE:
+        yield from array.to_pylist()
+    else:
+        for value in array:
+            yield value.as_py()
 
 
 def plain_values(array: pa.Array) -> list[Any]:

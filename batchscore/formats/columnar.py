@@ -227,8 +227,11 @@ def cut(
     texts_at = [path_of(layout, name) for name in columns.texts]
     label_at = path_of(layout, columns.label) if columns.label is not None else None
     for table in _parts(_within_bounds(batches, source, settings), settings):
-        yield _rows(table, row, texts_at, label_at, settings.max_row_bytes)
-        row += table.num_rows
+        n_rows, rows = table.num_rows, _rows(table, row, texts_at, label_at, settings.max_row_bytes)
+        del table  # before the next part is read
+        yield rows
+        del rows
+        row += n_rows
 
 
 def _within_bounds(

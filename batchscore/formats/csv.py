@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
-from batchscore.formats.arrow_values import plain_values
+from batchscore.formats.arrow_values import plain_values, records_of
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,
@@ -367,9 +367,9 @@ class Csv(RecordFormat):
             for values in rows:
                 yield delimited.encode_fields([as_text(value) for value in values], dialect)
         elif output.columns.are_whole:
-            yield from part.inputs[0].to_pylist()
+            yield from records_of(part.inputs[0])
         else:
-            for record in part.inputs[0].to_pylist():
+            for record in records_of(part.inputs[0]):
                 cells = delimited.parse_record(record, dialect)
                 yield delimited.encode_fields([cells[place] for place in held], dialect)
 

@@ -40,6 +40,7 @@ def cut(
         _add(part, row, item)
         row += 1
         size += len(item.raw)
+        del item  # before the next one is read
     if part.rows_in:
         yield part
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Texts = dict[str, list[str | None]]
 """Column → one text per row; None for null."""
+_CELLS_AT_ONCE = 1 << 20
+"""Cells of records that are Python objects at a time."""
 NUL = "a NUL character"
 NOT_UTF8 = "a string that is not UTF-8"
 
@@ -69,6 +71,17 @@ class Output(NamedTuple):
         Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
         """
         return [[_added_text(value) for value in plain_values(array)] for array in self.added(part)]
+
+    def pieces(self, part: StagedPart) -> Iterator[StagedPart]:
+        """A part in as many as it takes for its cells to be made into columns, if they are not yet."""
+        rows = part.batch.num_rows
+        has_columns = not isinstance(format_of(self.file.format), RecordFormat)
+        size = rows if has_columns else max(1, _CELLS_AT_ONCE // max(len(self.file.layout.columns), 1))
+        if rows <= size:
+            yield part
+            return
+        for start in range(0, rows, size):
+            yield part.rows(part.batch.slice(start, size))
 
     @property
     def held(self) -> list[int]:
@@ -277,9 +290,15 @@ class RecordFormat(Format):
 
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
         """The cells as strings."""
-        rows = list(self.cells(part.inputs[0].to_pylist(), file.layout))
-        columns = zip(*rows, strict=True) if rows else [()] * len(file.layout.columns)
-        return [pa.array(column, pa.large_string()) for column in columns]
+        records, size = part.inputs[0], max(1, _CELLS_AT_ONCE // max(len(file.layout.columns), 1))
+        pieces: list[list[pa.Array]] = [[] for _ in file.layout.columns]
+        for start in range(0, max(len(records), 1), size):
+            rows = list(self.cells(records.slice(start, size).to_pylist(), file.layout))
+            columns = zip(*rows, strict=True) if rows else [()] * len(pieces)
+            for column, values in zip(pieces, columns, strict=True):
+                column.append(pa.array(values, pa.large_string()))
+            del rows, columns
+        return [some[0] if len(some) == 1 else pa.concat_arrays(some) for some in pieces]
 
     def column(self, part: StagedPart, file: InputFile, name: str) -> pa.Array:
         """One column of a part as strings."""

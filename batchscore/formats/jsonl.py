@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
+from batchscore.formats.arrow_values import records_of
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,
@@ -346,7 +347,7 @@ class JsonFormat(RecordFormat):
 
     def json_objects(self, part: StagedPart, file: InputFile) -> Iterator[bytes]:
         """Each record's own bytes."""
-        yield from part.inputs[0].to_pylist()
+        yield from records_of(part.inputs[0])
 
     def held_rows(self, rows: Rows, columns: OutputColumns) -> Rows:
         """The fields that are held, of records with an escape alone: others are held in any format."""
@@ -421,7 +422,7 @@ def scored_objects(parts: Iterable[StagedPart], output: Output) -> Iterator[tupl
             body = record.rstrip()
             extra = ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True))
             comma = b"" if body[:-1].rstrip() == b"{" else b", "
-            yield body[:-1] + comma + extra.encode() + b"}", record[len(body) :]
+            yield b"".join((body[:-1], comma, extra.encode(), b"}")), record[len(body) :]
 
 
 def _added_json(part: StagedPart, output: Output) -> list[list[str]]:

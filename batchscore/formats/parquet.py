@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -156,7 +157,8 @@ class Parquet(ColumnFormat):
         schema = pa.schema([*schema, *output.added_fields], metadata=schema.metadata)
         batches = (
             pa.RecordBatch.from_arrays([*output.inputs(part), *output.added(part)], schema=schema)
-            for part in parts
+            for whole in parts
+            for part in output.pieces(whole)
         )
         write_row_groups(batches, schema, out)
         if nodes := format_of(output.file.format).annotations(output.file):
@@ -186,7 +188,7 @@ def write_row_groups(
         "use_dictionary": is_packed or has_dictionary,
     }
     with pq.ParquetWriter(out, schema, write_page_checksum=True, **packing) as writer:
-        for group in _row_groups((recast(batch, schema) for batch in batches), joining(schema)):
+        for group in _row_groups(map(partial(recast, schema=schema), batches), joining(schema)):
             writer.write_table(pa.Table.from_batches(group, schema))
 
 
@@ -202,6 +204,7 @@ def _row_groups(
         group.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
+        del batch  # before the next one is made
         if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, rows, size = [], 0, 0

@@ -58,6 +58,7 @@ def read(
                 texts = fmt.texts_of_rows(rows, layout, columns.labels)
                 rows.labels = list(zip(*(texts[name] for name in columns.labels), strict=True))
             yield rows
+            del rows
 
 
 def texts_of_file(source: Source, settings: ReadSettings, names: Sequence[str]) -> Iterator[Texts]:

@@ -41,6 +41,8 @@ def reading(source: Source) -> Iterator[None]:
     """Name the file in errors, and separate damage (exit code 65) from a failing disk (74)."""
     try:
         yield
+    except MemoryError:  # Arrow's is one of its own errors, too
+        raise
     except (EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(source, error) from error
     except OSError as error:

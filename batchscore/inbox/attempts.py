@@ -2,12 +2,14 @@
 
 Scoring a file can kill the whole call: memory runs out and the system ends every process of the unit, or the machine goes
 down. Nobody is left to set the file aside, and it would come first again, every night. So a mark is written durably before
-a file is scored and removed afterwards, whatever the outcome; a mark that is still there means that a call died.
+a file is scored and removed afterwards, whatever the outcome; a mark that is still there means that a call died. Where the
+process that scores alone lacked memory, the mark is left there too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,14 @@ _LOG = logging.getLogger(__name__)
 MAX_DEATHS = 3
 """After so many calls died, a file is not tried again. More than one, since a call may be killed for other reasons."""
 _NAME = ".attempts.json"
-_MARKS = {str: {"name": str, "deaths": int, "parts": int}}
+_MARKS = {str: {"name": str, "deaths": int, "parts": int, "with_room?": int}}
+
+
+@dataclasses.dataclass
+class Mark:
+    """What the block that scores a file tells."""
+
+    died: bool = False
 
 
 class Attempts:
@@ -51,28 +60,36 @@ class Attempts:
         mark = self._marks.get(sha256)
         return mark["deaths"] if mark and parts <= mark["parts"] else 0
 
+    def deaths_with_room(self, sha256: str, parts: int = 0) -> int:
+        """How many of them had all the memory that a file may need."""
+        return int(self._marks[sha256].get("with_room") or 0) if self.deaths(sha256, parts) else 0
+
     def deaths_of_name(self, name: str) -> int:
         """The same by the file's name, before its content is hashed."""
         return max((mark["deaths"] for mark in self._marks.values() if mark["name"] == name), default=0)
 
     @contextlib.contextmanager
-    def marked(self, name: str, sha256: str, parts: int) -> Iterator[None]:
-        """Keep the mark while the block scores the file.
+    def marked(self, name: str, sha256: str, parts: int, *, has_room: bool = True) -> Iterator[Mark]:
+        """Keep the mark while the block scores the file, and afterwards if the block says that it died.
 
         Raises:
             StorageError, OutputError: the mark cannot be written.
         """
         before = self._marks.get(sha256)
-        self._marks[sha256] = {"name": name, "deaths": self.deaths(sha256, parts) + 1, "parts": parts}
+        with_room = self.deaths_with_room(sha256, parts) + has_room
+        deaths = self.deaths(sha256, parts) + 1
+        self._marks[sha256] = {"name": name, "deaths": deaths, "parts": parts, "with_room": with_room}
+        mark = Mark()
         try:
             self._write()
-            yield
+            yield mark
         except BaseException:  # stopped by a signal, for example: not a death
             self._marks.pop(sha256)
             if before is not None:
                 self._marks[sha256] = before
             raise
-        self._marks.pop(sha256)
+        if not mark.died:
+            self._marks.pop(sha256)
 
     def close(self) -> None:
         """Save the marks; those of all files but the last are saved already.

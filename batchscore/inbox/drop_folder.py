@@ -41,7 +41,7 @@ from batchscore.errors import (
 )
 from batchscore.inbox.attempts import MAX_DEATHS, Attempts
 from batchscore.inbox.filing import MAX_NAME_BYTES, cut_name, free_name, make_inbox_folder, move, rename
-from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
+from batchscore.inbox.scoring_process import STARVED, Job, Outcome, ScoringProcess
 from batchscore.inbox.whole_files import (
     ERROR,
     contents,
@@ -50,6 +50,7 @@ from batchscore.inbox.whole_files import (
     settling_line,
 )
 from batchscore.runs.folder import STAGING, staged_parts
+from batchscore.system.memory import NO_MEMORY, has_room
 from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
     locked,
@@ -331,28 +332,40 @@ def _score_in_place(path: Path, call: _Call) -> tuple[Outcome, str]:
 def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
     """Score a file while its mark is on disk; try once more if the process died, since it may have been killed from outside."""
     parts = sum(1 for folder in job.folders for _ in staged_parts(call.runs.place_of(folder)))
-    deaths = call.attempts.deaths(job.sha256, parts)
-    if deaths >= MAX_DEATHS:
+    deaths, room = call.attempts.deaths(job.sha256, parts), has_room()
+    is_culprit = call.attempts.deaths_with_room(job.sha256, parts) >= MAX_DEATHS
+    if is_culprit:
         outcome = Outcome(1, "failed", _DIED_REPEATEDLY.format(deaths), "", {})
+    elif deaths >= MAX_DEATHS and not room:
+        return _waiting(_NO_ROOM.format(deaths), StorageError.exit_code)
     else:
         call.process.prepare()  # a death while loading the model is not the file's fault
         try:
-            with call.attempts.marked(path.name, job.sha256, parts):
+            with call.attempts.marked(path.name, job.sha256, parts, has_room=room) as mark:
                 outcome = call.process.score(job)
                 if outcome.exit_code < 0:
                     _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
                     outcome = call.process.score(job)
+                mark.died = outcome.exit_code in STARVED
         except (StorageError, OutputError) as error:
             return _waiting(str(error), error.exit_code)
-    if outcome.exit_code < 0 or deaths >= MAX_DEATHS:
+    if outcome.exit_code < 0 or is_culprit:
         for folder in job.folders:
             _remove_unscored(call.runs.place_of(folder))
+    if outcome.exit_code in STARVED:
+        return _waiting(f"{outcome.message} {NO_MEMORY}", StorageError.exit_code)
     return outcome
 
 
 _DIED_REPEATEDLY = (
     "The last {} calls died while they scored it, and none was left to say of what. Perhaps memory ran out, or it crashes "
     "the reader. Try it alone with `batchscore score`."
+)
+
+
+_NO_ROOM = (
+    "The last {} calls died while they scored it, and there is not much more memory now, so it was not tried again. Give it more: "
+    "it is tried as soon as there is."
 )
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 1.0
+STARVED = (-signal.SIGKILL, -signal.SIGABRT)
+"""Exit codes of a process that may have lacked memory: the kernel killed it, or a library gave up."""
 _ERRORS = {error.exit_code: error for error in BatchscoreError.__subclasses__()}
 
 
@@ -137,7 +139,7 @@ def _death_message(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    hint = " (out of memory?)" if code in STARVED else ""
     return f"The process that scored it died of {name}{hint}."
 
 

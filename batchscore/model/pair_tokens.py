@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from batchscore.model.careful_encoding import Untokenised
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -26,39 +27,56 @@ class Cut(NamedTuple):
     side: str
 
 
+class PairTokens(NamedTuple):
+    """The encoding of a pair by the library ``tokenizers``, and how many tokens of each text are not in it."""
+
+    encoding: Any
+    left_out: tuple[int, int] = (0, 0)
+    """Of texts far beyond the longest input, at the end where they are cut."""
+
+
 def encodings_of(
-    texts: Sequence[Text | None], found: Iterable[Any], cut: Cut, *, has_types: bool
+    texts: Sequence[Text | None], found: Iterable[PairTokens | Untokenised], cut: Cut, *, has_types: bool
 ) -> Encodings:
-    """The pairs that are not ``None``; ``found`` are their uncut encodings by the library ``tokenizers``, in order.
+    """The pairs that are not ``None``; ``found`` are their uncut tokens, in order.
 
     Without ``has_types`` there are no token types.
     """
     n_tokens = np.full(len(texts), -1, dtype=np.int32)
-    row = np.array([index for index, text in enumerate(texts) if text is not None], dtype=np.int32)
+    row: list[int] = []
     input_ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.int8]] = []
-    for index, encoding in zip(row, found, strict=True):
-        n_tokens[index] = len(encoding.ids)
-        kept = _kept(encoding, cut) if len(encoding.ids) > cut.max_length else slice(None)
+    failures: dict[int, str] = {}
+    wanted = [index for index, text in enumerate(texts) if text is not None]
+    for index, pair in zip(wanted, found, strict=True):
+        if isinstance(pair, Untokenised):
+            failures[index] = pair.reason
+            continue
+        encoding = pair.encoding
+        n_tokens[index] = len(encoding.ids) + sum(pair.left_out)
+        kept = _kept(pair, cut) if n_tokens[index] > cut.max_length else slice(None)
+        row.append(index)
         input_ids.append(np.array(encoding.ids, dtype=np.int32)[kept])
         types.append(
             np.array(encoding.type_ids if has_types else [], dtype=np.int8)[kept if has_types else slice(0)]
         )
     return Encodings(
-        row=row,
+        row=np.array(row, dtype=np.int32),
         input_ids=input_ids,
         weight=np.ones(len(row), dtype=np.float64),
         n_tokens=n_tokens,
         token_type_ids=types if has_types else None,
+        failures=failures,
     )
 
 
-def _kept(encoding: Any, cut: Cut) -> NDArray[np.bool_]:
+def _kept(pair: PairTokens, cut: Cut) -> NDArray[np.bool_]:
     """Which tokens of a pair that is too long are kept: special ones, and as many of each text as there is room for."""
-    origin = np.array([-1 if text is None else text for text in encoding.sequence_ids])
+    origin = np.array([-1 if text is None else text for text in pair.encoding.sequence_ids])
     places = [np.flatnonzero(origin == text) for text in (0, 1)]
     kept = origin < 0
-    sizes = longest_first(len(places[0]), len(places[1]), cut.max_length - int(kept.sum()))
+    lengths = [len(at) + more for at, more in zip(places, pair.left_out, strict=True)]
+    sizes = longest_first(lengths[0], lengths[1], cut.max_length - int(kept.sum()))
     for at, size in zip(places, sizes, strict=True):
         kept[at[len(at) - size :] if cut.side == "left" else at[:size]] = True
     return kept

@@ -147,6 +147,8 @@ def probe(model: Model) -> ProbeResult:
     model = dataclasses.replace(model, tokenizer=tokenizer)
     texts = probe_texts(tokenizer, are_pairs=model.bundle.takes_pairs)
     encodings = tokenizer.encode(texts, "head")
+    for reason in encodings.failures.values():
+        raise ModelError(f"{printable(model.bundle.path)}: {reason}, of a short text.")
     answers = reference_answers(model, texts)
     _refuse_different_tokens(model, encodings.input_ids, answers)
     has_dynamic_rope = _has_dynamic_rope(model)

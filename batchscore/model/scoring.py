@@ -26,7 +26,7 @@ from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.model.decisions import decided, undecided
-from batchscore.records import Encodings, MicroBatch, Predictions, Rows, Status, status_of
+from batchscore.records import OUT_OF_MEMORY, Encodings, MicroBatch, Predictions, Rows, Status, status_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
 """Tokens of the longest probe (:mod:`batchscore.model.probing`); a length that rows are padded to."""
-OUT_OF_MEMORY = "out of memory"
-"""How the reason begins for which a row failed, but may not fail another time."""
 CANARY_TOLERANCE = 0.01
 """The largest change in a canary's probability that a precision may cause."""
 
@@ -242,6 +240,8 @@ class Computation:
                 raise
             model.backend.release()
             reason = f"{OUT_OF_MEMORY}: {error}"
+        except MemoryError:
+            reason = f"{OUT_OF_MEMORY}: there is none left"
         except Exception as error:  # noqa: BLE001 - whatever a backend raises must not fail other rows
             reason = f"{type(error).__name__}: {error}"
         if len(sequence) == 1:
@@ -272,6 +272,7 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
     encodings = prepared.encodings
     probabilities = _merge_windows(encodings, model.bundle.answers(computed.logits))
     failed = {int(encodings.row[sequence]): reason for sequence, reason in computed.failures.items()}
+    failed |= encodings.failures
     status = prepared.status.copy()
     failures = []
     for row, text in enumerate(prepared.unique):
@@ -304,11 +305,12 @@ def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> ND
 def _merge_windows(encodings: Encodings, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities ``[texts, C]`` float32: the mean over a text's windows, weighted by their tokens."""
     texts = len(encodings.n_tokens)
-    if len(probabilities) == texts:
+    if len(probabilities) == texts and not encodings.failures:
         return probabilities
     total = np.zeros((texts, probabilities.shape[1]), dtype=np.float64)
     np.add.at(total, encodings.row, probabilities * encodings.weight[:, None])
     weight = np.bincount(encodings.row, encodings.weight, minlength=texts)
+    weight[list(encodings.failures)] = np.nan
     return (total / weight[:, None]).astype(np.float32)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,11 @@ from batchscore.model import pair_tokens
 from batchscore.model.backends.architectures import ARCHITECTURES
 from batchscore.model.batching import Padding, TokenTypes
 from batchscore.model.bundle_facts import json_object
-from batchscore.model.python_tokenizers import missing_package, python_tokenizer
+from batchscore.model.careful_encoding import Untokenised, attempted, each_alone
+from batchscore.model.cut_places import NOWHERE, cut_places, has_unknown_expressions, settings_of
+from batchscore.model.long_texts import LONG, LongTexts
+from batchscore.model.python_tokenizers import PythonTokenizer, missing_package, python_tokenizer
+from batchscore.model.vocabulary import refuse_no_words
 from batchscore.records import Encodings
 
 if TYPE_CHECKING:
@@ -30,8 +36,6 @@ HEAD_SHARE = 0.25
 WINDOW_OVERLAP = 0.25
 """Share of a window that the next one repeats."""
 _CHUNK_CHARACTERS = 1 << 19
-_WORDS = ("good", "bad", "7", "?", "да", "好", "فيلم")
-"""Words in several scripts; any tokenizer with a vocabulary tells some of them apart."""
 _ODD_TEXTS = (
     "",
     " A  b\n\tC ",
@@ -39,10 +43,6 @@ _ODD_TEXTS = (
     "да 好 فيلم",
     "<br /> [MASK] @user http://a.b",
 )
-_SAMPLED = 1000
-"""Words of a vocabulary that are tried."""
-_LONGER = 4
-"""Letters of a word that is more than a few letters side by side."""
 _NOT_OF_TOKENS = ("truncation", "padding", "decoder")
 """Settings in ``tokenizer.json`` that are never used here."""
 _STANDALONE = frozenset(name for each in ARCHITECTURES.values() for name in each.tokenizers)
@@ -59,8 +59,8 @@ class Tokenizer:
             self._tokenizer = self._loaded.tokenizer
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            _refuse_no_words(self._tokenizer, bundle)
-        except ModelError:
+            refuse_no_words(self._tokenizer, bundle)
+        except (ModelError, MemoryError):
             raise
         except Exception as error:  # tokenizers raises plain Exceptions
             raise ModelError(
@@ -70,6 +70,7 @@ class Tokenizer:
         self.max_length = bundle.max_length
         self.pad_id = self._loaded.pad_id
         self._before, self._after = self._count_special(bundle)
+        self._is_wary, self._long = self._of_long_texts()
         if bundle.takes_pairs:
             self._refuse_pairs(bundle)
         self._types = self._token_types(bundle) if self._loaded.has_token_types else None
@@ -156,24 +157,71 @@ class Tokenizer:
         before, after = tuple(types[: self._before]), tuple(types[behind:])
         return TokenTypes(before, content.pop(), after, self._loaded.pad_type)
 
+    def _of_long_texts(self) -> tuple[bool, LongTexts | None]:
+        """Whether any text may make the tokenizer panic, and what takes long texts apart; ``None`` if nothing can."""
+        if isinstance(self._tokenizer, PythonTokenizer):
+            return False, None
+        settings, normalizer = settings_of(self._tokenizer), self._tokenizer.normalizer
+        places = cut_places(settings, normalizer.normalize_str if normalizer is not None else str)
+        encode = functools.partial(self._tokenizer.encode_batch_fast, add_special_tokens=False)
+        long_texts = LongTexts(encode, places) if places is not NOWHERE else None
+        return has_unknown_expressions(settings), long_texts
+
     def token_ids(self, texts: Sequence[Text]) -> Iterator[NDArray[np.int32]]:
-        """Token ids of each text, special tokens included, uncut; a bounded number of characters at a time."""
+        """Token ids of each text, special tokens included, uncut.
+
+        Raises:
+            ModelError: a text cannot be tokenised.
+        """
         for encoding in self._encodings(texts):
+            if isinstance(encoding, Untokenised):
+                raise ModelError(f"A text cannot be scored: {encoding.reason}.")
             yield np.array(encoding.ids, dtype=np.int32)
 
     def _encodings(self, texts: Iterable[Text]) -> Iterator[Any]:
-        """The uncut encodings of the library ``tokenizers``."""
+        """The uncut encodings of the library ``tokenizers``, a bounded number of characters at a time."""
+        encode = self._tokenizer.encode_batch_fast
         chunk: list[Text] = []
         size = 0
         for text in texts:
             length = len(text) if isinstance(text, str) else sum(map(len, text))
             if chunk and size + length > _CHUNK_CHARACTERS:
-                yield from self._tokenizer.encode_batch_fast(chunk)
+                yield from each_alone(chunk, encode, is_wary=self._is_wary or size > LONG)
                 chunk, size = [], 0
             chunk.append(text)
             size += length
         if chunk:
-            yield from self._tokenizer.encode_batch_fast(chunk)
+            yield from each_alone(chunk, encode, is_wary=self._is_wary or size > LONG)
+
+    def _tokens(self, texts: Iterable[str], long_text: str) -> Iterator[_Tokens | Untokenised]:
+        """The tokens of each text, of long ones those alone that ``long_text`` may need."""
+        for is_long, some in itertools.groupby(texts, self._is_long):
+            if is_long:
+                for text in some:
+                    yield attempted(functools.partial(self._tokens_of_long, text, long_text))
+                continue
+            for found in self._encodings(some):
+                if isinstance(found, Untokenised):
+                    yield found
+                else:
+                    yield _Tokens(np.array(found.ids, dtype=np.int32), len(found.ids))
+
+    def _is_long(self, *texts: str) -> bool:
+        return self._long is not None and any(len(text) > LONG for text in texts)
+
+    def _tokens_of_long(self, text: str, long_text: str) -> _Tokens:
+        assert self._long is not None  # noqa: S101 - asked by the caller
+        if long_text == "windows":
+            content = self._long.all(text)
+            return _Tokens(self._between_special(content), len(content) + self._before + self._after)
+        room = self.max_length
+        ends = self._long.ends(text, room)
+        content = ends.first if ends.n_tokens == len(ends.first) else np.concatenate([ends.first, ends.last])
+        return _Tokens(self._between_special(content), ends.n_tokens + self._before + self._after)
+
+    def _between_special(self, content: NDArray[np.int32]) -> NDArray[np.int32]:
+        special = np.array(self._tokenizer.encode("").ids, dtype=np.int32)
+        return np.concatenate([special[: self._before], content, special[self._before :]])
 
     def encode(self, texts: Sequence[Text | None], long_text: str) -> Encodings:
         """Encode the texts that are not ``None``; ``long_text`` is ``head``, ``head-tail`` or ``windows``.
@@ -183,16 +231,19 @@ class Tokenizer:
         if any(isinstance(text, tuple) for text in texts):
             if long_text != "head":
                 raise ValueError(f"two texts a row are cut longest first, not {long_text}")
-            cut = pair_tokens.Cut(self.max_length, self._loaded.truncation_side)
-            found = self._encodings(text for text in texts if text is not None)
-            return pair_tokens.encodings_of(texts, found, cut, has_types=self._loaded.pairs_have_types)
+            return self._encode_pairs(texts)
         n_tokens = np.full(len(texts), -1, dtype=np.int32)
         row: list[int] = []
         sequences: list[NDArray[np.int32]] = []
+        failures: dict[int, str] = {}
         wanted = [index for index, text in enumerate(texts) if text is not None]
-        for index, ids in zip(wanted, self.token_ids([t for t in texts if t is not None]), strict=True):
-            n_tokens[index] = len(ids)
-            pieces = self._pieces(ids, long_text)
+        singles = (text for text in texts if isinstance(text, str))
+        for index, found in zip(wanted, self._tokens(singles, long_text), strict=True):
+            if isinstance(found, Untokenised):
+                failures[index] = found.reason
+                continue
+            n_tokens[index] = found.n_tokens
+            pieces = self._pieces(found.ids, long_text)
             sequences += pieces
             row += [index] * len(pieces)
         special = self._before + self._after
@@ -201,7 +252,30 @@ class Tokenizer:
             input_ids=sequences,
             weight=np.array([max(len(ids) - special, 1) for ids in sequences], dtype=np.float64),
             n_tokens=n_tokens,
+            failures=failures,
         )
+
+    def _encode_pairs(self, texts: Sequence[Text | None]) -> Encodings:
+        cut = pair_tokens.Cut(self.max_length, self._loaded.truncation_side)
+        found = self._pairs(text for text in texts if isinstance(text, tuple))
+        return pair_tokens.encodings_of(texts, found, cut, has_types=self._loaded.pairs_have_types)
+
+    def _pairs(self, texts: Iterable[tuple[str, str]]) -> Iterator[pair_tokens.PairTokens | Untokenised]:
+        """The tokens of each pair, of long texts those alone that may be kept."""
+        for is_long, some in itertools.groupby(texts, lambda pair: self._is_long(*pair)):
+            if is_long:
+                for pair in some:
+                    yield attempted(functools.partial(self._tokens_of_long_pair, pair))
+                continue
+            for found in self._encodings(some):
+                yield found if isinstance(found, Untokenised) else pair_tokens.PairTokens(found)
+
+    def _tokens_of_long_pair(self, pair: tuple[str, str]) -> pair_tokens.PairTokens:
+        is_cut_left = self._loaded.truncation_side == "left"
+        assert self._long is not None  # noqa: S101 - asked by the caller
+        first, second = (self._long.shortened(text, self.max_length, at_start=is_cut_left) for text in pair)
+        encoding = next(iter(self._tokenizer.encode_batch_fast([(first.text, second.text)])))
+        return pair_tokens.PairTokens(encoding, (first.left_out, second.left_out))
 
     def _pieces(self, ids: NDArray[np.int32], long_text: str) -> list[NDArray[np.int32]]:
         """The sequences of one text: the text itself if it fits."""
@@ -215,6 +289,13 @@ class Tokenizer:
 
     def _with_special(self, ids: NDArray[np.int32], piece: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.concatenate([ids[: self._before], piece, ids[len(ids) - self._after :]])
+
+
+class _Tokens(NamedTuple):
+    """Token ids of a text, special ones included, and how many it has; of more than the longest input some may be left out."""
+
+    ids: NDArray[np.int32]
+    n_tokens: int
 
 
 class _Loaded(NamedTuple):
@@ -309,52 +390,6 @@ def pad_id_of_model(bundle: Bundle) -> int | None:
     pad_id, size = (config.get(key, text.get(key)) for key in ("pad_token_id", "vocab_size"))
     is_id = isinstance(pad_id, int) and 0 <= pad_id < (size if isinstance(size, int) else float("inf"))
     return pad_id if is_id else None
-
-
-def _refuse_no_words(tokenizer: Any, bundle: Bundle) -> None:
-    """Raise if all words get the same tokens: transformers makes such a tokenizer of a folder without a vocabulary.
-
-    Of a plain folder also if no longer word of its own vocabulary ever comes out, as without ``merges.txt``.
-    """
-    is_checked = bundle.canaries is not None
-    tells_apart = _tells_apart(tokenizer, _WORDS)
-    if tells_apart and is_checked:
-        return
-    own = _own_words(tokenizer)
-    if not tells_apart and not _tells_apart(tokenizer, own.values()):
-        raise ModelError(
-            f"{printable(bundle.path)}: its tokenizer knows no words, as all of them come out the same; its files are "
-            "missing or empty. Put them there with tokenizer.save_pretrained(folder)."
-        )
-    longer = {index: word for index, word in own.items() if len(word) >= _LONGER and word.isalpha()}
-    if not is_checked and longer and not _makes_any(tokenizer, longer):
-        raise ModelError(
-            f"{printable(bundle.path)}: its tokenizer makes none of the words in its own vocabulary, as one of its files is "
-            "missing or was saved incompletely, such as merges.txt or bpe.codes. Copy them from where the model was trained."
-        )
-
-
-def _own_words(tokenizer: Any) -> dict[int, str]:
-    """Words of the vocabulary, from all over it, by token id."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    own = sorted(set(tokenizer.get_vocab(with_added_tokens=False)) - special)
-    ids = [tokenizer.token_to_id(token) for token in own[:: 1 + len(own) // _SAMPLED]]
-    words = {index: tokenizer.decode([index]).strip() for index in ids if index is not None}
-    return {index: word for index, word in words.items() if word}
-
-
-def _makes_any(tokenizer: Any, words: Mapping[int, str]) -> bool:
-    """Whether any of the words, by token id, becomes that token, at the start of a text or behind a space."""
-    return any(
-        index in tokenizer.encode(f"{start}{word}", add_special_tokens=False).ids
-        for index, word in words.items()
-        for start in ("", "a ")
-    )
-
-
-def _tells_apart(tokenizer: Any, words: Iterable[str]) -> bool:
-    """Whether at least two of the words have different tokens."""
-    return len({frozenset(tokenizer.encode(word, add_special_tokens=False).ids) for word in words}) > 1
 
 
 def _head(content: NDArray[np.int32], room: int) -> list[NDArray[np.int32]]:

@@ -17,6 +17,7 @@ UNKNOWN = "–"  # noqa: RUF001 - a dash for an unknown value
 NAME_LENGTH = 90
 """Maximum characters of a name (file, label, slice) on a page."""
 TEXT_LENGTH = 600
+SHOWN_OF_TEXT = 8 * TEXT_LENGTH + 1
 """Maximum characters of a review on a page."""
 _KEPT_JOINERS = {"\u200c": "\u200c", "\u200d": "\u200d"}
 """Zero-width joiners, kept because emoji, Persian and Hindi need them."""
@@ -66,8 +67,8 @@ def review(text: object) -> str:
     'Good. Not great.'
     """
     raw = str(text or "")
-    plain = visible(re.sub(r"(<br\s*/?>|\s)+", " ", raw[: 8 * TEXT_LENGTH], flags=re.IGNORECASE).strip())
-    is_whole = len(plain) <= TEXT_LENGTH and len(raw) <= 8 * TEXT_LENGTH
+    plain = visible(re.sub(r"(<br\s*/?>|\s)+", " ", raw[: SHOWN_OF_TEXT - 1], flags=re.IGNORECASE).strip())
+    is_whole = len(plain) <= TEXT_LENGTH and len(raw) < SHOWN_OF_TEXT
     return plain if is_whole else f"{plain[: TEXT_LENGTH - 1]}…"
 
 

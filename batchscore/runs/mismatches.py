@@ -27,6 +27,7 @@ from batchscore.formats.paths import path_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
+from batchscore.reports.formats import SHOWN_OF_TEXT
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns
 
 if TYPE_CHECKING:
@@ -182,9 +183,13 @@ class MismatchTable:
         return [found.get(name, []) for name in self.schema.names]
 
     def head(self, keys: Keys, rows: int) -> list[dict[str, Any]]:
-        """The first ``rows`` mismatches as Python values, without the other input columns."""
+        """The first ``rows`` mismatches as Python values, without the other input columns; texts as far as a page shows them."""
+        texts = {_TEXT[0], _PAIR[0]}
         return [
-            dict(zip(self.own_names, row, strict=True))
+            {
+                name: _shown(value) if name in texts else value
+                for name, value in zip(self.own_names, row, strict=True)
+            }
             for batch in self.batches(keys.at(slice(rows)))
             for row in zip(*(plain_values(batch.column(name)) for name in self.own_names), strict=True)
         ]
@@ -237,6 +242,11 @@ class MismatchTable:
             )
         arrays = [*(values[name] for name in self.schema.names), part.line]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema.append(pa.field(_LINE, pa.int64())))
+
+
+def _shown(text: str | None) -> str | None:
+    """As much of a text as :func:`batchscore.reports.formats.review` looks at; of a short one, itself."""
+    return None if text is None else text[:SHOWN_OF_TEXT]
 
 
 def _storable(name: str) -> str:

@@ -152,6 +152,7 @@ def make_plan(
                 partitions.update(fmt.texts_of_rows(rows, layout, [name])[name], file.source.path)
             parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+            del rows
         file.assert_unchanged()  # so what was planned is what was hashed
         surveys.append(survey)
         _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
@@ -206,6 +207,7 @@ def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> It
             )
         following = (part.file, part.number + 1)
         yield part, rows
+        del rows  # before the next part is read
 
 
 class _Survey:
@@ -231,6 +233,7 @@ class _Survey:
             self._note_names(rows.names, settings)
             self.values.update(rows.labels or ())
             yield rows
+            del whole, rows  # before the next part is read
 
     def _note_names(self, names: set[str], settings: ReadSettings) -> None:
         """Add the field names of a part of a JSON file."""

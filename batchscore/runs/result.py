@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, GateFailedError, printable
-from batchscore.model.scoring import OUT_OF_MEMORY
+from batchscore.records import OUT_OF_MEMORY
 from batchscore.runs.dataset import DataSet
 from batchscore.runs.folder import METRICS, output_of, read_facts
 

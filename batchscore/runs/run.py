@@ -68,6 +68,7 @@ from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.memory import shortage_told
 from batchscore.system.storage import (
     atomic_write,
     failing,
@@ -109,7 +110,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     night = night_of(settings)
     if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)
-    with failing(settings.output):
+    with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with standard_input(settings) as stdin:
                 return _planned(open_inputs(settings, models, stdin), settings, started)

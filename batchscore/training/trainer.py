@@ -241,6 +241,10 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         "head" if job.base.long_text == "windows" else job.base.long_text
     )  # training uses the head of a long text
     encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
+    for name, each in encodings.items():
+        for row, reason in each.failures.items():
+            place = splits[name].places[row] if splits[name].places else f"{name}, row {row}"
+            raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
     hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
     _tell_data(data, hygiene, context.tell)
     tokenized = {

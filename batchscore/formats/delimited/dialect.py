@@ -11,7 +11,8 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -24,12 +25,16 @@ from batchscore.errors import UsageError, printable
 if TYPE_CHECKING:
     from _csv import Reader
 
+    from numpy.typing import NDArray
+
 TERMINATORS = ("\r\r\n", "\r\n", "\n", "\r")
 """Line ends, the longer ones first."""
 MARK = "batchscore.mark"
 """The error handler that decodes an invalid byte as a lone surrogate."""
 _FIELD_LIMIT = 2**31 - 1
 _LONG_TEXT = 4 << 20
+_AT_ONCE = 1 << 20
+"""Characters that are searched at a time."""
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 _FEED_LINE = re.compile(r"[^\n]*+\n|[^\n]++")
 _BARE_RETURN = re.compile(r"\r(?!\r*+(?:\n|\Z))")
@@ -225,6 +230,30 @@ def _wide_lines(data: bytes, dialect: Dialect, *, final: bool) -> list[bytes]:
     lines = [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
     tail = data[sum(map(len, lines)) :]
     return [*lines, tail] if final and tail else lines
+
+
+def ends_at_feeds(dialect: Dialect) -> bool:
+    """Whether a line ends where there is a byte for a line feed, and nowhere else."""
+    return not dialect.has_lone_returns and dialect.encoding not in _UNIT_TYPES
+
+
+def feeds_in_bytes(data: memoryview) -> array[int]:
+    """Where each line of some bytes begins, and the end; a last line may lack its line feed."""
+    return _bounds([np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))], len(data))
+
+
+def feeds_in_text(text: str) -> array[int]:
+    """The same of a text."""
+    found = []
+    for start in range(0, len(text), _AT_ONCE):
+        units = text[start : start + _AT_ONCE].encode("utf-32-le", "surrogatepass")
+        found.append(np.flatnonzero(np.frombuffer(units, "<u4") == ord("\n")) + start)
+    return _bounds(found, len(text))
+
+
+def _bounds(feeds: Sequence[NDArray[np.int64]], size: int) -> array[int]:
+    ends = np.concatenate([np.zeros(1, np.int64), *(some + 1 for some in feeds)])
+    return array("q", (ends if ends[-1] == size else np.append(ends, size)).astype(np.int64).tobytes())
 
 
 def text_lines(text: str, dialect: Dialect) -> list[str]:

@@ -24,6 +24,8 @@ from batchscore.formats.delimited.windows import KEPT_BYTES, Source, Window
 
 _AHEAD_BYTES = 1 << 20
 _AHEAD_LINES = 1000
+_LONG_RECORD = 1 << 20
+"""Characters."""
 _RUN_LINES = 8
 """So many consecutive lines that each parse well are rows, whatever later quotes suggest."""
 _OF_PROSE = frozenset(",;: ")
@@ -88,16 +90,19 @@ def read_records(
     while not is_final:
         window = source.window(position)
         items, used = parser.parse(window)
-        if items:
-            yield items
         source.consume(window.starts[used] - position.offset)
         is_final = window.is_final and used == len(window.raws)
-        if not window.raws and window.end - position.offset > limits.max_row_bytes:
+        overflows = not window.raws and window.end - position.offset > limits.max_row_bytes
+        following = Position(window.starts[used], position.line + used)
+        del window  # before another one, or whoever gets the items, needs the memory
+        if items:
+            yield items
+            del items
+        if overflows:
             head, size = source.skip_line()
             yield [parser.overflow(head, size, position)]
-            position = Position(position.offset + size, position.line + 1)
-        else:
-            position = Position(window.starts[used], position.line + used)
+            following = Position(position.offset + size, position.line + 1)
+        position = following
 
 
 @dataclass(slots=True)
@@ -209,6 +214,22 @@ class _Parser:
         rows = csv_reader(window.texts[lines.start : lines.stop], self.dialect)
         return (decoded(row, self.dialect) for row in rows) if window.is_coded else rows
 
+    def _row(self, window: Window, start: int, end: int) -> list[str]:
+        """The cells of a complete record."""
+        if window.chars[end] - window.chars[start] < _LONG_RECORD:
+            return next(iter(self._cells(window, range(start, end))))
+        cells, at, limit = [], window.chars[start], window.chars[end]
+        quote, text = self.dialect.quotechar, window.text
+        while True:  # as csv.reader would, which holds a cell at four bytes a character and copies it
+            is_quoted = text.startswith(quote or "\n\n", at, limit)
+            match = (self._quoted if is_quoted else self._plain).match(text, at, limit)
+            assert match is not None  # noqa: S101 - it is complete
+            first, at = match.span()
+            cells.append(text[first + 1 : at - 1].replace(quote * 2, quote) if is_quoted else text[first:at])
+            if at == limit or text[at] in "\r\n":
+                return decoded(cells, self.dialect) if window.is_coded else cells
+            at += 1
+
     def _quote_free(self, window: Window, index: int, seen: int) -> int:
         """Return the line up to which no quote occurs; searched only if there is none at all, or near damage."""
         if not self._has_quote(window.text):
@@ -288,7 +309,7 @@ class _Parser:
                 return scan.end
             is_long = scan.end - index >= self._swallowed_lines
             if scan.odd < 0 and not (is_long and self._swallows(window, index, scan.end)):
-                row = next(iter(self._cells(window, range(index, scan.end))))
+                row = self._row(window, index, scan.end)
                 self._judge(row, window, index, scan.end, items)
                 return scan.end
             scan = scan._replace(state="broken")

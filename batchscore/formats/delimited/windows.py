@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import BinaryIO
+from typing import AnyStr, BinaryIO, overload
+
+import numpy as np
 
 from batchscore.formats.delimited.dialect import (
     MARK,
@@ -15,6 +18,9 @@ from batchscore.formats.delimited.dialect import (
     Dialect,
     Position,
     coded,
+    ends_at_feeds,
+    feeds_in_bytes,
+    feeds_in_text,
     physical_lines,
     text_lines,
     unit_bytes,
@@ -22,6 +28,36 @@ from batchscore.formats.delimited.dialect import (
 
 KEPT_BYTES = 64 << 10
 """Maximum bytes of an oversized row in its reject."""
+
+
+class Lines(Sequence[AnyStr]):
+    """The lines of a long window, made when they are asked for: a list of them is many times as large."""
+
+    def __init__(self, whole: AnyStr, bounds: array[int]) -> None:
+        self._whole: AnyStr = whole
+        self.bounds = bounds
+        """``bounds``: where each line begins in ``whole``, and the end."""
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> AnyStr: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[AnyStr]: ...
+
+    def __getitem__(self, at: int | slice) -> AnyStr | list[AnyStr]:
+        if isinstance(at, slice):
+            return [self[line] for line in range(*at.indices(len(self)))]
+        if at >= len(self):
+            raise IndexError(at)
+        return self.joined(at, at + 1)
+
+    def joined(self, start: int, end: int) -> AnyStr:
+        """The lines from ``start`` up to ``end`` as one."""
+        joined: AnyStr = self._whole[self.bounds[start] : self.bounds[end]]
+        return joined
 
 
 @dataclass
@@ -34,9 +70,9 @@ class Window:
     NUL or undecodable bytes; ``is_coded``: it has stand-ins.
     """
 
-    raws: list[bytes]
+    raws: Sequence[bytes]
     text: str
-    texts: list[str]
+    texts: Sequence[str]
     starts: array[int]
     line: int
     end: int
@@ -48,10 +84,15 @@ class Window:
     @cached_property
     def chars(self) -> array[int]:
         """The index in ``text`` of each line, and of the end."""
+        if isinstance(self.texts, Lines):
+            return self.texts.bounds
         return array("q", accumulate(map(len, self.texts), initial=0))
 
     def raw(self, start: int, end: int) -> bytes:
         """Return the bytes of the lines from ``start`` up to ``end``."""
+        if isinstance(self.raws, Lines):
+            joined: bytes = self.raws.joined(start, end)
+            return joined
         return self.raws[start] if end - start == 1 else b"".join(self.raws[start:end])
 
     def line_of(self, char: int) -> int:
@@ -86,9 +127,12 @@ class Source:
         self._fill()
         shown = self.buffer[self.start : self.start + self.reach]
         is_final = self.is_at_end and self.start + len(shown) == len(self.buffer)
+        is_stretched = self.reach > self.block_bytes
+        if is_stretched and ends_at_feeds(self.dialect):
+            return self._long_window(shown, position, is_final=is_final)
         raws = physical_lines(shown, self.dialect, final=is_final)
         starts = array("q", accumulate(map(len, raws), initial=position.offset))
-        plain, is_suspect = self._decoded(shown[: starts[-1] - position.offset])
+        plain, is_suspect = self._decoded(memoryview(shown)[: starts[-1] - position.offset])
         text = coded(plain, self.dialect)
         width = unit_bytes(self.dialect.encoding)
         return Window(
@@ -99,17 +143,36 @@ class Source:
             line=position.line,
             end=position.offset + len(shown) // width * width,
             is_final=is_final,
-            is_stretched=self.reach > self.block_bytes,
+            is_stretched=is_stretched,
             is_suspect=is_suspect or (text is not plain and bool(STAND_INS.search(plain))),
             is_coded=text is not plain,
         )
 
-    def _decoded(self, data: bytes) -> tuple[str, bool]:
+    def _long_window(self, shown: bytes, position: Position, *, is_final: bool) -> Window:
+        """A window of many lines, or a very long one, with few copies of what is in it."""
+        size = len(shown) if is_final else shown.rfind(b"\n") + 1
+        ends = feeds_in_bytes(memoryview(shown)[:size])
+        plain, is_suspect = self._decoded(memoryview(shown)[:size])
+        text = coded(plain, self.dialect)
+        return Window(
+            raws=Lines(shown, ends),
+            text=text,
+            texts=Lines(text, ends if len(text) == size else feeds_in_text(text)),
+            starts=array("q", (np.frombuffer(ends, np.int64) + position.offset).tobytes()),
+            line=position.line,
+            end=position.offset + len(shown),
+            is_final=is_final,
+            is_stretched=True,
+            is_suspect=is_suspect or (text is not plain and bool(STAND_INS.search(plain))),
+            is_coded=text is not plain,
+        )
+
+    def _decoded(self, data: memoryview) -> tuple[str, bool]:
         """The text of some lines, and whether it has a NUL or undecodable bytes."""
         try:
-            text = data.decode(self.dialect.encoding)
+            text = str(data, self.dialect.encoding)
         except UnicodeDecodeError:
-            return data.decode(self.dialect.encoding, MARK), True
+            return str(data, self.dialect.encoding, MARK), True
         return text, "\0" in text
 
     def consume(self, size: int) -> None:

@@ -15,6 +15,7 @@ import collections
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 _AHEAD = 2
 """Maximum parts in each queue: tokenised, computing, and to be staged."""
+_HEAVY = 16 << 20
+"""Bytes; of parts that hold as much there is one in each queue."""
+_PAUSE = 0.05
+"""Seconds."""
 
 
 def run(
@@ -42,7 +47,11 @@ def run(
 
     def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
         for part, rows in parts:
-            yield part, rows, scoring.prepare(rows.given_texts, model)
+            ready = scoring.prepare(rows.given_texts, model)
+            light = rows.without_texts()
+            del rows
+            yield part, light, ready
+            del light, ready
 
     def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
         sink(part, rows, scoring.conclude(ready, computed, model))
@@ -52,24 +61,26 @@ def run(
     )
     pending: collections.deque[Future[None]] = collections.deque()
 
-    def stage_oldest() -> None:
+    def stage_oldest(most: int = _AHEAD) -> None:
         """Wait for the oldest part and hand it to staging; raises its error, or one of staging."""
         part, rows, ready, computation = computing.popleft()
         pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
-        while len(pending) > _AHEAD or (pending and pending[0].done()):
+        while len(pending) > most or (pending and pending[0].done()):
             pending.popleft().result()
 
     with (
         model.backend.one_core_each() as begin_worker,
-        ahead(prepared()) as stream,
+        ahead(prepared(), is_heavy=lambda item: item[1].weight >= _HEAVY) as stream,
         ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
         ThreadPoolExecutor(1, "stage") as stage,
         _cancel_on_error(workers, stage),
     ):
         for part, rows, ready in stream:
+            is_heavy = rows.weight >= _HEAVY
             computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map, watch(part))))
-            if len(computing) >= _AHEAD:
-                stage_oldest()
+            del part, rows, ready
+            while len(computing) >= (1 if is_heavy else _AHEAD):
+                stage_oldest(0 if is_heavy else _AHEAD)
         while computing:
             stage_oldest()
         while pending:
@@ -88,11 +99,17 @@ def _cancel_on_error(*executors: ThreadPoolExecutor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
-    """Read ``items`` in a thread, up to ``size`` ahead of the consumer; an error is raised in its place in the sequence."""
+def ahead(
+    items: Iterable[T], size: int = _AHEAD, is_heavy: Callable[[T], bool] = lambda _: False
+) -> Iterator[Iterator[T]]:
+    """Read ``items`` in a thread, up to ``size`` ahead of the consumer; an error is raised in its place in the sequence.
+
+    Behind one that ``is_heavy``, the next one is not begun before it is taken.
+    """
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
-    thread = threading.Thread(target=_feed, args=(items, waiting, stopped), name="ahead", daemon=True)
+    arguments = (items, waiting, stopped, is_heavy)
+    thread = threading.Thread(target=_feed, args=arguments, name="ahead", daemon=True)
     thread.start()
     try:
         yield _taken(waiting, thread)
@@ -101,7 +118,12 @@ def ahead(items: Iterable[T], size: int = _AHEAD) -> Iterator[Iterator[T]]:
         thread.join(timeout=2)
 
 
-def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: threading.Event) -> None:
+def _feed(
+    items: Iterable[T],
+    waiting: queue.Queue[tuple[str, Any]],
+    stopped: threading.Event,
+    is_heavy: Callable[[T], bool],
+) -> None:
     """Put every item, then the end or the error, until all are taken or ``stopped`` is set."""
 
     def offer(kind: str, value: Any) -> None:
@@ -113,8 +135,11 @@ def _feed(items: Iterable[T], waiting: queue.Queue[tuple[str, Any]], stopped: th
     try:
         for item in items:
             offer("item", item)
+            while is_heavy(item) and not waiting.empty() and not stopped.is_set():
+                time.sleep(_PAUSE)
             if stopped.is_set():
                 return
+            del item
         offer("end", None)
     except BaseException as error:  # noqa: BLE001 - raised again by the consumer
         offer("error", error)
@@ -134,3 +159,4 @@ def _taken(waiting: queue.Queue[tuple[str, Any]], thread: threading.Thread) -> I
         if kind == "end":
             return
         yield value
+        del value

