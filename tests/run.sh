@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASE
 "$VENV_BIN/ruff" format --check .
 "$VENV_BIN/mypy"
 "$VENV_BIN/lint-imports" --config setup.cfg
-"$VENV_BIN/pytest" -n 2 --dist worksteal --durations 15 "$@"
+"$VENV_BIN/pytest" -n 3 --dist worksteal --durations 15 "$@"
 if [ -n "${CI-}" ]; then
   wait
   bash tests/airflow.sh
