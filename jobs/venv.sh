@@ -24,6 +24,7 @@ prepare_venv() { # EXTRAS
   python=$(find_python) || return
   echo "Installing into $venv (a few minutes the first time) ..." >&2
   [ -x "$VENV_BIN/python" ] || "$python" -m venv "$venv"
-  "$VENV_BIN/python" -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e ".${extras:+[$extras]}"
+  # a module is compiled when it is first imported: to compile all that packages bring takes minutes
+  "$VENV_BIN/python" -m pip install --quiet --no-compile --disable-pip-version-check -c tests/constraints.txt -e ".${extras:+[$extras]}"
   echo "$wanted" >"$stamp"
 }
