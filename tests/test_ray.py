@@ -19,6 +19,7 @@ from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError, ModelError, UsageError
 from batchscore.model.backends import BackendSpec, open_backend
 from batchscore.model.bundle import open_bundle
+from batchscore.model.long_texts import LongTexts
 from batchscore.model.scoring import InferenceSettings, Model, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs import engines
@@ -99,6 +100,8 @@ def told(value: Any) -> Any:
         return tuple(map(told, value))
     if isinstance(value, SavedTokenizer):
         return value.to_str()
+    if isinstance(value, LongTexts):  # made of the tokenizer, which is compared itself
+        return LongTexts
     return BackendSpec.of(value) if hasattr(value, "logits") else value
 
 
