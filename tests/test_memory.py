@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from batchscore.formats.source import Source, reading
 from batchscore.model import careful_encoding, cut_places, long_texts
 from batchscore.model.careful_encoding import Untokenised, each_alone
 from batchscore.model.long_texts import LongTexts
+from batchscore.system import silence
 from batchscore.system.memory import ROOM, has_room, shortage_told
 
 _QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -61,6 +63,20 @@ def _bert() -> Tokenizer:
     return tokenizer
 
 
+def _with(tokenizer: Tokenizer, normalizer: Any) -> Tokenizer:
+    tokenizer.normalizer = normalizer
+    return tokenizer
+
+
+def _unset_apart() -> Tokenizer:
+    """Words, numbers and signs apart, behind a normalizer that makes letters and signs of one letter."""
+    tokenizer = _with(
+        _metaspace(), normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("''", '"')])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
 _TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "bert": _bert,
     "gpt2": lambda: _byte_level(None),
@@ -68,6 +84,9 @@ _TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "qwen": lambda: _byte_level(_QWEN),
     "xlm-roberta": _metaspace,
     "deberta": lambda: _metaspace(strips=True),
+    "gpt2 apart": lambda: _with(_byte_level(None), normalizers.NFD()),
+    "qwen in lower case": lambda: _with(_byte_level(_QWEN), normalizers.Lowercase()),
+    "words": _unset_apart,
 }
 _PIECES = st.sampled_from(
     [
@@ -98,6 +117,10 @@ _PIECES = st.sampled_from(
         "\ufb01",
         "Σ ",
         "..\n",
+        "caf\u00e9,",
+        "\u0130,",
+        "\u0140!",
+        "\u597d.",
     ]
 )
 _TEXTS = st.lists(_PIECES, min_size=1, max_size=120).map("".join)
@@ -149,6 +172,25 @@ def test_a_tokenizer_of_which_nothing_is_known_is_given_whole_texts() -> None:
     assert not places.any.search("a b")
 
 
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer"),
+    [
+        (normalizers.Replace(" ", "\u2581"), pre_tokenizers.WhitespaceSplit()),
+        (normalizers.Replace(" ", "\u2581"), pre_tokenizers.ByteLevel()),
+        (normalizers.Replace(".", ""), pre_tokenizers.Whitespace()),
+        (normalizers.BertNormalizer(), pre_tokenizers.ByteLevel()),
+        (normalizers.BertNormalizer(), pre_tokenizers.Metaspace("\u2581", "first")),
+    ],
+)
+def test_a_normalizer_that_moves_the_borders_of_words_forbids_cuts(
+    normalizer: Any, pre_tokenizer: Any
+) -> None:
+    tokenizer = _with(_metaspace(), normalizer)
+    tokenizer.pre_tokenizer = pre_tokenizer
+    settings = cut_places.settings_of(tokenizer)
+    assert cut_places.cut_places(settings, normalizer.normalize_str) is cut_places.NOWHERE
+
+
 def test_an_added_token_that_takes_the_space_behind_it_forbids_cuts() -> None:
     tokenizer = _bert()
     tokenizer.add_tokens([AddedToken("word", rstrip=True)])
@@ -159,8 +201,9 @@ def test_an_added_token_that_takes_the_space_behind_it_forbids_cuts() -> None:
 
 
 def test_a_text_that_makes_the_tokenizer_panic_fails_alone_and_in_silence(
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(silence, "_is_allowed", True)  # as a command has it
     tokenizer = _byte_level(_HOPELESS)
     assert cut_places.has_unknown_expressions(cut_places.settings_of(tokenizer))
     texts = ["good", "secret" + " " * 40 + "b", "bad"]
@@ -189,17 +232,43 @@ def test_other_errors_of_a_tokenizer_are_those_of_one_text(error: Exception, rea
     assert list(each_alone(["a", "bad", "b"], encode)) == ["a", Untokenised(reason), "b"]
 
 
-def test_a_signal_is_no_error_of_a_text() -> None:
-    def encode(_: list[str]) -> list[str]:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(24, "no more files"), MemoryError()])
+def test_what_is_no_error_of_a_text_ends_the_run(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(careful_encoding, "has_room", lambda: False)
 
-    with pytest.raises(KeyboardInterrupt):
+    def encode(_: list[str]) -> list[str]:
+        raise error
+
+    with pytest.raises(type(error)):
         list(each_alone(["a", "b"], encode))
+
+
+def test_the_last_words_of_a_program_are_heard(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "_is_allowed", True)
+    with silence.silent_panics():
+        os.write(2, b"kept\n")
+        assert capfd.readouterr().err == ""
+        silence.speak()
+        os.write(2, b"the last\n")
+    assert capfd.readouterr().err == "kept\nthe last\n"
+
+
+def test_from_python_standard_error_stays_where_it_is(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "_is_allowed", False)
+    with silence.silent_panics():
+        os.write(2, b"heard\n")
+        assert capfd.readouterr().err == "heard\n"
 
 
 def test_what_rust_says_of_a_panic_is_left_out_and_nothing_else() -> None:
     said = b"before\n\nthread '<unnamed>' (12) panicked at lib.rs:1:2:\nof secret\nnote: run with x\nafter\n"
-    assert careful_encoding._PANIC_LINES.sub(b"", said) == b"before\nafter\n"
+    assert silence._PANIC_LINES.sub(b"", said) == b"before\nafter\n"
 
 
 def test_the_rows_beside_one_that_cannot_be_tokenised_are_scored(
@@ -231,6 +300,10 @@ def test_the_rows_beside_one_that_cannot_be_tokenised_are_scored(
     assert found.failures == ((1, "the tokenizer cannot do it (ValueError)"),)
     assert np.array_equal(found.probabilities[[0, 2]], alone.probabilities)
     assert found.n_tokens.tolist() == [alone.n_tokens[0], -1, alone.n_tokens[1]]
+    for long_text in ("head", "windows"):  # of a part of which no text can be tokenised
+        none = score_texts(["bad", " "], model.with_inference(long_text=long_text))
+        assert none.status.tolist() == [3, 2]
+        assert np.isnan(none.probabilities).all()
 
 
 # ------------------------------------------------------------------------------------------------ long records

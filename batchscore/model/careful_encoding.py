@@ -6,27 +6,20 @@ backtrace, and perhaps with a piece of the text. A regular expression gives up o
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import re
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from batchscore.records import OUT_OF_MEMORY
+from batchscore.system.memory import has_room
+from batchscore.system.silence import silent_panics
 
 T = TypeVar("T")
 _PANIC = "PanicException"
 """The name of the exception that a panic becomes; its class cannot be imported."""
-_PANIC_LINES = re.compile(
-    rb"\n?^thread '[^\n]*' (?:\(\d+\) )?panicked at .*?(?:^note: [^\n]*\n|\Z)", re.S | re.M
-)
 _GIVES_UP = re.compile(r"Onig: Regex search error: ([a-z-]+(?: [a-z-]+)*)")
 """What the library of regular expressions says, which has nothing of the text in it."""
-_STDERR = 2
-_one_at_a_time = threading.Lock()
 
 
 class Untokenised(NamedTuple):
@@ -67,7 +60,10 @@ def attempted(encode: Callable[[], T]) -> T | Untokenised:
 
 
 def _is_of_a_text(error: BaseException) -> bool:
-    return isinstance(error, Exception) or type(error).__name__ == _PANIC
+    """Whether an error may be the text's fault: not what the machine refuses, nor a lack of memory that others made."""
+    if isinstance(error, MemoryError):
+        return has_room()
+    return (isinstance(error, Exception) and not isinstance(error, OSError)) or type(error).__name__ == _PANIC
 
 
 def _reason(error: BaseException) -> str:
@@ -76,55 +72,3 @@ def _reason(error: BaseException) -> str:
     known = _GIVES_UP.fullmatch(str(error))
     why = f"its regular expression gives up: {known[1]}" if known else type(error).__name__
     return f"the tokenizer cannot do it ({why})"
-
-
-# ------------------------------------------------------------------------------------------------ what Rust prints
-
-
-@contextlib.contextmanager
-def silent_panics() -> Iterator[None]:
-    """Keep what is written to standard error within the block, and write it afterwards, but for what Rust says of panics.
-
-    Nobody can tell Rust not to; and it writes to the descriptor, whatever ``sys.stderr`` is.
-    """
-    if not _has_stderr():
-        yield
-        return
-    with _one_at_a_time:
-        kept = _Kept()
-        atexit.register(kept.end)  # a signal may end the program meanwhile, and its last word be kept
-        try:
-            yield
-        finally:
-            kept.end()
-            atexit.unregister(kept.end)
-
-
-def _has_stderr() -> bool:
-    """Whether standard error is where it should be, so that nothing else is taken for it."""
-    try:
-        return (
-            sys.__stderr__ is not None and sys.__stderr__.fileno() == _STDERR and hasattr(os, "memfd_create")
-        )
-    except (OSError, ValueError):  # closed
-        return False
-
-
-class _Kept:
-    """Standard error while it goes to memory; from :meth:`end` on it is what it was."""
-
-    def __init__(self) -> None:
-        self._real = os.dup(_STDERR)
-        self._memory = os.memfd_create("stderr")
-        os.dup2(self._memory, _STDERR)
-
-    def end(self) -> None:
-        """Write what was kept; nothing the second time."""
-        if self._real < 0:
-            return
-        os.dup2(self._real, _STDERR)
-        with os.fdopen(self._memory, "rb") as memory, os.fdopen(self._real, "wb") as real:
-            self._real = -1
-            memory.seek(0)
-            with contextlib.suppress(OSError):  # nobody listens
-                real.write(_PANIC_LINES.sub(b"", memory.read()))

@@ -4,7 +4,9 @@ Tokenising takes a hundred bytes and more for each character, so a text of many 
 one by proof, for the kinds of tokenizers that are known here, never by trial. The reasons:
 
 - A cut lies between a letter, a digit or a sign of ASCII and what begins a word of its own: a space, say. Normalisation looks
-  at one character, or at one grapheme; nothing to the right of such a place combines with what is to the left of it.
+  at one character, or at one grapheme; nothing to the right of such a place combines with what is to the left of it. It may
+  make something else of a letter (``\u00e9`` becomes ``e`` and an accent, which joins the sign behind it), so that before anything but
+  a space only letters and digits count of which it makes letters and digits: those of ASCII, as it is asked.
 - Whatever splits a text into words has one of its borders there. A regular expression, which finds its matches from left to right,
   goes on there as it begins a text, as none of those known here looks back, or has a match that contains the place.
 - What is found before words are, added tokens such as ``[MASK]``, contains no such place.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,12 +37,18 @@ _ONE_SPACE = f"(?<=[{_ENDS}])(?= [A-Za-z0-9])"
 """For those that strip the texts that they are given."""
 _BLANK = f"(?<=[{_ENDS}])(?=[ \\t\\n]+[{_ENDS}])"
 _SIGN = f"(?<=[{_LETTERS}0-9])(?=[.,;:!?])"
+_PLAIN_SIGN = "(?<=[A-Za-z0-9])(?=[.,;:!?])"
+"""``_SIGN`` for whatever normalizer."""
 _IDEOGRAPHS = "(?<=[\u4e00-\u9fa5])(?=[\u4e00-\u9fa5])"
 _LINE_END = f"(?<=[{_LETTERS}0-9])(?=\\n+[{_ENDS}])"
 _WIDE_SIGN = f"(?<=[{_LETTERS}0-9])(?=[\u3001\u3002\uff01\uff0c\uff1b\uff1f])"
 _NUMBER = f"(?<=[{_LETTERS}])(?=[0-9])"
+_PLAIN_LINE_END = f"(?<=[A-Za-z0-9])(?=\\n+[{_ENDS}])"
+_PLAIN_NUMBER = "(?<=[A-Za-z])(?=[0-9])"
 _BYTE_LEVEL = (_SPACE, _LINE_END, _SIGN, _WIDE_SIGN, _NUMBER)
 """No apostrophe is among the signs: some expressions have ``'s`` in one match with the word before it."""
+_PLAIN = {_SIGN: _PLAIN_SIGN, _LINE_END: _PLAIN_LINE_END, _NUMBER: _PLAIN_NUMBER, _WIDE_SIGN: ""}
+"""What stands for places where a normalizer may make something else of the letter before them."""
 
 _CASED = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -87,10 +96,15 @@ def cut_places(settings: Mapping[str, Any], normalised: Callable[[str], str]) ->
 
     ``normalised`` is what its normalizer makes of a text.
     """
-    if settings["model"] not in _MODELS or settings["dropout"] or not _keeps_blanks(normalised):
+    if settings["model"] not in _MODELS or settings["dropout"]:
         return NOWHERE
     normalizers = _steps(settings["normalizer"], "normalizers")
-    splits = _splits(_steps(settings["pre_tokenizer"], "pretokenizers"), normalizers)
+    steps = _steps(settings["pre_tokenizer"], "pretokenizers")
+    if not _keeps_blanks(normalised, are_marked=[each.get("type") for each in steps] == ["Metaspace"]):
+        return NOWHERE
+    splits = _splits(steps, normalizers)
+    if any(each.get("type") != "NFC" for each in normalizers):
+        splits = _plain_splits(splits, normalised)
     proven = [
         split
         for split in splits
@@ -148,16 +162,32 @@ def _steps(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]
     return [one for each in step[name] for one in _steps(each, name)]
 
 
-def _keeps_blanks(normalised: Callable[[str], str]) -> bool:
-    """Whether what divides words still does when it is normalised."""
+def _keeps_blanks(normalised: Callable[[str], str], *, are_marked: bool) -> bool:
+    """Whether what divides words still does when it is normalised; ``are_marked``: ``\u2581`` divides them too."""
     found = [normalised(f"a{blank}a") for blank in " \t\n"]
-    return all(len(form) == len("a a") and (form[1].isspace() or form[1] == "\u2581") for form in found)
+    marks = "\u2581" if are_marked else ""
+    return all(len(form) == len("a a") and (form[1].isspace() or form[1] in marks) for form in found)
+
+
+def _plain_splits(splits: tuple[str, ...], normalised: Callable[[str], str]) -> tuple[str, ...]:
+    """The places that a normalizer leaves what they are."""
+    letters, digits, signs = string.ascii_letters, string.digits, ".,;:!?"
+    is_plain = (
+        all(normalised(f"x{each}")[-1:].isalpha() for each in letters)
+        and all(normalised(f"x{each}")[-1:].isdigit() for each in digits)
+        and all(normalised(f"x{each}").endswith(each) for each in signs)
+    )
+    found = (_PLAIN.get(split, split) if is_plain or split not in _PLAIN else "" for split in splits)
+    return tuple(filter(None, found))
 
 
 def _splits(steps: list[Mapping[str, Any]], normalizers: list[Mapping[str, Any]]) -> tuple[str, ...]:
     """The places at which any of the steps splits a text for certain."""
     kinds = [str(step.get("type")) for step in steps]
     is_always = all(step.get("prepend_scheme", "always") == "always" for step in steps)
+    are_set_apart = any(each.get("handle_chinese_chars") for each in normalizers)
+    if are_set_apart and kinds[:1] not in (["BertPreTokenizer"], ["Whitespace"], ["WhitespaceSplit"]):
+        return ()  # spaces appear beside ideographs, and those that were there are not told from them
     if any(each.get("type") == "Strip" for each in normalizers):
         is_known = kinds == ["Metaspace"] and is_always and steps[0].get("split", True)
         return (_ONE_SPACE,) if is_known else ()
@@ -166,8 +196,7 @@ def _splits(steps: list[Mapping[str, Any]], normalizers: list[Mapping[str, Any]]
     if kinds == ["WhitespaceSplit"] or (kinds == ["WhitespaceSplit", "Metaspace"] and is_always):
         return (_BLANK,)
     if kinds in (["BertPreTokenizer"], ["Whitespace"]):
-        apart = any(each.get("handle_chinese_chars") for each in normalizers)
-        return (_BLANK, _SIGN, _IDEOGRAPHS) if apart else (_BLANK, _SIGN)
+        return (_BLANK, _SIGN, _IDEOGRAPHS) if are_set_apart else (_BLANK, _SIGN)
     return _byte_level_splits([step for step in steps if step.get("type") != "Digits"])
 
 
@@ -193,10 +222,18 @@ def _is_local(step: Mapping[str, Any], split: str) -> bool:
     """Whether a normalizer makes of a text what it makes of its pieces."""
     kind, pattern = step.get("type"), step.get("pattern") or {}
     if kind == "Replace" and "String" in pattern:
-        return not _has_place(pattern["String"], split)
+        return _is_replaced_within(str(pattern["String"]), str(step.get("content")), split)
     if kind == "Replace":
         return pattern.get("Regex") in _LOCAL_EXPRESSIONS
     return kind in _LOCAL_NORMALIZERS or (kind == "Strip" and split == _ONE_SPACE)
+
+
+def _is_replaced_within(old: str, new: str, split: str) -> bool:
+    """Whether what is replaced lies within a piece, and still ends one as a word does; a space may become a mark."""
+    if (old, new) == (" ", "\u2581"):
+        return split in (_SPACE, _ONE_SPACE)
+    is_solid = not re.search(r"\s|\u2581", old + new) and re.search(f"[{_ENDS}]$", new) is not None
+    return is_solid and split in (_SPACE, _ONE_SPACE, _BLANK)
 
 
 def _lies_within_a_piece(token: Mapping[str, Any], split: str, normalised: Callable[[str], str]) -> bool:

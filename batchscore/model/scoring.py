@@ -27,6 +27,7 @@ from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.model.decisions import decided, undecided
 from batchscore.records import OUT_OF_MEMORY, Encodings, MicroBatch, Predictions, Rows, Status, status_of
+from batchscore.system.memory import has_room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -241,6 +242,8 @@ class Computation:
             model.backend.release()
             reason = f"{OUT_OF_MEMORY}: {error}"
         except MemoryError:
+            if len(sequence) == 1 and not has_room():
+                raise  # it is not the row's fault, which is scored when there is more
             reason = f"{OUT_OF_MEMORY}: there is none left"
         except Exception as error:  # noqa: BLE001 - whatever a backend raises must not fail other rows
             reason = f"{type(error).__name__}: {error}"
@@ -309,7 +312,9 @@ def _merge_windows(encodings: Encodings, probabilities: NDArray[np.float32]) -> 
         return probabilities
     total = np.zeros((texts, probabilities.shape[1]), dtype=np.float64)
     np.add.at(total, encodings.row, probabilities * encodings.weight[:, None])
-    weight = np.bincount(encodings.row, encodings.weight, minlength=texts)
+    weight = np.bincount(encodings.row, encodings.weight, minlength=texts).astype(
+        np.float64
+    )  # int64 of nothing
     weight[list(encodings.failures)] = np.nan
     return (total / weight[:, None]).astype(np.float32)
 

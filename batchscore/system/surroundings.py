@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 
 from batchscore.errors import BatchscoreError, StorageError, printable
+from batchscore.system.silence import allow
 
 _SHORTAGES = {
     errno.EMFILE: "it may not open more files",
@@ -55,6 +56,7 @@ def settle_in() -> None:
 
     With standard error closed, the next file that is opened would get its number, and every message in its midst.
     """
+    allow()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

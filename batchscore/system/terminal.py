@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from batchscore.errors import BatchscoreError, InterruptedRunError, printable, printable_json, printable_lines
+from batchscore.system.silence import speak
 from batchscore.system.surroundings import shortage
 
 _LINE_SECONDS = 30.0
@@ -191,6 +192,7 @@ def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
             if select.select([pipe], [], [], left)[0] and not pipe.read(64):
                 return
     error = _interrupted(number[0], go_on)
+    speak()
     for descriptor, text in zip((2, 1), _error_texts(error, as_json), strict=True):
         with contextlib.suppress(OSError):
             os.write(descriptor, printable_lines(text).encode())
