@@ -85,7 +85,7 @@ def test_tables_of_splits_are_splits(
         ({"epochs": "few"}, UsageError, "epochs: 'few'"),
         ({"recipe": "all"}, UsageError, "recipe: 'all'"),
         ({"threshold": 2}, UsageError, "threshold: '2' is neither auto nor"),
-        ({"label_name": {"a,b": "c"}}, UsageError, "GIVEN=LABEL"),
+        ({"label_name": {"a,b": "c"}}, UsageError, "no such label value"),
         ({"label_column": "none"}, DataError, "no column none"),
         ({"eval_data": [1]}, UsageError, "pandas.DataFrame"),
         ({"epoch": 1}, TypeError, "Did you mean 'epochs'?"),
