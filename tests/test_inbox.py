@@ -31,6 +31,7 @@ from batchscore.errors import (
     NoInputError,
     NothingToDoError,
     OutputError,
+    StorageError,
 )
 from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import OldRun, old_runs, remove_old_runs, remove_run
@@ -225,6 +226,62 @@ def test_a_file_whose_process_lacks_memory_stays_until_it_has_had_room(
     for status in ("waiting", "waiting", "waiting", "failed"):
         fake.answers = {"a.csv": [outcome(code, "It died.")] * 2}
         assert take(settings).files[0].status == status
+
+
+def test_a_crash_under_a_limit_counts_as_a_death_and_leaves_no_folder(
+    settings: InboxSettings, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchscore.inbox.drop_folder.has_room", lambda: True)
+    put(settings.inbox, "a.csv")
+
+    def score(_: FakeProcess, job: Job) -> Outcome:
+        Path(job.folders[0]).mkdir(parents=True)
+        return Outcome(74, "failed", "It died of SIGSEGV: perhaps a limit.", "", {}, crashed=True)
+
+    monkeypatch.setattr(fake, "score", score)
+    for expected in (("waiting", 74), ("waiting", 74), ("waiting", 74), ("failed", 1)):
+        (each,) = take(settings).files
+        assert (each.status, each.exit_code) == expected
+        assert names(settings.output) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "crashed"), [(signal.SIGSEGV, True), (signal.SIGXCPU, False), (signal.SIGKILL, None)]
+)
+def test_of_a_limit_on_memory_alone_a_process_crashes(
+    code: int, crashed: bool | None, settings: InboxSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchscore.system.surroundings.resource.getrlimit", lambda _: (8 << 30, 8 << 30))
+    died = process_that_dies(code, settings, monkeypatch).score(Job("a.csv", "0" * 64, []))
+    assert (died.exit_code, died.crashed) == ((-code, False) if crashed is None else (74, crashed))
+    assert died.is_starved is (crashed is not False)
+
+
+@pytest.mark.parametrize("code", [signal.SIGKILL, signal.SIGABRT])
+def test_too_little_memory_for_the_model_is_not_the_models_fault(
+    code: int, settings: InboxSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(settings.inbox, "a.csv")
+    process = process_that_dies(code, settings, monkeypatch)
+    monkeypatch.setattr(drop, "ScoringProcess", lambda *_: process)
+    with pytest.raises(StorageError, match=r"died of SIG.*loaded the model.*not enough memory"):
+        take(settings).outcome()
+    assert [name for name in names(settings.inbox) if name[0] != "."] == ["a.csv"]
+
+
+def process_that_dies(code: int, settings: InboxSettings, monkeypatch: pytest.MonkeyPatch) -> ScoringProcess:
+    """One whose every process dies of this signal before it answers."""
+
+    class Dead:
+        exitcode = -code
+
+        def join(self) -> None: ...
+
+        def send(self, _: Any) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(ScoringProcess, "_start", lambda _: (Dead(), Dead()))
+    return ScoringProcess(settings.score, Logs(-1))
 
 
 @pytest.mark.parametrize("code", [2, 73, 74])

@@ -348,8 +348,50 @@ def test_a_lack_of_memory_is_no_damage_of_a_file(error: MemoryError) -> None:
 @pytest.mark.parametrize(("free", "is_enough"), [(ROOM >> 10, True), (350 << 10, False)])
 def test_room_is_what_the_kernel_or_the_cgroup_has(free: int, is_enough: bool, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {free} kB\n", "utf-8")
-    assert has_room(tmp_path / "meminfo", tmp_path / "none") is is_enough
-    (tmp_path / "memory.max").write_text(f"{350 << 20}\n", "utf-8")
-    (tmp_path / "memory.current").write_text("1\n", "utf-8")
-    (tmp_path / "memory.stat").write_text("file 7\n", "utf-8")
-    assert not has_room(tmp_path / "meminfo", tmp_path)
+    assert has_room(tmp_path / "meminfo", tmp_path / "none", tmp_path / "none") is is_enough
+
+
+NO_LIMIT = {"v1": str(2**63 - 4096), "v2": "max"}
+SMALL, FULL = str(350 << 20), str(ROOM * 2)
+
+
+def make_cgroup(folder: Path, version: str, limit: str, used: int = 1, cached: int = 0) -> None:
+    """A faked cgroup of all that is used, of which some is cached."""
+    names = {"v1": ("memory.limit_in_bytes", "memory.usage_in_bytes"), "v2": ("memory.max", "memory.current")}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in zip(names[version], (limit, used), strict=True):
+        (folder / name).write_text(f"{content}\n", "utf-8")
+    stat = f"file {cached}\n" if version == "v2" else f"cache 0\nrss 1\ntotal_cache {cached}\n"
+    (folder / "memory.stat").write_text(stat, "utf-8")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("limited", ["a.slice/b.service", "a.slice", "", "nowhere"])
+def test_room_is_what_each_cgroup_around_the_process_has(version: str, limited: str, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    controller = "0:" if version == "v2" else "4:cpu,memory"
+    own.write_text(f"1:name=systemd:/\n9:cpuset:/c\n{controller}:/a.slice/b.service\n", "utf-8")
+    mount = tmp_path / "cgroup" / ("memory" if version == "v1" else "")
+    for name in ("", "a.slice", "a.slice/b.service", "c"):
+        is_small = name in (limited, "c")  # that of another controller says nothing
+        make_cgroup(mount / name, version, SMALL if is_small else NO_LIMIT[version])
+    assert has_room(tmp_path / "none", tmp_path / "cgroup", own) is (limited == "nowhere")
+    if limited == "nowhere":
+        make_cgroup(mount / "a.slice", version, FULL, used=ROOM + 1)
+        assert not has_room(tmp_path / "none", tmp_path / "cgroup", own)
+        make_cgroup(mount / "a.slice", version, FULL, used=ROOM + 1, cached=1)
+        assert has_room(tmp_path / "none", tmp_path / "cgroup", own)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("path", ["/", "/docker/0123", "/../other", "/docker"])
+def test_a_container_has_the_room_of_its_own_cgroup(version: str, path: str, tmp_path: Path) -> None:
+    """The path may be that of the host, of which nothing is below the container's mount, or lead out of it."""
+    own = tmp_path / "own"
+    own.write_text(f"{'0:' if version == 'v2' else '4:memory'}:{path}\n", "utf-8")
+    mount = tmp_path / "cgroup" / ("memory" if version == "v1" else "")
+    make_cgroup(mount, version, NO_LIMIT[version])
+    make_cgroup(mount.parent / "other", version, SMALL)
+    assert has_room(tmp_path / "none", tmp_path / "cgroup", own)
+    make_cgroup(mount, version, SMALL)
+    assert not has_room(tmp_path / "none", tmp_path / "cgroup", own)

@@ -176,6 +176,13 @@ def test_keys_may_be_many_in_a_file_and_what_is_not_understood_is_refused(
         "ssh-ed25519": "line 1",
         "ssh-ed25519 AAAA": "cut short",
         (keys / "ours").read_text(): "line 1",
+        f"@revoked {ours}": "line 1: it begins with an option",
+        f"@cert-authority {ours}": "begins with an option",
+        f'cert-authority,namespaces="git" {ours}': "begins with an option",
+        f'namespaces="git" {ours}': "begins with an option",
+        f"no-pty,restrict {ours}": "begins with an option",
+        f"restrict {ours}": "begins with an option",
+        f"No-X11-Forwarding {ours}": "begins with an option",
     }.items():
         file.write_text(content)
         with pytest.raises(ModelError, match=message):

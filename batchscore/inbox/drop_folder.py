@@ -41,7 +41,7 @@ from batchscore.errors import (
 )
 from batchscore.inbox.attempts import MAX_DEATHS, Attempts
 from batchscore.inbox.filing import MAX_NAME_BYTES, cut_name, free_name, make_inbox_folder, move, rename
-from batchscore.inbox.scoring_process import STARVED, Job, Outcome, ScoringProcess
+from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
 from batchscore.inbox.whole_files import (
     ERROR,
     contents,
@@ -346,13 +346,13 @@ def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
                 if outcome.exit_code < 0:
                     _LOG.warning("%s: %s Trying once more.", printable(path.name), outcome.message)
                     outcome = call.process.score(job)
-                mark.died = outcome.exit_code in STARVED
+                mark.died = outcome.is_starved
         except (StorageError, OutputError) as error:
             return _waiting(str(error), error.exit_code)
-    if outcome.exit_code < 0 or is_culprit:
+    if outcome.exit_code < 0 or outcome.crashed or is_culprit:
         for folder in job.folders:
             _remove_unscored(call.runs.place_of(folder))
-    if outcome.exit_code in STARVED:
+    if outcome.is_starved:
         return _waiting(f"{outcome.message} {NO_MEMORY}", StorageError.exit_code)
     return outcome
 
@@ -381,8 +381,9 @@ def _remove_unscored(folder: OwnPath) -> None:
     """Remove what a process that died left of a run, if nothing was scored."""
     if not any(staged_parts(folder)):
         remove_tree(folder / STAGING)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        for each in (folder, folder.parent):  # and that of the day, unless it holds other runs
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 def _set_aside(path: Path, settings: InboxSettings, outcome: Outcome, digest: str = "") -> FileOutcome:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import BatchscoreError, ModelError, StorageError, TakenError, printable
+from batchscore.system.memory import NO_MEMORY
 from batchscore.system.storage import failing, locked
 from batchscore.system.surroundings import died_of_a_limit, settle_in, shortage
 from batchscore.system.terminal import Logs, Progress, set_up_logs
@@ -57,6 +58,13 @@ class Outcome(NamedTuple):
     folder: str
     """The run folder, or empty."""
     counts: Mapping[str, int]
+    crashed: bool = False
+    """Whether it crashed under a limit on its memory: the exit code is then that of a lack, but it may be the file's fault."""
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the process died, perhaps for lack of memory."""
+        return self.crashed or self.exit_code in STARVED
 
 
 class ScoringProcess:
@@ -83,6 +91,10 @@ class ScoringProcess:
         if self._running is not None and self._is_prepared:
             return
         outcome = self._request(None)
+        if outcome.exit_code in STARVED:
+            raise StorageError(
+                f"{outcome.message} That was while it loaded the model, before any file. {NO_MEMORY}"
+            )
         if outcome.exit_code < 0:
             raise ModelError(f"{outcome.message} That was while it loaded the model, before any file.")
         if outcome.exit_code:
@@ -104,9 +116,9 @@ class ScoringProcess:
             code = process.exitcode or 0
             self._running = None
             if limit := died_of_a_limit(-code):
-                return Outcome(
-                    StorageError.exit_code, "failed", f"{_death_message(code)[:-1]}: {limit}.", "", {}
-                )
+                message = f"{_death_message(code)[:-1]}: {limit}."
+                crashed = code != -signal.SIGXCPU  # the end of CPU time is no crash, and no file's fault
+                return Outcome(StorageError.exit_code, "failed", message, "", {}, crashed)
             return Outcome(code if code < 0 else 1, "failed", _death_message(code), "", {})
 
     def _start(self) -> tuple[BaseProcess, Connection]:

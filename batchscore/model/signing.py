@@ -39,6 +39,20 @@ _MAGIC, _VERSION = b"SSHSIG", 1
 _HASHES = {b"sha512": hashlib.sha512, b"sha256": hashlib.sha256}
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _WIDTH = 70
+_OPTIONS = {
+    *(
+        "agent-forwarding",
+        "cert-authority",
+        "no-agent-forwarding",
+        "no-port-forwarding",
+        "no-pty",
+        "no-touch-required",
+    ),
+    *("no-user-rc", "no-x11-forwarding", "port-forwarding", "pty", "restrict", "touch-required", "user-rc"),
+    *("verify-required", "x11-forwarding"),
+}
+"""Options before a key in ``authorized_keys`` and ``allowed_signers`` that have no value; OpenSSH takes them in any case."""
+_OF_OPTIONS = frozenset('=",')
 _MOST_BYTES = 2**20
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
@@ -102,12 +116,20 @@ def _keys_in(path: Path) -> Iterator[PublicKey]:
         try:
             if at < 0:
                 raise ValueError(f"it is not [NAME] {kind} KEY")
+            if _is_restriction(
+                fields[0]
+            ):  # a revoked key, or one that may not do all, must not be trusted with all
+                raise ValueError("it begins with an option or a marker, not with a name")
             yield PublicKey.of_blob(base64.b64decode(fields[at + 1], validate=True))
         except (ValueError, IndexError) as error:
             raise ModelError(
                 f"--trust {printable(path)}, line {number}: {printable(error)}. Only Ed25519 keys without options are "
                 "understood; make one with: ssh-keygen -t ed25519"
             ) from error
+
+
+def _is_restriction(field: str) -> bool:
+    return field.startswith("@") or not _OF_OPTIONS.isdisjoint(field) or field.lower() in _OPTIONS
 
 
 def signer_of(folder: Path, content: bytes, trusted: Sequence[PublicKey]) -> PublicKey:

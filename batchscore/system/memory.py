@@ -11,6 +11,10 @@ from batchscore.errors import StorageError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_V2 = ("memory.max", "memory.current", ("file",))
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_cache", "cache"))
+"""Files of a cgroup with its limit and what is used, and the names of the cached files in ``memory.stat``."""
 ROOM = 3 << 30
 """Bytes in which any file can be scored, as no row is larger than ``--max-row-bytes``: about twice what was measured."""
 NO_MEMORY = (
@@ -19,9 +23,9 @@ NO_MEMORY = (
 )
 
 
-def has_room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> bool:
+def has_room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, own_cgroups: Path = _OWN_CGROUPS) -> bool:
     """Whether there is so much memory that a process which lacks some has itself to blame; True if nobody says."""
-    free = [_available(meminfo), _left_in_cgroup(cgroup), *_limits()]
+    free = [_available(meminfo), *_left_in_cgroups(own_cgroups, cgroup), *_limits()]
     return min((each for each in free if each is not None), default=ROOM) >= ROOM
 
 
@@ -33,13 +37,34 @@ def _available(meminfo: Path) -> int | None:
     return None
 
 
-def _left_in_cgroup(cgroup: Path) -> int | None:
-    """Bytes that a cgroup (v2) has left, cached files not counted."""
-    with contextlib.suppress(OSError, ValueError):
-        most, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-        facts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return most - used + int(facts.get("file", 0))
-    return None
+def _left_in_cgroups(own_cgroups: Path, mount: Path) -> Iterator[int]:
+    """Bytes that each cgroup around the process has left; a unit of systemd is limited by its slice too."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = own_cgroups.read_text("utf-8", "surrogateescape").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # v2: "0::/path"
+            yield from _left_on_the_way(mount, path, *_V2)
+        elif "memory" in controllers.split(","):  # v1: "4:memory:/path"
+            yield from _left_on_the_way(mount / "memory", path, *_V1)
+
+
+def _left_on_the_way(
+    mount: Path, path: str, limit: str, usage: str, cached: tuple[str, ...]
+) -> Iterator[int]:
+    """Bytes that the cgroup of a path and all above it have left, cached files not counted."""
+    steps = path.strip("/").split("/")
+    if ".." in steps or not mount.joinpath(*steps).is_dir():
+        steps = []  # a container may see the path of its host, but below the mount only what is its own
+    for count in range(len(steps) + 1):
+        folder = mount.joinpath(*steps[:count])
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # v2 says "max" for no limit; v1 nearly 2**63, which is room
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield most - used + int(next((facts[name] for name in cached if name in facts), 0))
 
 
 def _limits() -> list[int]:
