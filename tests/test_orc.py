@@ -15,6 +15,7 @@ from pyarrow import orc
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
 from batchscore.formats.identification import identify
+from batchscore.formats.orc_types import decimal_precisions
 from batchscore.formats.reading import describe
 
 N = 1000
@@ -126,3 +127,26 @@ def test_names_and_first_bytes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no ORC file"):
         identify(tmp_path / "b.orc")
     assert describe(identify(tmp_path / "a.orc"), ReadSettings()).details["codec"] == "uncompressed"
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "zlib", "snappy", "zstd", "lz4"])
+def test_a_decimal_that_arrow_would_end_the_process_for_is_refused(compression: str, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["Good."],
+            "price": pa.array([1], pa.decimal128(20, 2)),
+            "parts": pa.array([[2]], pa.list_(pa.decimal128(7, 0))),
+        }
+    )
+    path = tmp_path / "in.orc"
+    orc.write_table(table, str(path), compression=compression)
+    assert decimal_precisions(path) == [20, 7]
+    data = path.read_bytes()
+    if compression == "uncompressed":
+        assert data.count(b"\x28\x14\x30\x02") == 1  # precision and scale
+        path.write_bytes(data.replace(b"\x28\x14\x30\x02", b"\x28\x34\x30\x02"))
+        with pytest.raises(DataError, match="a decimal column of 52 digits"):
+            flow(tmp_path / "run", path)
+    for end in (0, 1, 2, 5, *range(len(data) - 60, len(data))):
+        path.write_bytes(data[:end])
+        assert max(decimal_precisions(path), default=0) <= 38  # whatever is left of it, no error

@@ -26,6 +26,7 @@ from batchscore.formats.columnar import (
     texts_of_batches,
 )
 from batchscore.formats.format import Output, Texts, Unheld, is_input_format
+from batchscore.formats.orc_types import decimal_precisions
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
@@ -51,6 +52,7 @@ _HELD = (
     pa.types.is_date32,
     pa.types.is_decimal128,
 )
+_MOST_DIGITS = 38
 _OUT_OF_RANGE = re.compile(r"timestamp.*out of range", re.DOTALL)
 
 
@@ -60,6 +62,12 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     Raises:
         DataError: something follows the file's end, two columns have one name, or a column has a type that Parquet cannot hold.
     """
+    widest = max(decimal_precisions(source.path), default=0)
+    if widest > _MOST_DIGITS:
+        raise DataError(
+            f"{printable(source.path)} is damaged, or has a decimal column of {widest} digits, and no more than {_MOST_DIGITS} can "
+            "be read. Get a whole copy of it, or make the column a string."
+        )
     with _opened(source) as file:
         schema = file.schema
         ends = (
