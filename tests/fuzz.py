@@ -1,8 +1,9 @@
 """Damaged files and documents, thousands of them: does each end with a documented code, in time, and in little memory?
 
-    python tests/fuzz.py                                  2,000 inputs of each format, 500 of each document
-    python tests/fuzz.py --inputs 200 --only csv run.json
-    python tests/fuzz.py --only csv --first 1234 --inputs 1 --keep FOLDER
+    python tests/fuzz.py --model BUNDLE                   2,000 inputs of each format, 500 of each document
+    python tests/fuzz.py --inputs 200 --only csv parquet
+    python tests/fuzz.py --only orc --first 1053 --inputs 1
+    python tests/fuzz.py --model BUNDLE --documents 100 --only run/run.json
 
 Every input follows from its number alone, so that one that fails can be made again. They are read in a process of their
 own, which is watched: a signal, a fault, more than 20 s or more than 1.5 GB is named with its number. Prints a line for
@@ -410,6 +411,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[*FORMATS, *DOCUMENTS])
     parser.add_argument("--model", type=Path, help="a small bundle, for the documents")
     asked = parser.parse_args()
+    if unknown := set(asked.only) - {*FORMATS, *DOCUMENTS}:
+        parser.error(f"--only {min(unknown)}: there are {', '.join((*FORMATS, *DOCUMENTS))}")
+    if asked.model is None and not set(asked.only) <= set(FORMATS):
+        parser.error("documents are read with a model: add --model BUNDLE, or name formats with --only")
     faults = []
     with tempfile.TemporaryDirectory() as place:
         for kind in asked.only:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from flow import flow
 from pyarrow import orc
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError
+from batchscore.formats import orc_types
 from batchscore.formats.identification import identify
 from batchscore.formats.orc_types import decimal_precisions
 from batchscore.formats.reading import describe
@@ -150,3 +153,32 @@ def test_a_decimal_that_arrow_would_end_the_process_for_is_refused(compression: 
     for end in (0, 1, 2, 5, *range(len(data) - 60, len(data))):
         path.write_bytes(data[:end])
         assert max(decimal_precisions(path), default=0) <= 38  # whatever is left of it, no error
+
+
+def footer(path: Path, content: bytes, kind: int, *, is_packed: bool) -> Path:
+    """A file of nothing but a footer in one chunk, and its postscript."""
+    head = (len(content) << 1 | (not is_packed)).to_bytes(3, "little")
+    whole = head + content if kind else content
+    length = bytes([len(whole) & 0x7F | 0x80, len(whole) >> 7 & 0x7F | 0x80, len(whole) >> 14])
+    postscript = b"\x08" + length + b"\x10" + bytes([kind])
+    path.write_bytes(b"ORC" + whole + postscript + bytes([len(postscript)]))
+    return path
+
+
+def test_a_hand_made_footer_is_left_to_arrow_and_unfolds_to_no_more_than_a_footer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decimal_type = b"\x22\x04\x08\x0e\x28\x34"  # field 4, a message: kind 14, precision 52
+    path = tmp_path / "in.orc"
+    assert decimal_precisions(footer(path, decimal_type, 0, is_packed=False)) == [52]
+    assert decimal_precisions(footer(path, decimal_type, 1, is_packed=False)) == [52]
+    as_bytes = b"\x22\x05\x08\x0e\x2a\x01\xff"  # the precision is no number
+    endless = b"\x22\xb4\x10\x08\x0e\x28" + b"\xff" * 2096 + b"\x01"  # or one of 5,000 digits
+    for content in (as_bytes, endless, b"\x22", b"\x23"):
+        assert decimal_precisions(footer(path, content, 0, is_packed=False)) == []
+    monkeypatch.setattr(orc_types, "_MOST_BYTES", 1000)
+    for kind, pack in ((1, lambda data: zlib.compress(data, wbits=-15)), (5, zstandard.compress)):
+        bomb = pack(decimal_type + bytes([0x22, 0]) * 50_000)
+        assert len(bomb) < 1000
+        assert decimal_precisions(footer(path, bomb, kind, is_packed=True)) == []
+        assert decimal_precisions(footer(path, pack(decimal_type), kind, is_packed=True)) == [52]

@@ -331,7 +331,7 @@ class Csv(RecordFormat):
             raise DataError(f"{printable(source.path)}: {error}") from error
         if len(held) + len(new) > delimited.MOST_HEADER_BYTES:
             raise DataError(
-                f"{printable(source.path)}: the names of its columns have {len(held):,} bytes, and a header of CSV may have "
+                f"{printable(source.path)}: the names of its columns have {len(held) + len(new):,} bytes, and a header of CSV may have "
                 f"{delimited.MOST_HEADER_BYTES:,}. Choose --output-format parquet, or leave columns out with --drop-columns."
             )
 

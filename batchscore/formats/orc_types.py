@@ -20,7 +20,18 @@ _FOOTER_LENGTH, _COMPRESSION = 1, 2
 _TYPES, _KIND, _PRECISION, _DECIMAL = 4, 1, 5, 14
 """Fields of the footer and of a type, and the kind of a decimal one."""
 _MOST_BYTES = 64 << 20
-"""Of an unpacked footer."""
+"""Of a footer, packed or not."""
+_MOST_BITS = 64
+_NO_FOOTER = (
+    LookupError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+    zstandard.ZstdError,
+    pa.ArrowException,
+)
+"""What is raised for bytes that are no footer, or are packed in another way than is known here."""
 
 
 def decimal_precisions(path: Path) -> list[int]:
@@ -32,17 +43,9 @@ def decimal_precisions(path: Path) -> list[int]:
     with path.open("rb") as file:
         try:
             types = [dict(_fields(each)) for number, each in _fields(_footer(file)) if number == _TYPES]
-        except (
-            LookupError,
-            ValueError,
-            TypeError,
-            OverflowError,
-            zlib.error,
-            zstandard.ZstdError,
-            pa.ArrowException,
-        ):
+            return [int(each.get(_PRECISION, 38)) for each in types if each.get(_KIND) == _DECIMAL]
+        except _NO_FOOTER:
             return []
-    return [int(each.get(_PRECISION, 38)) for each in types if each.get(_KIND) == _DECIMAL]
 
 
 def _footer(file: IO[bytes]) -> bytes:
@@ -64,25 +67,30 @@ def _footer(file: IO[bytes]) -> bytes:
 
 def _chunks(packed: bytes, kind: int) -> Iterator[bytes]:
     """What is in each chunk; before it stand three bytes, its length and whether it is packed at all."""
-    at = 0
+    at, left = 0, _MOST_BYTES
     while at < len(packed):
         head = int.from_bytes(packed[at : at + 3], "little")
         chunk = packed[at + 3 : at + 3 + (head >> 1)]
-        yield chunk if head & 1 else _unpacked(chunk, kind)
+        content = chunk if head & 1 else _unpacked(chunk, kind, left)
+        left -= len(content)
+        if left < 0:
+            raise ValueError("the footer unfolds to more than any footer has")
+        yield content
         at += 3 + (head >> 1)
 
 
-def _unpacked(chunk: bytes, kind: int) -> bytes:
+def _unpacked(chunk: bytes, kind: int, most: int) -> bytes:
+    """The bytes in a packed chunk, at most one more than ``most``."""
     if kind == _ZLIB:
-        return zlib.decompressobj(-15).decompress(chunk, _MOST_BYTES)
+        return zlib.decompressobj(-15).decompress(chunk, most + 1)
     if kind == _ZSTD:
-        return zstandard.ZstdDecompressor().decompress(chunk, max_output_size=_MOST_BYTES)
+        return zstandard.ZstdDecompressor().stream_reader(chunk).read(most + 1)
     if kind == _SNAPPY:
         size, _ = _varint(chunk, 0)
-        if size <= _MOST_BYTES:
+        if size <= most:
             unpacked: bytes = pa.Codec("snappy").decompress(chunk, size, asbytes=True)
             return unpacked
-    raise ValueError("another compression")
+    raise ValueError("another compression, or too much")
 
 
 def _fields(message: bytes | int) -> Iterator[tuple[int, bytes | int]]:
@@ -109,4 +117,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     while data[at] > 0x7F:
         value |= (data[at] & 0x7F) << shift
         at, shift = at + 1, shift + 7
+        if shift >= _MOST_BITS:
+            raise ValueError("a number that no file has")
     return value | data[at] << shift, at + 1
