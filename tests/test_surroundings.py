@@ -171,6 +171,9 @@ def test_a_clock_set_back_is_told_and_files_are_watched_instead(
     now = time.time
     assert whole_files.contents(inbox_of(tmp_path, 60)).whole == []
     assert said == []
+    monkeypatch.setattr("batchscore.inbox.whole_files.time.time", lambda: now() - 30)
+    assert whole_files.contents(inbox_of(tmp_path, 60)).whole == []
+    assert said == []  # half a minute ahead, as on a share: it has an age soon, and is not waited for
     monkeypatch.setattr("batchscore.inbox.whole_files.time.time", lambda: now() - YEAR)
     writer = threading.Timer(0.1, lambda: (tmp_path / "growing.csv").write_text("text\nmore\n"))
     writer.start()

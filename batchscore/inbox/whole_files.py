@@ -101,7 +101,7 @@ def _watched(settings: InboxSettings) -> dict[str, tuple[int, ...]]:
         with contextlib.suppress(FileNotFoundError):
             facts = entry.stat(follow_symlinks=False)
             is_ours = not _is_ignored(entry.name) and stat.S_ISREG(facts.st_mode)
-            if is_ours and _is_ahead(facts) and not is_marked(Path(entry.path)):
+            if is_ours and _is_ahead(facts, settings.settle) and not is_marked(Path(entry.path)):
                 seen[entry.name] = _identity(facts)
     if seen:
         _LOG.warning(
@@ -114,9 +114,12 @@ def _watched(settings: InboxSettings) -> dict[str, tuple[int, ...]]:
     return seen
 
 
-def _is_ahead(facts: os.stat_result) -> bool:
-    """Whether a file changed after now by this machine's clock, by which alone a ctime is set."""
-    return min(facts.st_mtime, facts.st_ctime) > time.time()
+def _is_ahead(facts: os.stat_result, settle: float) -> bool:
+    """Whether a file changed after now by this machine's clock.
+
+    One that is less than the settle time ahead, as on a share of a machine whose clock is, will have an age soon.
+    """
+    return min(facts.st_mtime, facts.st_ctime) > time.time() + settle
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:
