@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Texts = dict[str, list[str | None]]
 """Column → one text per row; None for null."""
 _CELLS_AT_ONCE = 1 << 20
+"""Cells of records that are made into columns at a time."""
+_OBJECTS_AT_ONCE = 1 << 17
 """Cells of records that are Python objects at a time."""
 NUL = "a NUL character"
 NOT_UTF8 = "a string that is not UTF-8"
@@ -290,7 +292,7 @@ class RecordFormat(Format):
 
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
         """The cells as strings."""
-        records, size = part.inputs[0], max(1, _CELLS_AT_ONCE // max(len(file.layout.columns), 1))
+        records, size = part.inputs[0], max(1, _OBJECTS_AT_ONCE // max(len(file.layout.columns), 1))
         pieces: list[list[pa.Array]] = [[] for _ in file.layout.columns]
         for start in range(0, max(len(records), 1), size):
             rows = list(self.cells(records.slice(start, size).to_pylist(), file.layout))

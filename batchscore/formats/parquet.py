@@ -190,6 +190,7 @@ def write_row_groups(
     with pq.ParquetWriter(out, schema, write_page_checksum=True, **packing) as writer:
         for group in _row_groups(map(partial(recast, schema=schema), batches), joining(schema)):
             writer.write_table(pa.Table.from_batches(group, schema))
+            del group  # before the next one is made
 
 
 def _row_groups(

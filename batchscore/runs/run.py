@@ -218,6 +218,7 @@ class _Run:
             raise
         for file in self._found:
             file.assert_unchanged()
+        give_back_freed_memory()  # memory used while scoring the last part
         finish = Finish(self._staging, plan, self._bundle, self._settings, self._baseline)
         metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
