@@ -282,3 +282,26 @@ def test_a_kept_model_is_looked_at_again_when_the_trusted_keys_change(
     shutil.copy(keys / "other.pub", trusted)
     with pytest.raises(ModelError, match="does not name"):
         models.open(str(bundle), None, [trusted])
+
+
+def test_an_adopted_bundle_is_signed_if_asked_for(tiny_model: Path, keys: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "adopted"
+    adopt = ["adopt", str(tiny_model), "--output", str(bundle), "--sign", str(keys / "ours"), "-q"]
+    done = CliRunner().invoke(main, adopt)
+    assert done.exit_code == 0, done.output
+    assert open_bundle(str(bundle), trust=[keys / "ours.pub"]).signed_by
+
+
+def test_an_inbox_takes_only_what_was_signed(bundle: Path, keys: Path, tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "in.csv").write_text("text\na good film\n")
+    given = [inbox, "--model", bundle, "--output", tmp_path / "runs", "--settle", "0", "-q", "--trust"]
+
+    def call(key: str) -> int:
+        return CliRunner().invoke(main, ["inbox", *map(str, given), str(keys / key)]).exit_code
+
+    assert call("other.pub") == 78
+    assert (inbox / "in.csv").exists()  # what is wrong is the model
+    assert call("ours.pub") == 0
+    assert (inbox / "done" / "in.csv").exists()

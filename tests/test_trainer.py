@@ -17,9 +17,11 @@ from test_training import Silent, rows
 
 from batchscore.cli import main
 from batchscore.cli.train import command
-from batchscore.errors import DataError, OutputError, StorageError, UsageError
+from batchscore.errors import DataError, ModelError, OutputError, StorageError, UsageError
+from batchscore.model import tokenization
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.careful_encoding import Untokenised
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
@@ -674,3 +676,37 @@ def test_a_hub_that_refuses_leaves_the_bundle_and_says_what_to_do(
     assert done.exit_code == StorageError.exit_code
     assert "hf upload reviews" in done.stderr
     assert open_bundle(str(settings.output)).canaries is not None
+
+
+# Signed, or not possible ----------------------------------------------------------------------------------------------
+
+
+def test_a_trained_bundle_is_signed_if_asked_for(settings: TrainSettings, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    from test_signing import make_key
+
+    key = make_key(tmp_path / "key")
+    run(settings, sign=key, epochs=1)
+    assert open_bundle(str(settings.output), trust=[key.with_suffix(".pub")]).signed_by
+    with pytest.raises(ModelError, match="does not name"):
+        open_bundle(str(settings.output), trust=[make_key(tmp_path / "other").with_suffix(".pub")])
+
+
+def test_a_text_that_the_tokenizer_cannot_do_is_named_by_file_and_row(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.read_parquet(settings.data)
+    table.loc[7, "text"] = "secret words"
+    table.to_parquet(settings.data)
+    monkeypatch.setattr(
+        tokenization,
+        "each_alone",
+        lambda texts, encode, **_: (
+            Untokenised("the tokenizer cannot do it (x)") if "secret" in text else next(iter(encode([text])))
+            for text in texts
+        ),
+    )
+    with pytest.raises(DataError, match=r"data\.parquet:7: ") as told:
+        run(settings)
+    assert "secret" not in str(told.value)
+    assert not settings.output.exists()
