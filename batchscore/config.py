@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from batchscore.errors import UsageError
 
@@ -21,6 +21,8 @@ TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
 PROBABILITIES = ("all", "top", "none")
 BELOW = ("next", "abstain")
 CLASS_WEIGHTS = ("none", "balanced")
+LATEST: Literal["latest"] = "latest"
+"""In the place of a run's folder: the one that came last."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ class ScoreSettings:
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()
-    baseline: Path | None = None
+    baseline: Path | Literal["latest"] | None = None
+    """The folder of an earlier run to compare with, or :data:`LATEST`."""
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
     with_text: bool = True

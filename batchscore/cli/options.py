@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
+from batchscore.cli.declaring import (
+    Command,
+    LatestOrPath,
+    LocalPath,
+    SeveralNames,
+    option,
+    refused_as_address,
+)
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
@@ -322,7 +329,12 @@ _SCORING_OPTIONS = (
         metavar="METRIC=X",
         help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
-    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
+    option(
+        "--baseline",
+        type=LatestOrPath(),
+        metavar="RUN_DIR|latest",
+        help="Compare with this earlier run, or the latest of these files and labels.",
+    ),
     option(
         "--slice-column",
         multiple=True,

@@ -404,9 +404,10 @@ class _ByRow:
 
 
 def earlier_run(baseline: Baseline) -> dict[str, Any]:
-    """The entry about the baseline in ``run.json``: ``path``, ``fingerprint`` and the time when it was ``finished``."""
+    """The entry about the baseline in ``run.json``: ``path``, ``fingerprint``, when it ``finished``, and its ``content``."""
     return {
         "path": str(baseline.path),
         "fingerprint": baseline.facts.get("fingerprint"),
         "finished": baseline.facts.get("finished"),
+        "content": baseline.fingerprint,
     }

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from batchscore.config import LATEST
 from batchscore.evaluation import (
     Basis,
     Distributions,
@@ -271,7 +272,8 @@ class Finish:
         gates = parse_gates(
             self._settings.fail_below, self._settings.fail_above, self._bundle.labels, self._bundle.task
         )
-        results = evaluate_gates(gates, flat_metrics(metrics))
+        is_first = self._baseline is None and self._settings.baseline == LATEST
+        results = evaluate_gates(gates, flat_metrics(metrics), is_first=is_first)
         return {**metrics, "gates": [result.to_json() for result in results]}
 
     def _calibration_error(self) -> float | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALWAYS_WRITTEN",
     "BEFORE_SCORING",
+    "CHOSEN",
     "DAMAGE",
     "FACTS",
     "MANIFEST",
@@ -96,11 +97,13 @@ RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """Exceptions that reading a damaged run may raise."""
 _REPLACED = "replaced.json"
+CHOSEN = "baseline.json"
+"""In ``.staging/``: the run that ``--baseline latest`` found at the first start."""
 _PART_SUFFIX = ".arrow"
 STAGING_NAMES = re.compile(
-    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|\.[0-9a-f]{{16}}\.tmp"
+    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|{re.escape(CHOSEN)}|\.[0-9a-f]{{16}}\.tmp"
 )
-"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, unfinished writes."""
+"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, the baseline, unfinished writes."""
 
 
 # --------------------------------------------------------------------------------------------------- its state

@@ -29,7 +29,14 @@ FACTS: Shape = {
     "finished?": str,
     "files?": [_FILE],
     "model?": {"path?": str, "fingerprint?": str, "labels?": [str], "task?": str},
-    "options?": {"output_format?": str, "partition_by?": str, "prefix?": str, "renames?": {str: str}},
+    "baseline?": {"path?": str, "content?": str},
+    "options?": {
+        "output_format?": str,
+        "baseline?": str,
+        "partition_by?": str,
+        "prefix?": str,
+        "renames?": {str: str},
+    },
 }
 """Of ``run.json``."""
 _GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
@@ -41,6 +48,8 @@ METRICS: Shape = {
     "mismatches?": int,
 }
 """Of ``metrics.json``."""
+CHOSEN: Shape = {"path?": str, "content?": str, "names": [str], "labels": [str]}
+"""Of ``.staging/baseline.json``."""
 NOTE: Shape = {"exit_code": int, "reason": str, "at": str, "date": str}
 """Of ``refused.json``."""
 PLAN: Shape = {
