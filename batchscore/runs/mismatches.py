@@ -94,11 +94,13 @@ class MismatchTable:
         parts: Sequence[Part],
         columns: MismatchColumns,
         open_part: Callable[[int], StagedPart],
+        schemas: Sequence[pa.Schema] | None = None,
     ) -> None:
+        """``schemas``: of the input's columns in the parts of each file, where they are not those of the file itself."""
         self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
         self._own = {name for name, _ in (*_PLACE, _TEXT, _PAIR)} | {field.name for field in columns.fields}
-        self._schemas = [input_schema(file) for file in files]
+        self._schemas = [input_schema(file) for file in files] if schemas is None else [*schemas]
         ids = (file.columns.id for file in files if file.columns.id is not None)
         self.id_name = next((self._free(name) for name in ids), None)
         self._other_columns = [
