@@ -21,6 +21,7 @@ from batchscore.system.terminal import Logs, boundary, end_at_once, say, set_up_
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import InboxResult
+    from batchscore.runs.evaluating import EvaluationResult
     from batchscore.runs.result import RunResult
 
 _LOG_FORMAT = "batchscore.log_format"
@@ -91,7 +92,7 @@ def start_logs(*, quiet: bool, verbose: int) -> Logs:
     return logs
 
 
-def raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> None:
+def raise_outcome(result: RunResult | InboxResult | EvaluationResult, summary: dict[str, Any]) -> None:
     """Raise the error of a result, if it has one, with the summary that ``--json`` prints."""
     try:
         result.outcome()

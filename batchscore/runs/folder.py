@@ -36,7 +36,9 @@ __all__ = [
     "BEFORE_SCORING",
     "CHOSEN",
     "DAMAGE",
+    "EVALUATION",
     "FACTS",
+    "LABELS",
     "MANIFEST",
     "METRICS",
     "MISMATCHES",
@@ -56,6 +58,7 @@ __all__ = [
     "Staging",
     "check_run",
     "foreign_names",
+    "is_evaluation",
     "is_finished",
     "output_of",
     "prediction_names",
@@ -76,6 +79,10 @@ FACTS = "run.json"
 PAGE = "report.html"
 TEXT = "report.txt"
 NOTE = "refused.json"
+LABELS = "labels.arrow"
+"""In an evaluation alone: the labels that came later."""
+EVALUATION = ".evaluation"
+"""Behind the name of a run's folder: that of its evaluation."""
 ALWAYS_WRITTEN = frozenset({FACTS, METRICS, PAGE})
 """Files that every finished run has, of earlier versions too."""
 PURPOSES = {
@@ -213,6 +220,11 @@ def read_run(folder: AnyPath) -> RunFolder:
     """
     place = own_folder(folder)
     return RunFolder(place.path, read_facts(place), checked(read_json(place / METRICS), shapes.METRICS))
+
+
+def is_evaluation(facts: Mapping[str, Any]) -> bool:
+    """Whether a ``run.json`` is that of no run, but of the evaluation of one with labels that came later."""
+    return "evaluates" in facts
 
 
 def read_facts(folder: AnyPath) -> Mapping[str, Any]:

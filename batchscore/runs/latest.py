@@ -19,7 +19,7 @@ from batchscore.errors import printable
 from batchscore.records import Task
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.dates import date_of_name, date_of_run
-from batchscore.runs.folder import DAMAGE, RunFolder, is_finished, read_run
+from batchscore.runs.folder import DAMAGE, is_evaluation, is_finished, read_run
 from batchscore.system.own_paths import own_folder
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def _looked_at(path: Path, names: Collection[str], labels: set[str], task: Task)
         its_names = [str(file["name"]) for file in run.files]
         if set(run.model["labels"]) != labels or run.metrics.get("task", Task.SINGLE_LABEL) != task:
             return None
-        if is_evaluation(run) or set(map(pattern_of, its_names)) != set(map(pattern_of, names)):
+        if is_evaluation(run.facts) or set(map(pattern_of, its_names)) != set(map(pattern_of, names)):
             return None
         finished = datetime.datetime.fromisoformat(run.finished)
         date = run.facts.get("date")
@@ -115,11 +115,6 @@ def _looked_at(path: Path, names: Collection[str], labels: set[str], task: Task)
         return _Found(set(its_names) == set(names), night, finished.astimezone(), path)
     except DAMAGE:
         return None
-
-
-def is_evaluation(run: RunFolder) -> bool:
-    """Whether it is no run, but the evaluation of one with labels that came later."""
-    return "evaluates" in run.facts
 
 
 def _is_whole(path: Path) -> bool:

@@ -30,6 +30,7 @@ from batchscore.reports.written_files import WrittenFile
 from batchscore.runs import mismatches
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.runs.folder import (
+    LABELS,
     MISMATCHES,
     MISMATCHES_CSV,
     PAGE,
@@ -247,10 +248,11 @@ def write_json(path: OwnPath, value: Any) -> None:
 
 def _written(final: OwnPath) -> list[WrittenFile]:
     """The files that are built, as the page links to them."""
-    names, order = files_below(final), list(PURPOSES)
+    purposes = {**PURPOSES, LABELS: "the labels that came later"}
+    names, order = files_below(final), list(purposes)
     found = [(order.index(name.partition("/")[0]), name) for name in names]
     return [
-        WrittenFile(name, PURPOSES[order[place]], (final / name).stat().st_size)
+        WrittenFile(name, purposes[order[place]], (final / name).stat().st_size)
         for place, name in sorted(found)
     ]
 

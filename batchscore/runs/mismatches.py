@@ -226,7 +226,7 @@ class MismatchTable:
         rows = len(keys)
         values: dict[str, Any] = {
             "file": pa.array([_storable(file.name)] * rows, pa.string()),
-            "row": pa.array(part.row),
+            "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
                 name: _cast(named_column(part, file, column), kind)
@@ -292,7 +292,8 @@ def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
             for name, joint in _joints(table)
         ]
         row = names.index("row")
-        columns[row] = [str(value + 1) for value in batch.column("row").to_pylist()]
+        numbers = batch.column("row").to_pylist()
+        columns[row] = ["" if number is None else str(number + 1) for number in numbers]
         if table.has_lines:
             columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
         out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))

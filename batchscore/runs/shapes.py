@@ -22,6 +22,8 @@ _FILE = {
     "columns?": _COLUMNS,
     "dialect?": {str: str},
     "label_values?": {str: str},
+    "label_reading?": str,
+    "class_names?": [str],
 }
 FACTS: Shape = {
     "fingerprint?": str,
@@ -30,6 +32,13 @@ FACTS: Shape = {
     "files?": [_FILE],
     "model?": {"path?": str, "fingerprint?": str, "labels?": [str], "task?": str},
     "baseline?": {"path?": str, "content?": str},
+    "measured_by?": {
+        "calibration_error?": int | float,
+        "temperature?": int | float,
+        "trained": {str: object},
+    },
+    "evaluates?": {"name": str, "manifest": str, "path": str},
+    "labels?": {"files": [{"key": str, "sha256": str}], "rows": int},
     "options?": {
         "output_format?": str,
         "baseline?": str,
