@@ -27,7 +27,8 @@ from batchscore.errors import (
     UsageError,
 )
 from batchscore.runs.as_written import changes_in
-from batchscore.runs.evaluating import EvaluationResult, evaluate, evaluation_of
+from batchscore.runs.evaluating import EvaluationResult, evaluate
+from batchscore.runs.evaluation_folder import evaluation_of
 from batchscore.runs.folder import LABELS as KEPT
 from batchscore.runs.folder import METRICS, MISMATCHES, MISMATCHES_CSV
 from batchscore.runs.nights import read_nights

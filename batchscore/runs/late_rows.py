@@ -21,11 +21,12 @@ from batchscore.formats.answers import Answers, answers_of
 from batchscore.formats.arrow_values import without_dictionaries
 from batchscore.formats.columnar import layout_of
 from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.staged import OwnColumns, StagedPart, read_part, stage_columns
+from batchscore.formats.staged import COLUMNS, OwnColumns, StagedPart, read_part, stage_columns
 from batchscore.model.given import given_of
 from batchscore.records import ColumnChoice, InputFile, Part, Position, Status, Task
 from batchscore.runs.baselines import RowsRead
 from batchscore.runs.earlier_answers import earlier_answers_of
+from batchscore.runs.folder import Staging
 from batchscore.runs.matching_ids import MatchingIds
 from batchscore.runs.prediction_files import Predictions, predictions_of
 from batchscore.system.own_paths import OwnPath
@@ -144,7 +145,8 @@ class LateRows:
         self.answers = answers_of(basis.task, basis.labels)
         self._given_of = given_of(basis, label_map)
         self._run_id = run_id_column
-        make_folder(folder / "parts")
+        self._staging = Staging(folder)
+        make_folder(self._staging.parts)
         self.files: list[InputFile] = []
         self.schemas: list[pa.Schema] = []
         self.parts: list[Part] = []
@@ -202,7 +204,7 @@ class LateRows:
             InputFile(
                 path=str(entry["path"]),
                 name=str(entry["name"]),
-                format="arrow",
+                format=COLUMNS,
                 compression="",
                 size=int(entry["size"]),
                 sha256=str(entry["sha256"]),
@@ -299,7 +301,7 @@ class LateRows:
 
     def part(self, number: int) -> OwnPath:
         """The file of a staged part."""
-        return self.folder / f"parts/{number:08d}.arrow"
+        return self._staging.part(number)
 
     def open(self, number: int) -> StagedPart:
         """A part, with what its rows are given now."""
