@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+LATEST = "--baseline latest"
 SCRIPT = Path(__file__).parents[1] / "jobs" / "nightly.sh"
 
 
@@ -98,8 +99,7 @@ def test_a_dated_file_is_scored_for_its_date(place: Place) -> None:
     night = place.end(place.start("exit 0", more=more, date="2026-11-23"))
     out = place.folder / "out"
     assert night.calls == [
-        f"score /export/reviews-2026-11-23.parquet --model /m --output {out}/2026-11-23 --date 2026-11-23 --quiet "
-        "--baseline latest",
+        f"score /export/reviews-2026-11-23.parquet --model /m --output {out}/2026-11-23 --date 2026-11-23 --quiet {LATEST}",
         f"report {out} --quiet",
     ]
 
