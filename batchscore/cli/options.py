@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Any
 
 import click
 
-from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
+from batchscore.cli.declaring import (
+    Command,
+    LatestOrPath,
+    LocalPath,
+    SeveralNames,
+    option,
+    refused_as_address,
+)
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
-from batchscore.errors import printable
+from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
 UNDIVIDED = "none"
@@ -161,6 +169,26 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
     )
 
 
+def finite(value: float | None, flag: str) -> float | None:
+    """A number, if it is given.
+
+    Raises:
+        UsageError: it is not finite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{flag} {value} is no finite number.")
+    return value
+
+
+config_option = click.option(
+    "--config",
+    type=LocalPath(),
+    callback=load_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
+)
 _SCORING_OPTIONS = (
     option(
         "--model",
@@ -322,7 +350,12 @@ _SCORING_OPTIONS = (
         metavar="METRIC=X",
         help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
-    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
+    option(
+        "--baseline",
+        type=LatestOrPath(),
+        metavar="RUN_DIR|latest",
+        help="Compare with this earlier run, or the latest of these files and labels.",
+    ),
     option(
         "--slice-column",
         multiple=True,
@@ -352,15 +385,7 @@ _SCORING_OPTIONS = (
         help="Compile the model first, which takes half a minute; auto means off.",
     ),
     *OUTPUT_OPTIONS,
-    click.option(
-        "--config",
-        type=LocalPath(),
-        callback=load_config,
-        is_eager=True,
-        expose_value=False,
-        metavar="FILE.toml",
-        help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
-    ),
+    config_option,
 )
 
 
