@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
+from batchscore.cli.declaring import (
+    Command,
+    LatestOrPath,
+    LocalPath,
+    SeveralNames,
+    option,
+    refused_as_address,
+)
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
@@ -323,6 +330,19 @@ _SCORING_OPTIONS = (
         help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
     option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
+    option(
+        "--reuse",
+        type=LatestOrPath(),
+        metavar="RUN_DIR|latest|STORE",
+        help="Do not score a text again whose answer is in this earlier run, or store (a folder, made if missing).",
+    ),
+    option(
+        "--audit",
+        default="1%",
+        show_default=True,
+        metavar="P%",
+        help="Of the texts with such an answer, score this share again all the same, and compare.",
+    ),
     option(
         "--slice-column",
         multiple=True,

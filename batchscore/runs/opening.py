@@ -22,6 +22,7 @@ from batchscore.model.loading import Models, needs_torch
 from batchscore.runs.baselines import Baseline, open_baseline
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.folder import STAGING, foreign_names, is_finished, output_of, refuse_links
+from batchscore.runs.reuse import Source, find_source
 from batchscore.runs.task_options import refuse_foreign_options
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import make_folder
@@ -53,6 +54,8 @@ class Opened(NamedTuple):
     found: list[FoundFile]
     bundle: Bundle
     baseline: Baseline | None
+    source: Source | None
+    """Where answers are taken from."""
 
 
 @contextlib.contextmanager
@@ -125,7 +128,7 @@ def open_inputs(
     baseline = _open_baseline(settings, bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
-    return Opened(found, bundle, baseline)
+    return Opened(found, bundle, baseline, find_source(settings, bundle, found))
 
 
 def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:

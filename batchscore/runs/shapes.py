@@ -29,6 +29,7 @@ FACTS: Shape = {
     "finished?": str,
     "files?": [_FILE],
     "model?": {"path?": str, "fingerprint?": str, "labels?": [str], "task?": str},
+    "deciding?": str,
     "options?": {"output_format?": str, "partition_by?": str, "prefix?": str, "renames?": {str: str}},
 }
 """Of ``run.json``."""
@@ -69,6 +70,8 @@ JOURNAL: Shape = {
     "part?": int,
     "sha256?": str,
     "work?": {str: int | float},
+    "reused_from?": str,
+    "deciding?": str,
     "compute?": {
         "backend?": str,
         "device?": str,
@@ -80,7 +83,8 @@ JOURNAL: Shape = {
         "references?": {str: object},
     },
 }
-"""Of an entry of a run's journal: a staged part, or how it is computed."""
+"""Of an entry of a run's journal: a staged part, and where some of its answers were taken from; how it is computed; or by what a
+start's answers are known."""
 MICRO_BATCH: Shape = {
     "budget": int,
     "number": int,

@@ -269,26 +269,37 @@ class Encoder(nn.Module):
         return functional.embedding(buckets, self._biases).permute(2, 0, 1).contiguous()
 
     def last_layer_cls(
-        self, states: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None
+        self,
+        states: Tensor,
+        attention_mask: Tensor | None,
+        bias: Tensor | None = None,
+        by_rows: Callable[..., Tensor] = lambda compute, *inputs: compute(*inputs),
     ) -> Tensor:
         """The last layer for ``[CLS]`` only: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
         The attention score of token *j* is ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share
         and softmax cancels; and the mean of the values is the value of the mean. So the key and value weights are applied
-        to one vector per head instead of to every token.
+        to one vector per head instead of to every token. ``by_rows`` calls what is computed of such vectors.
         """
-        layer: Any = self._last_layer
         cls = states[:, 0]
-        rows, width = cls.shape
-        key, value = (layer[part].weight.view(self.heads, -1, width) for part in ("key", "value"))
-        query = layer["query"](cls).view(rows, self.heads, -1)
-        weights = torch.einsum("bhd,hdk->bhk", query, key) @ states.transpose(1, 2)
-        weights = weights / math.sqrt(width // self.heads)
+        weights = by_rows(self._last_queries, cls) @ states.transpose(1, 2)
+        weights = weights / math.sqrt(cls.shape[1] // self.heads)
         if bias is not None:
             weights = weights + bias[:, 0]
         if attention_mask is not None:
             weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
-        mean = weights.softmax(-1) @ states
+        return by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)
+
+    def _last_queries(self, cls: Tensor) -> Tensor:
+        """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``."""
+        layer: Any = self._last_layer
+        query = layer["query"](cls).view(len(cls), self.heads, -1)
+        return torch.einsum("bhd,hdk->bhk", query, layer["key"].weight.view(self.heads, -1, cls.shape[1]))
+
+    def _last_layer_of(self, mean: Tensor, cls: Tensor) -> Tensor:
+        """The last layer of a mean of states for each head, ``[b, heads, H]``, and ``[CLS]`` before it: ``[b, H]``."""
+        layer: Any = self._last_layer
+        value = layer["value"].weight.view(self.heads, -1, cls.shape[1])
         attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + layer["value"].bias
         return self._after_attention(layer, cls, attended)
 
