@@ -69,10 +69,10 @@ def machine_facts(device: str) -> dict[str, Any]:
     chosen = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
     chosen.pop("OMP_NUM_THREADS", None)  # each operation has one thread
     facts: dict[str, Any] = {"system": platform.machine(), "processor": _processor(), "settings": chosen}
-    if device != "cpu":
+    if device.startswith("cuda"):
         import torch
 
-        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["gpu"] = torch.cuda.get_device_name(device) if torch.cuda.is_available() else device
     return facts
 
 

@@ -186,6 +186,8 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if earlier := facts.get("baseline"):
         when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
         lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}")]
+    if taken := facts.get("reuse"):
+        lines += [("answers of earlier nights", _reused(taken))]
     lines += [("model", shown(model.pop("path", "") or UNKNOWN, 200))]
     lines += [
         (f"model: {_words(key)}", _plain(value)) for key, value in model.items() if _says_anything(value)
@@ -197,6 +199,18 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     lines += [(f"option: {_words(key)}", _plain(value)) for key, value in _given(facts.get("options") or {})]
     return lines
+
+
+def _reused(taken: Mapping[str, Any]) -> str:
+    """How many rows were not scored again, and what the audit of their answers found."""
+    others = taken.get("audited_otherwise", 0)
+    found = f"{others:,} differed in their last bits" if others else "all of them the same to the last bit"
+    audit = (
+        f"; {taken['audited']:,} texts with such an answer were scored again, {found}"
+        if taken.get("audited")
+        else ""
+    )
+    return f"{taken.get('rows', 0):,} rows, from {shown(taken.get('path', UNKNOWN), 200)}{audit}"
 
 
 def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

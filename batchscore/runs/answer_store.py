@@ -7,7 +7,8 @@ what the row holds: it tells a row that was damaged, and another text with the s
 
 Whoever knows the model can make a digest of a text and see whether it is there; what was scored cannot be read from it.
 
-Answers are written in one transaction a part. What a kill or a lost machine takes with it is scored again.
+Answers are written in transactions of some thousand rows, and when all is scored. What a kill takes with it is scored again
+another night.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ _PATIENCE = 60.0
 _STEP = 0.5
 """Seconds that SQLite itself waits, during which no signal is heard."""
 _CACHE_KIB = 16_384
+_ROWS_AT_A_TIME = 32_768
+"""Answers that wait to be written together: in a large store each of them is on a page of its own, which a transaction writes whole."""
 _SCHEMA = f"""
 CREATE TABLE answers (key INTEGER PRIMARY KEY, answer BLOB NOT NULL);
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -75,14 +78,18 @@ class TextDigests:
 
     def of(self, text: Text) -> bytes:
         """16 bytes, of the exact text or of both."""
-        first, second = (text, None) if isinstance(text, str) else text
-        content = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=bytes.fromhex(self.deciding))
-        encoded = first.encode("utf-8", "surrogatepass")
-        if second is not None:
-            content.update(b"pair %d " % len(encoded))
-        content.update(encoded)
-        content.update(b"" if second is None else second.encode("utf-8", "surrogatepass"))
-        return content.digest()
+        texts = (text,) if isinstance(text, str) else text
+        found = hashlib.blake2b(
+            digest_size=_DIGEST_BYTES,
+            key=bytes.fromhex(self.deciding),
+            person=b"pair" if len(texts) == 2 else b"text",
+        )
+        encoded = [each.encode("utf-8", "surrogatepass") for each in texts]
+        if len(texts) == 2:
+            found.update(len(encoded[0]).to_bytes(8, "little"))
+        for each in encoded:
+            found.update(each)
+        return found.digest()
 
 
 def _key(digest: bytes) -> int:
@@ -156,13 +163,14 @@ class AnswerStore:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def add(self, answers: Mapping[bytes, Answer]) -> None:
-        """Add answers in one transaction; those that are there already stay.
+        """Add answers, many in one transaction; those that are there already stay.
 
         While another process writes, they wait for the next call.
         """
         with self._lock:
             self._waiting.update(_row(digest, answer) for digest, answer in answers.items())
-            self._write(until=time.monotonic())
+            if len(self._waiting) >= _ROWS_AT_A_TIME:
+                self._write(until=time.monotonic())
 
     def flush(self) -> None:
         """Write what waits.

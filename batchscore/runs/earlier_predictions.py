@@ -56,10 +56,10 @@ class EarlierPredictions:
             DataError: one is missing or was changed.
         """
         place = own_folder(self.path)
-        for name, digest in self.hashes.items():
-            if name == FACTS or name.startswith(f"{PREDICTIONS}/"):
-                if problem := damage(place / name, digest):
-                    raise _unusable(self.path, f"{printable(name)}: {problem}")
+        read = [name for name in self.hashes if name == FACTS or name.startswith(f"{PREDICTIONS}/")]
+        for name in read:
+            if problem := damage(place / name, self.hashes[name]):
+                raise _unusable(self.path, f"{printable(name)}: {problem}")
 
     def answers(self, bundle: Bundle) -> Iterator[list[tuple[Text, Answer]]]:
         """The texts that it scored, each with its answer, a few thousand rows at a time.

@@ -17,7 +17,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,10 @@ def find_source(settings: ScoreSettings, bundle: Bundle, found: Iterable[FoundFi
         )
     if wanted.is_dir():
         refuse_foreign_store(own_folder(wanted))
+    else:
+        _LOG.log(
+            NOTICE, "--reuse %s: there is nothing yet; a store of answers is made there", printable(wanted)
+        )
     return wanted
 
 
@@ -109,7 +113,8 @@ def open_reuse(
     digests = TextDigests(deciding)
     if isinstance(source, Path):
         store = AnswerStore(OwnPath(source))
-        return Reuse(store, store.identity, source, digests, settings.audit, seed, model, is_added_to=True)
+        taken = _Taken(store, store.identity, source, digests, is_added_to=True)
+        return Reuse(taken, settings.audit, seed, model)
     if source.deciding != deciding:
         why = (
             "other versions, another model, precision or kind of machine"
@@ -126,10 +131,12 @@ def open_reuse(
     try:
         for answers in source.answers(model.bundle):
             store.add({digests.of(text): answer for text, answer in answers})
+        store.flush()
     except BaseException:
         store.close()
         raise
-    return Reuse(store, source.identity, source.path, digests, settings.audit, seed, model, is_added_to=False)
+    taken = _Taken(store, source.identity, source.path, digests, is_added_to=False)
+    return Reuse(taken, settings.audit, seed, model)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,25 +157,25 @@ class _PartTexts:
         return np.flatnonzero([self.is_taken(digest) for digest in self.digests])
 
 
+class _Taken(NamedTuple):
+    """A store that answers are taken from."""
+
+    store: AnswerStore
+    identity: str
+    path: Path
+    digests: TextDigests
+    is_added_to: bool
+
+
 class Reuse:
     """Takes answers from a store, audits them, and adds to it what was scored."""
 
-    def __init__(
-        self,
-        store: AnswerStore,
-        identity: str,
-        path: Path,
-        digests: TextDigests,
-        share: float,
-        seed: str,
-        model: Model,
-        *,
-        is_added_to: bool,
-    ) -> None:
-        self._store, self.identity, self._path = store, identity, path
-        self._digests, self._share, self._model = digests, share, model
+    def __init__(self, taken: _Taken, share: float, seed: str, model: Model) -> None:
+        """``share``: of the texts that are known, how many are audited, chosen by ``seed``."""
+        self._store, self.identity, self._path = taken.store, taken.identity, taken.path
+        self._digests, self._is_added_to = taken.digests, taken.is_added_to
+        self._share, self._model = share, model
         self._seed = hashlib.sha256(seed.encode()).digest()
-        self._is_added_to = is_added_to
         self._parts: dict[int, _PartTexts] = {}
         self._lock = threading.Lock()
 
@@ -290,12 +297,12 @@ class Reuse:
 
     def _new(self, found: _PartTexts, predictions: Predictions) -> dict[bytes, Answer]:
         """What was scored and is not in the store."""
-        new: dict[bytes, Answer] = {}
-        for row, digest in enumerate(found.digests):
-            if digest is not None and digest not in found.known and digest not in new:
-                if predictions.status[row] in (Status.OK, Status.ABSTAINED):
-                    new[digest] = Answer(int(predictions.n_tokens[row]), predictions.probabilities[row])
-        return new
+        is_scored = np.isin(predictions.status, (Status.OK, Status.ABSTAINED))
+        return {
+            digest: Answer(int(predictions.n_tokens[row]), predictions.probabilities[row])
+            for row, digest in enumerate(found.digests)
+            if digest is not None and is_scored[row] and digest not in found.known
+        }
 
 
 def facts_of_reuse(settings: ScoreSettings, work: Mapping[str, Any]) -> dict[str, Any] | None:

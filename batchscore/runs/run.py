@@ -6,13 +6,10 @@ killed run resumes where it was; the final files are built and renamed at the en
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import datetime
-import json
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.errors import (
     BatchscoreError,
-    DataError,
     NothingToDoError,
     TakenError,
     printable,
@@ -51,7 +47,6 @@ from batchscore.runs.folder import (
     DAMAGE,
     NOTE,
     PREDICTIONS,
-    REJECTS,
     STAGING,
     Staging,
     is_finished,
@@ -62,6 +57,7 @@ from batchscore.runs.folder import (
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
+from batchscore.runs.rejects import refuse_rejects
 from batchscore.runs.result import RunResult, with_appended
 from batchscore.runs.reuse import Reuse, facts_of_reuse, identity_of, open_reuse
 from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
@@ -78,7 +74,6 @@ from batchscore.system.storage import (
     make_folder,
     names_in_manifest,
     note_holder,
-    publish,
     refuse_long_names,
     remove_file,
     remove_tree,
@@ -214,7 +209,7 @@ class _Run:
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
-            self._refuse_rejects(plan)
+            refuse_rejects(plan, self._settings.max_rejects, self._staging, self._output)
             refuse_unappendable(self._settings, outputs_of(plan, self._bundle, self._settings))
             compute = self._score(plan)
         except BaseException:
@@ -305,30 +300,6 @@ class _Run:
         write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
         return plan
 
-    def _refuse_rejects(self, plan: Plan) -> None:
-        allowed = self._settings.max_rejects
-        if allowed.allows(plan.rejects, plan.rows):
-            return
-        with self._staging.rejects.open_read() as file:
-            first = json.loads(file.readline())
-        where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
-        if is_finished(self._output):  # a finished run stays as it is
-            listed = "Name another --output to have all of them listed"
-        else:
-            self._publish_rejects()
-            listed = f"All are in {printable(self._output)}/{REJECTS}"
-        raise DataError(
-            f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
-            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. "
-            f"{_advice(first)}Mend them, or allow them with --max-rejects."
-        )
-
-    def _publish_rejects(self) -> None:
-        copy = self._staging.rejects_copy
-        with self._staging.rejects.open_read() as rejects, atomic_write(copy) as out:
-            shutil.copyfileobj(rejects, out)
-        publish(copy, self._output / REJECTS)
-
     def _score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
         journal = Journal(self._staging.journal, shapes.JOURNAL)
@@ -398,9 +369,8 @@ class _Run:
         for entry in journal.entries:
             if entry.get("compute"):
                 compute = entry["compute"]
-            elif entry.get("reused_from") == trusted or "reused_from" not in entry:
-                if self._is_whole(entry):
-                    done.add(entry["part"])
+            elif entry.get("reused_from", trusted) == trusted and self._is_whole(entry):
+                done.add(entry["part"])
         return compute, done
 
     def _is_whole(self, entry: Mapping[str, Any]) -> bool:
@@ -460,15 +430,6 @@ def _only_one(entries: Sequence[Mapping[str, Any]]) -> str | None:
     """By what the answers of all starts are known, if they are alike."""
     found = {entry["deciding"] for entry in entries if "deciding" in entry}
     return found.pop() if len(found) == 1 else None
-
-
-def _advice(reject: Mapping[str, Any]) -> str:
-    """The option that may help with a reject of a CSV file."""
-    if "quote" not in reject["reason"]:
-        return ""
-    if b'\\"' in base64.b64decode(reject["raw"]):
-        return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
-    return "If quotes mean nothing in this file: --quotechar ''. "
 
 
 def _now() -> datetime.datetime:

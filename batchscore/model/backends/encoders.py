@@ -8,8 +8,7 @@ result is the same up to the order of additions.
 A model of another architecture, with other options in ``config.json``, or with a missing or extra tensor or one of another
 shape is left to transformers.
 
-To add an encoder: a class in a module of its own, named by the ``encoder`` of its entry, with what :class:`Loadable` tells;
-:class:`Encoder` is the one for all with BERT's layers.
+To add an encoder: a class in a module of its own, named by the ``encoder`` of its entry, with what :class:`Loadable` tells.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -212,7 +212,7 @@ class Encoder(nn.Module):
         layers = {path: nn.ModuleDict(_layer(weights, names, path)) for path in paths}
         self.first_layers = nn.ModuleList(layers[path] for path in paths)
         """Those but the last one; a layer that shares its weights with another is the same module."""
-        self._last_layer = nn.ModuleDict(_parts(weights, names, last))
+        self._last_layer: Any = nn.ModuleDict(_parts(weights, names, last))
         self._pooler, self._output = _affine(weights, names.pooler), _affine(weights, names.output)
         self.heads: int = options["num_attention_heads"]
         self.eps = float(options.get("layer_norm_eps", 1e-12))
@@ -269,11 +269,7 @@ class Encoder(nn.Module):
         return functional.embedding(buckets, self._biases).permute(2, 0, 1).contiguous()
 
     def last_layer_cls(
-        self,
-        states: Tensor,
-        attention_mask: Tensor | None,
-        bias: Tensor | None = None,
-        by_rows: Callable[..., Tensor] = lambda compute, *inputs: compute(*inputs),
+        self, states: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None, by_rows: Any = call
     ) -> Tensor:
         """The last layer for ``[CLS]`` only: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
@@ -288,20 +284,21 @@ class Encoder(nn.Module):
             weights = weights + bias[:, 0]
         if attention_mask is not None:
             weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
-        return by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)
+        last: Tensor = by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)
+        return last
 
     def _last_queries(self, cls: Tensor) -> Tensor:
         """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``."""
-        layer: Any = self._last_layer
-        query = layer["query"](cls).view(len(cls), self.heads, -1)
-        return torch.einsum("bhd,hdk->bhk", query, layer["key"].weight.view(self.heads, -1, cls.shape[1]))
+        query = self._last_layer["query"](cls).view(len(cls), self.heads, -1)
+        key = self._last_layer["key"].weight.view(self.heads, -1, cls.shape[1])
+        return torch.einsum("bhd,hdk->bhk", query, key)
 
     def _last_layer_of(self, mean: Tensor, cls: Tensor) -> Tensor:
         """The last layer of a mean of states for each head, ``[b, heads, H]``, and ``[CLS]`` before it: ``[b, H]``."""
-        layer: Any = self._last_layer
-        value = layer["value"].weight.view(self.heads, -1, cls.shape[1])
-        attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + layer["value"].bias
-        return self._after_attention(layer, cls, attended)
+        affine = self._last_layer["value"]
+        value = affine.weight.view(self.heads, -1, cls.shape[1])
+        attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + affine.bias
+        return self._after_attention(self._last_layer, cls, attended)
 
     def classified(self, cls: Tensor) -> Tensor:
         """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""
