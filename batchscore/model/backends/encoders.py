@@ -5,8 +5,7 @@ small files. And the head uses only the state of ``[CLS]``: the last layer compu
 that token alone, without keys and values of the others (:meth:`Encoder.last_layer_cls`). That saves one of N layers; the
 result is the same up to the order of additions.
 
-A model of another architecture, with other options in ``config.json``, or with a missing or extra tensor or one of another
-shape is left to transformers.
+Another architecture, other options in ``config.json``, and a missing, extra or misshapen tensor are left to transformers.
 
 To add an encoder: a class in a module of its own, named by the ``encoder`` of its entry, with what :class:`Loadable` tells.
 """
@@ -274,8 +273,8 @@ class Encoder(nn.Module):
         """The last layer for ``[CLS]`` only: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
         The attention score of token *j* is ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share
-        and softmax cancels; and the mean of the values is the value of the mean. So the key and value weights are applied
-        to one vector per head instead of to every token. ``by_rows`` calls what is computed of such vectors.
+        and softmax cancels; and the mean of the values is the value of the mean. So both weights are applied to one vector per
+        head, not to every token; ``by_rows`` calls what does so.
         """
         cls = states[:, 0]
         weights = by_rows(self._last_queries, cls) @ states.transpose(1, 2)
@@ -284,8 +283,7 @@ class Encoder(nn.Module):
             weights = weights + bias[:, 0]
         if attention_mask is not None:
             weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
-        last: Tensor = by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)
-        return last
+        return by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)  # type: ignore[no-any-return]
 
     def _last_queries(self, cls: Tensor) -> Tensor:
         """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``."""
