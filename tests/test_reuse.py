@@ -436,3 +436,9 @@ def test_digests_tell_texts_and_pairs_apart() -> None:
     ]
     assert len({digests.of(text) for text in texts}) == len(texts)
     assert digests.of("a") != TextDigests("cd" * 32).of("a")
+
+
+def test_answers_that_were_written_as_text_are_read_back_to_the_last_bit() -> None:
+    generator = np.random.default_rng(3)
+    values = np.concatenate([generator.random(20_000, np.float32), generator.random(20_000, np.float32) ** 9])
+    assert np.array_equal(np.array([str(value) for value in values], dtype=np.float32), values)
