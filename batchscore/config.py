@@ -145,6 +145,10 @@ class ScoreSettings:
     fail_above: tuple[str, ...] = ()
     baseline: Path | Literal["latest"] | None = None
     """The folder of an earlier run to compare with, or :data:`LATEST`."""
+    reuse: Path | Literal["latest"] | None = None
+    """An earlier run, :data:`LATEST`, or the folder of a store, whose answers are taken for texts that were scored before."""
+    audit: float = 0.01
+    """Of the texts whose answers are taken, the share that is scored again all the same, and compared."""
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
     with_text: bool = True
@@ -202,6 +206,8 @@ HARMLESS: Mapping[str, str] = {
     "skip_empty": "it tells how a run without a row ends, which has no results",
     "dry_run": "nothing is written",
     "force": "it tells what becomes of an earlier run",
+    "reuse": "the answers that are taken are, bit for bit, those that scoring gives",
+    "audit": "what is scored again has the answers that it had",
     "compute.workers": "each micro-batch is computed by itself, so how many at a time changes no bit",
 }
 """Settings that change nothing in a run folder, each with the reason. Whatever is not listed counts for the fingerprint."""

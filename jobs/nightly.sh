@@ -12,7 +12,7 @@
 #   INBOX=/srv/inbox                                  # a drop folder ... or instead of it
 #   INPUT='/srv/export/reviews-$DATE.parquet'         # one file; $DATE is the local date, YYYY-MM-DD
 #   BASELINE=latest                                   # last night's run is compared with; '' or a run folder
-#   OPTIONS=(--fail-below accuracy=0.85)              # more options of inbox or score
+#   OPTIONS=(--fail-below accuracy=0.85 --reuse /srv/answers)   # more options of inbox or score
 #   REPORT_OPTIONS=(--keep-days 90)                   # more options of report
 #   TIME_LIMIT=6h                                     # as timeout(1) takes it; the next call goes on where this one was
 #   REPORT_TIME_LIMIT=30m                             # the same for the report, which is wanted after a bad night too

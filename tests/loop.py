@@ -79,8 +79,7 @@ class Loop:
     def review(self, run: Path) -> dict[str, int]:
         """Answer the first rows of the page from the true labels; returns how often each key was pressed."""
         truth = {
-            str(each): NAMES[label]
-            for each, label in zip(self.night["id"], self.night["label"], strict=True)
+            str(each): NAMES[label] for each, label in zip(self.night["id"], self.night["label"], strict=True)
         }
         path = Path(sys.executable).with_name("batchscore")
         with subprocess.Popen([path, "review", run, "--json"], stdout=subprocess.PIPE, text=True) as server:
@@ -136,9 +135,17 @@ def main() -> None:
     )
     parser.add_argument("--reviews", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path, help="an empty folder")
-    for name, rows in (("train", 500), ("night", 4000), ("flipped", 200), ("reviewed", 200), ("held-out", 4000)):
+    for name, rows in (
+        ("train", 500),
+        ("night", 4000),
+        ("flipped", 200),
+        ("reviewed", 200),
+        ("held-out", 4000),
+    ):
         parser.add_argument(f"--{name}", type=int, default=rows)
-    parser.add_argument("--training", nargs="*", default=[], help="options of the trainer, without their dashes")
+    parser.add_argument(
+        "--training", nargs="*", default=[], help="options of the trainer, without their dashes"
+    )
     options = parser.parse_args()
     options.training = [f"--{each}" if k % 2 == 0 else each for k, each in enumerate(options.training)]
     click.echo(json.dumps(Loop(options).go()))

@@ -24,7 +24,7 @@ RIGHT = Padding(512, 0)
         pytest.param([8, 8, 8], 16, [[0, 1], [2]], id="equal lengths keep their order"),
         pytest.param([16, 2], 8, [[0], [1]], id="an oversized row goes through alone"),
         pytest.param([1, 1, 1, 1], 16, [[0, 1], [2, 3]], id="short rows are padded to the multiple"),
-        pytest.param([9, 1], 32, [[0, 1]], id="the first row of a micro-batch sets its width"),
+        pytest.param([9, 1, 16, 8], 64, [[2, 0], [3, 1]], id="one padded length in a micro-batch"),
     ],
 )
 @pytest.mark.parametrize("way", ["right", "left"])
@@ -64,7 +64,7 @@ def test_lengths_are_rounded_up_but_not_beyond_the_model(n_tokens: int, longest:
 
 def test_a_sequence_longer_than_any_that_was_tried_goes_by_itself_and_unpadded() -> None:
     padding = Padding(64, 0, multiple=8, longest_probe=20)
-    assert [batch.tolist() for batch in plan([9, 21, 20, 30, 17], 999, padding)] == [[3], [1], [2, 4, 0]]
+    assert [batch.tolist() for batch in plan([9, 21, 20, 30, 17], 999, padding)] == [[3], [1], [2, 4], [0]]
     assert [padding.width(n) for n in (21, 20)] == [21, 24]
 
 
@@ -89,9 +89,14 @@ def test_a_micro_batch_keeps_the_budget_unless_it_is_one_row(
 
 
 @given(lengths_of_rows, st.integers(1, 20_000))
-def test_a_micro_batch_is_full_before_the_next_begins(lengths: list[int], budget: int) -> None:
-    for batch in plan(lengths, budget, RIGHT)[:-1]:
-        assert (len(batch) + 1) * RIGHT.width(max(lengths[k] for k in batch)) > budget
+def test_a_micro_batch_is_full_before_the_next_of_its_padded_length_begins(
+    lengths: list[int], budget: int
+) -> None:
+    batches = plan(lengths, budget, RIGHT)
+    widths = [{RIGHT.width(lengths[k]) for k in batch} for batch in batches]
+    for batch, here, after in zip(batches, widths, widths[1:], strict=False):
+        (width,) = here
+        assert after != here or (len(batch) + 1) * width > budget
 
 
 @given(lengths_of_rows, st.integers(1, 20_000))

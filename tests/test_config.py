@@ -41,6 +41,8 @@ OTHER_VALUES: dict[str, Any] = {
     "fail_below": ("accuracy=0.5",),
     "fail_above": ("drift=0.5",),
     "baseline": Path("earlier"),
+    "reuse": Path("store"),
+    "audit": 0.1,
     "slice_columns": ("shop",),
     "with_text": False,
     "engine": "ray",

@@ -94,6 +94,8 @@ class ScoreOptions(_ReadingOptions, total=False):
     fail_below: Pairs | None
     fail_above: Pairs | None
     baseline: PathLike | None
+    reuse: PathLike | None
+    audit: str | None
     slice_column: Texts | None
     no_text: bool
     engine: str | None

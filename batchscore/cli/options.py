@@ -357,6 +357,19 @@ _SCORING_OPTIONS = (
         help="Compare with this earlier run, or the latest of these files and labels.",
     ),
     option(
+        "--reuse",
+        type=LatestOrPath(),
+        metavar="RUN_DIR|latest|STORE",
+        help="Do not score a text again whose answer is in this earlier run, or store (a folder, made if missing).",
+    ),
+    option(
+        "--audit",
+        default="1%",
+        show_default=True,
+        metavar="P%",
+        help="Of the texts with such an answer, score this share again all the same, and compare.",
+    ),
+    option(
         "--slice-column",
         multiple=True,
         metavar="NAME",

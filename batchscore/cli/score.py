@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,8 @@ def score_settings(**options: Any) -> ScoreSettings:
         fail_below=tuple(options["fail_below"]),
         fail_above=tuple(options["fail_above"]),
         baseline=options["baseline"],
+        reuse=options["reuse"],
+        audit=share_of(options["audit"], "--audit"),
         slice_columns=tuple(dict.fromkeys(options["slice_column"])),
         with_text=not options["no_text"],
         engine=options["engine"],
@@ -166,6 +169,17 @@ def score_settings(**options: Any) -> ScoreSettings:
         renames=renames_of(options["rename"]),
         date=options.get("date"),
     )
+
+
+def share_of(text: str, flag: str) -> float:
+    """A share that is written as a percentage."""
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise UsageError(f"{flag} {printable(repr(text))} is no percentage between 0% and 100%, such as 1%.")
+    return share
 
 
 def _budget(text: str) -> int | None:

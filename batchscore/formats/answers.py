@@ -61,6 +61,10 @@ class Answers(abc.ABC):
         own = columns[self._first_probability : -len(_TAIL)]
         return np.stack([column.to_numpy(zero_copy_only=False) for column in own], axis=1)
 
+    def value_names(self) -> list[str]:
+        """The names of the columns that :meth:`probabilities` reads."""
+        return self.names()[self._first_probability : -len(_TAIL)]
+
     @property
     def unjoinable(self) -> str | None:
         """A label that cannot stand in a list of labels in a format without lists; None if all can."""

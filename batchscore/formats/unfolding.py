@@ -68,7 +68,9 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
     widths = {leaf.path: _fixed_width(leaf) for leaf in leaves}
     _refuse_lists(leaves, widths, source, max_expansion)
     metadata = file.metadata.row_group(group)
-    if metadata.total_byte_size > metadata.num_rows * _BYTES_AT_ONCE // 4:  # a look at the widest would take the most memory
+    if (
+        metadata.total_byte_size > metadata.num_rows * _BYTES_AT_ONCE // 4
+    ):  # a look at the widest would take the most memory
         return 1
     if _MOST_ROWS * metadata.total_byte_size > _BYTES_AT_ONCE or any(leaf.is_repeated for leaf in leaves):
         widths |= _widest_values(source, leaves, group)

@@ -5,6 +5,9 @@ is too large fails at once. Lengths are rounded up to a multiple to keep the num
 caches a kernel per shape). A micro-batch ends *before* the row that would exceed the budget, but is never empty: an
 oversized row goes through alone.
 
+Only sequences of one padded length go together, so that this length follows from the sequence alone: it decides the last
+bit of an answer, and an answer must not depend on the rows beside it if it is to be used another night.
+
 Not every model tolerates padding (:mod:`batchscore.model.probing` tests it): with ``none`` a micro-batch has sequences of
 one length only, with ``single`` one sequence only.
 """
@@ -90,7 +93,8 @@ class Padding:
         if self.mode == "single" or self.exceeds_probes(n_tokens):
             return 1
         rows = max(1, max_batch_tokens // max(self.width(n_tokens), 1))
-        return int((sizes[:rows] == n_tokens).sum()) if self.mode == "none" else rows
+        shortest = (n_tokens - 1) // self.multiple * self.multiple + 1 if self.pads else n_tokens
+        return int((sizes[:rows] >= shortest).sum())
 
 
 def plan(

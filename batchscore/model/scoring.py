@@ -301,6 +301,31 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
     )
 
 
+def with_answers(
+    predictions: Predictions,
+    rows: NDArray[np.int64],
+    answers: NDArray[np.float32],
+    n_tokens: NDArray[np.int32],
+    model: Model,
+) -> Predictions:
+    """Predictions with what is known of some ``rows``, which were not scored: their ``answers[n, C]`` and ``n_tokens[n]``."""
+    status, every = predictions.status.copy(), predictions.n_tokens.copy()
+    probabilities = predictions.probabilities.copy()
+    status[rows], probabilities[rows], every[rows] = Status.OK, answers, n_tokens
+    status[status == Status.ABSTAINED] = Status.OK
+    scored, task, inference = status == Status.OK, model.bundle.task, model.inference
+    predicted = decided(task, probabilities, scored, inference.thresholds, inference.below)
+    status[undecided(task, predicted, scored)] = Status.ABSTAINED
+    return dataclasses.replace(
+        predictions,
+        status=status,
+        predicted=predicted,
+        probabilities=probabilities,
+        n_tokens=every,
+        truncated=every > model.tokenizer.max_length,
+    )
+
+
 def _at(values: NDArray[np.int32], index: NDArray[np.int64], missing: int) -> NDArray[np.int32]:
     return values[index] if len(values) else np.full(len(index), missing, dtype=np.int32)
 

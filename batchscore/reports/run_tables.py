@@ -190,6 +190,8 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}{_latest(facts)}")]
     elif _latest(facts):
         lines += [("earlier run", "none yet of these files and labels that could be compared (latest)")]
+    if taken := facts.get("reuse"):
+        lines += [("answers of earlier nights", _reused(taken))]
     lines += [("model", shown(model.pop("path", "") or UNKNOWN, 200))]
     lines += [
         (f"model: {_words(key)}", _plain(value)) for key, value in model.items() if _says_anything(value)
@@ -237,6 +239,18 @@ def _latest(facts: Mapping[str, Any]) -> str:
     """That the earlier run was not named, but is the one that came last."""
     is_latest = (facts.get("options") or {}).get("baseline") == LATEST
     return ", the latest of these files and labels" if is_latest else ""
+
+
+def _reused(taken: Mapping[str, Any]) -> str:
+    """How many rows were not scored again, and what the audit of their answers found."""
+    others = taken.get("audited_otherwise", 0)
+    found = f"{others:,} differed in their last bits" if others else "all of them the same to the last bit"
+    audit = (
+        f"; {taken['audited']:,} texts with such an answer were scored again, {found}"
+        if taken.get("audited")
+        else ""
+    )
+    return f"{taken.get('rows', 0):,} rows, from {shown(taken.get('path', UNKNOWN), 200)}{audit}"
 
 
 def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

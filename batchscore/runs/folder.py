@@ -281,6 +281,11 @@ class Staging:
         return self.folder / "micro-batches"
 
     @property
+    def reused(self) -> OwnPath:
+        """Where the answers of an earlier run are looked up."""
+        return self.folder / "reused"
+
+    @property
     def holds_work(self) -> bool:
         """Whether anything was scored, and would be lost with this folder."""
         has_parts = any(name.endswith(_PART_SUFFIX) for name in _names_in(self.parts))

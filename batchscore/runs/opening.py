@@ -22,6 +22,7 @@ from batchscore.model.loading import Models, needs_torch
 from batchscore.runs.chosen_baseline import Chosen, choose_baseline
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.folder import STAGING, foreign_names, is_finished, output_of, refuse_links
+from batchscore.runs.reuse import Source, find_source
 from batchscore.runs.task_options import refuse_foreign_options
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import make_folder
@@ -54,6 +55,8 @@ class Opened(NamedTuple):
     bundle: Bundle
     chosen: Chosen
     """The earlier run to compare with, if there is one."""
+    source: Source | None
+    """Where answers are taken from."""
 
 
 @contextlib.contextmanager
@@ -126,7 +129,7 @@ def open_inputs(
     chosen = choose_baseline(settings, [file.name for file in found], bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
-    return Opened(found, bundle, chosen)
+    return Opened(found, bundle, chosen, find_source(settings, bundle, found))
 
 
 def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:

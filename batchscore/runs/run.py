@@ -6,13 +6,10 @@ killed run resumes where it was; the final files are built and renamed at the en
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import datetime
-import json
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +27,7 @@ from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
+from batchscore.model.answer_bits import deciding_fingerprint
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings
@@ -51,7 +49,6 @@ from batchscore.runs.folder import (
     DAMAGE,
     NOTE,
     PREDICTIONS,
-    REJECTS,
     STAGING,
     Staging,
     is_finished,
@@ -62,7 +59,9 @@ from batchscore.runs.folder import (
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
+from batchscore.runs.rejects import refuse_rejects
 from batchscore.runs.result import RunResult, with_appended
+from batchscore.runs.reuse import Reuse, facts_of_reuse, identity_of, open_reuse
 from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
@@ -77,7 +76,6 @@ from batchscore.system.storage import (
     make_folder,
     names_in_manifest,
     note_holder,
-    publish,
     refuse_long_names,
     remove_file,
     remove_tree,
@@ -91,7 +89,7 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 7
+STAGING_FORMAT = 8
 _FINISHING_MODULES = ("jinja2",)
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
 """Modules that finishing a run imports, and the one that it imports only if rows have labels."""
@@ -194,7 +192,7 @@ class _Run:
         want: Callable[..., None],
     ) -> None:
         self._want = want
-        self._found, self._bundle, self._chosen = opened
+        self._found, self._bundle, self._chosen, self._source = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = output_of(settings)
@@ -202,6 +200,8 @@ class _Run:
         self._staging = Staging(self._output / STAGING / staged[:32])
         self._begun = _now()
         self._spent = WorkDone()
+        self._deciding: str | None = None
+        """By what its answers are known another night; None if not all are known by the same."""
 
     def go(self) -> RunResult:
         """Do what is left of the run."""
@@ -220,7 +220,7 @@ class _Run:
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
-            self._refuse_rejects(plan)
+            refuse_rejects(plan, self._settings.max_rejects, self._staging, self._output)
             refuse_unappendable(self._settings, outputs_of(plan, self._bundle, self._settings))
             compute = self._score(plan)
         except BaseException:
@@ -317,30 +317,6 @@ class _Run:
         write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
         return plan
 
-    def _refuse_rejects(self, plan: Plan) -> None:
-        allowed = self._settings.max_rejects
-        if allowed.allows(plan.rejects, plan.rows):
-            return
-        with self._staging.rejects.open_read() as file:
-            first = json.loads(file.readline())
-        where = f"line {first['line']}" if first["line"] else f"row {first['row']}"
-        if is_finished(self._output):  # a finished run stays as it is
-            listed = "Name another --output to have all of them listed"
-        else:
-            self._publish_rejects()
-            listed = f"All are in {printable(self._output)}/{REJECTS}"
-        raise DataError(
-            f"{plan.rejects} of {plan.rows} rows cannot be read, {allowed} are allowed. The first: "
-            f"{printable(first['file'])}, {where}: {first['reason']}. {listed}. "
-            f"{_advice(first)}Mend them, or allow them with --max-rejects."
-        )
-
-    def _publish_rejects(self) -> None:
-        copy = self._staging.rejects_copy
-        with self._staging.rejects.open_read() as rejects, atomic_write(copy) as out:
-            shutil.copyfileobj(rejects, out)
-        publish(copy, self._output / REJECTS)
-
     def _score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
         journal = Journal(self._staging.journal, shapes.JOURNAL)
@@ -348,12 +324,14 @@ class _Run:
             compute, done = self._resume(journal)
             self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
             todo = [part for part in plan.parts if part.number not in done]
+            self._deciding = _only_one(journal.entries)
             if not todo:
                 return compute
             self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
+            deciding = deciding_fingerprint(self._bundle, compute, STAGING_FORMAT)
             if (
                 not journal.entries
             ):  # nor was this decided before, so what may be noted was made in another way
@@ -361,16 +339,23 @@ class _Run:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
             model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
+            journal.append({"deciding": deciding})
+            self._deciding = _only_one(journal.entries)
+            reuse = open_reuse(
+                self._source, self._settings, model, deciding, self._fingerprint(), self._staging.reused
+            )
             bar = self._progress(plan.rows)
             bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
             micro_batches = MicroBatches(
                 self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
             )
             try:
-                self._run_parts(plan, todo, model, journal, micro_batches)
+                self._run_parts(plan, todo, model, journal, micro_batches, reuse)
             finally:
                 micro_batches.close()
                 bar.close()
+                if reuse is not None:
+                    reuse.close()
             return compute
         finally:
             journal.close()
@@ -390,13 +375,18 @@ class _Run:
         return rows.given_texts
 
     def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
-        """The facts of an earlier start's computation, and the numbers of its intact parts."""
+        """The facts of an earlier start's computation, and the numbers of its intact parts.
+
+        A part with answers of a store or run counts only while that is named still: its audit may not have come to an end.
+        """
         compute: dict[str, Any] = {}
         done: set[int] = set()
+        taken_from = {entry["reused_from"] for entry in journal.entries if "reused_from" in entry}
+        trusted = identity_of(self._source) if taken_from else None
         for entry in journal.entries:
             if entry.get("compute"):
                 compute = entry["compute"]
-            elif self._is_whole(entry):
+            elif entry.get("reused_from", trusted) == trusted and self._is_whole(entry):
                 done.add(entry["part"])
         return compute, done
 
@@ -407,7 +397,13 @@ class _Run:
         return path.exists() and sha256_of(path) == entry.get("sha256")
 
     def _run_parts(
-        self, plan: Plan, todo: list[Part], model: Model, journal: Journal, micro_batches: MicroBatches
+        self,
+        plan: Plan,
+        todo: list[Part],
+        model: Model,
+        journal: Journal,
+        micro_batches: MicroBatches,
+        reuse: Reuse | None,
     ) -> None:
         given = given_labels(plan, self._bundle, self._settings.label_map)
         answers = answers_of(self._bundle.task, self._bundle.labels)
@@ -415,15 +411,25 @@ class _Run:
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
             path = self._staging.part(part.number)
+            if reuse is not None:
+                predictions = reuse.completed(part, predictions)
             indices = given[part.file].indices(rows.labels, len(rows.texts))
             stage_part(path, rows, predictions, indices, answers)
             work = self._spent.add(predictions.work, micro_batches.earlier_seconds(part))
-            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work})
+            source = {"reused_from": reuse.identity} if reuse is not None and work.get("reused") else {}
+            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work, **source})
             micro_batches.staged(part)
             give_back_freed_memory()
 
         parts = read_parts(plan, todo, self._settings.read)
-        ENGINES[self._settings.engine](parts, model, sink, micro_batches.watch)
+        engine = ENGINES[self._settings.engine]
+        if reuse is None:
+            engine(parts, model, sink, micro_batches.watch)
+        else:
+            engine(
+                reuse.unknown(parts), model, sink, lambda part: micro_batches.watch(part, reuse.without(part))
+            )
+            reuse.finish()
 
     def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
         seconds = time.monotonic() - self._started + self._spent.earlier
@@ -431,16 +437,18 @@ class _Run:
         facts = facts_of_run(
             self._fingerprint(), plan, self._bundle, self._settings, self._chosen.baseline, times
         )
-        return {**facts, **work_facts(compute, self._spent, counts, seconds)}
+        facts |= work_facts(compute, self._spent, counts, seconds)
+        return {
+            **facts,
+            "deciding": self._deciding,
+            "reuse": facts_of_reuse(self._settings, self._spent.total),
+        }
 
 
-def _advice(reject: Mapping[str, Any]) -> str:
-    """The option that may help with a reject of a CSV file."""
-    if "quote" not in reject["reason"]:
-        return ""
-    if b'\\"' in base64.b64decode(reject["raw"]):
-        return "If a backslash takes its meaning from a quote: --escapechar '\\'. "
-    return "If quotes mean nothing in this file: --quotechar ''. "
+def _only_one(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """By what the answers of all starts are known, if they are alike."""
+    found = {entry["deciding"] for entry in entries if "deciding" in entry}
+    return found.pop() if len(found) == 1 else None
 
 
 def _now() -> datetime.datetime:

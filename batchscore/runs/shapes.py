@@ -46,6 +46,7 @@ FACTS: Shape = {
         "prefix?": str,
         "renames?": {str: str},
     },
+    "deciding?": str,
 }
 """Of ``run.json``."""
 _GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
@@ -87,6 +88,8 @@ JOURNAL: Shape = {
     "part?": int,
     "sha256?": str,
     "work?": {str: int | float},
+    "reused_from?": str,
+    "deciding?": str,
     "compute?": {
         "backend?": str,
         "device?": str,
@@ -98,7 +101,8 @@ JOURNAL: Shape = {
         "references?": {str: object},
     },
 }
-"""Of an entry of a run's journal: a staged part, or how it is computed."""
+"""Of an entry of a run's journal: a staged part, and where some of its answers were taken from; how it is computed; or by what a
+start's answers are known."""
 MICRO_BATCH: Shape = {
     "budget": int,
     "number": int,

@@ -45,10 +45,14 @@ class MicroBatches:
         self._last = time.monotonic()
         make_folder(self._folder)
 
-    def watch(self, part: Part) -> Watcher:
-        """What sees the micro-batches of a part; the engine asks for it when it begins the part."""
+    def watch(self, part: Part, without: str = "") -> Watcher:
+        """What sees the micro-batches of a part; the engine asks for it when it begins the part.
+
+        ``without`` tells which of its rows are not scored: micro-batches of other ones are noted apart.
+        """
+        name = f"{part.number:08d}{without and '-'}{without}.journal"
         self._parts[part.number] = watcher = _PartInWork(
-            part.rows, self._folder, f"{part.number:08d}.journal", self._lock, self._seen
+            part.rows, self._folder, name, self._lock, self._seen
         )
         return watcher
 
@@ -166,6 +170,11 @@ class WorkDone:
         self.workers: int | None = None
         """Workers of this start; None if everything was scored before."""
         self._last = time.monotonic()
+
+    @property
+    def total(self) -> Mapping[str, float]:
+        """Sums over all parts."""
+        return self._total
 
     def take_over(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Count the intact parts of earlier starts."""

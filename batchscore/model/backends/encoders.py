@@ -5,11 +5,9 @@ small files. And the head uses only the state of ``[CLS]``: the last layer compu
 that token alone, without keys and values of the others (:meth:`Encoder.last_layer_cls`). That saves one of N layers; the
 result is the same up to the order of additions.
 
-A model of another architecture, with other options in ``config.json``, or with a missing or extra tensor or one of another
-shape is left to transformers.
+Another architecture, other options in ``config.json``, and a missing, extra or misshapen tensor are left to transformers.
 
-To add an encoder: a class in a module of its own, named by the ``encoder`` of its entry, with what :class:`Loadable` tells;
-:class:`Encoder` is the one for all with BERT's layers.
+To add an encoder: a class in a module of its own, named by the ``encoder`` of its entry, with what :class:`Loadable` tells.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -212,7 +211,7 @@ class Encoder(nn.Module):
         layers = {path: nn.ModuleDict(_layer(weights, names, path)) for path in paths}
         self.first_layers = nn.ModuleList(layers[path] for path in paths)
         """Those but the last one; a layer that shares its weights with another is the same module."""
-        self._last_layer = nn.ModuleDict(_parts(weights, names, last))
+        self._last_layer: Any = nn.ModuleDict(_parts(weights, names, last))
         self._pooler, self._output = _affine(weights, names.pooler), _affine(weights, names.output)
         self.heads: int = options["num_attention_heads"]
         self.eps = float(options.get("layer_norm_eps", 1e-12))
@@ -269,28 +268,35 @@ class Encoder(nn.Module):
         return functional.embedding(buckets, self._biases).permute(2, 0, 1).contiguous()
 
     def last_layer_cls(
-        self, states: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None
+        self, states: Tensor, attention_mask: Tensor | None, bias: Tensor | None = None, by_rows: Any = call
     ) -> Tensor:
         """The last layer for ``[CLS]`` only: states ``[b, L, H]`` in, its state ``[b, H]`` out.
 
         The attention score of token *j* is ``q . (K x_j + k)``, which is ``(K' q) . x_j`` up to a term that all tokens share
-        and softmax cancels; and the mean of the values is the value of the mean. So the key and value weights are applied
-        to one vector per head instead of to every token.
+        and softmax cancels; and the mean of the values is the value of the mean. So both weights are applied to one vector per
+        head, not to every token; ``by_rows`` calls what does so.
         """
-        layer: Any = self._last_layer
         cls = states[:, 0]
-        rows, width = cls.shape
-        key, value = (layer[part].weight.view(self.heads, -1, width) for part in ("key", "value"))
-        query = layer["query"](cls).view(rows, self.heads, -1)
-        weights = torch.einsum("bhd,hdk->bhk", query, key) @ states.transpose(1, 2)
-        weights = weights / math.sqrt(width // self.heads)
+        weights = by_rows(self._last_queries, cls) @ states.transpose(1, 2)
+        weights = weights / math.sqrt(cls.shape[1] // self.heads)
         if bias is not None:
             weights = weights + bias[:, 0]
         if attention_mask is not None:
             weights = weights.masked_fill(attention_mask[:, None, :] == 0, -math.inf)
-        mean = weights.softmax(-1) @ states
-        attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + layer["value"].bias
-        return self._after_attention(layer, cls, attended)
+        return by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)  # type: ignore[no-any-return]
+
+    def _last_queries(self, cls: Tensor) -> Tensor:
+        """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``."""
+        query = self._last_layer["query"](cls).view(len(cls), self.heads, -1)
+        key = self._last_layer["key"].weight.view(self.heads, -1, cls.shape[1])
+        return torch.einsum("bhd,hdk->bhk", query, key)
+
+    def _last_layer_of(self, mean: Tensor, cls: Tensor) -> Tensor:
+        """The last layer of a mean of states for each head, ``[b, heads, H]``, and ``[CLS]`` before it: ``[b, H]``."""
+        affine = self._last_layer["value"]
+        value = affine.weight.view(self.heads, -1, cls.shape[1])
+        attended = torch.einsum("bhk,hdk->bhd", mean, value).flatten(1) + affine.bias
+        return self._after_attention(self._last_layer, cls, attended)
 
     def classified(self, cls: Tensor) -> Tensor:
         """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""

@@ -45,6 +45,8 @@ _ROWS = 2048
 """Tokens that a weight is packed for; any number works."""
 _TILE_BYTES = 1 << 20
 """Attention scores computed at a time: the size of a core's L2 cache (0.5 to 4 MiB differed by 2 %)."""
+_BLOCK_ROWS = 8
+"""Rows of a micro-batch that :func:`in_blocks` computes at a time; a micro-batch of reviews has 4 to 10."""
 _MAX_SCORE = 60.0
 """Exponentials of scores within plus and minus this can be summed and multiplied in bfloat16: e^60 is 1e26, the range ends at
 3e38."""
@@ -164,7 +166,7 @@ class PackedEncoder:
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Logits ``[b, C]`` float32."""
-        return self._encoder.classified(self.cls_states(input_ids, attention_mask, token_type_ids))
+        return in_blocks(self._encoder.classified, self.cls_states(input_ids, attention_mask, token_type_ids))
 
     def cls_states(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
@@ -179,7 +181,7 @@ class PackedEncoder:
             states = layer["out_norm"].norm(layer["out"].plus(attended, states), self._encoder.eps)
             wide = layer["up"](states, self._encoder.activation)
             states = layer["down_norm"].norm(layer["down"].plus(wide, states), self._encoder.eps)
-        return self._encoder.last_layer_cls(states.float(), attention_mask, bias)
+        return self._encoder.last_layer_cls(states.float(), attention_mask, bias, in_blocks)
 
     def _attention(
         self, query_key_value: Tensor, attention_mask: Tensor | None, added: Tensor | None
@@ -192,19 +194,38 @@ class PackedEncoder:
         return attended.transpose(1, 2).flatten(2)
 
 
+def in_blocks(compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """``compute`` of tensors ``[b, ...]``, called with ``_BLOCK_ROWS`` rows at a time; the last block is filled up with its last row.
+
+    For what has few numbers a row, the last layer for one token and the head: libraries pick the kernel of a product by its
+    number of rows, and kernels differ in the last bit. In blocks of one size an answer does not depend on how many rows
+    are beside it.
+    """
+    found, rows = [], len(inputs[0])
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = [each[start : start + _BLOCK_ROWS] for each in inputs]
+        lacking = _BLOCK_ROWS - len(block[0])
+        if lacking:
+            block = [torch.cat([each, each[-1:].expand(lacking, *each.shape[1:])]) for each in block]
+        found.append(compute(*block))
+    return (found[0] if len(found) == 1 else torch.cat(found))[:rows]
+
+
 def bf16_attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention: query, key and value ``[b, heads, L, d]`` in, ``[b, L, heads * d]`` out.
 
-    Heads whose scores may be large use torch's fused kernel, which has float32 scores; bfloat16 would be too coarse.
-    MiniLM-L6 has one such head of 72.
+    Where the scores of a row's head may be large, torch's fused kernel computes it, which has float32 scores; bfloat16 would
+    be too coarse. MiniLM-L6 has one such head of 72. Each row has the kernel that it would have alone.
     """
-    is_small = has_small_scores(query, key)
+    is_small = _are_small(query, key)
     if is_small.all():
         return _matmul_attention(query, key, value, attention_mask).flatten(2)
     attended = torch.empty_like(value).transpose(1, 2)
-    for attend, heads in ((_matmul_attention, is_small), (_fused_attention, ~is_small)):
-        if heads.any():
-            attended[:, :, heads] = attend(query[:, heads], key[:, heads], value[:, heads], attention_mask)
+    for attend, is_taken in ((_matmul_attention, is_small), (_fused_attention, ~is_small)):
+        if (heads := is_taken.any(0)).any():
+            found = attend(query[:, heads], key[:, heads], value[:, heads], attention_mask)
+            taken = is_taken[:, None, heads, None]
+            attended[:, :, heads] = torch.where(taken, found, attended[:, :, heads])
     return attended.flatten(2)
 
 
@@ -213,8 +234,13 @@ def has_small_scores(query: Tensor, key: Tensor) -> Tensor:
 
     A score is at most the norm of its query times that of its key (Cauchy-Schwarz).
     """
+    return _are_small(query, key).all(0)
+
+
+def _are_small(query: Tensor, key: Tensor) -> Tensor:
+    """The same of each row, ``[b, heads]``."""
     queries, keys = (torch.linalg.vector_norm(each, dim=-1).amax(-1).float() for each in (query, key))
-    largest: Tensor = (queries * keys).amax(0) / math.sqrt(query.shape[-1])
+    largest: Tensor = queries * keys / math.sqrt(query.shape[-1])
     return largest < _MAX_SCORE
 
 
