@@ -53,6 +53,7 @@ __all__ = [
     "AMBIGUOUS",
     "Baseline",
     "Earlier",
+    "InputRows",
     "Matcher",
     "earlier_run",
     "match_rows",
@@ -117,7 +118,7 @@ class Baseline:
     def chunks(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
         """The predictions of one file in order, a few thousand rows at a time, with the columns ``names``."""
         wanted = list(dict.fromkeys([*self.answers.columns, *file.columns.given, *names]))
-        rejected = _Rejected(self.path, file)
+        rejected = InputRows(self.path, file)
         for texts in texts_of_file(file.source, settings_of(file), wanted):
             try:
                 predicted = self.answers.predicted(texts)
@@ -185,7 +186,7 @@ def _damaged(folder: Path, what: str) -> DataError:
     )
 
 
-class _Rejected:
+class InputRows:
     """Input rows of the predictions of a file: consecutive, except for the rejects between them."""
 
     def __init__(self, folder: Path, file: EarlierFile) -> None:
