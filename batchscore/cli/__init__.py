@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, inbox, report, score, signing
+from batchscore.cli import adopt, bundles, inbox, report, review, score, signing
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -33,6 +33,7 @@ for _command in (
     score.command,
     inbox.command,
     report.command,
+    review.command,
     adopt.command,
     signing.sign,
     bundles.verify,

@@ -52,6 +52,7 @@ def page_and_policy() -> tuple[str, str]:
         "default-src": "'none'",
         "script-src": f"'sha256-{_digest(script)}'",
         "style-src": f"'sha256-{_digest(style)}'",
+        "img-src": "data:",
         "connect-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -214,7 +215,9 @@ def _changes(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:
     found = {}
     for key in dict.fromkeys(event.key for event in events):
         now = review.store.standing(key)
-        found[str(key)] = None if now is None else {"kind": now.kind, "label": now.label, "number": now.number}
+        found[str(key)] = (
+            None if now is None else {"kind": now.kind, "label": now.label, "number": now.number}
+        )
     last = events[-1].number if events else _number(asked, "since")
     return {"rows": found, "last": last, "worst": review.queue.counts(Filter())["reviewed"]}
 

@@ -73,7 +73,7 @@ def _token_in(scope: Scope, headers: Mapping[bytes, bytes]) -> bytes:
     if scope["path"] == "/":
         return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0].encode()
     given = headers.get(b"authorization", b"")
-    return given.removeprefix(_BEARER) if given.startswith(_BEARER) else b""
+    return bytes(given).removeprefix(_BEARER) if given.startswith(_BEARER) else b""
 
 
 async def _refuse(status: int, problem: str, send: Send) -> None:

@@ -115,10 +115,18 @@ class _Building:
         self.labelled += int((is_answered & (chunk.given >= 0)).sum())
         at = np.searchsorted(self._sorted, chunk.keys)
         is_there = at < len(self._sorted)
-        is_mismatch = is_there & (self._sorted[np.where(is_there, at, 0)] == chunk.keys) if len(self._sorted) else is_there
+        is_mismatch = (
+            is_there & (self._sorted[np.where(is_there, at, 0)] == chunk.keys)
+            if len(self._sorted)
+            else is_there
+        )
         differs = (chunk.given >= 0) & is_answered & (chunk.given != chunk.predicted)
         doubt = np.where(chunk.abstained & readable, 0.0, chunk.probability)
-        doubt = np.where((is_answered | (chunk.abstained & readable)) & ~differs & (doubt < self._recipe.unsure_below), doubt, np.inf)
+        doubt = np.where(
+            (is_answered | (chunk.abstained & readable)) & ~differs & (doubt < self._recipe.unsure_below),
+            doubt,
+            np.inf,
+        )
         luck = np.where(is_answered, self._random.random(len(chunk.keys)), np.inf)
         chosen = is_mismatch.copy()
         for least, values in ((self.unsure, doubt), (self.drawn, luck)):
@@ -136,8 +144,17 @@ class _Building:
             key, text = int(chunk.keys[row]), chunk.texts[row] or ""
             pair = (pairs[row] or "") if pairs else None
             name = ids[row] if ids else None
-            sure = probability[row] if probability[row] == probability[row] else None  # noqa: PLR0124 - NaN
-            values = (key, int(chunk.given[row]), int(chunk.predicted[row]), sure, int(issue[row]), name, text, pair)
+            sure = probability[row] if probability[row] == probability[row] else None
+            values = (
+                key,
+                int(chunk.given[row]),
+                int(chunk.predicted[row]),
+                sure,
+                int(issue[row]),
+                name,
+                text,
+                pair,
+            )
             self._connection.execute(
                 "INSERT INTO rows (key, given, predicted, probability, is_issue, id, text, pair) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
@@ -150,7 +167,9 @@ class _Building:
 
     def finish(self) -> None:
         """Number the rows that are in, and remove those that others took the place of."""
-        worst = np.concatenate([self.mismatches, self.unsure.keys[~np.isin(self.unsure.keys, self.mismatches)]])
+        worst = np.concatenate(
+            [self.mismatches, self.unsure.keys[~np.isin(self.unsure.keys, self.mismatches)]]
+        )
         for column, keys in (("worst", worst), ("drawn", self.drawn.keys)):
             numbered = ((place, int(key)) for place, key in enumerate(keys.tolist()))
             self._connection.executemany(f"UPDATE rows SET {column} = ? WHERE key = ?", numbered)  # noqa: S608

@@ -13,7 +13,9 @@ from batchscore.system.own_paths import OwnPath
 
 _MOST_CHARACTERS = 1_000_000
 """Of the texts of one page: a longer text comes by itself."""
-_COLUMNS = "r.key, r.given, r.predicted, r.probability, r.is_issue, r.id, r.text, r.pair, s.kind, s.label, s.number"
+_COLUMNS = (
+    "r.key, r.given, r.predicted, r.probability, r.is_issue, r.id, r.text, r.pair, s.kind, s.label, s.number"
+)
 _PLACES = {WORST: "worst", DRAWN: "drawn"}
 
 
@@ -68,7 +70,9 @@ class ReviewQueue:
         """Close the file."""
         self._connection.close()
 
-    def rows(self, wanted: Filter, *, after: int = -1, before: int | None = None, most: int = 20) -> list[Row]:
+    def rows(
+        self, wanted: Filter, *, after: int = -1, before: int | None = None, most: int = 20
+    ) -> list[Row]:
         """The next rows ``after`` a place, or, backwards, those ``before`` one; as many as fit a page."""
         order = _PLACES[wanted.tab]
         where, values = self._where(wanted)
@@ -197,5 +201,3 @@ def shown(run: ReviewedRun, row: Row) -> dict[str, Any]:
 def label_of(run: ReviewedRun, index: int) -> str | None:
     """The label with this index; None below 0."""
     return run.labels[index] if index >= 0 else None
-
-

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, NoInputError, printable
+from batchscore.formats.answers import answers_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import texts_of_file
-from batchscore.formats.answers import answers_of
 from batchscore.records import Status, Task
 from batchscore.runs.as_written import changes_in, told
 from batchscore.runs.baselines import InputRows
@@ -121,7 +121,9 @@ class ReviewedRun:
         rows = InputRows(self.path, file)
         for texts in texts_of_file(file.source, settings_of(file), list(dict.fromkeys(wanted))):
             predicted = answers.predicted(texts)
-            status = np.array([each == Status.ABSTAINED.text for each in texts[answers.status]], dtype=np.bool_)
+            status = np.array(
+                [each == Status.ABSTAINED.text for each in texts[answers.status]], dtype=np.bool_
+            )
             given = answers.none_given(len(predicted))
             if columns.given:
                 given = answers.given(texts, columns, file.meanings)
@@ -167,7 +169,9 @@ def open_run(folder: Path) -> ReviewedRun:
     if not is_finished(folder):
         raise NoInputError(f"{printable(folder)} is no finished run. Name the folder of one.")
     if problems := changes_in(folder):
-        raise DataError(f"{printable(folder)} is not as it was written: {told(problems)}. Score again with --force.")
+        raise DataError(
+            f"{printable(folder)} is not as it was written: {told(problems)}. Score again with --force."
+        )
     try:
         run = read_run(folder)
         task = run.metrics.get("task", Task.SINGLE_LABEL)

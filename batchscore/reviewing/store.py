@@ -120,9 +120,7 @@ class VerdictStore:
     def all_standing(self) -> list[Verdict]:
         """What holds of every row that has a verdict, in the order of rows."""
         with telling(self.path):
-            rows = self._connection.execute(
-                "SELECT key, number, kind, label, tab FROM standing ORDER BY key"
-            )
+            rows = self._connection.execute("SELECT key, number, kind, label, tab FROM standing ORDER BY key")
             return [Verdict(*row) for row in rows]
 
     def events(self, after: int = 0, most: int = 1000) -> list[Event]:

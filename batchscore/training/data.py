@@ -27,10 +27,10 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.paths import nested_columns
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
+from batchscore.formats.text_keys import text_key
 from batchscore.model.given import label_column_names
 from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, is_missing, label_key, named_key
 from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, Status, Task, status_of
-from batchscore.training.hygiene import text_key
 from batchscore.training.label_reading import TASKS, Reading, label_columns, reading_of, task_of
 from batchscore.training.objectives import strata_of
 from batchscore.training.splits import Goal, Split, TrainingData
