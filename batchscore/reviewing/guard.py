@@ -71,9 +71,10 @@ class Guard:
 def _token_in(scope: Scope, headers: Mapping[bytes, bytes]) -> bytes:
     """The token of a request: in its address for the page itself, else in a header."""
     if scope["path"] == "/":
-        return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0].encode()
+        query: bytes = scope["query_string"]
+        return parse_qs(query.decode("latin-1")).get("token", [""])[0].encode()
     given = headers.get(b"authorization", b"")
-    return bytes(given).removeprefix(_BEARER) if given.startswith(_BEARER) else b""
+    return given.removeprefix(_BEARER) if given.startswith(_BEARER) else b""
 
 
 async def _refuse(status: int, problem: str, send: Send) -> None:

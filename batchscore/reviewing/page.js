@@ -102,7 +102,7 @@
       put("given", row.given === null ? "nothing" : row.given); put("predicted", row.predicted === null ? "nothing" : row.predicted);
       put("sure", row.probability === null ? "" : ` (${(100 * row.probability).toFixed(1)} %)`);
       at("labels").hidden = blind; at("issue").hidden = !row.is_issue;
-      put("count", state.counts ? `${(row.place + 1).toLocaleString("en")}. of ${total().toLocaleString("en")}` : "");
+      put("count", state.counts ? `${(row.place + 1).toLocaleString("en")} of ${total().toLocaleString("en")}` : "");
       put("where", row.file); put("number", row.row); put("id", row.id ?? ""); at("id-part").hidden = row.id === null;
       put("text-1", visible(row.texts[0])); put("text-2", visible(row.texts[1] ?? "")); at("text-2").hidden = row.texts.length < 2;
       at("answers").hidden = blind; at("blind-answers").hidden = !blind;

@@ -141,8 +141,8 @@ class ReviewQueue:
     def drawn(self) -> list[Row]:
         """The rows drawn at random that count as judged, in the order of the draw; their texts are left out.
 
-        They are those up to the last one that was judged where they are shown, and whatever of the next ones has a verdict from
-        elsewhere: which rows count depends on nothing else, so that once all are judged all of them count.
+        They are those up to the last one that was judged where they are shown, or all once all are judged, wherever. So a row that was
+        judged because it looked wrong does not count by that alone.
         """
         columns = _COLUMNS.replace("r.text, r.pair", "'', NULL")
         query = (
@@ -151,9 +151,9 @@ class ReviewQueue:
         )
         with telling(self.path):
             found = [(tab, Row(*row)) for tab, *row in self._connection.execute(query, (self.most_drawn,))]
+        if all(row.kind is not None for _, row in found):
+            return [row for _, row in found]
         end = max((place + 1 for place, (tab, _) in enumerate(found) if tab == DRAWN), default=0)
-        while end < len(found) and found[end][1].kind is not None:
-            end += 1
         return [row for _, row in found[:end]]
 
     def _where(self, wanted: Filter) -> tuple[str, Sequence[Any]]:
