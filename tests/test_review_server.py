@@ -161,7 +161,6 @@ def test_rows_come_as_they_are_and_verdicts_are_taken_down(client: TestClient, r
     assert client.get("/api/changes", params={"since": 0}).json() == {
         "rows": {row["key"]: given},
         "last": 1,
-        "worst": 1,
     }
     assert client.get("/api/row", params={"key": row["key"]}).json()["row"]["verdict"] == given
     taken = client.post("/api/undo", json={"by": "me"}).json()

@@ -142,12 +142,16 @@ def _run(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa
         "slices": [list(each) for each in queue.slices()],
         "null": NULL,
         "facts": dict(queue.facts),
-        "drawn": queue.counts(Filter(tab=DRAWN)),
-        "worst": queue.counts(Filter()),
+        **_counts(review),
         "blind": review.settings.is_blind,
         "unsure_below": review.settings.unsure_below,
         "last": review.store.last,
     }
+
+
+def _counts(review: Review) -> dict[str, Any]:
+    """Rows of each tab, and how many of them have a verdict."""
+    return {tab: review.queue.counts(Filter(tab=tab)) for tab in (WORST, DRAWN)}
 
 
 def _rows(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -219,11 +223,11 @@ def _changes(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:
             None if now is None else {"kind": now.kind, "label": now.label, "number": now.number}
         )
     last = events[-1].number if events else _number(asked, "since")
-    return {"rows": found, "last": last, "worst": review.queue.counts(Filter())["reviewed"]}
+    return {"rows": found, "last": last}
 
 
 def _estimates(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001 - an Answer
-    return {"drawn": review.queue.counts(Filter(tab=DRAWN)), "true_accuracy": estimates(review.queue)}
+    return {**_counts(review), "true_accuracy": estimates(review.queue)}
 
 
 def _give(review: Review, asked: Mapping[str, Any]) -> Mapping[str, Any]:

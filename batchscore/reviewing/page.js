@@ -50,7 +50,7 @@
     state.ahead = []; state.isEnd = false; state.fetching = null;
     const found = await ask(wanted({ after, most: AHEAD, count: 1 }));
     if (turn !== state.turn) return;
-    state.counts = found.counts;
+    state.counts = found.counts; state.row = null;
     take(found.rows);
     show(state.ahead.shift() || null);
   }
@@ -231,7 +231,7 @@
 
   async function counts() {
     const found = await ask("/api/estimates");
-    state.run.drawn = found.drawn;
+    state.run.drawn = found.drawn; state.run.worst = found.worst;
     return found;
   }
 
@@ -251,11 +251,10 @@
   async function lookAgain() {
     if (document.hidden || state.isBusy || !state.run) return;
     try {
-      const { rows, last, worst } = await ask(`/api/changes?since=${state.last}`);
+      const { rows, last } = await ask(`/api/changes?since=${state.last}`);
       state.last = last;
       const keys = Object.keys(rows);
       if (!keys.length) return;
-      state.run.worst.reviewed = worst;
       await counts(); progress();
       const keeps = verdict => at("reviewed").value !== "no" || !verdict;
       state.ahead = state.ahead.filter(row => !(row.key in rows) || keeps(rows[row.key]));
@@ -285,7 +284,7 @@
   for (const name of ["pair", "slice", "file", "reviewed"]) at(name).addEventListener("change", changed);
   let waiting = 0;
   at("text").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => begin().catch(trouble), 150); });
-  at("filters").addEventListener("submit", event => { event.preventDefault(); changed(); });
+  at("filters").addEventListener("submit", event => { event.preventDefault(); at("text").blur(); changed(); });
   at("chooser").addEventListener("submit", event => { event.preventDefault(); chosen(); });
   for (const tab of ["worst", "drawn"]) at(`tab-${tab}`).addEventListener("click", () => alone(async () => {
     choose(tab); await begin(); if (tab === "drawn") await estimate();

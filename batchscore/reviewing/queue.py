@@ -13,6 +13,8 @@ from batchscore.system.own_paths import OwnPath
 
 _MOST_CHARACTERS = 1_000_000
 """Of the texts of one page: a longer text comes by itself."""
+_MOST_MAPPED = 2**30
+"""Bytes of the index that are read where the system has them, without a copy."""
 _COLUMNS = (
     "r.key, r.given, r.predicted, r.probability, r.is_issue, r.id, r.text, r.pair, s.kind, s.label, s.number"
 )
@@ -65,6 +67,10 @@ class ReviewQueue:
         with telling(index):
             uri = f"{store.path.path.absolute().as_uri()}?mode=rw"
             self._connection.execute("ATTACH ? AS v", (uri,))
+            self._connection.execute("PRAGMA temp_store = MEMORY")
+            self._connection.execute(f"PRAGMA mmap_size = {_MOST_MAPPED}")
+            self._connection.execute("CREATE TEMP TABLE hits (key INTEGER PRIMARY KEY)")
+        self._searched = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -156,6 +162,16 @@ class ReviewQueue:
         end = max((place + 1 for place, (tab, _) in enumerate(found) if tab == DRAWN), default=0)
         return [row for _, row in found[:end]]
 
+    def _search(self, text: str) -> None:
+        """Put the rows with a text into ``hits``, where those of the last search are: a look at all texts for each new one."""
+        if text != self._searched:
+            with telling(self.path):
+                self._connection.execute("DELETE FROM hits")
+                self._connection.execute(
+                    "INSERT INTO hits SELECT key FROM search WHERE instr(folded, ?) > 0", (text,)
+                )
+            self._searched = text
+
     def _where(self, wanted: Filter) -> tuple[str, Sequence[Any]]:
         """The conditions on rows ``r`` and what holds of them, ``s``, with their values."""
         order = _PLACES[wanted.tab]
@@ -173,8 +189,8 @@ class ReviewQueue:
             conditions.append("r.key >= ? AND r.key < ?")
             values += [key_of(wanted.file, 0), key_of(wanted.file + 1, 0)]
         if wanted.text:
-            conditions.append("r.key IN (SELECT key FROM search WHERE instr(folded, ?) > 0)")
-            values.append(wanted.text.casefold())
+            self._search(wanted.text.casefold())
+            conditions.append("r.key IN (SELECT key FROM hits)")
         if wanted.reviewed is not None:
             conditions.append(f"s.key IS {'NOT ' if wanted.reviewed else ''}NULL")
         return " AND ".join(conditions), values
