@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypedDict
 from xml.sax.saxutils import quoteattr
 
 from batchscore.errors import DataError, NoInputError, printable
@@ -75,22 +75,26 @@ def write(out: IO[bytes], run: str, model: str, rows: Iterable[tuple[RunRow, Ver
     return count
 
 
-def _task(run: str, model: str, row: RunRow, verdict: Verdict | None) -> dict[str, Any]:
+class _Written(TypedDict):
+    """One task."""
+
+    data: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+
+def _task(run: str, model: str, row: RunRow, verdict: Verdict | None) -> _Written:
     texts = (row.text,) if isinstance(row.text, str) else row.text
     names = dict(zip(("text", "text_pair"), texts, strict=False))
     data = {**names, "id": row.id, "given_label": row.given, "predicted_label": row.predicted}
-    task: dict[str, Any] = {
-        "data": {**data, "file": row.file, "row": row.row, "text_hash": row.text_hash, "run": run},
-        "predictions": [],
-        "annotations": [],
-    }
+    said, found = list[dict[str, Any]](), list[dict[str, Any]]()
     if row.predicted is not None:
-        result = [_choice(row.predicted)]
-        task["predictions"] = [{"model_version": model, "score": row.probability, "result": result}]
+        said.append({"model_version": model, "score": row.probability, "result": [_choice(row.predicted)]})
     if verdict is not None:
         result = [] if verdict.label is None else [_choice(verdict.label)]
-        task["annotations"] = [{"result": result, "was_cancelled": verdict.kind == UNSURE}]
-    return task
+        found.append({"result": result, "was_cancelled": verdict.kind == UNSURE})
+    place = {"file": row.file, "row": row.row, "text_hash": row.text_hash, "run": run}
+    return _Written(data={**data, **place}, predictions=said, annotations=found)
 
 
 def _choice(label: str) -> dict[str, Any]:
