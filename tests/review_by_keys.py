@@ -2,7 +2,8 @@
 
 ``python tests/review_by_keys.py --address URL --truth FILE --rows 200`` takes the first 200 rows that ``batchscore review`` shows,
 looks each id up in FILE (CSV or Parquet with ``id`` and ``label``), presses the key, and waits until the page says that the verdict is
-saved. It prints what it answered, and how long the next row took to be seen.
+saved. ``--label-map 0=NEGATIVE 1=POSITIVE`` says what labels in FILE are called by the model. It prints what it answered, and how long
+the next row took to be seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import click
 import numpy as np
 import pandas as pd
 from browser import Browser, Tab
+
+from batchscore.model.labels import label_key, parse_label_map
 
 KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Enter": 13, "Escape": 27, "ArrowDown": 40, "Tab": 9}
 _WAIT_SECONDS = 30.0
@@ -86,7 +89,7 @@ def keys_for(state: dict[str, Any], truth: str | None) -> tuple[str, ...]:
         return ("4",)
     if truth == state["given"]:
         return ("1",)
-    return ("2",) if truth == state["predicted"] else ("3", *truth[:1], "Enter")
+    return ("2",) if truth == state["predicted"] else ("3", *truth.partition(" ")[0], "Enter")
 
 
 class Reviewed(NamedTuple):
@@ -120,10 +123,13 @@ def main() -> None:
     parser.add_argument("--address", required=True, help="as batchscore review printed it")
     parser.add_argument("--truth", required=True, type=Path, help="CSV or Parquet with id and label")
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--label-map", nargs="*", default=[], metavar="GIVEN=LABEL")
     options = parser.parse_args()
     read = pd.read_csv if options.truth.suffix == ".csv" else pd.read_parquet
     table = read(options.truth)
-    labels = dict(zip(table["id"].astype(str), table["label"].astype(str), strict=True))
+    called = parse_label_map(options.label_map)
+    names = [called.get(label_key(value), str(value)) for value in table["label"]]
+    labels = dict(zip(table["id"].astype(str), names, strict=True))
     with browser.browsing() as chromium:
         found = review(Page(chromium, options.address), labels.get, options.rows)
     told = np.array(found.seconds) * 1000

@@ -23,6 +23,7 @@ from task_models import several_labels
 from batchscore.errors import BatchscoreError, DataError, NoInputError, OutputError
 from batchscore.reviewing.csv_exchange import cell, plain
 from batchscore.reviewing.exchange import CSV, KINDS, export, take_in
+from batchscore.reviewing.index import Recipe, build
 from batchscore.reviewing.places import review_folder, run_of
 from batchscore.reviewing.queue import Filter
 from batchscore.reviewing.run_rows import open_run
@@ -264,6 +265,25 @@ def test_verdicts_on_another_run_are_refused(fresh: Path, tiny_model: Path, tmp_
         pass
 
 
+def test_a_file_that_holds_no_verdicts_is_refused(fresh: Path) -> None:
+    with reviewed(fresh) as review:
+        path = review.store.path.path
+    whole = path.read_bytes()
+    other = sqlite3.connect(":memory:")
+    other.execute("CREATE TABLE events (number)")
+    for content, says in (
+        (b"damaged" * 1000, "is damaged"),
+        (other.serialize(), "no verdicts of this version"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=says), reviewed(fresh):
+            pass
+        assert path.read_bytes() == content
+    path.write_bytes(whole)
+    with reviewed(fresh):
+        pass
+
+
 def test_a_changed_or_unfinished_run_is_refused(fresh: Path, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no finished run"):
         open_run(tmp_path)
@@ -464,6 +484,24 @@ def test_rows_are_drawn_evenly_from_all_that_were_answered(fresh: Path) -> None:
         assert review.store.seed == seed
     keys = np.array([row.key for row in drawn])
     assert (keys < 200).all()
+
+
+def test_mismatches_are_no_likelier_to_be_drawn_than_others(fresh: Path) -> None:
+    run = open_run(fresh)
+    mismatches = set(run.mismatches(1000)[0].tolist())
+    draws = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchscore.reviewing.index.MOST_DRAWN", 20)
+        for seed in range(24):
+            with sqlite3.connect(build(run, Recipe(run.fingerprint, seed, 0.6)).path) as index:
+                draws.append(
+                    {key for (key,) in index.execute("SELECT key FROM rows WHERE drawn IS NOT NULL")}
+                )
+    assert len(set(map(frozenset, draws))) == 24
+    assert {len(each) for each in draws} == {20}
+    share = len(mismatches) / 200
+    found = sum(len(each & mismatches) for each in draws) / (24 * 20)
+    assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / (24 * 20))
 
 
 def test_an_estimate_counts_what_was_drawn_in_its_order(fresh: Path) -> None:

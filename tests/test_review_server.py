@@ -70,6 +70,7 @@ def verdict(review: Review, answer: str = "unsure", **more: Any) -> dict[str, An
         {"Host": "127.0.0.1.evil.example:8765"},
         {"Host": "localhost.evil.example"},
         {"Host": ""},
+        {"Host": "evil.example", "Origin": "http://evil.example"},  # whose name was made to lead here
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:9999"},

@@ -112,9 +112,10 @@ class VerdictStore:
 
     def standing(self, key: int) -> Verdict | None:
         """What holds of a row."""
-        row = self._connection.execute(
-            "SELECT key, number, kind, label, tab FROM standing WHERE key = ?", (key,)
-        ).fetchone()
+        with telling(self.path):
+            row = self._connection.execute(
+                "SELECT key, number, kind, label, tab FROM standing WHERE key = ?", (key,)
+            ).fetchone()
         return None if row is None else Verdict(*row)
 
     def all_standing(self) -> list[Verdict]:
