@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-quickstart-output}
 source jobs/venv.sh
-prepare_venv demo
+prepare_venv demo,review
 
 began=$SECONDS
 mkdir -p "$out"
@@ -27,3 +27,6 @@ echo "  $out/run-parquet/report.html       the report"
 echo "  $out/run-parquet/predictions/      every row with its prediction"
 echo "  $out/run-parquet/mismatches.csv    rows whose label and prediction differ, those worth checking first on top"
 echo "  $out/model/README.md               the model card"
+echo "Review its rows in a browser, and train on what you find:"
+echo "  $VENV_BIN/batchscore review $out/run-parquet"
+echo "  $VENV_BIN/batchscore-train --data $out/reviews/train.parquet --corrections $out/run-parquet --output $out/model-2"

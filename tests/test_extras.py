@@ -14,6 +14,7 @@ from batchscore.config import InboxSettings, ScoreSettings
 from batchscore.errors import BatchscoreError
 from batchscore.inbox.drop_folder import watch
 from batchscore.model.backends.openvino_backend import import_openvino
+from batchscore.reviewing.server import refuse_missing_extra
 from batchscore.runs.engines import refuse_unusable
 from batchscore.training.base_model import open_base
 from batchscore.training.settings import TrainSettings
@@ -37,6 +38,7 @@ def _watch() -> None:
         ),
         ("watchfiles", _watch, "--watch", "watch", 2),
         ("ray", lambda: refuse_unusable("ray"), "--engine ray", "ray", 2),
+        ("uvicorn", refuse_missing_extra, "The page of batchscore review", "review", 2),
         ("prometheus_client", lambda: refuse_unwritable(Path("m.prom")), "--metrics-file", "metrics", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -169,6 +169,7 @@ class TrainOptions(_ReadingOptions, total=False):
     label_name: Pairs | None
     pooling: Literal["first", "mean"] | None
     group_column: str | None
+    corrections: PathLike | None
     check_labels: bool
     resume: bool
     sign: PathLike | None

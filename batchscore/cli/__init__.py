@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, evaluate, inbox, report, score, signing
+from batchscore.cli import adopt, bundles, evaluate, inbox, report, review, score, signing
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -34,6 +34,7 @@ for _command in (
     inbox.command,
     evaluate.command,
     report.command,
+    review.command,
     adopt.command,
     signing.sign,
     bundles.verify,

@@ -19,6 +19,8 @@ from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_log
 from batchscore.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchscore.training import TrainResult, TrainSettings
     from batchscore.training.examination import Example
 
@@ -220,6 +222,12 @@ class Threshold(click.ParamType[float | None]):
     help="Keep rows with the same value in this column (author, product) in the same split.",
 )
 @click.option(
+    "--corrections",
+    type=LocalPath(),
+    metavar="FILE|RUN_DIR",
+    help="Put labels right by what batchscore review found: a run, or the file that was exported.",
+)
+@click.option(
     "--check-labels",
     is_flag=True,
     help="First list training labels that may be wrong, by cross-validation on the frozen base.",
@@ -278,12 +286,20 @@ def train_main() -> None:
 
 
 def train_settings(
-    *, label_names: Sequence[str], label_columns: Sequence[str] | None, **options: Any
+    *,
+    label_names: Sequence[str],
+    label_columns: Sequence[str] | None,
+    corrections: Path | None,
+    **options: Any,
 ) -> TrainSettings:
     """The settings object made of what click parsed."""
     from batchscore.training import TrainSettings
 
     read = read_settings(options)
+    if corrections is not None:
+        from batchscore.reviewing.corrections import corrections_of
+
+        options["corrections"] = corrections_of(corrections)
     options["label_columns"] = names_of(label_columns, "--label-columns")
     own = {name: value for name, value in options.items() if name in TrainSettings.__dataclass_fields__}
     return TrainSettings(label_names=dict(_pairs(label_names)), read=read, **own)

@@ -225,7 +225,7 @@ class MismatchTable:
         columns = input_columns(part, file)
         rows = len(keys)
         values: dict[str, Any] = {
-            "file": pa.array([_storable(file.name)] * rows, pa.string()),
+            "file": pa.array([storable(file.name)] * rows, pa.string()),
             "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
@@ -251,7 +251,7 @@ def _shown(text: str | None) -> str | None:
     return None if text is None else text[:SHOWN_OF_TEXT]
 
 
-def _storable(name: str) -> str:
+def storable(name: str) -> str:
     """A file name with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.records import Task
+from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
 from batchscore.training.outcome import MEASURES, measure_of, score_of
 
@@ -164,6 +165,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     values = {
         "data": data["source"],
         "rows": f"{data['train']['rows']} (SHA-256 of texts and labels {data['train']['sha256']})",
+        **({"corrections": "; ".join(lines_of(data["corrections"]))} if "corrections" in data else {}),
         **training["settings"],
         "precision": training["precision"],
         "best epoch": training["best_epoch"],

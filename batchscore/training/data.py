@@ -27,10 +27,11 @@ from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.paths import nested_columns
 from batchscore.formats.reading import describe, header_advice, read
 from batchscore.formats.registry import format_of_name
+from batchscore.formats.text_keys import text_key
 from batchscore.model.given import label_column_names
 from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, is_missing, label_key, named_key
 from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, Status, Task, status_of
-from batchscore.training.hygiene import text_key
+from batchscore.training.corrections import corrected
 from batchscore.training.label_reading import TASKS, Reading, label_columns, reading_of, task_of
 from batchscore.training.objectives import strata_of
 from batchscore.training.splits import Goal, Split, TrainingData
@@ -92,7 +93,8 @@ def load_data(settings: TrainSettings) -> TrainingData:
         second, left_out["evaluation"] = _usable(evaluation, reading, where, settings.missing_pair)
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
-    return TrainingData(reading.goal, *splits, source, left_out)
+    data = TrainingData(reading.goal, *splits, source, left_out)
+    return data if settings.corrections is None else corrected(data, settings.corrections, _texts(second))
 
 
 def load_for_labels(settings: TrainSettings, names: LabelNames) -> tuple[Split, dict[str, int]]:

@@ -6,19 +6,18 @@ Texts are compared ignoring case, runs of white space and ``<br />``.
 from __future__ import annotations
 
 import collections
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.errors import printable
+from batchscore.formats.text_keys import text_key
 from batchscore.training.splits import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.records import Text
     from batchscore.training.splits import Goal, Split, TrainingData
 
 _LISTED = 20
@@ -81,13 +80,6 @@ def _overlap(splits: Mapping[str, Split], keys: Mapping[str, Sequence[bytes]]) -
 
 def _keys(split: Split) -> list[bytes]:
     return [text_key(text) for text in split.texts]
-
-
-def text_key(text: Text) -> bytes:
-    """A hash that is the same for equal texts, or pairs of texts, only."""
-    texts = (text,) if isinstance(text, str) else text
-    plain = "\n".join(" ".join(each.replace("<br />", " ").split()).casefold() for each in texts)
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _places(split: Split, rows: Sequence[int]) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.config import ReadSettings
 from batchscore.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchscore.training.corrections import Corrections
 
 
 class Recipe(NamedTuple):
@@ -93,6 +96,8 @@ class TrainSettings:
     tune: bool = False
     resume: bool = False
     force: bool = False
+    corrections: Corrections | None = None
+    """What a review found of the labels."""
     sign: Path | None = None
     """A private key that the bundle is signed with."""
 

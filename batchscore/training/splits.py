@@ -91,6 +91,8 @@ class TrainingData:
     """Where the evaluation rows come from, in words."""
     left_out: Mapping[str, Mapping[str, int]]
     """Rows left out of each split, by reason."""
+    corrections: Mapping[str, Any] | None = None
+    """What a review changed, as JSON values (:mod:`batchscore.training.corrections`)."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -108,4 +110,7 @@ class TrainingData:
                 "left_out": dict(self.left_out[name]),
             }
             for name, split in splits.items()
-        } | {"evaluation_from": self.source}
+        } | {
+            "evaluation_from": self.source,
+            **({} if self.corrections is None else {"corrections": dict(self.corrections)}),
+        }

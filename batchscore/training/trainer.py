@@ -36,6 +36,7 @@ from batchscore.training.base_model import (
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
+from batchscore.training.corrections import lines_of
 from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters, TrainSettings
 
 _BUNDLE, _PROBED = "bundle", "probed"
-_HARMLESS = ("output", "resume", "force", "read", "sign")
-"""Settings without effect on the bundle; ``read`` has one only through the rows, whose hash counts."""
+_HARMLESS = ("output", "resume", "force", "read", "corrections", "sign")
+"""Settings without effect on the bundle; ``read`` and ``corrections`` have one only through the rows, whose hash counts."""
 _TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
 SAVE_SECONDS = 60.0
 """The least time between two checkpoints."""
@@ -371,6 +372,8 @@ def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> No
     for split, reasons in data.left_out.items():
         for reason, count in reasons.items():
             tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
+    for line in lines_of(data.corrections or {}):
+        tell(line)
     tell(
         f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); {_counted(data)}"
     )
