@@ -222,6 +222,25 @@ _SCORING_OPTIONS = (
         "own, or none (status abstained). Where no label does, next abstains too.  [default: next]",
     ),
     option(
+        "--accept",
+        metavar="precision=X",
+        help="Decide, too: a column `decision`, accept or review, so that of the accepted rows of each label a share of at least X is "
+        "right. The thresholds are chosen on the bundle's held-out rows; where labels come along, the promise is tested again.",
+    ),
+    option(
+        "--accept-on",
+        type=LocalPath(),
+        metavar="RUN_DIR",
+        help="Choose them on this finished, labelled run of the same model instead; it must not have been trained on these rows.",
+    ),
+    option(
+        "--accept-confidence",
+        default="95%",
+        show_default=True,
+        metavar="X",
+        help="The probability that what --accept promises holds, over the draw of the rows that the thresholds are chosen on.",
+    ),
+    option(
         "--tolerance",
         type=click.FloatRange(0),
         metavar="X",

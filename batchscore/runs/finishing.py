@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.evaluation import (
+    AcceptedRows,
     Basis,
     Distributions,
     claim_wrong_labels,
@@ -20,8 +21,8 @@ from batchscore.evaluation import (
     measure_drift,
     measures_of,
     parse_gates,
+    promise_gate,
 )
-from batchscore.formats.answers import answers_of
 from batchscore.formats.columns import texts_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import StagedPart, read_part
@@ -34,6 +35,7 @@ from batchscore.reports import render_run, run_text
 from batchscore.reports.row_groups import groups_of
 from batchscore.reports.written_files import WrittenFile
 from batchscore.runs import mismatches
+from batchscore.runs.accepting import answers_of_run
 from batchscore.runs.as_written import WRITTEN, written_facts
 from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
 from batchscore.runs.choices import unused_labels
@@ -88,7 +90,7 @@ _SHOWN_MISMATCHES = 50
 
 def outputs_of(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> list[Output]:
     """What the prediction files of a run are made from, one for each input."""
-    answers, columns = answers_of(bundle.task, bundle.labels), OutputColumns.of(settings)
+    answers, columns = answers_of_run(bundle, settings), OutputColumns.of(settings)
     return [Output(file, answers, columns) for file in plan.files]
 
 
@@ -105,7 +107,7 @@ class Finish:
     ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
-        self._answers = answers_of(bundle.task, bundle.labels)
+        self._answers = answers_of_run(bundle, settings)
         self._partitions: Partitions | None = None
         self._measures = measures_of(bundle.task)
         self._basis = Basis(
@@ -212,6 +214,7 @@ class Finish:
     def _metrics(self) -> dict[str, Any]:
         """All metrics but the label issues, in one pass over the staged parts."""
         evaluation = self._measures.evaluation(self._basis)
+        promise, accepted = self._settings.accepting, AcceptedRows.empty(len(self._bundle.labels))
         compared = (
             _BaselineComparison(self._baseline, self._plan, self._basis, self._staging.folder)
             if self._baseline
@@ -224,6 +227,8 @@ class Finish:
             rejects = part.rows - len(given)
             slices = self._slices(part, staged)
             evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            if promise is not None:
+                accepted.update(given, staged.predictions, promise.thresholds)
             if compared is not None:
                 compared.update(part, staged, slices)
             duplicates += staged.facts["duplicates"]
@@ -232,6 +237,8 @@ class Finish:
             ]
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
+        if promise is not None:
+            metrics["acceptance"] = accepted.summary(self._bundle.labels, promise)
         if compared is not None:
             metrics["comparison"] = compared.summary(self._bundle)
             counts = metrics["counts"]
@@ -271,7 +278,7 @@ class Finish:
         gates = parse_gates(
             self._settings.fail_below, self._settings.fail_above, self._bundle.labels, self._bundle.task
         )
-        results = evaluate_gates(gates, flat_metrics(metrics))
+        results = evaluate_gates([*gates, *promise_gate(metrics, gates)], flat_metrics(metrics))
         return {**metrics, "gates": [result.to_json() for result in results]}
 
     def _calibration_error(self) -> float | None:

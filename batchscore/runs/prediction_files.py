@@ -85,7 +85,12 @@ def predictions_of(run: RunFolder) -> list[Predictions]:
     Raises:
         DataError: a file is damaged; or ``run.json`` is, as one of ``DAMAGE``.
     """
-    answers = answers_of(Task(run.metrics.get("task", Task.SINGLE_LABEL)), run.model["labels"])
+    accepting = run.options.get("accepting")
+    answers = answers_of(
+        Task(run.metrics.get("task", Task.SINGLE_LABEL)),
+        run.model["labels"],
+        accepting and accepting["thresholds"],
+    )
     called = OutputColumns.of_options(run.options)
     fields = answers.fields()
     added = {name: fields[place].type for place, name in called.added(answers).items()}

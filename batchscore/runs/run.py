@@ -26,7 +26,6 @@ from batchscore.errors import (
     TakenError,
     printable,
 )
-from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
@@ -38,6 +37,7 @@ from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs import shapes
+from batchscore.runs.accepting import answers_of_run, refuse_other_precision, with_acceptance
 from batchscore.runs.as_written import refuse_changed
 from batchscore.runs.baselines import refuse_unmatchable
 from batchscore.runs.choices import choices_of, label_warnings, left_out
@@ -113,7 +113,8 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with standard_input(settings) as stdin:
-                return _planned(open_inputs(settings, models, stdin), settings, started)
+                opened = open_inputs(settings, models, stdin)
+                return _planned(opened, with_acceptance(settings, opened.bundle), started)
         with (
             locked(output_of(settings)),  # the lock first: a second call fails at once
             refusals_noted(output_of(settings), night),
@@ -122,6 +123,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             standard_input(settings) as stdin,
         ):
             opened = open_inputs(settings, models, stdin, want)
+            settings = with_acceptance(settings, opened.bundle)
             return _Run(opened, settings, models, progress, started, want).go()
 
 
@@ -338,6 +340,7 @@ class _Run:
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
+            refuse_other_precision(self._settings, compute)
             if (
                 not journal.entries
             ):  # nor was this decided before, so what may be noted was made in another way
@@ -394,7 +397,7 @@ class _Run:
         self, plan: Plan, todo: list[Part], model: Model, journal: Journal, micro_batches: MicroBatches
     ) -> None:
         given = given_labels(plan, self._bundle, self._settings.label_map)
-        answers = answers_of(self._bundle.task, self._bundle.labels)
+        answers = answers_of_run(self._bundle, self._settings)
         self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
