@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, inbox, report, score, signing
+from batchscore.cli import adopt, bundles, inbox, promote, report, score, signing
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -34,6 +34,7 @@ for _command in (
     inbox.command,
     report.command,
     adopt.command,
+    promote.command,
     signing.sign,
     bundles.verify,
     bundles.export,

@@ -6,7 +6,6 @@
 wrong if the data allow it, and :func:`evaluate_gates` checks metrics against limits.
 """
 
-from batchscore.evaluation.acceptance import acceptance
 from batchscore.evaluation.accepted_rows import AcceptedRows
 from batchscore.evaluation.comparison import Comparison
 from batchscore.evaluation.distributions import Distributions, measure_drift
@@ -56,7 +55,6 @@ __all__ = [
     "MultiLabelEvaluation",
     "RegressionEvaluation",
     "SliceChanges",
-    "acceptance",
     "apply_temperature",
     "claim_wrong_labels",
     "evaluate_gates",

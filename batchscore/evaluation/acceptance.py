@@ -47,7 +47,7 @@ class AnsweredRows(NamedTuple):
 _STEPS = 10
 """Thresholds in a decade of ``1 - probability``."""
 _DECADES = 6
-_STARTS = {0.5: 0.1, 0.0: 0.25, -0.5: 0.3, -1.0: 0.15, -1.5: 0.1}
+_STARTS = {0.0: 0.25, -0.5: 0.45, -1.0: 0.2}
 """Decades of ``1 - probability`` beyond ``1 - precision`` → the part of the error that the threshold there is given."""
 _REST = 0.1
 """The part that is given to the starts of all stricter thresholds together, one each half decade."""
@@ -110,7 +110,7 @@ def chosen_threshold(
     return found
 
 
-def acceptance(
+def chosen_acceptance(
     precision: float, confidence: float, rows: AnsweredRows, n_labels: int, temperature: float = 1.0
 ) -> Acceptance:
     """The thresholds of all labels, chosen on calibration ``rows``; ``temperature`` is the one that was fitted on them."""

@@ -8,14 +8,14 @@ would be about other probabilities.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.errors import DataError, ModelError, NoInputError, UsageError, printable
-from batchscore.evaluation.acceptance import AnsweredRows, acceptance
+from batchscore.evaluation.acceptance import AnsweredRows, chosen_acceptance
 from batchscore.formats.answers import Answers, answers_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import texts_of_file
@@ -132,7 +132,9 @@ def _chosen(precision: float, settings: ScoreSettings, bundle: Bundle, rows: Hel
     is_own = settings.accept_on is None
     temperature = bundle.calibration_temperature if is_own else 1.0  # of other rows it is no news
     answered = AnsweredRows(rows.predicted, rows.probability, rows.right)
-    found = acceptance(precision, settings.accept_confidence, answered, len(bundle.labels), temperature)
+    found = chosen_acceptance(
+        precision, settings.accept_confidence, answered, len(bundle.labels), temperature
+    )
     source = OF_BUNDLE if is_own else str(settings.accept_on)
     return dataclasses.replace(found, source=source, computed_in=rows.precision)
 
@@ -152,27 +154,37 @@ def _rows_of_run(folder: Path, settings: ScoreSettings, bundle: Bundle) -> HeldO
         run = read_run(folder)
         _refuse_another_model(folder, run, bundle)
         _refuse_other_ways(folder, run, settings, bundle)
-        files = [file for file in files_of(run, hashes) if file.has_rows]
-        called = OutputColumns.of_options(run.options)
-        parts = [part for file in files for part in _answers(folder, file, bundle, called, hashes)]
-        predicted, probability, right = (
-            np.concatenate([part[k] for part in parts] or [np.array([])]) for k in range(3)
-        )
+        rows = _answered(folder, run, hashes)
     except DataError:
         raise
     except DAMAGE as error:
         raise _damaged(folder, f"it cannot be read: {printable(repr(error))[:200]}") from error
-    if not len(predicted):
+    if not len(rows.predicted):
         raise DataError(
             f"--accept-on {printable(folder)}: no row has both a known label and a prediction. Name a run over labelled rows."
         )
     return HeldOutAnswers(
-        predicted.astype(np.int32),
-        probability.astype(np.float32),
-        right.astype(np.bool_),
+        rows.predicted.astype(np.int32),
+        rows.probability,
+        rows.right,
         str(run.facts["compute"]["precision"]),
         str(run.options.get("long_text") or bundle.long_text),
     )
+
+
+def answered_rows(folder: Path) -> AnsweredRows:
+    """The rows of a finished run that have both a known label and a prediction."""
+    return _answered(folder, read_run(folder), read_manifest(folder))
+
+
+def _answered(folder: Path, run: RunFolder, hashes: Mapping[str, str]) -> AnsweredRows:
+    labels, called = run.model["labels"], OutputColumns.of_options(run.options)
+    files = [file for file in files_of(run, hashes) if file.has_rows]
+    parts = [part for file in files for part in _answers(folder, file, labels, called, hashes)]
+    predicted, probability, right = (
+        np.concatenate([np.zeros(0), *(part[k] for part in parts)]) for k in range(3)
+    )
+    return AnsweredRows(predicted.astype(np.int32), probability.astype(np.float32), right.astype(np.bool_))
 
 
 def _refuse_another_model(folder: Path, run: RunFolder, bundle: Bundle) -> None:
@@ -199,10 +211,10 @@ def _refuse_other_ways(folder: Path, run: RunFolder, settings: ScoreSettings, bu
 
 
 def _answers(
-    folder: Path, file: EarlierFile, bundle: Bundle, called: OutputColumns, hashes: Mapping[str, str]
+    folder: Path, file: EarlierFile, labels: Sequence[str], called: OutputColumns, hashes: Mapping[str, str]
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Predicted labels, their probabilities, and whether they were right, of the rows with both a label and a prediction."""
-    names = called.added_names(answers_of(bundle.task, bundle.labels))
+    names = called.added_names(answers_of(Task.SINGLE_LABEL, labels))
     if _PROBABILITY not in names or not file.columns.given:
         lacking = "the probability" if _PROBABILITY not in names else "the label"
         if not file.chosen.given:
@@ -212,7 +224,7 @@ def _answers(
             "that run again with those columns among its predictions (see --probabilities, --keep-columns and --drop-columns)."
         )
     _check(folder, file.path.relative_to(folder).as_posix(), hashes[file.path.relative_to(folder).as_posix()])
-    reader = earlier_answers_of(bundle.task, bundle.labels, called)
+    reader = earlier_answers_of(Task.SINGLE_LABEL, labels, called)
     column = names[_PROBABILITY]
     wanted = [*dict.fromkeys([*reader.columns, *file.columns.given, column])]
     for texts in texts_of_file(file.source, settings_of(file), wanted):
