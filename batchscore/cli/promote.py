@@ -97,10 +97,17 @@ def command(
 def _asked(options: dict[str, Any], challenger: str, data: tuple[str, ...]) -> ScoreSettings:
     """How both are scored: what ``score`` does without an option that this command does not have."""
     context = click.get_current_context()
-    usual = {param.name: param.get_default(context) for param in score_command.params}
-    usual |= {param.name: () for param in score_command.params if getattr(param, "multiple", False)}
+    usual = {param.name: _usual(param, context) for param in score_command.params}
     given = {"inputs": data, "model": challenger, "output": Path()}
     return score_settings(**{str(name): value for name, value in {**usual, **options, **given}.items()})
+
+
+def _usual(param: click.Parameter, context: click.Context) -> Any:
+    """What the function of a command gets for an option that is not given."""
+    if param.multiple:
+        return ()
+    value = param.get_default(context)
+    return value if isinstance(value, str | int | float) else None  # click has a value of its own for none
 
 
 def _summary(done: Promotion) -> dict[str, Any]:

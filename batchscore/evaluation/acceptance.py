@@ -2,18 +2,19 @@
 
 The promise, for each label that gets a threshold: of rows that are predicted so with at least this probability, a share of at
 least ``precision`` is right. It fails for one label or more with a probability of at most ``1 - confidence``, over the draw of
-the calibration rows, whatever the model and the number of rows; tonight's rows must only come from where these came from. What
-holds for every label holds for all accepted rows together.
+the calibration rows, however many these are; tonight's rows must come from where they came from. What holds for every label
+holds for all accepted rows together.
 
-This is *Learn then Test* (Angelopoulos, Bates, Candès, Jordan and Lei 2025, Ann. Appl. Stat. 19:1641-1662; arXiv 2110.01052).
-Each threshold of a grid that no row has a say in is a hypothesis, "of what it accepts less than ``precision`` is right", and the
-number of right rows among ``n`` accepted ones is binomial: its exact upper tail is the p-value. Labels share the error by
-Bonferroni's correction. Along the grid, from the strictest threshold on, it is spent by the *fallback procedure* (Wiens and
-Dmitrienko 2005, J. Biopharm. Stat. 15:929-942): some thresholds are given a part of it, each passes what it had to the next, looser
-one if it was rejected, and loses it if not. So one sure but wrong row does not end the search, as it does where a fixed sequence
-stops for good. The first false rejection can only have spent what was given since the last true hypothesis before it; these
-parts add up to no more than all, whatever the dependence, so that the error is bounded without any assumption about how
-right a probability is.
+This is *Learn then Test* (Angelopoulos, Bates, Candès, Jordan and Lei 2025, Ann. Appl. Stat. 19:1641-1662; arXiv 2110.01052) with
+fixed-sequence testing. Each threshold of a grid that no row has a say in is a hypothesis, "of what it accepts less than ``precision``
+is right"; of ``n`` accepted rows the number of right ones is binomial, so its exact tail is the p-value. They are tested one
+after the other, strictest first, each at the whole error of the label, until one is not rejected: only the first true
+hypothesis can be rejected falsely. Labels share the error by Bonferroni's correction.
+
+Thresholds that too few rows reach to be rejected whatever comes are skipped. Where the first true hypothesis is among them, the error
+is kept too if, below the probability where the promise is lost, no stretch of the grid is right more often than ``precision``
+again (then the right rows among any that were counted are at most binomial); so it is wherever more probable means more
+often right. Nothing else is assumed about the model.
 
 The grid is even in the logits *before* the temperature: that was fitted on the same rows, and of two labels the rows that a
 threshold accepts are then the same whatever it is. Of more labels, whose order it can change, this holds nearly.
@@ -44,19 +45,17 @@ class AnsweredRows(NamedTuple):
     right: NDArray[np.bool_]
 
 
-_STEPS = 10
+_STEPS = 20
 """Thresholds in a decade of ``1 - probability``."""
-_DECADES = 6
-_STARTS = {0.0: 0.25, -0.5: 0.45, -1.0: 0.2}
-"""Decades of ``1 - probability`` beyond ``1 - precision`` → the part of the error that the threshold there is given."""
-_REST = 0.1
-"""The part that is given to the starts of all stricter thresholds together, one each half decade."""
+_DECADES = 7
+_DIGITS = 7
+"""Of a threshold; float32 has no more near 1."""
 
 
 def thresholds_to_try(temperature: float = 1.0) -> list[float]:
     """The grid, strictest first; the last, 0, accepts whatever is predicted.
 
-    ``1 - probability`` is even on a logarithmic scale before ``temperature``; each is rounded to six digits.
+    ``1 - probability`` is even on a logarithmic scale before ``temperature``.
     """
     found = [_calibrated(10 ** (-step / _STEPS), temperature) for step in range(_DECADES * _STEPS, 0, -1)]
     return [*dict.fromkeys(found), 0.0]
@@ -65,23 +64,20 @@ def thresholds_to_try(temperature: float = 1.0) -> list[float]:
 def _calibrated(rest: float, temperature: float) -> float:
     """The probability after ``temperature`` of what had ``1 - rest`` before."""
     logit = math.log1p(-rest) - math.log(rest)
-    return round(1 / (1 + math.exp(-logit / temperature)), 6)
+    return round(1 / (1 + math.exp(-logit / temperature)), _DIGITS)
 
 
-def _parts(precision: float, tried: Sequence[float]) -> list[float]:
-    """The part of the error that each threshold is given; they sum to 1."""
-    target, parts = math.log10(1 - precision), [0.0] * len(tried)
+def _least_rows(precision: float, error: float, rows: int) -> int:
+    """How many rows the first threshold that is tested accepts, at least.
 
-    def nearest(decade: float) -> int:
-        return min(range(len(tried) - 1), key=lambda k: abs(math.log10(max(1 - tried[k], 1e-9)) - decade))
-
-    for decades, part in _STARTS.items():
-        parts[nearest(min(target + decades, -0.1))] += part
-    stricter = target + min(_STARTS) - 0.5
-    rest = [stricter - 0.5 * k for k in range(2 * _DECADES) if stricter - 0.5 * k >= -_DECADES] or [target]
-    for decade in rest:
-        parts[nearest(decade)] += _REST / len(rest)
-    return parts
+    So many that one of them may be wrong, so that one sure but wrong row does not end the search; where there are less than
+    twice as many ``rows`` in all, so many that none may.
+    """
+    none = math.ceil(math.log(error) / math.log(precision))
+    one = none
+    while binomial_tail(one, 1, 1 - precision) > error:
+        one += 1
+    return one if rows >= 2 * one else none
 
 
 def chosen_threshold(
@@ -95,18 +91,16 @@ def chosen_threshold(
 
     ``probability[n]`` of the predicted label and whether it was ``right[n]``; None if no threshold can be promised.
     """
-    tried = thresholds_to_try(temperature)
     order = np.argsort(probability, kind="stable")
     values, wrong = probability[order], np.cumsum(~right[order][::-1])
-    left, found = 0.0, None
-    for threshold, part in zip(tried, _parts(precision, tried), strict=True):
-        left += part * error
+    least, found = _least_rows(precision, error, len(values)), None
+    for threshold in thresholds_to_try(temperature):
         rows = len(values) - int(np.searchsorted(values, np.float32(threshold), side="left"))
-        p_value = binomial_tail(rows, int(wrong[rows - 1]), 1 - precision) if rows else 1.0
-        if left > 0 and p_value <= left:
-            found = threshold
-        else:
-            left = 0.0
+        if rows < least:
+            continue
+        if binomial_tail(rows, int(wrong[rows - 1]), 1 - precision) > error:
+            break
+        found = threshold
     return found
 
 
