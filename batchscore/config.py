@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from batchscore.errors import UsageError
 
@@ -21,6 +21,8 @@ TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
 PROBABILITIES = ("all", "top", "none")
 BELOW = ("next", "abstain")
 CLASS_WEIGHTS = ("none", "balanced")
+LATEST: Literal["latest"] = "latest"
+"""In the place of a run's folder: the one that came last."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ class ScoreSettings:
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()
-    baseline: Path | None = None
+    baseline: Path | Literal["latest"] | None = None
+    """The folder of an earlier run to compare with, or :data:`LATEST`."""
     slice_columns: tuple[str, ...] = ()
     """Input columns whose values the accuracy is broken down by."""
     with_text: bool = True
@@ -306,6 +309,52 @@ class InboxSettings:
     settle: float = 60.0
     """Seconds for which a file without such a marker must be unchanged."""
     skip_empty: bool = False
+
+
+CONFLICTS = ("refuse", "first", "last")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluateSettings:
+    """Settings of one ``evaluate`` call."""
+
+    run: Path
+    """The folder of a finished run."""
+    labels: tuple[Path, ...]
+    """Files with labels."""
+    output: Path | None = None
+    """The folder of the evaluation; ``None``: beside the run, ``<run>.evaluation``."""
+    read: ReadSettings = dataclasses.field(default_factory=ReadSettings)
+    """How the files of labels are read; text columns mean nothing."""
+    run_id_column: str | None = None
+    """The column of the predictions with the ids; ``None``: the one that the run took."""
+    file_column: str | None = None
+    row_column: str | None = None
+    first_row: int | None = None
+    """Whether rows of a file count from 0 or from 1; ``None``: 0, but in formats of people it must be said."""
+    label_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Added to that of the run."""
+    conflicts: str = "refuse"
+    """Which of several different labels for one row counts that come in one call."""
+    fail_below: tuple[str, ...] = ()
+    fail_above: tuple[str, ...] = ()
+    baseline: Path | Literal["latest"] | None = None
+    slice_columns: tuple[str, ...] = ()
+    """Besides those of the run."""
+    tolerance: float | None = None
+    with_text: bool = True
+    force: bool = False
+    """Whether an earlier evaluation, and the labels that it keeps, are dropped."""
+
+    def reading(self) -> dict[str, Any]:
+        """The settings that say what the labels of a file are, as JSON values."""
+        names = ("read", "run_id_column", "file_column", "row_column", "first_row", "label_map", "conflicts")
+        return {name: value for name, value in _options(self, without=()).items() if name in names}
+
+    def measuring(self) -> dict[str, Any]:
+        """The settings that say how the rows are measured; the baseline counts by its content."""
+        names = ("fail_below", "fail_above", "slice_columns", "tolerance", "with_text")
+        return {name: _json_value(getattr(self, name)) for name in names}
 
 
 def fingerprint(value: Any) -> str:

@@ -11,6 +11,7 @@
 #   OUTPUT=/srv/scored                                # run folders, and report.html over all of them
 #   INBOX=/srv/inbox                                  # a drop folder ... or instead of it
 #   INPUT='/srv/export/reviews-$DATE.parquet'         # one file; $DATE is the local date, YYYY-MM-DD
+#   BASELINE=latest                                   # last night's run is compared with; '' or a run folder
 #   OPTIONS=(--fail-below accuracy=0.85)              # more options of inbox or score
 #   REPORT_OPTIONS=(--keep-days 90)                   # more options of report
 #   TIME_LIMIT=6h                                     # as timeout(1) takes it; the next call goes on where this one was
@@ -38,7 +39,7 @@ esac
 [ -f "$config" ] && [ -r "$config" ] || fail "the configuration $config is not there or cannot be read; the head of $0 says what stands in it"
 DATE=${2:-$(date +%F)}
 BATCHSCORE=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/batchscore
-OPTIONS=() REPORT_OPTIONS=() TIME_LIMIT=12h REPORT_TIME_LIMIT=30m INBOX='' INPUT='' PING_URL='' MODEL='' OUTPUT=''
+OPTIONS=() REPORT_OPTIONS=() TIME_LIMIT=12h REPORT_TIME_LIMIT=30m INBOX='' INPUT='' PING_URL='' MODEL='' OUTPUT='' BASELINE=latest
 trap 'fail "the configuration $config does not run as shell; see the line above"' EXIT
 # shellcheck source=/dev/null
 source "$config"
@@ -50,6 +51,10 @@ for name in BATCHSCORE MODEL OUTPUT INBOX INPUT; do
     *) fail "$name=${!name} in $config is no absolute path" ;;
   esac
 done
+case $BASELINE in
+  /* | '' | latest) ;;
+  *) fail "BASELINE=$BASELINE in $config is neither latest nor an absolute path" ;;
+esac
 [ -n "$MODEL" ] && [ -n "$OUTPUT" ] || fail "$config must set MODEL and OUTPUT"
 [ -n "$INBOX" ] || [ -n "$INPUT" ] || fail "$config must set INBOX or INPUT"
 [ -x "$BATCHSCORE" ] || fail "$BATCHSCORE is not there; set BATCHSCORE in $config"
@@ -62,11 +67,12 @@ limited() { # DURATION COMMAND...
   exec timeout --kill-after=30 "$@"
 }
 
+compared=(${BASELINE:+--baseline "$BASELINE"})
 night() { # replaces its shell; timeout(1) hands a SIGTERM on, and batchscore keeps what was scored
   if [ -n "$INBOX" ]; then
-    limited "$TIME_LIMIT" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${OPTIONS[@]}"
+    limited "$TIME_LIMIT" "$BATCHSCORE" inbox "$INBOX" --model "$MODEL" --output "$OUTPUT" --skip-empty --quiet "${compared[@]}" "${OPTIONS[@]}"
   else
-    limited "$TIME_LIMIT" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --date "$DATE" --quiet "${OPTIONS[@]}"
+    limited "$TIME_LIMIT" "$BATCHSCORE" score "${INPUT//\$DATE/$DATE}" --model "$MODEL" --output "$OUTPUT/$DATE" --date "$DATE" --quiet "${compared[@]}" "${OPTIONS[@]}"
   fi
 }
 

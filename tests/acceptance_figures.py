@@ -25,7 +25,7 @@ from batchscore.evaluation.acceptance import AnsweredRows, chosen_acceptance
 from batchscore.evaluation.accepted_rows import AcceptedRows
 from batchscore.model.thresholds import parse_accept
 from batchscore.records import Predictions, Status
-from batchscore.runs.accepting import answered_rows
+from batchscore.runs.calibration_rows import answered_rows
 from batchscore.runs.folder import read_run
 
 

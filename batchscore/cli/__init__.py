@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, inbox, promote, report, score, signing
+from batchscore.cli import adopt, bundles, evaluate, inbox, promote, report, score, signing
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -32,6 +32,7 @@ def main() -> None:
 for _command in (
     score.command,
     inbox.command,
+    evaluate.command,
     report.command,
     adopt.command,
     promote.command,

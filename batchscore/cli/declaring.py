@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from batchscore.config import LATEST
 from batchscore.errors import UsageError, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,6 +59,17 @@ class LocalPath(click.Path):
         """Refuse an address."""
         refused_as_address(str(value), param, ctx)
         return super().convert(value, param, ctx)
+
+
+class LatestOrPath(LocalPath):
+    """The same, or the word ``latest``; a folder of that name is ``./latest``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word as it is; a folder of that name as its whole path, so that it is not taken for the word later."""
+        if str(value) == LATEST and not isinstance(value, Path):
+            return LATEST
+        path = super().convert(value, param, ctx)
+        return path.absolute() if path == Path(LATEST) else path
 
 
 def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,20 @@ from typing import Any
 
 import click
 
-from batchscore.cli.declaring import Command, LocalPath, SeveralNames, option, refused_as_address
+from batchscore.cli.accept_options import ACCEPT_OPTIONS
+from batchscore.cli.declaring import (
+    Command,
+    LatestOrPath,
+    LocalPath,
+    SeveralNames,
+    option,
+    refused_as_address,
+)
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
-from batchscore.errors import printable
+from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
 
 UNDIVIDED = "none"
@@ -161,6 +170,26 @@ def read_settings(options: Mapping[str, Any], **more: Any) -> ReadSettings:
     )
 
 
+def finite(value: float | None, flag: str) -> float | None:
+    """A number, if it is given.
+
+    Raises:
+        UsageError: it is not finite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{flag} {value} is no finite number.")
+    return value
+
+
+config_option = click.option(
+    "--config",
+    type=LocalPath(),
+    callback=load_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
+)
 _SCORING_OPTIONS = (
     option(
         "--model",
@@ -221,25 +250,7 @@ _SCORING_OPTIONS = (
         help="Models with one label a row, where the likeliest label is below its --threshold: the next label that reaches its "
         "own, or none (status abstained). Where no label does, next abstains too.  [default: next]",
     ),
-    option(
-        "--accept",
-        metavar="precision=X",
-        help="Decide, too: a column `decision`, accept or review, so that of the accepted rows of each label a share of at least X is "
-        "right. The thresholds are chosen on the bundle's held-out rows; where labels come along, the promise is tested again.",
-    ),
-    option(
-        "--accept-on",
-        type=LocalPath(),
-        metavar="RUN_DIR",
-        help="Choose them on this finished, labelled run of the same model instead; it must not have been trained on these rows.",
-    ),
-    option(
-        "--accept-confidence",
-        default="95%",
-        show_default=True,
-        metavar="X",
-        help="The probability that what --accept promises holds, over the draw of the rows that the thresholds are chosen on.",
-    ),
+    *ACCEPT_OPTIONS,
     option(
         "--tolerance",
         type=click.FloatRange(0),
@@ -341,7 +352,12 @@ _SCORING_OPTIONS = (
         metavar="METRIC=X",
         help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
     ),
-    option("--baseline", type=LocalPath(), metavar="RUN_DIR", help="Compare with this earlier run."),
+    option(
+        "--baseline",
+        type=LatestOrPath(),
+        metavar="RUN_DIR|latest",
+        help="Compare with this earlier run, or the latest of these files and labels.",
+    ),
     option(
         "--slice-column",
         multiple=True,
@@ -371,15 +387,7 @@ _SCORING_OPTIONS = (
         help="Compile the model first, which takes half a minute; auto means off.",
     ),
     *OUTPUT_OPTIONS,
-    click.option(
-        "--config",
-        type=LocalPath(),
-        callback=load_config,
-        is_eager=True,
-        expose_value=False,
-        metavar="FILE.toml",
-        help="Settings file with values for any option. Flags win over the environment (BATCHSCORE_...), and that over the file.",
-    ),
+    config_option,
 )
 
 
@@ -387,51 +395,4 @@ def scoring_options(command: Command) -> Command:
     """Options that say how a file is scored."""
     for each in reversed(_SCORING_OPTIONS):
         command = each(command)
-    return command
-
-
-_JUDGING = frozenset(
-    {
-        *(
-            "trust",
-            "text_column",
-            "text_pair_column",
-            "missing_pair",
-            "label_column",
-            "label_map",
-            "input_format",
-        ),
-        *(
-            "delimiter",
-            "quotechar",
-            "escapechar",
-            "encoding",
-            "sheet",
-            "skip_lines",
-            "header_lines",
-            "no_header",
-            "column_names",
-        ),
-        *(
-            "device",
-            "precision",
-            "backend",
-            "max_batch_tokens",
-            "long_text",
-            "max_rejects",
-            "fail_below",
-            "fail_above",
-        ),
-        *("slice_column", "no_text", "workers"),
-    }
-)
-"""Those that say how rows are read, scored and judged, without those of where predictions go and what they hold."""
-
-
-def judging_options(command: Command) -> Command:
-    """The options of scoring that a comparison of two models has too."""
-    own = list(getattr(command, "__click_params__", ()))
-    command = scoring_options(command)
-    params: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
-    params[:] = [*own, *(each for each in params[len(own) :] if each.name in _JUDGING)]
     return command

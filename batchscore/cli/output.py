@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -21,6 +21,7 @@ from batchscore.system.terminal import Logs, boundary, end_at_once, say, set_up_
 
 if TYPE_CHECKING:
     from batchscore.inbox.drop_folder import InboxResult
+    from batchscore.runs.evaluating import EvaluationResult
     from batchscore.runs.result import RunResult
 
 _LOG_FORMAT = "batchscore.log_format"
@@ -91,7 +92,7 @@ def start_logs(*, quiet: bool, verbose: int) -> Logs:
     return logs
 
 
-def raise_outcome(result: RunResult | InboxResult, summary: dict[str, Any]) -> None:
+def raise_outcome(result: RunResult | InboxResult | EvaluationResult, summary: dict[str, Any]) -> None:
     """Raise the error of a result, if it has one, with the summary that ``--json`` prints."""
     try:
         result.outcome()
@@ -136,21 +137,22 @@ def remove_old(
     folder: Path,
     days: int | None,
     tell: Callable[[str], None],
-    baseline: Path | None = None,
+    baseline: Path | Literal["latest"] | None = None,
     *,
     dry_run: bool = False,
 ) -> list[str]:
     """Remove the runs below ``folder`` that are older than ``days`` days, or only say which they are.
 
-    The ``baseline`` stays. What cannot be removed is told.
+    A ``baseline`` that was named stays. What cannot be removed is told.
     """
     if days is None:
         return []
     from batchscore.inbox.housekeeping import remove_old_runs
 
+    kept = baseline if isinstance(baseline, Path) else None
     found: list[str] = []
     now = datetime.datetime.now(datetime.UTC)
-    for path, changed, problem in remove_old_runs(folder, days, now, kept=baseline, dry_run=dry_run):
+    for path, changed, problem in remove_old_runs(folder, days, now, kept=kept, dry_run=dry_run):
         found.append(str(path))
         if problem:
             say(f"warning: {printable(path)} is old but cannot be removed: {problem}")

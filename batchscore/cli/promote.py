@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.declaring import LocalPath, option
-from batchscore.cli.options import LocalName, MapsLabels, judging_options
+from batchscore.cli.declaring import Command, LocalPath, option
+from batchscore.cli.options import LocalName, MapsLabels, scoring_options
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.cli.score import command as score_command
 from batchscore.cli.score import score_settings
@@ -18,6 +18,53 @@ from batchscore.system.terminal import Progress, boundary, show
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
     from batchscore.runs.promotion import Promotion
+
+
+_JUDGING = frozenset(
+    {
+        *(
+            "trust",
+            "text_column",
+            "text_pair_column",
+            "missing_pair",
+            "label_column",
+            "label_map",
+            "input_format",
+        ),
+        *(
+            "delimiter",
+            "quotechar",
+            "escapechar",
+            "encoding",
+            "sheet",
+            "skip_lines",
+            "header_lines",
+            "no_header",
+            "column_names",
+        ),
+        *(
+            "device",
+            "precision",
+            "backend",
+            "max_batch_tokens",
+            "long_text",
+            "max_rejects",
+            "fail_below",
+            "fail_above",
+        ),
+        *("slice_column", "no_text", "workers"),
+    }
+)
+"""Those that say how rows are read, scored and judged, without those of where predictions go and what they hold."""
+
+
+def judging_options(command: Command) -> Command:
+    """The options of scoring that a comparison of two models has too."""
+    own = list(getattr(command, "__click_params__", ()))
+    command = scoring_options(command)
+    params: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
+    params[:] = [*own, *(each for each in params[len(own) :] if each.name in _JUDGING)]
+    return command
 
 
 @click.command("promote", cls=MapsLabels)

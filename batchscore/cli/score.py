@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from batchscore.cli.options import (
     Day,
     LocalName,
     MapsLabels,
+    finite,
     read_settings,
     scoring_options,
     with_each_mapping,
@@ -142,7 +142,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         accept=parse_accept(options["accept"]),
         accept_on=options["accept_on"],
         accept_confidence=parse_confidence(options["accept_confidence"]),
-        tolerance=_finite(options["tolerance"], "--tolerance"),
+        tolerance=finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
         output_format=options["output_format"],
@@ -169,12 +169,6 @@ def score_settings(**options: Any) -> ScoreSettings:
         renames=renames_of(options["rename"]),
         date=options.get("date"),
     )
-
-
-def _finite(value: float | None, flag: str) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise UsageError(f"{flag} {value} is no finite number.")
-    return value
 
 
 def _budget(text: str) -> int | None:

@@ -176,9 +176,22 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if value is None else value.value for name, value in values.items()}
 
 
-def evaluate_gates(gates: Iterable[Gate], flat: Mapping[str, float | None]) -> list[GateResult]:
-    """Check each gate against :func:`flat_metrics`; a metric that could not be computed fails its gate, with a reason."""
-    return [_evaluate(gate, flat) for gate in gates]
+def evaluate_gates(
+    gates: Iterable[Gate], flat: Mapping[str, float | None], *, is_first: bool = False
+) -> list[GateResult]:
+    """Check each gate against :func:`flat_metrics`; a metric that could not be computed fails its gate, with a reason.
+
+    ``is_first``: there is no earlier run yet to compare with, and need not be; a gate that compares then passes.
+    """
+    return [_first(gate, flat) if is_first else _evaluate(gate, flat) for gate in gates]
+
+
+def _first(gate: Gate, flat: Mapping[str, float | None]) -> GateResult:
+    if needs_baseline(gate.metric) and flat.get(gate.metric) is None:
+        return GateResult(
+            gate, None, True, None, f"{gate.metric}: there is no earlier run yet to compare with"
+        )
+    return _evaluate(gate, flat)
 
 
 def _evaluate(gate: Gate, flat: Mapping[str, float | None]) -> GateResult:

@@ -99,7 +99,6 @@ class Metric:
     tasks: frozenset[Task] = ALL_TASKS
     """The tasks that have it."""
     needs_decisions: bool = False
-    """Whether it is about what ``--accept`` accepted."""
     is_coverage: bool = False
     """Whether it is of how many rows the others are, and so no quality by itself."""
 
@@ -298,20 +297,18 @@ METRICS: tuple[Metric, ...] = (
         is_gated=True, needs_labels=False, tasks=_SINGLE, is_coverage=True,
     ),
     Metric(
-        "accepted", "accepted without a look", Unit.SHARE, Better.MORE, _stored("acceptance", "share"), Section.QUALITY,
-        heading=lambda metrics: "rows accepted, which nobody needs to look at" if metrics.get("acceptance") else "",
-        is_gated=True, is_followed=True, needs_labels=False, needs_decisions=True, tasks=_SINGLE, is_coverage=True,
-        gauge="accepted", gauge_help="Share of the last run's rows that were accepted.",
+        "accepted", "accepted", Unit.SHARE, Better.MORE, _stored("acceptance", "share"), Section.QUALITY, is_coverage=True,
+        heading=lambda _: "accepted, so that nobody needs to look", is_gated=True, is_followed=True, needs_labels=False,
+        needs_decisions=True, gauge="accepted", gauge_help="Share of the last run's rows that were accepted.", tasks=_SINGLE,
     ),
     Metric(
-        "accepted_precision", "precision of accepted rows", Unit.SHARE, Better.MORE,
-        _stored("acceptance", "accepted_precision"), Section.QUALITY, is_gated=True, is_followed=True, needs_decisions=True,
-        gauge="accepted_precision", gauge_help="Share of the last run's accepted rows with a label that are right.", tasks=_SINGLE,
+        "accepted_precision", "precision of accepted rows", Unit.SHARE, Better.MORE, _stored("acceptance", "accepted_precision"),
+        Section.QUALITY, is_gated=True, is_followed=True, needs_decisions=True, tasks=_SINGLE,
+        gauge="accepted_precision", gauge_help="Share of the last run's accepted rows with a label that are right.",
     ),
     Metric(
         "accepted_precision_bound", "precision of accepted rows, at most", Unit.SHARE, Better.MORE,
         _stored("acceptance", "bound"), Section.QUALITY, is_gated=True, needs_decisions=True, tasks=_SINGLE, is_coverage=True,
-        heading=lambda metrics: "the most that can be of any label, by chance" if metrics.get("acceptance") else "",
     ),
     Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,

@@ -61,6 +61,18 @@ def choose_columns(
     return ColumnChoice(text, label, identifier, pair)
 
 
+def choose_given(
+    layout: Layout, settings: ReadSettings, path: Path, label_names: Collection[str] = ()
+) -> ColumnChoice:
+    """Find the label and id columns of a file that need not have texts, as :func:`choose_columns` does.
+
+    Raises:
+        DataError: several candidates, or a named column that is missing.
+    """
+    identifier = _pick("id", settings, layout, path)
+    return ColumnChoice("", _pick("label", settings, layout, path, label_names), identifier)
+
+
 def _refuse_one_for_two(settings: ReadSettings) -> None:
     given = {
         "--text-column": settings.text_column,

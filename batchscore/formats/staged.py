@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +83,17 @@ class StagedPart:
             truncated=added[-2].fill_null(False).to_numpy(zero_copy_only=False),
         )
 
+    def with_given(self, given: NDArray[Any]) -> StagedPart:
+        """The same rows with other labels, in the array of their task."""
+        place = self.batch.num_columns - len(_OWN) + _OWN.index("given")
+        stored = self.answers.stored(given, self.answers.given_type)
+        return self.rows(self.batch.set_column(place, self.batch.schema.field(place), stored))
+
+    @property
+    def row_numbers(self) -> pa.Array:
+        """:attr:`row` as it is stored: null where it is not known."""
+        return self._own("row")
+
     def rows(self, batch: pa.RecordBatch) -> StagedPart:
         """A part of some of the rows."""
         return dataclasses.replace(self, batch=batch)
@@ -97,24 +108,46 @@ def stage_part(
     else:
         inputs, fields = [_binary(rows.raw or [])], [pa.field("record", pa.large_binary())]
     positions = np.asarray(rows.row, dtype=np.int64)
-    kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
-    own = [
-        pa.nulls(len(positions), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64()),
-        pa.array(positions),
-        answers.stored(given, answers.given_type),
-        answers.stored(predictions.predicted, answers.predicted_type),
-        pa.array(predictions.status),
-    ]
+    lines = pa.nulls(len(positions), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64())
+    own = OwnColumns(lines, pa.array(positions), given, predictions.predicted, predictions.status)
     facts = {
         "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
         "duplicates": int(predictions.work.get("duplicates", 0)),
     }
+    stage_columns(path, pa.schema(fields), inputs, answers.arrays(predictions), own, facts, answers)
+
+
+class OwnColumns(NamedTuple):
+    """The internal columns of a part."""
+
+    line: pa.Array
+    row: pa.Array
+    given: NDArray[Any]
+    predicted: NDArray[Any]
+    status: NDArray[np.int8]
+
+    def arrays(self, answers: Answers) -> list[pa.Array]:
+        """As they are stored."""
+        given = answers.stored(self.given, answers.given_type)
+        predicted = answers.stored(self.predicted, answers.predicted_type)
+        return [self.line, self.row, given, predicted, pa.array(self.status)]
+
+
+def stage_columns(
+    path: AnyPath,
+    schema: pa.Schema,
+    inputs: Sequence[pa.Array],
+    added: Sequence[pa.Array],
+    own: OwnColumns,
+    facts: Mapping[str, Any],
+    answers: Answers,
+) -> None:
+    """The same from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
+    kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
     schema = pa.schema(
-        [*fields, *answers.fields(), *map(pa.field, _OWN, kinds)],
-        metadata={_FACTS: json.dumps(facts)},
+        [*schema, *answers.fields(), *map(pa.field, _OWN, kinds)], metadata={_FACTS: json.dumps(facts)}
     )
-    arrays = [*inputs, *answers.arrays(predictions), *own]
-    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    batch = pa.RecordBatch.from_arrays([*inputs, *added, *own.arrays(answers)], schema=schema)
     with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(batch)
 

@@ -108,6 +108,18 @@ class _OneNumber(Given):
         return NumbersReader(self._map)
 
 
+class Answering(Protocol):
+    """What has a task and labels: a bundle, or what is known of one."""
+
+    @property
+    def task(self) -> Task:
+        """What the model says of a text."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """In the order of their index."""
+
+
 _KINDS: Mapping[Task, Any] = {
     Task.SINGLE_LABEL: _OneLabel,
     Task.MULTI_LABEL: _SeveralLabels,
@@ -115,13 +127,13 @@ _KINDS: Mapping[Task, Any] = {
 }
 
 
-def given_of(bundle: Bundle, label_map: Mapping[str, str]) -> Given:
+def given_of(model: Answering, label_map: Mapping[str, str]) -> Given:
     """How the given values of a run are read.
 
     Raises:
         UsageError: ``label_map`` names what the model does not have.
     """
-    found: Given = _KINDS[bundle.task](bundle.labels, label_map)
+    found: Given = _KINDS[model.task](model.labels, label_map)
     return found
 
 

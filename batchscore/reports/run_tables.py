@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from batchscore.config import LATEST
 from batchscore.evaluation.metrics import Metric, Section, Value, at, in_section, task_of
 from batchscore.reports.answers import Metrics, distribution_name
 from batchscore.reports.formats import (
@@ -185,7 +186,9 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += list(_pace(facts))
     if earlier := facts.get("baseline"):
         when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
-        lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}")]
+        lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}{_latest(facts)}")]
+    elif _latest(facts):
+        lines += [("earlier run", "none yet of these files and labels that could be compared (latest)")]
     lines += [("model", shown(model.pop("path", "") or UNKNOWN, 200))]
     lines += [
         (f"model: {_words(key)}", _plain(value)) for key, value in model.items() if _says_anything(value)
@@ -197,6 +200,12 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     lines += [(f"option: {_words(key)}", _plain(value)) for key, value in _given(facts.get("options") or {})]
     return lines
+
+
+def _latest(facts: Mapping[str, Any]) -> str:
+    """That the earlier run was not named, but is the one that came last."""
+    is_latest = (facts.get("options") or {}).get("baseline") == LATEST
+    return ", the latest of these files and labels" if is_latest else ""
 
 
 def _given(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

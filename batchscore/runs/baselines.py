@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -39,7 +38,7 @@ from batchscore.runs.folder import (
     is_finished,
     read_run,
 )
-from batchscore.runs.id_table import ABSENT, AMBIGUOUS, IdTable
+from batchscore.runs.matching_ids import ABSENT, AMBIGUOUS, MatchingIds
 from batchscore.system.documents import checked, parse_json
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder
 from batchscore.system.storage import make_folder, read_manifest, remove_tree, sha256_of
@@ -54,14 +53,12 @@ __all__ = [
     "Baseline",
     "Earlier",
     "Matcher",
+    "RowsRead",
     "earlier_run",
     "match_rows",
     "open_baseline",
     "refuse_unmatchable",
 ]
-
-_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]*)(?:\.0+)?")
-_FLOAT_MARK = "\0"
 
 
 class EarlierRows(NamedTuple):
@@ -117,7 +114,7 @@ class Baseline:
     def chunks(self, file: EarlierFile, names: Sequence[str]) -> Iterator[EarlierRows]:
         """The predictions of one file in order, a few thousand rows at a time, with the columns ``names``."""
         wanted = list(dict.fromkeys([*self.answers.columns, *file.columns.given, *names]))
-        rejected = _Rejected(self.path, file)
+        rejected = RowsRead(self.path, file)
         for texts in texts_of_file(file.source, settings_of(file), wanted):
             try:
                 predicted = self.answers.predicted(texts)
@@ -185,7 +182,7 @@ def _damaged(folder: Path, what: str) -> DataError:
     )
 
 
-class _Rejected:
+class RowsRead:
     """Input rows of the predictions of a file: consecutive, except for the rejects between them."""
 
     def __init__(self, folder: Path, file: EarlierFile) -> None:
@@ -283,10 +280,7 @@ def refuse_unmatchable(baseline: Baseline, files: Sequence[InputFile]) -> None:
 
 
 class _ById:
-    """Ids match as text, else as whole numbers: many tools turn an integer column with gaps into floats.
-
-    The id table has the place of each earlier row; what was predicted and given there lies in two files beside it.
-    """
+    """The ids lead to the place of each earlier row; what was predicted and given there lies in two files beside them."""
 
     matched_by = "id"
 
@@ -295,7 +289,7 @@ class _ById:
         remove_tree(folder)
         folder = own_folder(folder)
         make_folder(folder)
-        self._table = IdTable(folder, int(baseline.metrics["counts"]["read"]))
+        self._ids = MatchingIds(folder, int(baseline.metrics["counts"]["read"]))
         self._predicted, self._given = folder / "predicted", folder / "given"
         rows = 0
         with self._predicted.open_fresh() as predicted, self._given.open_fresh() as given:
@@ -303,20 +297,17 @@ class _ById:
                 if (name := file.columns.id) is not None:
                     for chunk in baseline.chunks(file, [name]):
                         ids, places = chunk.texts[name], np.arange(rows, rows + len(chunk.row))
-                        self._table.add(ids, places)
-                        self._table.add([_as_float(each) for each in ids], places)
+                        self._ids.add(ids, places)
                         predicted.write(np.ascontiguousarray(chunk.predicted).tobytes())
                         given.write(np.ascontiguousarray(chunk.given).tobytes())
                         rows += len(chunk.row)
-        self._table.seal()
+        self._ids.seal()
 
     def before(self, part: Part, staged: StagedPart) -> Earlier:
         file = self._files[part.file]
         assert file.columns.id is not None  # noqa: S101 - match_rows made sure
         ids = texts_of(staged, file, [file.columns.id])[file.columns.id]
-        found = self._table.find(ids)
-        missing = np.flatnonzero(found == ABSENT)
-        found[missing] = self._by_number([ids[at] for at in missing])
+        found = self._ids.find(ids)
         at, answers = np.flatnonzero(found >= 0), self._answers
         predicted, given = answers.none_predicted(len(found)), answers.none_given(len(found))
         if len(at):
@@ -328,29 +319,6 @@ class _ById:
         """A file of rows, mapped anew each time, so that pages once read do not count as memory for ever."""
         with path.open_read() as file:
             return np.memmap(file, dtype=kind, mode="r").reshape(-1, *self._answers.row_shape)
-
-    def _by_number(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
-        numbers = [_whole_number(each) for each in ids]
-        as_integer = self._table.find(numbers)
-        as_float = self._table.find([number and _FLOAT_MARK + number for number in numbers])
-        is_in_both = (as_integer != ABSENT) & (as_float != ABSENT)
-        return np.where(is_in_both, AMBIGUOUS, np.where(as_integer != ABSENT, as_integer, as_float))
-
-
-def _whole_number(text: str | None) -> str | None:
-    """A whole number without its decimals; None for other text, including numbers with leading zeros.
-
-    >>> [_whole_number(text) for text in ("7", "7.0", "-7.00", "07", "7.5", "1e3")]
-    ['7', '7', '-7', None, None, None]
-    """
-    match = _WHOLE_NUMBER.fullmatch(text or "")
-    return match and match[1]
-
-
-def _as_float(text: str | None) -> str | None:
-    """A second key for a whole number written as a float, besides its text; None for any other text."""
-    number = _whole_number(text)
-    return None if number is None or number == text else _FLOAT_MARK + number
 
 
 class _ByRow:
@@ -404,9 +372,10 @@ class _ByRow:
 
 
 def earlier_run(baseline: Baseline) -> dict[str, Any]:
-    """The entry about the baseline in ``run.json``: ``path``, ``fingerprint`` and the time when it was ``finished``."""
+    """The entry about the baseline in ``run.json``: ``path``, ``fingerprint``, when it ``finished``, and its ``content``."""
     return {
         "path": str(baseline.path),
         "fingerprint": baseline.facts.get("fingerprint"),
         "finished": baseline.facts.get("finished"),
+        "content": baseline.fingerprint,
     }

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ALWAYS_WRITTEN",
     "BEFORE_SCORING",
+    "CHOSEN",
     "DAMAGE",
+    "EVALUATION",
     "FACTS",
+    "LABELS",
     "MANIFEST",
     "METRICS",
     "MISMATCHES",
@@ -55,6 +58,7 @@ __all__ = [
     "Staging",
     "check_run",
     "foreign_names",
+    "is_evaluation",
     "is_finished",
     "output_of",
     "prediction_names",
@@ -75,6 +79,10 @@ FACTS = "run.json"
 PAGE = "report.html"
 TEXT = "report.txt"
 NOTE = "refused.json"
+LABELS = "labels.arrow"
+"""In an evaluation alone: the labels that came later."""
+EVALUATION = ".evaluation"
+"""Behind the name of a run's folder: that of its evaluation."""
 ALWAYS_WRITTEN = frozenset({FACTS, METRICS, PAGE})
 """Files that every finished run has, of earlier versions too."""
 PURPOSES = {
@@ -96,11 +104,13 @@ RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """Exceptions that reading a damaged run may raise."""
 _REPLACED = "replaced.json"
+CHOSEN = "baseline.json"
+"""In ``.staging/``: the run that ``--baseline latest`` found at the first start."""
 _PART_SUFFIX = ".arrow"
 STAGING_NAMES = re.compile(
-    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|\.[0-9a-f]{{16}}\.tmp"
+    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|{re.escape(CHOSEN)}|\.[0-9a-f]{{16}}\.tmp"
 )
-"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, unfinished writes."""
+"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, the baseline, unfinished writes."""
 
 
 # --------------------------------------------------------------------------------------------------- its state
@@ -210,6 +220,11 @@ def read_run(folder: AnyPath) -> RunFolder:
     """
     place = own_folder(folder)
     return RunFolder(place.path, read_facts(place), checked(read_json(place / METRICS), shapes.METRICS))
+
+
+def is_evaluation(facts: Mapping[str, Any]) -> bool:
+    """Whether a ``run.json`` is that of no run, but of the evaluation of one with labels that came later."""
+    return "evaluates" in facts
 
 
 def read_facts(folder: AnyPath) -> Mapping[str, Any]:

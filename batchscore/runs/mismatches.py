@@ -94,11 +94,13 @@ class MismatchTable:
         parts: Sequence[Part],
         columns: MismatchColumns,
         open_part: Callable[[int], StagedPart],
+        schemas: Sequence[pa.Schema] | None = None,
     ) -> None:
+        """``schemas``: of the input's columns in the parts of each file, where they are not those of the file itself."""
         self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
         self._own = {name for name, _ in (*_PLACE, _TEXT, _PAIR)} | {field.name for field in columns.fields}
-        self._schemas = [input_schema(file) for file in files]
+        self._schemas = [input_schema(file) for file in files] if schemas is None else [*schemas]
         ids = (file.columns.id for file in files if file.columns.id is not None)
         self.id_name = next((self._free(name) for name in ids), None)
         self._other_columns = [
@@ -224,7 +226,7 @@ class MismatchTable:
         rows = len(keys)
         values: dict[str, Any] = {
             "file": pa.array([_storable(file.name)] * rows, pa.string()),
-            "row": pa.array(part.row),
+            "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
                 name: _cast(named_column(part, file, column), kind)
@@ -290,7 +292,8 @@ def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
             for name, joint in _joints(table)
         ]
         row = names.index("row")
-        columns[row] = [str(value + 1) for value in batch.column("row").to_pylist()]
+        numbers = batch.column("row").to_pylist()
+        columns[row] = ["" if number is None else str(number + 1) for number in numbers]
         if table.has_lines:
             columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
         out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))

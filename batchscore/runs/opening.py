@@ -20,7 +20,7 @@ from batchscore.formats.standard_input import ARGUMENT, kept_in
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, needs_torch
 from batchscore.runs.accepting import refuse_unacceptable
-from batchscore.runs.baselines import Baseline, open_baseline
+from batchscore.runs.chosen_baseline import Chosen, choose_baseline
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.folder import STAGING, foreign_names, is_finished, output_of, refuse_links
 from batchscore.runs.task_options import refuse_foreign_options
@@ -53,7 +53,8 @@ class Opened(NamedTuple):
 
     found: list[FoundFile]
     bundle: Bundle
-    baseline: Baseline | None
+    chosen: Chosen
+    """The earlier run to compare with, if there is one."""
 
 
 @contextlib.contextmanager
@@ -124,10 +125,10 @@ def open_inputs(
     refuse_unacceptable(settings, bundle)
     _refuse_misplaced(settings, bundle)
     _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task), settings)
-    baseline = _open_baseline(settings, bundle)
+    chosen = choose_baseline(settings, [file.name for file in found], bundle)
     for warning in bundle.warnings:
         _LOG.warning("%s", warning)
-    return Opened(found, bundle, baseline)
+    return Opened(found, bundle, chosen)
 
 
 def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:
@@ -150,13 +151,5 @@ def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
     compared = [gate.metric for gate in gates if needs_baseline(gate.metric)]
     if settings.baseline is None and compared:
         raise UsageError(
-            f"A gate on {compared[0]} needs an earlier run to compare with: add --baseline RUN_DIR."
+            f"A gate on {compared[0]} needs an earlier run to compare with: add --baseline RUN_DIR, or --baseline latest."
         )
-
-
-def _open_baseline(settings: ScoreSettings, bundle: Bundle) -> Baseline | None:
-    if settings.baseline is None:
-        return None
-    if settings.baseline.resolve() == settings.output.resolve():
-        raise UsageError("--baseline is the --output itself; name the folder of an earlier run.")
-    return open_baseline(settings.baseline, bundle.labels, bundle.task)

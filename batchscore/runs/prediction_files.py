@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.answers import answers_of
 from batchscore.formats.arrow_values import plain_values
-from batchscore.formats.format import RecordFormat, format_of
+from batchscore.formats.format import RecordFormat, Texts, format_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import read
 from batchscore.formats.source import Source
 from batchscore.formats.text_values import as_text
 from batchscore.model.label_sets import items_of
-from batchscore.records import ColumnChoice, InputFile, Status, Task
-from batchscore.runs.earlier_files import described, files_of, settings_of
+from batchscore.records import ColumnChoice, InputFile, Status
+from batchscore.runs.accepting import answers_of_earlier
+from batchscore.runs.earlier_files import EarlierFile, described, files_of, settings_of
 from batchscore.runs.folder import PREDICTIONS, RunFolder
 from batchscore.runs.partitions import value_of
 from batchscore.system.storage import names_in_manifest
@@ -39,6 +39,7 @@ class Predictions(NamedTuple):
     layout: Layout
     status: str
     """Name of the column with the status of each row."""
+    file: EarlierFile
     partition: pa.Scalar | None = None
     """The value of the last column, where the folder that the file lies in has it."""
 
@@ -49,15 +50,21 @@ class Predictions(NamedTuple):
             DataError: the file is damaged.
             StorageError: it cannot be read.
         """
+        for batch, _ in self.with_texts(()):
+            yield batch
+
+    def with_texts(self, names: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, Texts]]:
+        """The same, each with the columns ``names``, or fields within one (``review.body``), as text."""
         if not self.layout.columns:
             return
+        fmt = format_of(self.source.format)
         columns = ColumnChoice(text=self.status)  # a text that any row has
         for rows in read(self.source, self.layout, columns, self.settings):
             if rows.rejects:
                 raise DataError(
                     f"{printable(self.source.path)}: {rows.rejects[0].reason}. Score that run again with --force."
                 )
-            yield self._batch(rows)
+            yield self._batch(rows), fmt.texts_of_rows(rows, self.layout, names)
 
     def _batch(self, rows: Rows) -> pa.RecordBatch:
         arrays = self._arrays(rows)
@@ -85,12 +92,7 @@ def predictions_of(run: RunFolder) -> list[Predictions]:
     Raises:
         DataError: a file is damaged; or ``run.json`` is, as one of ``DAMAGE``.
     """
-    accepting = run.options.get("accepting")
-    answers = answers_of(
-        Task(run.metrics.get("task", Task.SINGLE_LABEL)),
-        run.model["labels"],
-        accepting and accepting["thresholds"],
-    )
+    answers = answers_of_earlier(run)
     called = OutputColumns.of_options(run.options)
     fields = answers.fields()
     added = {name: fields[place].type for place, name in called.added(answers).items()}
@@ -103,7 +105,7 @@ def predictions_of(run: RunFolder) -> list[Predictions]:
         if called.partition is not None:
             partition = pa.scalar(value_of(partition_folder(file.path, run)), pa.large_string())
             schema = schema.append(pa.field(called.partition, partition.type))
-        found.append(Predictions(file.source, settings_of(file), schema, layout, status, partition))
+        found.append(Predictions(file.source, settings_of(file), schema, layout, status, file, partition))
     return found
 
 

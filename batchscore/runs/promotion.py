@@ -23,7 +23,7 @@ from batchscore.evaluation.calibration_change import calibration_change
 from batchscore.model.bundle import Bundle, open_bundle
 from batchscore.records import Task
 from batchscore.reports.gates import gate_sentence
-from batchscore.runs.accepting import answered_rows
+from batchscore.runs.calibration_rows import answered_rows
 from batchscore.runs.champion import Champion
 from batchscore.runs.folder import PAGE
 from batchscore.runs.run import score

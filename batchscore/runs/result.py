@@ -45,7 +45,7 @@ class RunResult:
                 f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
                 f"{printable(self.output)}/{METRICS} (failed_rows). {self._advice()}"
             )
-        self._refuse_missed_gates()
+        refuse_missed_gates(self.metrics, self.output)
 
     def _advice(self) -> str:
         """What may help failed rows: the same again only where something else held the memory."""
@@ -57,12 +57,14 @@ class RunResult:
             "--force, or take those rows out."
         )
 
-    def _refuse_missed_gates(self) -> None:
-        missed = [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]
-        if missed:
-            raise GateFailedError(
-                f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(self.output)}."
-            )
+
+def refuse_missed_gates(metrics: Mapping[str, Any], output: Path) -> None:
+    """Raise :class:`GateFailedError` if a gate of a finished run failed."""
+    missed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
+    if missed:
+        raise GateFailedError(
+            f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(output)}."
+        )
 
 
 def with_appended(result: RunResult, settings: ScoreSettings) -> RunResult:

@@ -37,10 +37,12 @@ from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs import shapes
-from batchscore.runs.accepting import answers_of_run, refuse_other_precision, with_acceptance
+from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.as_written import refuse_changed
-from batchscore.runs.baselines import refuse_unmatchable
+from batchscore.runs.baselines import Baseline, refuse_unmatchable
+from batchscore.runs.calibration_rows import with_acceptance
 from batchscore.runs.choices import choices_of, label_warnings, left_out
+from batchscore.runs.chosen_baseline import Chosen, keep, not_compared
 from batchscore.runs.dataset import refuse_unappendable
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
@@ -123,19 +125,30 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             standard_input(settings) as stdin,
         ):
             opened = open_inputs(settings, models, stdin, want)
-            settings = with_acceptance(settings, opened.bundle)
-            return _Run(opened, settings, models, progress, started, want).go()
+            run = _Run(opened, with_acceptance(settings, opened.bundle), models, progress, started, want)
+            return run.go()
 
 
 def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
-    if opened.baseline is not None:
-        refuse_unmatchable(opened.baseline, plan.files)
+    _comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
     refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+
+
+def _comparable(chosen: Chosen, refuse: Callable[[Baseline], None]) -> Chosen:
+    """The earlier run, unless it is refused: one that the user named refuses the run, the latest one is not compared with."""
+    try:
+        if chosen.baseline is not None:
+            refuse(chosen.baseline)
+    except DataError as error:
+        if not chosen.is_latest:
+            raise
+        return not_compared(error)
+    return chosen
 
 
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
@@ -184,13 +197,10 @@ class _Run:
         want: Callable[..., None],
     ) -> None:
         self._want = want
-        self._found, self._bundle, self._baseline = opened
+        self._found, self._bundle, self._chosen = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = output_of(settings)
-        # The baseline counts by its content, not its path.
-        compared = {"baseline": self._baseline.fingerprint if self._baseline else None}
-        self._fingerprint = run_fingerprint(self._found, self._bundle, settings.result_options() | compared)
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(self._output / STAGING / staged[:32])
         self._begun = _now()
@@ -200,15 +210,16 @@ class _Run:
         """Do what is left of the run."""
         if (done := self._finished_before()) is not None:
             return done
-        if self._baseline is not None:
-            self._baseline.verify()
+        self._chosen = _comparable(self._chosen, Baseline.verify)
         self._prepare_folder()
         try:
             self._refuse_long_names()
             plan = self._plan()
             _log_choices(plan, self._bundle, self._settings)
-            if self._baseline is not None:
-                refuse_unmatchable(self._baseline, plan.files)
+            self._chosen = _comparable(
+                self._chosen, lambda baseline: refuse_unmatchable(baseline, plan.files)
+            )
+            keep(self._chosen, self._output, [file.name for file in self._found], self._bundle)
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")
@@ -220,12 +231,17 @@ class _Run:
             raise
         for file in self._found:
             file.assert_unchanged()
-        finish = Finish(self._staging, plan, self._bundle, self._settings, self._baseline)
+        finish = Finish(self._staging, plan, self._bundle, self._settings, self._chosen.baseline)
         metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
         result = self._result("scored", plan.rows, plan.rejects, metrics, plan)
         return with_appended(result, self._settings)
+
+    def _fingerprint(self) -> str:
+        """That of the results; the baseline counts by its content, not its path."""
+        options = self._settings.result_options() | {"baseline": self._chosen.content}
+        return run_fingerprint(self._found, self._bundle, options)
 
     def _result(
         self, status: str, rows: int, rejects: int, metrics: Mapping[str, Any], plan: Plan | None = None
@@ -239,7 +255,7 @@ class _Run:
             return None
         try:
             run = read_run(self._output)
-            is_this = run.fingerprint == self._fingerprint
+            is_this = run.fingerprint == self._fingerprint()
             counts = run.counts
         except DAMAGE:
             is_this = False
@@ -415,7 +431,9 @@ class _Run:
     def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
         seconds = time.monotonic() - self._started + self._spent.earlier
         times = RunTimes(self._begun, _now(), seconds)
-        facts = facts_of_run(self._fingerprint, plan, self._bundle, self._settings, self._baseline, times)
+        facts = facts_of_run(
+            self._fingerprint(), plan, self._bundle, self._settings, self._chosen.baseline, times
+        )
         return {**facts, **work_facts(compute, self._spent, counts, seconds)}
 
 

@@ -81,6 +81,8 @@ def _file(file: InputFile) -> dict[str, Any]:
         "columns": dataclasses.asdict(file.columns),
         "dialect": file.layout.details.get("dialect"),
         "label_values": dict(file.label_values),
+        "label_reading": file.label_reading,
+        "class_names": list(file.class_names),
         "unknown_labels": dict(file.unknown_labels),
     }
 

@@ -22,6 +22,8 @@ _FILE = {
     "columns?": _COLUMNS,
     "dialect?": {str: str},
     "label_values?": {str: str},
+    "label_reading?": str,
+    "class_names?": [str],
 }
 FACTS: Shape = {
     "fingerprint?": str,
@@ -29,7 +31,21 @@ FACTS: Shape = {
     "finished?": str,
     "files?": [_FILE],
     "model?": {"path?": str, "fingerprint?": str, "labels?": [str], "task?": str},
-    "options?": {"output_format?": str, "partition_by?": str, "prefix?": str, "renames?": {str: str}},
+    "baseline?": {"path?": str, "content?": str},
+    "measured_by?": {
+        "calibration_error?": int | float,
+        "temperature?": int | float,
+        "trained": {str: object},
+    },
+    "evaluates?": {"name": str, "manifest": str, "path": str},
+    "labels?": {"files": [{"key": str, "sha256": str}], "rows": int},
+    "options?": {
+        "output_format?": str,
+        "baseline?": str,
+        "partition_by?": str,
+        "prefix?": str,
+        "renames?": {str: str},
+    },
 }
 """Of ``run.json``."""
 _GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
@@ -41,6 +57,8 @@ METRICS: Shape = {
     "mismatches?": int,
 }
 """Of ``metrics.json``."""
+CHOSEN: Shape = {"path?": str, "content?": str, "names": [str], "labels": [str]}
+"""Of ``.staging/baseline.json``."""
 NOTE: Shape = {"exit_code": int, "reason": str, "at": str, "date": str}
 """Of ``refused.json``."""
 PLAN: Shape = {

@@ -24,7 +24,7 @@ _WHY = {
     Task.MULTI_LABEL: "of several labels at once none is the top one.",
     Task.REGRESSION: "it gives a number, and no probabilities.",
 }
-_HALF = 0.5
+HALF = 0.5
 """Between whole numbers, a value within this of the given one is rounded to it."""
 
 
@@ -67,4 +67,4 @@ def tolerance_of(bundle: Bundle, plan: Plan, settings: ScoreSettings) -> float |
         return settings.tolerance
     labelled = [file for file in plan.files if file.labelled]
     are_whole = all(file.label_reading == WHOLE_NUMBERS for file in labelled)
-    return _HALF if labelled and are_whole else None
+    return HALF if labelled and are_whole else None

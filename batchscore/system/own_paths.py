@@ -11,6 +11,7 @@ An :class:`OwnPath` is no ``os.PathLike``, so that nothing can open it by its na
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import io
@@ -27,6 +28,8 @@ from batchscore.errors import NotOursError, shown_as
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DESCRIPTORS = Path("/proc/self/fd")
+_EXCHANGE = 2
+"""``RENAME_EXCHANGE`` of Linux."""
 _NO_SUCH_KIND = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EMLINK}
 """Errors of opening a link, a pipe or a socket in the place of a folder or a file."""
 _KINDS = {
@@ -285,6 +288,18 @@ class OwnPath:
         """Rename to ``target``, in the place of what has that name: a link there is replaced itself."""
         with self._named() as folder, target._named() as other:
             os.replace(self.name, target.name, src_dir_fd=folder, dst_dir_fd=other)
+
+    def exchange(self, other: OwnPath) -> bool:
+        """Let two files or folders change their names, both at once; False where the system cannot."""
+        with self._named() as folder, other._named() as there:
+            call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+            names = (os.fsencode(self.name), os.fsencode(other.name))
+            if call is None or call(folder, names[0], there, names[1], _EXCHANGE) != 0:
+                code = ctypes.get_errno() if call is not None else errno.ENOSYS
+                if code in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
+                    return False
+                raise OSError(code, os.strerror(code), str(self))
+        return True
 
     def _open(self, flags: int, mode: int = 0o666) -> int:
         with self._named() as folder:

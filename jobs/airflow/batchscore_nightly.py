@@ -103,6 +103,9 @@ REPORT = once(f'"{BATCHSCORE}" report "$RUNS" --json')
         "input": Param(INPUT, type="string", description="File to score; {day} is the date of the run."),
         "model": Param(MODEL, type="string", description="Bundle."),
         "runs": Param(RUNS, type="string", description="Folder of the run folders."),
+        "baseline": Param(
+            "latest", type="string", description="The run to compare with: latest, a run folder, or nothing."
+        ),
         "options": Param("", type="string", description="More options, e.g. --fail-below accuracy=0.85"),
     },
 )
@@ -126,12 +129,14 @@ def nightly() -> None:
             "MODEL": "{{ params.model }}",
             "RUN": "{{ params.runs }}/" + DAY,
             "DAY": DAY,
+            "BASELINE": "{{ params.baseline }}",
             "OPTIONS": "{{ params.options }}",
         },
     )
     def score() -> str:
         return once(
-            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --date "$DAY" --skip-empty --json $OPTIONS'
+            f'"{BATCHSCORE}" score "$INPUT" --model "$MODEL" --output "$RUN" --date "$DAY" --skip-empty --json '
+            '${BASELINE:+--baseline "$BASELINE"} $OPTIONS'
         )
 
     @task(retries=0)

@@ -1,0 +1,323 @@
+"""What staged rows say, for a run and for an evaluation with later labels: the metrics, the mismatches, the page.
+
+The parts are read a few times, each time one after the other; nothing else is in memory that grows with the rows but 17 bytes a
+mismatch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from batchscore.config import Acceptance
+from batchscore.evaluation import (
+    AcceptedRows,
+    Basis,
+    Distributions,
+    Gate,
+    claim_wrong_labels,
+    evaluate_gates,
+    flat_metrics,
+    measure_drift,
+    measures_of,
+    promise_gate,
+)
+from batchscore.formats.columns import texts_of
+from batchscore.formats.staged import StagedPart
+from batchscore.records import InputFile, Part
+from batchscore.reports import render_run, run_text
+from batchscore.reports.row_groups import groups_of
+from batchscore.reports.written_files import WrittenFile
+from batchscore.runs import mismatches
+from batchscore.runs.baselines import AMBIGUOUS, Baseline, match_rows
+from batchscore.runs.folder import (
+    LABELS,
+    MISMATCHES,
+    MISMATCHES_CSV,
+    PAGE,
+    PURPOSES,
+    REJECTS,
+    TEXT,
+)
+from batchscore.runs.grouped_rows import GroupedRows
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
+from batchscore.system.own_paths import OwnPath
+from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchscore.evaluation.tasks import TaskIssues
+    from batchscore.reports.row_groups import Group
+
+_LOG = logging.getLogger(__name__)
+_LISTED_FAILURES = 1000
+MEASURED_BY = "measured_by"
+"""The key in ``run.json``: :meth:`Yardstick.to_json`."""
+_OF_TRAINING = ("reliability", "calibration_error")
+"""What a claim about wrong labels needs of the metrics of the training."""
+_SHOWN_MISMATCHES = 50
+"""Number of mismatches on the page."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StagedRows:
+    """The staged rows of a run: what they are of, and how a part of them is opened."""
+
+    files: Sequence[InputFile]
+    parts: Sequence[Part]
+    open: Callable[[int], StagedPart]
+    folder: OwnPath
+    """Where what is needed in between may lie."""
+    schemas: Sequence[pa.Schema] | None = None
+    """Of the input's columns in each file's parts; None: those of the files."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any file has labels that predictions are compared with."""
+        return any(file.columns.given for file in self.files)
+
+    def each(self) -> Iterator[tuple[Part, StagedPart]]:
+        """The parts in order."""
+        return ((part, self.open(part.number)) for part in self.parts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What rows are measured by."""
+
+    basis: Basis
+    model: str
+    """Fingerprint of the model."""
+    trained: Mapping[str, Any]
+    """What its training measured on rows held out."""
+    gates: Sequence[Gate] = ()
+    promise: Acceptance | None = None
+    """What was accepted, and under which promise, if the run decided."""
+    slice_columns: Sequence[str] = ()
+    baseline: Baseline | None = None
+    is_first: bool = False
+    """Whether there is no baseline because there is none yet."""
+    unused_labels: str | None = None
+    """Why given labels are not looked at, if they are not."""
+    with_text: bool = True
+    """Whether the page may show texts."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What later labels are measured by too, as far as nothing else in ``run.json`` has it."""
+        trained = {name: self.trained[name] for name in _OF_TRAINING if self.trained.get(name) is not None}
+        basis = {"calibration_error": self.basis.calibration_error, "temperature": self.basis.temperature}
+        return {**basis, "trained": trained}
+
+
+class Measuring:
+    """Measures the rows of a run, and writes what they say."""
+
+    def __init__(self, rows: StagedRows, by: Yardstick) -> None:
+        self._rows, self._by = rows, by
+        self._measures = measures_of(by.basis.task)
+
+    # ------------------------------------------------------------------------------------------------- metrics
+
+    def metrics(self) -> dict[str, Any]:
+        """All metrics but the label issues, with drift against the baseline and the gates' results."""
+        metrics, by = self._counted(), self._by
+        if by.baseline is not None:
+            report = measure_drift(by.baseline.distributions, Distributions.from_metrics(metrics))
+            metrics["drift"] = report.to_json()
+        gates = [*by.gates, *promise_gate(metrics, by.gates)]
+        results = evaluate_gates(gates, flat_metrics(metrics), is_first=by.is_first)
+        return {**metrics, "gates": [result.to_json() for result in results]}
+
+    def _counted(self) -> dict[str, Any]:
+        """All metrics of the rows, in one pass over the parts."""
+        evaluation, baseline = self._measures.evaluation(self._by.basis), self._by.baseline
+        compared = _BaselineComparison(baseline, self._rows, self._by) if baseline else None
+        files, promise = self._rows.files, self._by.promise
+        accepted = AcceptedRows.empty(len(self._by.basis.labels))
+        duplicates = 0
+        failures: list[dict[str, Any]] = []
+        for part, staged in self._rows.each():
+            name, given = files[part.file].name, staged.given
+            rejects = part.rows - len(given)
+            slices = self._slices(part, staged)
+            evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            if promise is not None:
+                accepted.update(given, staged.predictions, promise.thresholds)
+            if compared is not None:
+                compared.update(part, staged, slices)
+            duplicates += staged.facts["duplicates"]
+            failures += [
+                {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
+            ]
+        metrics = evaluation.metrics()
+        metrics["counts"]["duplicate"] = duplicates
+        if promise is not None:
+            metrics["acceptance"] = accepted.summary(self._by.basis.labels, promise)
+        if compared is not None:
+            metrics["comparison"] = compared.summary()
+            counts = metrics["counts"]
+            _warn_if_no_id_matches(metrics["comparison"], counts["read"] - counts["rejects"])
+        metrics["unknown_labels"] = {
+            file.name: dict(file.unknown_labels) for file in files if file.unknown_labels
+        }
+        if self._by.unused_labels:
+            metrics["unused_labels"] = self._by.unused_labels
+        metrics["failed_rows"] = failures[:_LISTED_FAILURES]
+        return metrics
+
+    def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
+        """Slice name → values for the rows of a part, besides length: the file, and the slice columns."""
+        file = self._rows.files[part.file]
+        columns = texts_of(staged, file, self._by.slice_columns)
+        return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
+
+    # ---------------------------------------------------------------------------------------------- mismatches
+
+    def list_mismatches(self, metrics: dict[str, Any], final: OwnPath) -> MismatchesShown:
+        """Write the files of mismatches, if rows have labels, and add to the metrics what they tell."""
+        if not self._rows.has_labels:
+            return MismatchesShown()
+        rows, basis = self._rows, self._by.basis
+        columns = mismatch_columns_of(basis)
+        table = mismatches.MismatchTable(rows.files, rows.parts, columns, rows.open, rows.schemas)
+        issues, first = self._measures.issues(basis), GroupedRows(groups_of(metrics), columns)
+        keys = self._find_mismatches(columns, issues, first)
+        metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
+        build(final / MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
+        build(final / MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
+        metrics["mismatches"] = len(keys) if columns.most is None else None
+        worst = table.head(keys, _SHOWN_MISMATCHES)
+        return MismatchesShown(worst, first.read(table, issues.is_label_issue))
+
+    def _find_mismatches(self, columns: MismatchColumns, issues: TaskIssues, first: GroupedRows) -> Keys:
+        """Keys of all mismatches in their final order; ``issues`` and ``first`` learn of them."""
+        for _, staged in self._rows.each():
+            issues.update_thresholds(staged.given, staged.predictions.probabilities)
+        found = (
+            (part.number, staged, issues.quality(staged.given, found.probabilities, found.predicted))
+            for part, staged in self._rows.each()
+            for found in (staged.predictions,)
+        )
+        return mismatches.gather(first.watch(found), columns, issues.is_label_issue)
+
+    def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""
+        if metrics.get("reliability") is None:
+            return None
+        compared, n_labels = metrics.get("comparison"), len(self._by.basis.labels)
+        return claim_wrong_labels(metrics["reliability"], self._by.trained, n_labels, compared).to_json()
+
+    # ---------------------------------------------------------------------------------------------------- pages
+
+    def write_pages(
+        self,
+        facts: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        listed: MismatchesShown,
+        final: OwnPath,
+        place: str,
+    ) -> None:
+        """Write the page, and its gist; ``place`` is the folder that they will be in, whose other files are built."""
+        before = self._by.baseline.metrics if self._by.baseline else None
+        names = [PAGE, *(name for name in (MISMATCHES_CSV, REJECTS) if (final / name).exists())]
+        text = run_text(facts, metrics, before, place=place, names=names)
+        write_bytes(final / TEXT, text.encode())
+        page = render_run(
+            facts,
+            metrics,
+            listed.worst,
+            before,
+            with_text=self._by.with_text,
+            grouped=listed.grouped,
+            written=_written(final),
+        )
+        write_bytes(final / PAGE, page.encode())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MismatchesShown:
+    """The mismatches that the page shows: the first of all, and of each group that a number leads to."""
+
+    worst: Sequence[Mapping[str, Any]] = ()
+    grouped: Mapping[Group, Sequence[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+
+
+def build(path: OwnPath, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file of a run, and the folder that it is in."""
+    make_folder(path.parent)
+    with atomic_write(path) as out:
+        write(out)
+
+
+def write_json(path: OwnPath, value: Any) -> None:
+    """Write a document of a run."""
+    write_bytes(path, to_json(value))
+
+
+def _written(final: OwnPath) -> list[WrittenFile]:
+    """The files that are built, as the page links to them."""
+    purposes = {**PURPOSES, LABELS: "the labels that came later"}
+    names, order = files_below(final), list(purposes)
+    found = [(order.index(name.partition("/")[0]), name) for name in names]
+    return [
+        WrittenFile(name, purposes[order[place]], (final / name).stat().st_size)
+        for place, name in sorted(found)
+    ]
+
+
+def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
+    """Warn if no id of this run is in the baseline: the runs may write ids differently."""
+    if comparison["matched_by"] == "id" and rows and comparison["unmatched"] == rows:
+        _LOG.warning(
+            "None of %d rows has an id that is in the --baseline once (%d have one that is there more often), so nothing is "
+            "compared row by row. Where the same rows were expected, look at how both runs write their ids.",
+            rows,
+            comparison["ambiguous"],
+        )
+
+
+class _BaselineComparison:
+    """Compares the rows of this run with those of the baseline."""
+
+    def __init__(self, baseline: Baseline, rows: StagedRows, by: Yardstick) -> None:
+        self._by = by
+        self._its_model = (baseline.facts.get("model") or {}).get("fingerprint")
+        self._matcher = match_rows(baseline, rows.files, rows.folder / "baseline")
+        measures = measures_of(by.basis.task)
+        self._comparison = measures.comparison(by.basis)
+        self._slices = measures.slice_changes(by.basis)
+        self._unmatched = self._ambiguous = 0
+
+    def update(
+        self, part: Part, staged: StagedPart, slices: Mapping[str, Sequence[str | None] | str]
+    ) -> None:
+        """Add the rows of a part; parts come in plan order."""
+        earlier = self._matcher.before(part, staged)
+        given, predictions, matched = staged.given, staged.predictions, earlier.found >= 0
+        self._ambiguous += int((earlier.found == AMBIGUOUS).sum())
+        self._unmatched += int((~matched).sum())
+        self._comparison.update(
+            given[matched],
+            earlier.predicted[matched],
+            predictions.predicted[matched],
+            earlier.given[matched],
+        )
+        lengths = predictions.truncated, predictions.n_tokens
+        self._slices.update(given, earlier.predicted, predictions.predicted, lengths, slices)
+
+    def summary(self) -> dict[str, Any]:
+        """:meth:`Comparison.summary` with ``slices`` and facts about the comparison.
+
+        These are ``same_model``, ``matched_by`` and ``unmatched`` rows (``ambiguous`` ones included).
+        """
+        return {
+            "same_model": self._its_model == self._by.model,
+            "matched_by": self._matcher.matched_by,
+            "unmatched": self._unmatched,
+            "ambiguous": self._ambiguous,
+            **self._comparison.summary(self._by.basis.labels),
+            "slices": self._slices.summary(),
+        }
