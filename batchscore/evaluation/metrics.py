@@ -16,8 +16,6 @@ from batchscore.records import Task
 
 Document: TypeAlias = Mapping[str, Any]
 """The content of ``metrics.json`` or ``run.json``."""
-
-
 ALL_TASKS = frozenset(Task)
 _LABELS = frozenset({Task.SINGLE_LABEL, Task.MULTI_LABEL})
 _SINGLE, _SEVERAL, _VALUES = (frozenset({task}) for task in Task)
@@ -178,10 +176,6 @@ def _tolerance_heading(metrics: Document) -> str:
     return "" if tolerance is None else f"share within {tolerance:g} of the given number"
 
 
-def _rows_scored(metrics: Document, _: Document) -> Value | None:
-    return Value(float(metrics["counts"]["scored"]))
-
-
 def answered_share(metrics: Document) -> float | None:
     """The share of rows with a prediction, of those that have one or abstained; of labelled rows where there are any.
 
@@ -303,8 +297,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "accepted_precision", "precision of accepted rows", Unit.SHARE, Better.MORE, _stored("acceptance", "accepted_precision"),
-        Section.QUALITY, is_gated=True, is_followed=True, needs_decisions=True, tasks=_SINGLE,
-        gauge="accepted_precision", gauge_help="Share of the last run's accepted rows with a label that are right.",
+        Section.QUALITY, is_gated=True, is_followed=True, needs_decisions=True, tasks=_SINGLE, gauge="accepted_precision",
+        gauge_help="Share of the last run's accepted rows with a label that are right.",
     ),
     Metric(
         "accepted_precision_bound", "precision of accepted rows, at most", Unit.SHARE, Better.MORE,
@@ -380,7 +374,7 @@ METRICS: tuple[Metric, ...] = (
         "drift", "drift (PSI)", Unit.NUMBER, Better.LESS, _stored("drift", "value"), Section.DRIFT,
         is_gated=True, needs_baseline=True, is_followed=True, least_step=0.1, is_column=True,
     ),
-    Metric("rows", "rows scored", Unit.NUMBER, Better.NEITHER, _rows_scored, is_followed=True, is_column=True),
+    Metric("rows", "rows scored", Unit.NUMBER, Better.NEITHER, _stored("counts", "scored"), is_followed=True, is_column=True),
     Metric("not_scored", "rows not scored", Unit.SHARE, Better.LESS, _rows_not_scored, is_followed=True),
     Metric(
         "rows_per_second", "rows a second", Unit.NUMBER, Better.NEITHER, _rows_per_second,
