@@ -171,6 +171,9 @@ def test_the_page_lists_it_with_its_value_and_interval(metric: Metric, run: Run)
     if metric.name == "ece_before":  # this model has no temperature
         assert (heading, metric.heading_on_page({"calibration": {"temperature": 1.3}}) != "") == ("", True)
         return
+    if metric.name == "answered":  # every row was
+        assert heading == ""
+        return
     before, _, after = run.page.text.partition(f"{heading}{write(found.value)}")
     assert after, f"{heading} {write(found.value)} is not on the page"
     assert found.low is None or f"{write(found.low)} to {write(found.high)}" in after

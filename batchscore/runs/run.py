@@ -115,8 +115,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with standard_input(settings) as stdin:
-                opened = open_inputs(settings, models, stdin)
-                return _planned(opened, with_acceptance(settings, opened.bundle), started)
+                return _planned(open_inputs(settings, models, stdin), settings, started)
         with (
             locked(output_of(settings)),  # the lock first: a second call fails at once
             refusals_noted(output_of(settings), night),
@@ -125,11 +124,12 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             standard_input(settings) as stdin,
         ):
             opened = open_inputs(settings, models, stdin, want)
-            run = _Run(opened, with_acceptance(settings, opened.bundle), models, progress, started, want)
-            return run.go()
+            decided = with_acceptance(settings, opened.bundle)
+            return _Run(opened, decided, models, progress, started, want).go()
 
 
 def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
+    settings = with_acceptance(settings, opened.bundle)
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
     _comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
