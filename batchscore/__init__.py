@@ -1,6 +1,6 @@
 """Score files of texts with a saved classifier, every night, without anyone watching.
 
-From Python: :func:`score`, :func:`train` and :func:`open_run` (:mod:`batchscore.api`), and the errors that they raise
+From Python: :func:`score`, :func:`train`, :func:`open_run` and :func:`evaluate` (:mod:`batchscore.api`), and the errors that they raise
 (:mod:`batchscore.errors`). What is heavy is imported when it is used.
 """
 
@@ -10,7 +10,7 @@ from batchscore import errors
 from batchscore.version import __version__
 
 if TYPE_CHECKING:
-    from batchscore.api import Run, TrainedModel, open_run, score, train
+    from batchscore.api import Evaluation, Run, TrainedModel, evaluate, open_run, score, train
 else:
 
     def __getattr__(name: str) -> object:
@@ -25,4 +25,14 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Run", "TrainedModel", "__version__", "errors", "open_run", "score", "train"]
+__all__ = [
+    "Evaluation",
+    "Run",
+    "TrainedModel",
+    "__version__",
+    "errors",
+    "evaluate",
+    "open_run",
+    "score",
+    "train",
+]

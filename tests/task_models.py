@@ -21,7 +21,7 @@ from batchscore.model.loading import ModelSettings
 from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import finishing
+from batchscore.runs import measuring
 from batchscore.runs.folder import TIMED
 from batchscore.system.storage import MANIFEST, files_below, sha256_of
 
@@ -85,7 +85,7 @@ def metrics_of(run: Path) -> dict[str, Any]:
 def without_page() -> Iterator[None]:
     """Runs write no charts meanwhile, which take most of the time of a small one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finishing, "render_run", lambda *_, **__: "<p></p>")
+        patch.setattr(measuring, "render_run", lambda *_, **__: "<p></p>")
         yield
 
 

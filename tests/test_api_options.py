@@ -14,13 +14,22 @@ import numpy as np
 import pytest
 
 import batchscore
-from batchscore.api.options import COMMAND_ONLY, ScoreOptions, TrainOptions, spellings, values_of
+from batchscore.api.options import (
+    COMMAND_ONLY,
+    EvaluateOptions,
+    ScoreOptions,
+    TrainOptions,
+    spellings,
+    values_of,
+)
+from batchscore.cli.evaluate import command as evaluate_command
 from batchscore.cli.output_options import Names
 from batchscore.cli.score import command as score_command
 from batchscore.cli.train import command as train_command
 from batchscore.errors import ModelError, UsageError
 
 COMMANDS = {
+    "evaluate": (evaluate_command, EvaluateOptions, {"run_dir", "labels", "output"}),
     "score": (score_command, ScoreOptions, {"inputs", "model", "output"}),
     "train": (train_command, TrainOptions, {"data", "output"}),
 }
@@ -63,7 +72,7 @@ def test_the_types_are_those_of_the_command(
         )
 
 
-@pytest.mark.parametrize("function", [batchscore.score, batchscore.train])
+@pytest.mark.parametrize("function", [batchscore.score, batchscore.train, batchscore.evaluate])
 def test_help_and_completion_know_every_option(function: Callable[..., Any]) -> None:
     options = COMMANDS[function.__name__][1].__annotations__
     assert set(options) <= set(inspect.signature(function).parameters)

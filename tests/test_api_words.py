@@ -9,7 +9,7 @@ import pytest
 
 import batchscore
 from batchscore.api.data import files_of, splits_of
-from batchscore.api.run import Page
+from batchscore.api.page import Page
 from batchscore.errors import BatchscoreError, DataError, printable
 
 pytestmark = pytest.mark.usefixtures("quick_runs")

@@ -29,7 +29,7 @@ from batchscore.model.loading import load_model
 from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import finishing
+from batchscore.runs import finishing, measuring
 from batchscore.runs import run as runs
 from batchscore.runs.engines import local
 from batchscore.runs.inspection import verify
@@ -114,9 +114,9 @@ def patched(tiny_model: Path) -> Iterator[FakeBackend]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load_model", load)
         patch.setattr(
-            finishing, "render_run", lambda _, metrics, worst, *__, **___: f"<p>{metrics}{worst}</p>"
+            measuring, "render_run", lambda _, metrics, worst, *__, **___: f"<p>{metrics}{worst}</p>"
         )
-        patch.setattr(finishing, "run_text", lambda _, metrics, *__, **___: f"{metrics}")
+        patch.setattr(measuring, "run_text", lambda _, metrics, *__, **___: f"{metrics}")
         yield backend
 
 

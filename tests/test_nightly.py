@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+LATEST = "--baseline latest"
 SCRIPT = Path(__file__).parents[1] / "jobs" / "nightly.sh"
 
 
@@ -98,9 +99,15 @@ def test_a_dated_file_is_scored_for_its_date(place: Place) -> None:
     night = place.end(place.start("exit 0", more=more, date="2026-11-23"))
     out = place.folder / "out"
     assert night.calls == [
-        f"score /export/reviews-2026-11-23.parquet --model /m --output {out}/2026-11-23 --date 2026-11-23 --quiet",
+        f"score /export/reviews-2026-11-23.parquet --model /m --output {out}/2026-11-23 --date 2026-11-23 --quiet {LATEST}",
         f"report {out} --quiet",
     ]
+
+
+@pytest.mark.parametrize(("baseline", "said"), [("''", ""), ("/runs/x", " --baseline /runs/x")])
+def test_what_a_night_is_compared_with_can_be_said(place: Place, baseline: str, said: str) -> None:
+    night = place.end(place.start("exit 0", more=f"BASELINE={baseline}"))
+    assert night.calls[0].endswith(f"--skip-empty --quiet{said}")
 
 
 @pytest.mark.parametrize("what", ["score", "report"])

@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 
 import batchscore
 from batchscore import samples
-from batchscore.api.run import Page
+from batchscore.api.page import Page
 from batchscore.config import ComputeSettings
 from batchscore.system.storage import sha256_of
 

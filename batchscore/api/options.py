@@ -112,6 +112,39 @@ class ScoreOptions(_ReadingOptions, total=False):
     dry_run: bool
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """The options of ``batchscore evaluate``; what is None, or left out, is as the command has it without the option."""
+
+    label_column: str | None
+    label_columns: str | Sequence[str] | None
+    id_column: str | None
+    run_id_column: str | None
+    file_column: str | None
+    row_column: str | None
+    first_row: int | None
+    label_map: Pairs | None
+    conflicts: Literal["refuse", "first", "last"] | None
+    format: str | None
+    delimiter: str | None
+    quotechar: str | None
+    escapechar: str | None
+    encoding: str | None
+    sheet: str | None
+    skip_lines: int | None
+    header_lines: int | None
+    no_header: bool
+    column_names: str | Sequence[str] | None
+    fail_below: Pairs | None
+    fail_above: Pairs | None
+    baseline: PathLike | None
+    slice_column: Texts | None
+    tolerance: float | None
+    no_text: bool
+    config: PathLike | None
+    force: bool
+    quiet: bool
+
+
 class TrainOptions(_ReadingOptions, total=False):
     """The options of ``batchscore-train``; what is None, or left out, is as the command has it without the option."""
 

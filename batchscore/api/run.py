@@ -6,7 +6,6 @@ import functools
 import html
 import json
 import os
-import re
 import shutil
 import tempfile
 import weakref
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.api.indexes import in_types, with_index
 from batchscore.api.options import PathLike, local_path
+from batchscore.api.page import Page, mismatches_in
 from batchscore.errors import DataError, NoInputError, UsageError, printable
 from batchscore.runs.folder import (
     DAMAGE,
-    MISMATCHES,
     PAGE,
     RunFolder,
     RunState,
@@ -29,40 +28,15 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.headlines import headline_of
 from batchscore.runs.refusals import read_refusal
-from batchscore.system.own_paths import own_folder
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import pyarrow as pa
 
-_FRAME = (
-    '<iframe srcdoc="{}" title="batchscore" sandbox="allow-popups allow-popups-to-escape-sandbox" '
-    'style="width: 100%; height: 640px; border: 1px solid #8884; resize: vertical"></iframe>'
-)
-_BASE = '<base href="about:srcdoc">'
-"""Within a frame, ``#place`` would otherwise lead to the notebook's own address."""
-_FILE_LINK = re.compile(
-    r'<a\b[^>]*?\shref="(?!#|[a-z][a-z0-9+.-]*:)[^"]*"[^>]*>(.*?)</a>', re.DOTALL | re.IGNORECASE
-)
-"""A link to a file beside the page: from within a frame, no browser follows it."""
-
-
-class Page:
-    """A page, which shows itself in a notebook: in a frame, so that neither's styles reach the other."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __fspath__(self) -> str:
-        """The path of the page."""
-        return str(self.path)
-
-    def __repr__(self) -> str:
-        return f"<report {self.path}>"
-
-    def _repr_html_(self) -> str:
-        page = self.path.read_text("utf-8").replace("base-uri 'none'", "base-uri about:", 1)
-        page = _FILE_LINK.sub(r"\1", page)
-        return _FRAME.format(html.escape(page.replace("<head>", f"<head>{_BASE}", 1)))
+    from batchscore.api.data import Data
+    from batchscore.api.evaluating import Evaluation
+    from batchscore.api.options import EvaluateOptions
 
 
 class TemporaryFolder:
@@ -152,16 +126,7 @@ class Run:
             DataError, StorageError: the file is damaged or cannot be read.
         """
         self._refuse_planned()
-        path = self.output / MISMATCHES
-        own = own_folder(self.output) / MISMATCHES
-        if not own.exists():
-            return None
-        import pyarrow.parquet as pq
-
-        from batchscore.formats.source import Source, reading
-
-        with reading(Source(path, path.suffix, "")), own.open_read() as file:
-            return pq.read_table(file)
+        return mismatches_in(self.output)
 
     @property
     def report(self) -> Page:
@@ -199,6 +164,19 @@ class Run:
         if missed := [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]:
             yield "failed gates", "; ".join(missed)
         yield "output", str(self.output) + (" (temporary)" if self._temporary else "")
+
+    def evaluate(
+        self, labels: Data, output: PathLike | None = None, **options: Unpack[EvaluateOptions]
+    ) -> Evaluation:
+        """Measure this run with labels that came later: :func:`batchscore.evaluate` with its folder.
+
+        Raises:
+            BatchscoreError, TypeError: as that.
+        """
+        from batchscore.api.evaluating import evaluate
+
+        self._refuse_planned()
+        return evaluate(self.output, labels, output, **options)
 
     def __fspath__(self) -> str:
         """The path of the run folder, so that a run is a path too: ``baseline=run``."""

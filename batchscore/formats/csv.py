@@ -272,6 +272,7 @@ class Csv(RecordFormat):
     """CSV with any delimiter: comma, tab, semicolon and others."""
 
     name = "csv"
+    is_for_people = True
     holds_lists = False
     holds_nul = False
 

@@ -153,6 +153,8 @@ class Format(abc.ABC):
     """Characters that a text may have."""
     most_rows: int | None = None
     """Rows that a file may have."""
+    is_for_people = False
+    """Whether people look at it in a spreadsheet, and may count its rows from 1."""
 
     # ---------------------------------------------------------------------------------------------------- reading
 

@@ -24,6 +24,8 @@ from batchscore.system.storage import atomic_write
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+COLUMNS = "arrow"
+"""The format of a part whose rows are kept as Arrow arrays, as :func:`stage_columns` stages them."""
 _OWN = ("line", "row", "given", "predicted", "status")
 _FACTS = b"batchscore"
 

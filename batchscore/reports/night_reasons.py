@@ -23,7 +23,7 @@ def reason_of(night: Night) -> str:
     '3 rows could not be scored; 1 not readable'
     """
     told = _REASONS.get(night.state, _problem)(night)
-    more = "; ".join(_left_out(night))
+    more = "; ".join([*_left_out(night), *_later_labels(night)])
     return f"{told}; {more}" if more else told
 
 
@@ -88,6 +88,13 @@ def _named(texts: list[str]) -> str:
     more = len(texts) - _MOST_NAMED
     named = "; ".join(texts[:_MOST_NAMED])
     return f"{named}; and {more} more" if more > 0 else named
+
+
+def _later_labels(night: Night) -> Iterator[str]:
+    """How many rows have labels by now, where some came later."""
+    if (labels := night.labels) is not None:
+        of = f" of {night.counts['read']:,}" if night.counts.get("read") else ""
+        yield f"{labels.rows:,}{of} rows have labels by now"
 
 
 def _left_out(night: Night) -> Iterator[str]:

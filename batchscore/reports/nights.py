@@ -63,6 +63,18 @@ class State(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LateLabels:
+    """The evaluation of a night with labels that came later."""
+
+    rows: int
+    """Rows that have a label by now."""
+    path: str
+    """The folder of the evaluation, beside that of the run."""
+    finished: str
+    """ISO time with its offset."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Night:
     """One run folder, or (``MISSING``) one day without one."""
 
@@ -88,6 +100,8 @@ class Night:
     """Why there are no numbers."""
     task: Task = Task.SINGLE_LABEL
     """Of the model; numbers of different tasks are not compared."""
+    labels: LateLabels | None = None
+    """The evaluation that its quality is from; None if that is from the run itself."""
 
     @property
     def headline(self) -> Metric | None:
@@ -108,6 +122,7 @@ class Night:
             "unusual": list(self.unusual),
             "usual": dict(self.usual),
             "compared": self.is_compared,
+            "labels": None if self.labels is None else dataclasses.asdict(self.labels),
         }
 
 

@@ -184,6 +184,7 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, compute = dict(facts.get("model") or {}), dict(facts.get("compute") or {})
     lines = [(key, moment(facts[key])) for key in ("started", "finished") if facts.get(key)]
     lines += list(_pace(facts))
+    lines += list(_later_labels(facts))
     if earlier := facts.get("baseline"):
         when = f", finished {moment(earlier['finished'])}" if earlier.get("finished") else ""
         lines += [("earlier run", f"{shown(earlier.get('path', UNKNOWN), 200)}{when}{_latest(facts)}")]
@@ -200,6 +201,36 @@ def run_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     lines += [(f"option: {_words(key)}", _plain(value)) for key, value in _given(facts.get("options") or {})]
     return lines
+
+
+def _later_labels(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of an evaluation: the run, and what became of each file of labels."""
+    if (run := facts.get("evaluates")) is None:
+        return
+    yield (
+        "evaluation of the run",
+        f"{shown(run.get('path', UNKNOWN), 200)}, finished {moment(run['finished'])}",
+    )
+    labels = facts.get("labels") or {}
+    yield "labels by now", rows(labels.get("rows", 0))
+    for file in (labels.get("files") or [])[:_MAX_FILES]:
+        counts = [f"{number(file[name])} {words}" for name, words in LATER_LABELS.items() if file.get(name)]
+        told = f"{rows(file.get('rows', 0))} by {shown(file.get('matched_by', UNKNOWN))}, {', '.join(counts)}"
+        yield f"labels: {shown(file.get('path', UNKNOWN), 100)}", told
+
+
+LATER_LABELS = {
+    "new": "new labels",
+    "equal": "known already",
+    "corrected": "corrected (other than before)",
+    "repeated": "twice the same",
+    "conflicting": "in conflict with another of that call",
+    "blank": "without a label",
+    "unknown_label": "with a value that is no label of the model",
+    "unknown_row": "of a row that the run does not have",
+    "several_rows": "of an id that several rows of the run have, not used",
+}
+"""What may become of rows of labels that came later, by its key in ``run.json``, in words."""
 
 
 def _latest(facts: Mapping[str, Any]) -> str:

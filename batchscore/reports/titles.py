@@ -21,4 +21,6 @@ def subtitle(facts: Mapping[str, Any]) -> str:
     where = ", ".join(shown(compute[key]) for key in ("device", "precision") if compute.get(key))
     finished = moment(facts["finished"]) if facts.get("finished") else ""
     path = shown(model["path"]) if model.get("path") else ""
-    return " · ".join(text for text in (finished, path, where) if text)
+    labels = facts.get("labels") or {}
+    later = f"with {labels['rows']:,} labels, some of which came later" if labels.get("files") else ""
+    return " · ".join(text for text in (finished, path, where, later) if text)

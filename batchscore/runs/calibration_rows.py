@@ -26,7 +26,7 @@ from batchscore.records import Task
 from batchscore.runs.accepting import refuse_other_precision
 from batchscore.runs.earlier_answers import earlier_answers_of
 from batchscore.runs.earlier_files import EarlierFile, files_of, settings_of
-from batchscore.runs.evaluating import evaluation_of
+from batchscore.runs.evaluation_folder import evaluation_of
 from batchscore.runs.folder import (
     DAMAGE,
     FACTS,

@@ -13,7 +13,6 @@ the run they are the same set, and the results the same bytes, in however many c
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import logging
@@ -24,16 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.config import LATEST, EvaluateSettings, fingerprint
-from batchscore.errors import BatchscoreError, DataError, NoInputError, OutputError, UsageError, printable
+from batchscore.errors import DataError, NoInputError, OutputError, UsageError, printable
 from batchscore.evaluation import Basis, needs_baseline, parse_gates
 from batchscore.formats.column_choice import refuse_named
 from batchscore.records import InputFile, Task
 from batchscore.runs.accepting import accepting_of
-from batchscore.runs.as_written import WRITTEN, changes_in, refuse_changed, told, written_facts
+from batchscore.runs.as_written import WRITTEN, refuse_changed, written_facts
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
+from batchscore.runs.evaluation_folder import EvaluationFolder, evaluation_of, held
 from batchscore.runs.folder import (
     DAMAGE,
-    EVALUATION,
     FACTS,
     LABELS,
     MANIFEST,
@@ -51,17 +50,12 @@ from batchscore.runs.measuring import MEASURED_BY, Measuring, StagedRows, Yardst
 from batchscore.runs.result import refuse_missed_gates
 from batchscore.runs.task_options import HALF
 from batchscore.system.memory import shortage_told
-from batchscore.system.own_paths import OwnPath, own, own_folder
+from batchscore.system.own_paths import own_folder
 from batchscore.system.storage import (
     failing,
-    files_below,
     locked,
     make_folder,
-    manifest,
-    remove_tree,
     sha256_of,
-    sync_folder,
-    write_bytes,
 )
 from batchscore.system.terminal import NOTICE
 from batchscore.version import __version__
@@ -70,8 +64,6 @@ if TYPE_CHECKING:
     pass
 
 _LOG = logging.getLogger(__name__)
-_WORK = ".work"
-"""Behind the evaluation's name, and a dot before it: where it is built."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,16 +87,6 @@ class EvaluationResult:
         refuse_missed_gates(self.metrics, self.output)
 
 
-def evaluation_of(run: Path) -> Path:
-    """The folder of a run's evaluation, if nothing else is said.
-
-    >>> str(evaluation_of(Path("runs/2026-11-23")))
-    'runs/2026-11-23.evaluation'
-    """
-    whole = run.absolute() if run.name in {"", ".."} else run
-    return whole.with_name(whole.name + EVALUATION)
-
-
 def evaluate(settings: EvaluateSettings) -> EvaluationResult:
     """Join labels to the rows of a finished run, and measure it anew.
 
@@ -113,21 +95,10 @@ def evaluate(settings: EvaluateSettings) -> EvaluationResult:
     """
     started = time.monotonic()
     run, output = _opened(settings.run), settings.output or evaluation_of(settings.run)
-    _refuse_place(run.path, output)
     with shortage_told(), failing(output), locked(own_folder(run.path)):
         refuse_changed(run.path)
-        make_folder(output.parent)
-        place = own(output)
-        work = place.with_name(f".{place.name}{_WORK}")
-        with locked(work):
-            _restore(work, place)
-            for name in work.names():
-                remove_tree(work / name)
-            try:
-                return _Evaluation(run, settings, place, work, started).go()
-            finally:
-                with contextlib.suppress(BatchscoreError, OSError):
-                    remove_tree(work)
+        with held(output, run.path) as folder:
+            return _Evaluation(run, settings, folder, started).go()
 
 
 def _opened(folder: Path) -> RunFolder:
@@ -153,28 +124,15 @@ def _opened(folder: Path) -> RunFolder:
     return run
 
 
-def _refuse_place(run: Path, output: Path) -> None:
-    if output.resolve().is_relative_to(run.resolve()):
-        raise UsageError(
-            f"--output {printable(output)} is in the run itself, whose files are sealed. Name a folder beside it."
-        )
-
-
-def _restore(work: OwnPath, place: OwnPath) -> None:
-    """Put back an earlier evaluation that a call had set aside, where the system cannot exchange two folders at once."""
-    if not place.exists() and (work / "before").exists():
-        (work / "before").replace(place)
-
-
 class _Evaluation:
-    """One evaluation; the caller holds the locks of the run and of ``work``, which is empty."""
+    """One evaluation; the caller holds the locks of the run and of the folder."""
 
     def __init__(
-        self, run: RunFolder, settings: EvaluateSettings, place: OwnPath, work: OwnPath, started: float
+        self, run: RunFolder, settings: EvaluateSettings, folder: EvaluationFolder, started: float
     ) -> None:
         label_map = {**(run.options.get("label_map") or {}), **settings.label_map}
         self._settings = dataclasses.replace(settings, label_map=label_map)
-        self._run, self._place, self._work, self._started = run, place, work, started
+        self._run, self._folder, self._started = run, folder, started
         self._begun = datetime.datetime.now().astimezone()
         self._basis = _basis_of(run)
         self._names = [str(file["name"]) for file in run.files]
@@ -191,7 +149,7 @@ class _Evaluation:
             )
         if settings.tolerance is not None and basis.task != Task.REGRESSION:
             raise UsageError("--tolerance is for models that give a number, and this one gives labels.")
-        before = self._before()
+        before = self._folder.before(self._run.path, self._manifest, force=settings.force)
         baseline = self._baseline()
         surveyed = open_labels(list(dict.fromkeys(settings.labels)), settings, basis, self._names)
         taken, new = self._new(before, surveyed)
@@ -201,7 +159,7 @@ class _Evaluation:
         rows = LateRows(
             self._run,
             basis,
-            self._work,
+            self._folder.work,
             run_id_column=settings.run_id_column,
             label_map=settings.label_map,
         )
@@ -214,7 +172,7 @@ class _Evaluation:
             level = logging.WARNING if each.corrected or each.conflicting or each.several_rows else NOTICE
             _LOG.log(level, "%s: %s (by %s)", printable(path), each.words(), labels.matched_by)
         metrics, facts = self._write(rows, labels, baseline, [*taken, *_entries(new, joined, labels)], mark)
-        self._put_in_place()
+        self._folder.put_in_place()
         return self._result("evaluated", metrics, facts, joined)
 
     def _result(
@@ -225,7 +183,7 @@ class _Evaluation:
         joined: Mapping[str, Joined],
     ) -> EvaluationResult:
         return EvaluationResult(
-            self._place.path,
+            self._folder.place.path,
             status,
             int(metrics["counts"]["read"]),
             int(facts["labels"]["rows"]),
@@ -236,46 +194,6 @@ class _Evaluation:
         )
 
     # -------------------------------------------------------------------------------------------- what there was before
-
-    def _before(self) -> RunFolder | None:
-        """The earlier evaluation of this run, whose labels count; None if there is none."""
-        place, where = self._place, printable(self._place)
-        if not place.exists() or (place.is_folder() and not place.names()) or self._settings.force:
-            self._refuse_foreign()
-            return None
-        self._refuse_foreign()
-        try:
-            before = read_run(place)
-            evaluates = before.facts["evaluates"]
-            problems = changes_in(place)
-        except (*DAMAGE, BatchscoreError) as error:
-            raise OutputError(
-                f"{where} is damaged: {printable(error)}. Add --force to begin anew, with all labels so far."
-            ) from error
-        if problems:
-            raise OutputError(
-                f"{where} is not as it was written: {told(problems)}. Add --force to begin anew, with all labels so far, or name "
-                "another --output."
-            )
-        if evaluates["manifest"] != self._manifest:
-            raise OutputError(
-                f"{where} is the evaluation of another run than {printable(self._run.path)}, or of what it held before it was scored "
-                "again. Add --force to begin anew, with all labels so far, or name another --output."
-            )
-        return before
-
-    def _refuse_foreign(self) -> None:
-        """Refuse to replace what is no evaluation, even with ``--force``."""
-        place = self._place
-        if not place.exists() or (place.is_folder() and not place.names()):
-            return
-        is_one = False
-        with contextlib.suppress(*DAMAGE):
-            is_one = place.is_folder() and (place / LABELS).exists() and (place / FACTS).exists()
-        if not is_one:
-            raise OutputError(
-                f"{printable(place)} holds something that is no evaluation. Name another --output."
-            )
 
     def _new(
         self, before: RunFolder | None, surveyed: Sequence[LabelFile]
@@ -307,10 +225,10 @@ class _Evaluation:
 
     def _take_over(self, labels: LateLabels) -> None:
         try:
-            labels.take_over(self._place / LABELS, self._basis.labels)
+            labels.take_over(self._folder.place / LABELS, self._basis.labels)
         except DAMAGE as error:
             raise OutputError(
-                f"{printable(self._place)}/{LABELS} cannot be read: {printable(error)}. Add --force to begin anew, with all labels so far."
+                f"{printable(self._folder.place)}/{LABELS} cannot be read: {printable(error)}. Add --force to begin anew, with all labels so far."
             ) from error
 
     def _tell(self, rows: LateRows) -> None:
@@ -376,7 +294,7 @@ class _Evaluation:
         entries: Sequence[Mapping[str, Any]],
         mark: str,
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        settings, final = self._settings, self._work / "final"
+        settings, final = self._settings, self._folder.final
         make_folder(final)
         unknown = labels.unknown_labels()
         files = [
@@ -398,7 +316,7 @@ class _Evaluation:
             is_first=baseline is None and settings.baseline == LATEST,
             with_text=settings.with_text and not rows.lacks_texts,
         )
-        staged = StagedRows(files, rows.parts, rows.open, self._work, rows.schemas)
+        staged = StagedRows(files, rows.parts, rows.open, self._folder.work, rows.schemas)
         measuring = Measuring(staged, by)
         metrics = measuring.metrics()
         listed = measuring.list_mismatches(metrics, final)
@@ -406,7 +324,7 @@ class _Evaluation:
         write_json(final / METRICS, metrics)
         facts = {**self._facts(entries, labels.labelled(), mark, baseline, by), WRITTEN: written_facts(final)}
         write_json(final / FACTS, facts)
-        measuring.write_pages(facts, metrics, listed, final, str(self._place.path.absolute()))
+        measuring.write_pages(facts, metrics, listed, final, str(self._folder.place.path.absolute()))
         return metrics, facts
 
     def _tolerance(self, labels: LateLabels) -> float | None:
@@ -455,19 +373,6 @@ class _Evaluation:
             "python": platform.python_version(),
             "seconds": round(time.monotonic() - self._started, 3),
         }
-
-    def _put_in_place(self) -> None:
-        """Seal the new evaluation, and let it take the place of the old one, both whole at any time."""
-        final, place = self._work / "final", self._place
-        hashes = {name: sha256_of(final / name) for name in files_below(final)}
-        write_bytes(final / MANIFEST, manifest(hashes))
-        sync_folder(final)
-        if not place.exists():
-            final.replace(place)
-        elif not final.exchange(place):
-            place.replace(self._work / "before")
-            final.replace(place)
-        sync_folder(place.parent)
 
 
 def _entries(

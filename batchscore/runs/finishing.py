@@ -92,7 +92,7 @@ class Finish:
             tolerance=tolerance_of(bundle, plan, settings),
         )
 
-    def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> Mapping[str, Any]:
+    def run(self, make_facts: Callable[[Mapping[str, int]], Mapping[str, Any]]) -> dict[str, Any]:
         """Build everything, rename it into the run folder, and return the metrics.
 
         ``make_facts`` makes ``run.json`` from the row counts, called after the other files are built so that their time counts.

@@ -14,7 +14,6 @@ from batchscore.formats.identification import identify
 from batchscore.formats.known_names import name_key
 from batchscore.formats.label_columns import choose_label_columns
 from batchscore.formats.reading import describe, read, texts_of_file
-from batchscore.formats.source import Source
 from batchscore.model.given import given_of
 from batchscore.model.heads import are_generic
 from batchscore.model.labels import MEANINGLESS
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 _NO_LABELS = "; or score without labels: --no-labels"
 """What the message about a label column of a run ends with; here it would help nobody."""
-_FOR_PEOPLE = frozenset({"csv", "xlsx"})
-"""Formats in which rows are counted from 1 as often as from 0."""
 
 
 class Places(NamedTuple):
@@ -144,7 +141,7 @@ class _Survey:
                 f"{self._columns()}."
             )
         first = settings.first_row
-        if first is None and self._source.format not in _FOR_PEOPLE:
+        if first is None and not format_of(self._source.format).is_for_people:
             first = 0
         return Places(self.columns.id, file, row, first)
 
@@ -212,8 +209,3 @@ class _Survey:
             rejects=0,
             label_reading=reading,
         )
-
-
-def is_unchanged(source: Source, sha256: str) -> bool:
-    """Whether a file still has the bytes that were surveyed."""
-    return sha256_of(source.path) == sha256

@@ -19,6 +19,7 @@ from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_files import mapped
 from batchscore.model.labels import OTHERS
 from batchscore.records import UNKNOWN_LABEL, UNLABELLED, Task
+from batchscore.reports.run_tables import LATER_LABELS
 from batchscore.runs.matching_ids import ABSENT, AMBIGUOUS, UNCLEAR, whole_number
 
 if TYPE_CHECKING:
@@ -66,20 +67,11 @@ class Joined:
 
     def words(self) -> str:
         """Everything that is not nothing, in words."""
-        said = [f"{self.rows:,} rows", f"{self.new:,} new labels"]
-        told = {
-            "equal": "known already",
-            "corrected": "CORRECTED (other than before)",
-            "repeated": "twice the same",
-            "conflicting": "in conflict with another in this call",
-            "blank": "without a label",
-            "unknown_label": "with a value that is no label of the model",
-            "unknown_row": "of a row that the run does not have",
-            "several_rows": "of an id that several rows of the run have, not used",
-        }
-        return ", ".join(
-            said + [f"{count:,} {words}" for name, words in told.items() if (count := getattr(self, name))]
-        )
+        said = [f"{self.rows:,} rows"]
+        said += [
+            f"{count:,} {words}" for name, words in LATER_LABELS.items() if (count := getattr(self, name))
+        ]
+        return ", ".join(said)
 
 
 class LateLabels:

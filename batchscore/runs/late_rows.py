@@ -21,12 +21,13 @@ from batchscore.formats.answers import Answers
 from batchscore.formats.arrow_values import without_dictionaries
 from batchscore.formats.columnar import layout_of
 from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.staged import OwnColumns, StagedPart, read_part, stage_columns
+from batchscore.formats.staged import COLUMNS, OwnColumns, StagedPart, read_part, stage_columns
 from batchscore.model.given import given_of
 from batchscore.records import ColumnChoice, InputFile, Part, Position, Status, Task
 from batchscore.runs.accepting import answers_of_earlier
 from batchscore.runs.baselines import RowsRead
 from batchscore.runs.earlier_answers import earlier_answers_of
+from batchscore.runs.folder import Staging
 from batchscore.runs.matching_ids import MatchingIds
 from batchscore.runs.prediction_files import Predictions, predictions_of
 from batchscore.system.own_paths import OwnPath
@@ -143,9 +144,11 @@ class LateRows:
         """
         self.run, self._basis, self.folder = run, basis, folder
         self.answers = answers_of_earlier(run)
+        self._kinds = earlier_answers_of(basis.task, basis.labels, OutputColumns())
         self._given_of = given_of(basis, label_map)
         self._run_id = run_id_column
-        make_folder(folder / "parts")
+        self._staging = Staging(folder)
+        make_folder(self._staging.parts)
         self.files: list[InputFile] = []
         self.schemas: list[pa.Schema] = []
         self.parts: list[Part] = []
@@ -203,7 +206,7 @@ class LateRows:
             InputFile(
                 path=str(entry["path"]),
                 name=str(entry["name"]),
-                format="arrow",
+                format=COLUMNS,
                 compression="",
                 size=int(entry["size"]),
                 sha256=str(entry["sha256"]),
@@ -242,7 +245,7 @@ class LateRows:
         own = OwnColumns(
             line=pa.nulls(count, pa.int64()),
             row=pa.array(chunk.row) if is_known else pa.nulls(count, pa.int64()),
-            given=earlier_answers_of(self._basis.task, self._basis.labels, OutputColumns()).none_given(count),
+            given=self._kinds.none_given(count),
             predicted=_PREDICTED[self._basis.task](added, self._basis.labels, status),
             status=status,
         )
@@ -261,7 +264,7 @@ class LateRows:
     def _stage_rejects(self, file: int, facts: Mapping[str, Any], rejects: int) -> None:
         """A part without a row, for the rejects of a file that has no other."""
         number, schema = len(self.parts), self.schemas[file]
-        none = earlier_answers_of(self._basis.task, self._basis.labels, OutputColumns())
+        none = self._kinds
         added = [pa.nulls(0, field.type) for field in self.answers.fields()]
         nothing = pa.nulls(0, pa.int64())
         own = OwnColumns(
@@ -284,8 +287,7 @@ class LateRows:
         if not columns.given:
             return self._given_of.reader(self.files[-1]).indices(None, count)
         if "label_reading" not in entry:  # of an earlier version
-            earlier = earlier_answers_of(self._basis.task, self._basis.labels, OutputColumns())
-            return earlier.given(chunk.texts, file.columns, file.meanings)
+            return self._kinds.given(chunk.texts, file.columns, file.meanings)
         labels = tuple(columns.given) if file.columns.labels else ()
         given = ColumnChoice("", None if labels else columns.given[0], labels=labels)
         class_names = {"class_names": {given.label: list(entry.get("class_names") or ())}}
@@ -300,19 +302,21 @@ class LateRows:
 
     def part(self, number: int) -> OwnPath:
         """The file of a staged part."""
-        return self.folder / f"parts/{number:08d}.arrow"
+        return self._staging.part(number)
 
     def open(self, number: int) -> StagedPart:
         """A part, with what its rows are given now."""
         start, end = self.starts[number], self.starts[number + 1]
-        staged = read_part(self.part(number), self.answers)
-        return staged.with_given(np.array(self.given_array()[start:end]) if end > start else staged.given)
+        kind = np.dtype((self._kinds.given_type, self._kinds.row_shape))
+        with (self.folder / "given").open_read() as file:
+            file.seek(start * kind.itemsize)
+            given = np.fromfile(file, self._kinds.given_type, (end - start) * int(np.prod(kind.shape)))
+        return read_part(self.part(number), self.answers).with_given(given.reshape(-1, *kind.shape))
 
     def given_array(self, mode: str = "r") -> NDArray[Any]:
         """What each row is given, mapped anew each time, so that pages once read do not count as memory for ever."""
-        kinds = earlier_answers_of(self._basis.task, self._basis.labels, OutputColumns())
-        shape = (self.n, *kinds.row_shape)
-        return self.mapped("given", kinds.given_type, mode, shape)
+        shape = (self.n, *self._kinds.row_shape)
+        return self.mapped("given", self._kinds.given_type, mode, shape)
 
     def rows_array(self) -> NDArray[np.int64]:
         """The row in its input of each row, int64."""

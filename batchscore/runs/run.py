@@ -152,10 +152,9 @@ def _comparable(chosen: Chosen, refuse: Callable[[Baseline], None]) -> Chosen:
 
 
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
-    for line in choices_of(plan):
+    missed = left_out(plan, OutputColumns.of(settings))
+    for line in [*choices_of(plan), *([missed] if missed else [])]:
         _LOG.log(NOTICE, "%s", line)
-    if missed := left_out(plan, OutputColumns.of(settings)):
-        _LOG.log(NOTICE, "%s", missed)
     _log_label_warnings(plan, bundle, settings)
 
 
