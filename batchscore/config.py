@@ -118,6 +118,28 @@ class ComputeSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Which predictions are accepted unseen, and what that was chosen on; every tuple has an entry for each label."""
+
+    precision: float
+    """The share of accepted rows that is right, at least; so it is promised for each label."""
+    confidence: float
+    """The probability that the promise holds for all labels, over the draw of the calibration rows."""
+    thresholds: tuple[float | None, ...]
+    """The least probability at which it is accepted; None if it never is, because nothing could be promised."""
+    rows: tuple[int, ...]
+    """Calibration rows that were predicted so."""
+    accepted: tuple[int, ...]
+    """Those of them that the threshold accepts."""
+    right: tuple[int, ...]
+    """Those of these that were right."""
+    source: str = ""
+    """Where the calibration rows come from."""
+    computed_in: str = ""
+    """The precision that their probabilities were computed in."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ScoreSettings:
     """Settings of one ``score`` call."""
 
@@ -171,6 +193,14 @@ class ScoreSettings:
     """Label → the least probability at which it is predicted; the empty label stands for all."""
     below: str | None = None
     """Models with one label a row: what happens below the likeliest label's threshold; ``None`` is ``next``."""
+    accept: float | None = None
+    """The least share of accepted rows that is to be right; None: nothing is decided."""
+    accept_confidence: float = 0.95
+    """The probability that this holds, over the draw of the calibration rows."""
+    accept_on: Path | None = None
+    """A finished, labelled run of the same model whose rows the thresholds are chosen on; None: those of the bundle."""
+    accepting: Acceptance | None = None
+    """What ``accept`` comes to, which is found out when the run is opened."""
     tolerance: float | None = None
     """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
     verify: bool = False
@@ -201,6 +231,7 @@ HARMLESS: Mapping[str, str] = {
     "output": "it is where the results go",
     "within": "it is where the results go",
     "verify": "it tells how a finished run is looked at",
+    "accept_on": "the thresholds that are chosen there count",
     "append_to": "it is where a copy of the finished predictions goes",
     "max_rejects": "a run that stopped for its rejects goes on where it was when more are allowed",
     "skip_empty": "it tells how a run without a row ends, which has no results",

@@ -116,9 +116,8 @@ def finish(staging: Staging, plan: Any, settings: ScoreSettings, baseline: Path 
     earlier = open_baseline(baseline, bundle.labels) if baseline else None
     if earlier:
         earlier.verify()
-    return Finish(staging, plan, bundle, settings, earlier).run(
-        lambda counts: {**facts, "counts": dict(counts)}
-    )
+    finishing = Finish(staging, plan, bundle, settings, earlier)
+    return dict(finishing.run(lambda counts: {**facts, "counts": dict(counts)}))
 
 
 def main() -> None:

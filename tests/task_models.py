@@ -117,6 +117,7 @@ def answering_at_once(folder: Path) -> Iterator[None]:
     def load(_: Any, wanted: ModelSettings, *__: Any) -> tuple[Model, dict[str, Any]]:
         return model.with_inference(thresholds=wanted.thresholds, below=wanted.below), {
             "backend": "fake",
+            "precision": "fp32",
             "max_batch_tokens": 256,
         }
 

@@ -14,6 +14,7 @@ from flow import fake_bundle
 from batchscore.config import (
     HARMLESS,
     REPORT_ONLY,
+    Acceptance,
     Allowance,
     ComputeSettings,
     ReadSettings,
@@ -57,6 +58,10 @@ OTHER_VALUES: dict[str, Any] = {
     "renames": {"predicted_label": "sentiment"},
     "below": "abstain",
     "thresholds": {"toxic": 0.3},
+    "accept": 0.98,
+    "accept_confidence": 0.99,
+    "accept_on": Path("labelled"),
+    "accepting": Acceptance(0.98, 0.95, (0.9, None), (500, 20), (400, 0), (398, 0), "rows", "fp32"),
     "tolerance": 0.25,
     "date": datetime.date(2026, 11, 26),
     "read.format": "csv",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -34,6 +35,7 @@ from batchscore.evaluation.metrics import (
 from batchscore.evaluation.reliability import EDGES
 from batchscore.model.bundle import seal
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.held_out import HeldOutAnswers
 from batchscore.records import Task
 from batchscore.reports.formats import number, percent
 from batchscore.runs.trend import write_trend
@@ -80,6 +82,17 @@ def rows(reviews: pd.DataFrame, predicted: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"text": reviews.text, "label": labels})
 
 
+HELD_OUT = {
+    "held_out_answers": HeldOutAnswers(
+        (np.arange(400) % 2).astype(np.int32),
+        np.full(400, 0.99, np.float32),
+        np.ones(400, bool),
+        "fp32",
+        "head",
+    ).to_json()
+}
+
+
 @pytest.fixture(scope="module")
 def run(
     make_model: Callable[..., Path], reviews: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
@@ -88,7 +101,7 @@ def run(
     bundle = seal_bundle(make_model())
     facts = json.loads((bundle / FACTS).read_bytes())
     kept = ("labels", "max_length", "temperature", "long_text", "canaries", "training")
-    seal(bundle, {key: facts[key] for key in kept} | {"metrics": TRAINED})
+    seal(bundle, {key: facts[key] for key in kept} | {"metrics": TRAINED, **HELD_OUT})
 
     plain = reviews[reviews.text.fillna("").str.strip().astype(bool)].head(60)
     plain[["text"]].to_csv(folder / "first.csv", index=False)
@@ -97,7 +110,15 @@ def run(
     rows(plain.reset_index(drop=True), predicted).to_csv(folder / "second.csv", index=False)
 
     arguments = ["score", folder / "second.csv", "--model", bundle, "--output", folder / "runs" / "second"]
-    arguments += ["--baseline", folder / "first", "--metrics-file", folder / "run.prom", "--quiet"]
+    arguments += [
+        "--accept",
+        "precision=0.5",
+        "--baseline",
+        folder / "first",
+        "--metrics-file",
+        folder / "run.prom",
+        "--quiet",
+    ]
     for metric in GATED:
         limit = metric.limits[0] if metric.better is Better.MORE else min(metric.limits[1], 100)
         arguments += [Direction.of(metric).option, f"{metric.name}={limit:g}"]
@@ -149,6 +170,9 @@ def test_the_page_lists_it_with_its_value_and_interval(metric: Metric, run: Run)
     heading = metric.heading_on_page(run.metrics)
     if metric.name == "ece_before":  # this model has no temperature
         assert (heading, metric.heading_on_page({"calibration": {"temperature": 1.3}}) != "") == ("", True)
+        return
+    if metric.name == "answered":  # every row was
+        assert heading == ""
         return
     before, _, after = run.page.text.partition(f"{heading}{write(found.value)}")
     assert after, f"{heading} {write(found.value)} is not on the page"
@@ -222,8 +246,9 @@ def test_which_gates_judge_predictions_and_which_need_an_earlier_run() -> None:
     rows_that_came = {
         "null_text", "empty_text", "abstained", "truncated", "rejects", "failed", "unlabelled", "unknown_label"
     }  # fmt: skip
+    no_quality = {"answered", "accepted", "accepted_precision_bound"}
     gated = {metric.name for metric in GATED}
-    assert {name for name in gated if not is_of_quality(name)} == {*rows_that_came, "answered", "drift"}
+    assert {name for name in gated if not is_of_quality(name)} == {*rows_that_came, *no_quality, "drift"}
     assert {name for name in gated if needs_baseline(name)} == {"drift"}
     assert is_of_quality("a_metric_of_another_version")
 

@@ -74,6 +74,9 @@ class ScoreOptions(_ReadingOptions, total=False):
     label_map: Pairs | None
     threshold: float | Pairs | None
     below: Literal["next", "abstain"] | None
+    accept: str | None
+    accept_on: PathLike | None
+    accept_confidence: float | str | None
     keep_columns: str | Sequence[str] | None
     drop_columns: str | Sequence[str] | None
     probabilities: Literal["all", "top", "none"] | None

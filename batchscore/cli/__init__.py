@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, evaluate, inbox, report, review, score, signing
+from batchscore.cli import adopt, bundles, evaluate, inbox, promote, report, review, score, signing
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -36,6 +36,7 @@ for _command in (
     report.command,
     review.command,
     adopt.command,
+    promote.command,
     signing.sign,
     bundles.verify,
     bundles.export,

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from batchscore.cli.accept_options import ACCEPT_OPTIONS
 from batchscore.cli.declaring import (
     Command,
     LatestOrPath,
@@ -249,6 +250,7 @@ _SCORING_OPTIONS = (
         help="Models with one label a row, where the likeliest label is below its --threshold: the next label that reaches its "
         "own, or none (status abstained). Where no label does, next abstains too.  [default: next]",
     ),
+    *ACCEPT_OPTIONS,
     option(
         "--tolerance",
         type=click.FloatRange(0),

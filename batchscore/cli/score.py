@@ -25,7 +25,7 @@ from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
 from batchscore.errors import UsageError, printable
 from batchscore.model.labels import parse_label_map
-from batchscore.model.thresholds import parse_thresholds
+from batchscore.model.thresholds import parse_accept, parse_confidence, parse_thresholds
 from batchscore.runs.choices import choice_of
 from batchscore.runs.folder import MISMATCHES, PAGE
 from batchscore.runs.headlines import headline_of
@@ -140,6 +140,9 @@ def score_settings(**options: Any) -> ScoreSettings:
         label_map=parse_label_map(options["label_map"]),
         thresholds=parse_thresholds(options["threshold"]),
         below=options["below"],
+        accept=parse_accept(options["accept"]),
+        accept_on=options["accept_on"],
+        accept_confidence=parse_confidence(options["accept_confidence"]),
         tolerance=finite(options["tolerance"], "--tolerance"),
         read=read,
         compute=compute,
@@ -205,6 +208,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
         "counts": metrics.get("counts", {}),
         headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
+        **({"accepted": metrics["acceptance"]["accepted"]} if metrics.get("acceptance") else {}),
         **({"appended": [str(path) for path in result.appended]} if result.appended else {}),
         **(
             {"appended_before": [str(path) for path in result.appended_before]}
@@ -246,6 +250,10 @@ def _lines(result: RunResult) -> list[str]:
         mismatches = f"{found} mismatches" if found is not None else f"those furthest off are in {MISMATCHES}"
         lines.append(
             f"{headline} on {counts['evaluated']} labelled rows{_of_all(result.metrics)}, {mismatches}"
+        )
+    if accepted := result.metrics.get("acceptance"):
+        lines.append(
+            f"{accepted['accepted']} rows accepted, {accepted['review']} to review (promised: {accepted['precision']:.2%} right)"
         )
     lines.append(f"{printable(result.output)}/{PAGE}")
     return lines

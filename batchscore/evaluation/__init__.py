@@ -6,6 +6,7 @@
 wrong if the data allow it, and :func:`evaluate_gates` checks metrics against limits.
 """
 
+from batchscore.evaluation.accepted_rows import AcceptedRows
 from batchscore.evaluation.comparison import Comparison
 from batchscore.evaluation.distributions import Distributions, measure_drift
 from batchscore.evaluation.drift import Drift, DriftReport
@@ -17,8 +18,10 @@ from batchscore.evaluation.gates import (
     flat_metrics,
     is_of_quality,
     needs_baseline,
+    needs_decisions,
     parse_gate,
     parse_gates,
+    promise_gate,
 )
 from batchscore.evaluation.label_issues import LabelIssues, label_quality
 from batchscore.evaluation.label_set_issues import LabelSetIssues, label_set_quality
@@ -36,6 +39,7 @@ from batchscore.evaluation.temperature import (
 from batchscore.evaluation.wrong_labels import Claim, claim_wrong_labels
 
 __all__ = [
+    "AcceptedRows",
     "Basis",
     "Claim",
     "Comparison",
@@ -63,8 +67,10 @@ __all__ = [
     "measure_drift",
     "measures_of",
     "needs_baseline",
+    "needs_decisions",
     "parse_gate",
     "parse_gates",
+    "promise_gate",
     "softmax",
     "undo_temperature",
 ]

@@ -45,7 +45,10 @@ class Direction(enum.Enum):
         return cls.AT_LEAST if metric.better is Better.MORE else cls.AT_MOST
 
 
+PROMISE = "accepted_precision_bound"
+"""The metric that tells whether the promise of ``--accept`` still stands."""
 _NEEDS_BASELINE = "no earlier run with scored rows was compared; give one with --baseline"
+_NEEDS_ACCEPTED = "no accepted row has a known label"
 _NEEDS_LABELS = "no row has both a known label and a prediction"
 _NEEDS_ROWS = "no row was scored"
 _UNDEFINED = "undefined for these rows, such as a label that never occurs"
@@ -102,6 +105,23 @@ def needs_baseline(metric: str) -> bool:
     """Whether ``metric`` compares with an earlier run."""
     known = named(metric)
     return known is not None and known.needs_baseline
+
+
+def needs_decisions(metric: str) -> bool:
+    """Whether ``metric`` is about what was accepted."""
+    known = named(metric)
+    return known is not None and known.needs_decisions
+
+
+def promise_gate(metrics: Mapping[str, Any], others: Iterable[Gate] = ()) -> list[Gate]:
+    """The gate that ``--accept`` brings along, where accepted rows have labels and no other one is on the same metric.
+
+    It fails when labels say, beyond chance, that less is right than was promised.
+    """
+    accepted = metrics.get("acceptance") or {}
+    if not accepted.get("evaluated") or any(gate.metric == PROMISE for gate in others):
+        return []
+    return [Gate(PROMISE, accepted["precision"], Direction.AT_LEAST)]
 
 
 def parse_gate(
@@ -191,6 +211,8 @@ def _evaluate(gate: Gate, flat: Mapping[str, float | None]) -> GateResult:
 def _why(metric: str, flat: Mapping[str, float | None]) -> str:
     if needs_baseline(metric):
         return _NEEDS_BASELINE
+    if needs_decisions(metric):
+        return _NEEDS_ROWS if metric == "accepted" else _NEEDS_ACCEPTED
     headline = next((each for each in HEADLINES.values() if each.quality.name in flat), None)
     if headline is None or (headline.estimate is not None and flat.get(headline.estimate.name) is None):
         return _NEEDS_ROWS

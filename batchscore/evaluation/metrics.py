@@ -16,8 +16,6 @@ from batchscore.records import Task
 
 Document: TypeAlias = Mapping[str, Any]
 """The content of ``metrics.json`` or ``run.json``."""
-
-
 ALL_TASKS = frozenset(Task)
 _LABELS = frozenset({Task.SINGLE_LABEL, Task.MULTI_LABEL})
 _SINGLE, _SEVERAL, _VALUES = (frozenset({task}) for task in Task)
@@ -98,6 +96,7 @@ class Metric:
     """The metric that it estimates without labels, on the same scale; the trend draws both in one chart."""
     tasks: frozenset[Task] = ALL_TASKS
     """The tasks that have it."""
+    needs_decisions: bool = False
     is_coverage: bool = False
     """Whether it is of how many rows the others are, and so no quality by itself."""
 
@@ -175,10 +174,6 @@ def _over_labels(words: str) -> Callable[[Document], str]:
 def _tolerance_heading(metrics: Document) -> str:
     tolerance = metrics.get("tolerance")
     return "" if tolerance is None else f"share within {tolerance:g} of the given number"
-
-
-def _rows_scored(metrics: Document, _: Document) -> Value | None:
-    return Value(float(metrics["counts"]["scored"]))
 
 
 def answered_share(metrics: Document) -> float | None:
@@ -296,6 +291,20 @@ METRICS: tuple[Metric, ...] = (
         is_gated=True, needs_labels=False, tasks=_SINGLE, is_coverage=True,
     ),
     Metric(
+        "accepted", "accepted", Unit.SHARE, Better.MORE, _stored("acceptance", "share"), Section.QUALITY, is_coverage=True,
+        heading=lambda _: "accepted, so that nobody needs to look", is_gated=True, is_followed=True, needs_labels=False,
+        needs_decisions=True, gauge="accepted", gauge_help="Share of the last run's rows that were accepted.", tasks=_SINGLE,
+    ),
+    Metric(
+        "accepted_precision", "precision of accepted rows", Unit.SHARE, Better.MORE, _stored("acceptance", "accepted_precision"),
+        Section.QUALITY, is_gated=True, is_followed=True, needs_decisions=True, tasks=_SINGLE, gauge="accepted_precision",
+        gauge_help="Share of the last run's accepted rows with a label that are right.",
+    ),
+    Metric(
+        "accepted_precision_bound", "precision of accepted rows, at most", Unit.SHARE, Better.MORE,
+        _stored("acceptance", "bound"), Section.QUALITY, is_gated=True, needs_decisions=True, tasks=_SINGLE, is_coverage=True,
+    ),
+    Metric(
         "macro_f1", "macro F1", Unit.SHARE, Better.MORE, _stored("quality", "macro_f1"), Section.QUALITY,
         is_gated=True, is_followed=True,
         gauge="macro_f1", gauge_help="macro_f1 of the last run on its labelled rows.", tasks=_LABELS,
@@ -365,7 +374,7 @@ METRICS: tuple[Metric, ...] = (
         "drift", "drift (PSI)", Unit.NUMBER, Better.LESS, _stored("drift", "value"), Section.DRIFT,
         is_gated=True, needs_baseline=True, is_followed=True, least_step=0.1, is_column=True,
     ),
-    Metric("rows", "rows scored", Unit.NUMBER, Better.NEITHER, _rows_scored, is_followed=True, is_column=True),
+    Metric("rows", "rows scored", Unit.NUMBER, Better.NEITHER, _stored("counts", "scored"), is_followed=True, is_column=True),
     Metric("not_scored", "rows not scored", Unit.SHARE, Better.LESS, _rows_not_scored, is_followed=True),
     Metric(
         "rows_per_second", "rows a second", Unit.NUMBER, Better.NEITHER, _rows_per_second,

@@ -146,6 +146,48 @@ def proportion_difference(right: int, rows: int, right_after: int, rows_after: i
     return Estimate(change, max(-1.0, low), min(1.0, high))
 
 
+def binomial_tail(rows: int, at_most: int, share: float) -> float:
+    """P(X <= ``at_most``), X binomial of ``rows`` with ``share``: exact, from terms in log space; 0 < ``share`` < 1.
+
+    >>> round(binomial_tail(10, 1, 0.1), 6)
+    0.736099
+    """
+    if at_most >= rows:
+        return 1.0
+    if at_most < 0:
+        return 0.0
+    k = np.arange(1, at_most + 1, dtype=np.float64)
+    steps = np.log((rows - k + 1) / k) + (math.log(share) - math.log1p(-share))
+    terms = rows * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(steps)])
+    most = float(terms.max())
+    return min(1.0, math.exp(most) * math.fsum(np.exp(terms - most)))
+
+
+def clopper_pearson(successes: int, rows: int, error: float = 0.05) -> Estimate | None:
+    """A proportion with its exact interval (Clopper and Pearson 1934, Biometrika 26:404-413); None without rows.
+
+    Each side is missed with a probability of at most ``error / 2``.
+
+    >>> [round(x, 4) for x in clopper_pearson(8, 10)]
+    [0.8, 0.4439, 0.9748]
+    """
+    if rows == 0:
+        return None
+    low = 1 - most_share(rows, rows - successes, error / 2)
+    return Estimate(successes / rows, low, most_share(rows, successes, error / 2))
+
+
+def most_share(rows: int, successes: int, error: float) -> float:
+    """The largest share for which no more than ``successes`` have a probability of ``error`` or more; by bisection."""
+    if successes == rows:
+        return 1.0
+    low, high = successes / rows, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial_tail(rows, successes, middle) > error else (low, middle)
+    return high
+
+
 def chi_square_99(degrees: int, among: int = 1) -> float:
     """The 99 % point of chi-square, by Wilson and Hilferty (1931); within 1 % for 2 degrees or more, 2 % for one.
 

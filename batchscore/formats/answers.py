@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from batchscore.evaluation.acceptance import is_accepted
 from batchscore.records import Predictions, Status, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+DECISION = "decision"
+DECISIONS = ("review", "accept")
 LIST_JOINT = ";"
 """What stands between the labels of a row in formats without lists."""
 _TAIL = (("n_tokens", pa.int32()), ("truncated", pa.bool_()), ("status", pa.string()))
@@ -28,12 +31,14 @@ class Answers(abc.ABC):
     """The columns of a model with these labels, ``C`` of them."""
 
     labels: tuple[str, ...]
+    accepted_from: tuple[float | None, ...] | None = None
+    """The least probability of each label at which a row is accepted, None for never; without any nothing is decided."""
     prediction: ClassVar[str]
     """Name of the column with the prediction."""
 
     def fields(self, prefix: str = "") -> list[pa.Field]:
         """The columns added to predictions, in order."""
-        return [pa.field(prefix + name, kind) for name, kind in (*self._fields(), *_TAIL)]
+        return [pa.field(prefix + name, kind) for name, kind in (*self._fields(), *self._tail)]
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of :meth:`fields`."""
@@ -42,7 +47,7 @@ class Answers(abc.ABC):
     def held(self, probabilities: str) -> list[int]:
         """Places of the columns that predictions hold of :meth:`fields`, with ``all`` probabilities, the ``top`` one or ``none``."""
         every = len(self.fields())
-        tail = every - len(_TAIL)
+        tail = every - len(self._tail)
         first = {"top": self._first_probability, "none": 1}.get(probabilities, tail)
         return [*range(first), *range(tail, every)]
 
@@ -51,6 +56,7 @@ class Answers(abc.ABC):
         uncounted = predictions.n_tokens < 0
         return [
             *self._arrays(predictions, predictions.status != Status.OK),
+            *self._decisions(predictions),
             pa.array(predictions.n_tokens, mask=uncounted),
             pa.array(predictions.truncated, mask=uncounted),
             pa.array([status.text for status in Status], pa.string()).take(pa.array(predictions.status)),
@@ -58,12 +64,26 @@ class Answers(abc.ABC):
 
     def probabilities(self, columns: Sequence[pa.Array]) -> NDArray[np.float32]:
         """``[n, C]`` of the added columns; NaN where nothing was scored."""
-        own = columns[self._first_probability : -len(_TAIL)]
+        own = columns[self._first_probability : -len(self._tail)]
         return np.stack([column.to_numpy(zero_copy_only=False) for column in own], axis=1)
 
     def value_names(self) -> list[str]:
         """The names of the columns that :meth:`probabilities` reads."""
         return self.names()[self._first_probability : -len(_TAIL)]
+
+    @property
+    def _tail(self) -> tuple[tuple[str, pa.DataType], ...]:
+        """The columns after the probabilities, which are always held."""
+        return _TAIL if self.accepted_from is None else ((DECISION, pa.string()), *_TAIL)
+
+    def _decisions(self, predictions: Predictions) -> list[pa.Array]:
+        """``accept`` or ``review``; a row without a prediction is for people, never null, so that no filter loses it."""
+        if self.accepted_from is None:
+            return []
+        predicted = np.where(predictions.status == Status.OK, predictions.predicted, -1)
+        best = predictions.probabilities[np.arange(len(predicted)), np.maximum(predicted, 0)]
+        accepted = is_accepted(self.accepted_from, predicted, best)
+        return [pa.array(DECISIONS, pa.string()).take(pa.array(accepted.astype(np.int8)))]
 
     @property
     def unjoinable(self) -> str | None:
@@ -212,10 +232,12 @@ _KINDS: Mapping[Task, type[Answers]] = {
 }
 
 
-def answers_of(task: Task, labels: Sequence[str]) -> Answers:
-    """The columns of a model.
+def answers_of(
+    task: Task, labels: Sequence[str], accepted_from: Sequence[float | None] | None = None
+) -> Answers:
+    """The columns of a model, with ``decision`` if rows are ``accepted_from`` a probability on.
 
     >>> answers_of(Task.REGRESSION, ("score",)).names()
     ['value', 'n_tokens', 'truncated', 'status']
     """
-    return _KINDS[task](tuple(labels))
+    return _KINDS[task](tuple(labels), None if accepted_from is None else tuple(accepted_from))

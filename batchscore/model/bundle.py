@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -186,7 +187,7 @@ def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] =
         ModelError: no such folder; a changed, missing, extra or linked file; pickled weights; remote code; inconsistent
             labels.
     """
-    folder = Path(model)
+    folder = _itself(Path(model))
     if not folder.is_dir():
         folder = _fetch(model, revision)
     if not is_utf8(folder):
@@ -206,6 +207,12 @@ def open_bundle(model: str, revision: str | None = None, trust: Sequence[Path] =
     refuse_elsewhere(folder, opened.files.hashes)
     refuse_impossible_sizes(config, tensors_of(folder, opened.files.hashes), folder / "config.json")
     return opened
+
+
+def _itself(folder: Path) -> Path:
+    """The folder that a path leads to now, so that all its files are of one bundle even if a link on the way is moved."""
+    found = Path(os.path.realpath(folder))
+    return folder if found == Path(os.path.abspath(folder)) else found  # noqa: PTH100 - links are not followed
 
 
 def _fetch(model: str, revision: str | None) -> Path:

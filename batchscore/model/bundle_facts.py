@@ -11,6 +11,7 @@ from typing import Any
 
 from batchscore.config import LONG_TEXT, MISSING_PAIR
 from batchscore.errors import ModelError, printable
+from batchscore.model import held_out
 from batchscore.records import THRESHOLD, Task
 from batchscore.system.documents import DocumentError, parse_json, read_regular
 from batchscore.system.storage import to_json
@@ -108,6 +109,7 @@ def _facts_problem(facts: Mapping[str, Any]) -> str:
         claims = {
             "thresholds": _are_thresholds(facts.get("thresholds"), facts["labels"]),
             "variants": _are_variants(facts.get("variants", {}), facts["files"]),
+            held_out.KEY: held_out.can_be_meant(facts.get(held_out.KEY), facts),
         }
     if all(claims.values()):
         claims = {"canaries": _are_canaries(facts.get("canaries"), facts)}

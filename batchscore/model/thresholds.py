@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,50 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
         if found.setdefault(label.strip(), value) != value:
             raise UsageError(f"--threshold has two values for {printable(label.strip() or 'all labels')}.")
     return found
+
+
+def parse_accept(text: str | None) -> float | None:
+    """Parse ``precision=X``, X a share or a percentage; None for None.
+
+    >>> parse_accept("precision=98%")
+    0.98
+
+    Raises:
+        UsageError: anything else, or no share between 0 and 1.
+    """
+    if text is None:
+        return None
+    name, _, number = text.partition("=")
+    value = _share(number)
+    if name.strip() != "precision" or value is None:
+        raise UsageError(
+            f"--accept {printable(text)!r} is not precision=X, with X above 0 and below 1; try precision=0.98"
+        )
+    return value
+
+
+def parse_confidence(text: str) -> float:
+    """Parse a share or a percentage; raises :class:`UsageError` unless it is between 0 and 1.
+
+    >>> parse_confidence("95%")
+    0.95
+    """
+    value = _share(text)
+    if value is None:
+        raise UsageError(
+            f"--accept-confidence {printable(text)!r} is no number above 0 and below 1; try 0.95"
+        )
+    return value
+
+
+def _share(text: str) -> float | None:
+    percent = text.strip().endswith("%")
+    try:
+        number = decimal.Decimal(text.strip().removesuffix("%"))
+    except decimal.InvalidOperation:
+        return None
+    value = float(number / 100 if percent else number)
+    return value if 0 < value < 1 else None
 
 
 def thresholds_of(bundle: Bundle, asked: Mapping[str, float]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscore.reports import label_tables, run_charts, run_tables, verdict
+from batchscore.reports import acceptances, label_tables, run_charts, run_tables, verdict
 from batchscore.reports.answers import Metrics
 from batchscore.reports.comparisons import flips
 from batchscore.reports.formats import percent, rows
@@ -27,6 +27,8 @@ def view(told: Told) -> View:
             "confusion": label_tables.confusion(metrics, told.links) if has_labels else None,
             "figures": list(run_charts.confidence(metrics)),
             "coverage_figure": run_charts.coverage(metrics),
+            "decisions": acceptances.table(metrics) if metrics.get("acceptance") else None,
+            "decisions_note": acceptances.note(metrics) if metrics.get("acceptance") else "",
             "coverage": label_tables.coverage(metrics),
             "slices": list(slices(metrics, ACCURACY)),
             "slices_title": "Where is it less sure?",

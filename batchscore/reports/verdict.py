@@ -12,6 +12,7 @@ import dataclasses
 from batchscore.evaluation.metrics import answered_share
 from batchscore.evaluation.significance import Estimate, proportion_difference
 from batchscore.evaluation.wrong_labels import LABELS, MODEL
+from batchscore.reports import acceptances
 from batchscore.reports.answers import (
     TO_REVIEWS,
     WIDE_INTERVAL,
@@ -89,6 +90,8 @@ def judge(metrics: Metrics, baseline: Metrics | None = None) -> Verdict:
     others = [_what_is_wrong(metrics)]  # a weak slice occurs every night, and is not an alarm
     if metrics["quality"]:
         others.append(_model_or_labels(metrics))
+    if metrics.get("acceptance"):
+        others.append(acceptances.answer(metrics))
     return verdict_of(metrics, quality, others, lambda: _quality_line(metrics, change))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -127,3 +127,15 @@ def _kept_in_run(output: OwnPath, names: Collection[str], bundle: Bundle) -> dic
                 earlier = facts.get("baseline") or {}
                 return {name: earlier.get(name) for name in ("path", "content")}
     return None
+
+
+def comparable(chosen: Chosen, refuse: Callable[[Baseline], None]) -> Chosen:
+    """The earlier run, unless it is refused: one that the user named refuses the run, the latest one is not compared with."""
+    try:
+        if chosen.baseline is not None:
+            refuse(chosen.baseline)
+    except DataError as error:
+        if not chosen.is_latest:
+            raise
+        return not_compared(error)
+    return chosen

@@ -27,6 +27,7 @@ from batchscore.errors import DataError, NoInputError, OutputError, UsageError, 
 from batchscore.evaluation import Basis, needs_baseline, parse_gates
 from batchscore.formats.column_choice import refuse_named
 from batchscore.records import InputFile, Task
+from batchscore.runs.accepting import accepting_of
 from batchscore.runs.as_written import WRITTEN, refuse_changed, written_facts
 from batchscore.runs.baselines import Baseline, earlier_run, open_baseline, refuse_unmatchable
 from batchscore.runs.evaluation_folder import EvaluationFolder, evaluation_of, held
@@ -309,6 +310,7 @@ class _Evaluation:
             trained=(self._run.facts.get(MEASURED_BY) or {}).get("trained")
             or {"calibration_error": basis.calibration_error},
             gates=parse_gates(settings.fail_below, settings.fail_above, basis.labels, basis.task),
+            promise=accepting_of(self._run),
             slice_columns=self._slices(files),
             baseline=baseline,
             is_first=baseline is None and settings.baseline == LATEST,

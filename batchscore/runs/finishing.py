@@ -15,7 +15,6 @@ from batchscore.evaluation import (
     Basis,
     parse_gates,
 )
-from batchscore.formats.answers import answers_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import StagedPart, read_part
 from batchscore.formats.writing import Output, count_rows, write_predictions
@@ -23,6 +22,7 @@ from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
 from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Part
+from batchscore.runs.accepting import answers_of_run
 from batchscore.runs.as_written import WRITTEN, written_facts
 from batchscore.runs.baselines import Baseline
 from batchscore.runs.choices import unused_labels
@@ -64,7 +64,7 @@ _ROW_PARTITIONS = "partitions"
 
 def outputs_of(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> list[Output]:
     """What the prediction files of a run are made from, one for each input."""
-    answers, columns = answers_of(bundle.task, bundle.labels), OutputColumns.of(settings)
+    answers, columns = answers_of_run(bundle, settings), OutputColumns.of(settings)
     return [Output(file, answers, columns) for file in plan.files]
 
 
@@ -81,7 +81,7 @@ class Finish:
     ) -> None:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
-        self._answers = answers_of(bundle.task, bundle.labels)
+        self._answers = answers_of_run(bundle, settings)
         self._partitions: Partitions | None = None
         self._basis = Basis(
             task=bundle.task,
@@ -173,6 +173,7 @@ class Finish:
             model=bundle.fingerprint,
             trained=bundle.facts.get("metrics", {}),
             gates=parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task),
+            promise=settings.accepting,
             slice_columns=settings.slice_columns,
             baseline=self._baseline,
             is_first=self._baseline is None and settings.baseline == LATEST,

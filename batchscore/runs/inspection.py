@@ -12,6 +12,7 @@ from batchscore.formats.inputs import identity_of
 from batchscore.formats.reading import describe, identify
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.signing import claimed_signer
 from batchscore.model.thresholds import thresholds_of
 from batchscore.runs.as_written import changes_in
@@ -19,6 +20,7 @@ from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, re
 from batchscore.runs.folder import FACTS as RUN_FACTS
 from batchscore.runs.headlines import headline_of
 
+_ACCEPTED = ("precision", "confidence", "calibration", "accepted", "review", "evaluated", "right")
 _MEASURES = {"eval_accuracy": "accuracy", "eval_average_precision": "average precision", "eval_r2": "R²"}
 _FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "hamming_loss", "mae", "rmse", "r2", "spearman")
 """Of a bundle's evaluation, besides the accuracy."""
@@ -77,7 +79,7 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
         *([f"signed by: {facts['signed_by']}"] if facts.get("signed_by") else ()),
         f"base model: {training['base_model']['name']}",
         f"settings: {settings}; {texts} up to {facts['max_length']} tokens, {facts['long_text']}",
-        f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries",
+        f"temperature: {facts['temperature']:.4f}, {facts['canaries']} canaries, {facts['held_out_answers']} held-out answers",
     ]
     for name in ("train", "evaluation"):
         lines.append(f"data, {name}: {data[name]['rows']} rows, SHA-256 {data[name]['sha256']}")
@@ -141,10 +143,20 @@ def _run_facts(run: RunFolder) -> dict[str, Any]:
         "files": [{key: file[key] for key in ("path", "format", "rows", "rejects")} for file in run.files],
         "model": run.model["path"],
         "compute": run.facts["compute"],
+        **_decided(run),
         "counts": run.counts,
         headline.key: headline.value,
         "mismatches": run.metrics.get("mismatches"),
     }
+
+
+def _decided(run: RunFolder) -> dict[str, Any]:
+    """What was accepted, with the threshold of each label, if the run decided."""
+    told = run.metrics.get("acceptance")
+    if not told:
+        return {}
+    thresholds = {label: each["threshold"] for label, each in told["per_label"].items()}
+    return {"accepted": {**{key: told[key] for key in _ACCEPTED}, "thresholds": thresholds}}
 
 
 def _refuse_trust(path: Path, trust: Sequence[Path]) -> None:
@@ -155,7 +167,7 @@ def _refuse_trust(path: Path, trust: Sequence[Path]) -> None:
 def _bundle(path: str, trust: Sequence[Path]) -> dict[str, Any]:
     bundle = open_bundle(path, trust=trust)
     claimed = None if trust else claimed_signer(bundle.path)
-    thresholds = thresholds_of(bundle, {})
+    thresholds, held_out = thresholds_of(bundle, {}), HeldOutAnswers.of_facts(bundle.facts)
     return {
         "kind": "bundle" if bundle.facts else "Hugging Face folder",
         "task": bundle.task,
@@ -167,6 +179,7 @@ def _bundle(path: str, trust: Sequence[Path]) -> dict[str, Any]:
         "takes_pairs": bundle.takes_pairs,
         "missing_pair": bundle.missing_pair if bundle.takes_pairs else None,
         "canaries": len(bundle.canaries.texts) if bundle.canaries else 0,
+        "held_out_answers": len(held_out.predicted) if held_out else 0,
         "fingerprint": bundle.fingerprint,
         "signed_by": f"{claimed} (not checked: --trust was not given)" if claimed else bundle.signed_by,
         "metrics": bundle.facts.get("metrics"),

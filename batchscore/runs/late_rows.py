@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 
 from batchscore.config import ReadSettings
 from batchscore.errors import DataError, printable
-from batchscore.formats.answers import Answers, answers_of
+from batchscore.formats.answers import Answers
 from batchscore.formats.arrow_values import without_dictionaries
 from batchscore.formats.columnar import layout_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import COLUMNS, OwnColumns, StagedPart, read_part, stage_columns
 from batchscore.model.given import given_of
 from batchscore.records import ColumnChoice, InputFile, Part, Position, Status, Task
+from batchscore.runs.accepting import answers_of_earlier
 from batchscore.runs.baselines import RowsRead
 from batchscore.runs.earlier_answers import earlier_answers_of
 from batchscore.runs.folder import Staging
@@ -142,7 +143,7 @@ class LateRows:
             DataError: the predictions lack something, or are damaged.
         """
         self.run, self._basis, self.folder = run, basis, folder
-        self.answers = answers_of(basis.task, basis.labels)
+        self.answers = answers_of_earlier(run)
         self._kinds = earlier_answers_of(basis.task, basis.labels, OutputColumns())
         self._given_of = given_of(basis, label_map)
         self._run_id = run_id_column

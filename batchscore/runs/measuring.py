@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from batchscore.config import Acceptance
 from batchscore.evaluation import (
+    AcceptedRows,
     Basis,
     Distributions,
     Gate,
@@ -20,6 +22,7 @@ from batchscore.evaluation import (
     flat_metrics,
     measure_drift,
     measures_of,
+    promise_gate,
 )
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart
@@ -91,6 +94,8 @@ class Yardstick:
     trained: Mapping[str, Any]
     """What its training measured on rows held out."""
     gates: Sequence[Gate] = ()
+    promise: Acceptance | None = None
+    """What was accepted, and under which promise, if the run decided."""
     slice_columns: Sequence[str] = ()
     baseline: Baseline | None = None
     is_first: bool = False
@@ -122,14 +127,16 @@ class Measuring:
         if by.baseline is not None:
             report = measure_drift(by.baseline.distributions, Distributions.from_metrics(metrics))
             metrics["drift"] = report.to_json()
-        results = evaluate_gates(by.gates, flat_metrics(metrics), is_first=by.is_first)
+        gates = [*by.gates, *promise_gate(metrics, by.gates)]
+        results = evaluate_gates(gates, flat_metrics(metrics), is_first=by.is_first)
         return {**metrics, "gates": [result.to_json() for result in results]}
 
     def _counted(self) -> dict[str, Any]:
         """All metrics of the rows, in one pass over the parts."""
         evaluation, baseline = self._measures.evaluation(self._by.basis), self._by.baseline
         compared = _BaselineComparison(baseline, self._rows, self._by) if baseline else None
-        files = self._rows.files
+        files, promise = self._rows.files, self._by.promise
+        accepted = AcceptedRows.empty(len(self._by.basis.labels))
         duplicates = 0
         failures: list[dict[str, Any]] = []
         for part, staged in self._rows.each():
@@ -137,6 +144,8 @@ class Measuring:
             rejects = part.rows - len(given)
             slices = self._slices(part, staged)
             evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            if promise is not None:
+                accepted.update(given, staged.predictions, promise.thresholds)
             if compared is not None:
                 compared.update(part, staged, slices)
             duplicates += staged.facts["duplicates"]
@@ -145,6 +154,8 @@ class Measuring:
             ]
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
+        if promise is not None:
+            metrics["acceptance"] = accepted.summary(self._by.basis.labels, promise)
         if compared is not None:
             metrics["comparison"] = compared.summary()
             counts = metrics["counts"]

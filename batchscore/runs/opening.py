@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import NoInputError, NothingToDoError, TakenError, UsageError, printable
-from batchscore.evaluation import Gate, needs_baseline, parse_gates
+from batchscore.evaluation import Gate, needs_baseline, needs_decisions, parse_gates
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.formats.standard_input import ARGUMENT, kept_in
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models, needs_torch
+from batchscore.runs.accepting import refuse_unacceptable
 from batchscore.runs.chosen_baseline import Chosen, choose_baseline
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.folder import STAGING, foreign_names, is_finished, output_of, refuse_links
@@ -124,6 +125,7 @@ def open_inputs(
     bundle = models.open(settings.model, settings.revision, settings.trust)
     bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)
     refuse_foreign_options(settings, bundle)
+    refuse_unacceptable(settings, bundle)
     _refuse_misplaced(settings, bundle)
     _refuse_gates(parse_gates(settings.fail_below, settings.fail_above, bundle.labels, bundle.task), settings)
     chosen = choose_baseline(settings, [file.name for file in found], bundle)
@@ -146,6 +148,9 @@ def _refuse_misplaced(settings: ScoreSettings, bundle: Bundle) -> None:
 
 
 def _refuse_gates(gates: list[Gate], settings: ScoreSettings) -> None:
+    decided = [gate.metric for gate in gates if needs_decisions(gate.metric)]
+    if settings.accept is None and decided:
+        raise UsageError(f"A gate on {decided[0]} is about what was accepted: add --accept precision=0.98.")
     compared = [gate.metric for gate in gates if needs_baseline(gate.metric)]
     if settings.baseline is None and compared:
         raise UsageError(

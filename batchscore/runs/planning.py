@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.answers import answers_of
 from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.formats.digests import digest_of
 from batchscore.formats.format import format_of
@@ -28,6 +27,7 @@ from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_name
 from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
+from batchscore.runs.accepting import answers_of_run
 from batchscore.runs.partitions import PartitionValues
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def make_plan(
     """
     use_labels = uses_labels(bundle, settings.label_map)
     _refuse_meaningless_labels(bundle, settings, uses_labels=use_labels)
-    given, answers = given_of(bundle, settings.label_map), answers_of(bundle.task, bundle.labels)
+    given, answers = given_of(bundle, settings.label_map), answers_of_run(bundle, settings)
     looks = [_look(file, settings, bundle, given) for file in found]
     outputs = OutputColumns.of(settings)
     outputs.refuse_equal_names(answers)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.answers import answers_of
 from batchscore.formats.arrow_values import plain_values
 from batchscore.formats.format import RecordFormat, Texts, format_of
 from batchscore.formats.output_columns import OutputColumns
@@ -17,7 +16,8 @@ from batchscore.formats.reading import read
 from batchscore.formats.source import Source
 from batchscore.formats.text_values import as_text
 from batchscore.model.label_sets import items_of
-from batchscore.records import ColumnChoice, InputFile, Status, Task
+from batchscore.records import ColumnChoice, InputFile, Status
+from batchscore.runs.accepting import answers_of_earlier
 from batchscore.runs.earlier_files import EarlierFile, described, files_of, settings_of
 from batchscore.runs.folder import PREDICTIONS, RunFolder
 from batchscore.runs.partitions import value_of
@@ -92,7 +92,7 @@ def predictions_of(run: RunFolder) -> list[Predictions]:
     Raises:
         DataError: a file is damaged; or ``run.json`` is, as one of ``DAMAGE``.
     """
-    answers = answers_of(Task(run.metrics.get("task", Task.SINGLE_LABEL)), run.model["labels"])
+    answers = answers_of_earlier(run)
     called = OutputColumns.of_options(run.options)
     fields = answers.fields()
     added = {name: fields[place].type for place, name in called.added(answers).items()}

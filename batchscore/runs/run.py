@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from batchscore.config import ScoreSettings, fingerprint
 from batchscore.errors import (
     BatchscoreError,
-    DataError,
     NothingToDoError,
     TakenError,
     printable,
 )
-from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
@@ -36,10 +34,12 @@ from batchscore.model.scoring import Model
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.records import Part, Predictions, Rows
 from batchscore.runs import shapes
+from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.as_written import refuse_changed
 from batchscore.runs.baselines import Baseline, refuse_unmatchable
+from batchscore.runs.calibration_rows import with_acceptance
 from batchscore.runs.choices import choices_of, label_warnings, left_out
-from batchscore.runs.chosen_baseline import Chosen, keep, not_compared
+from batchscore.runs.chosen_baseline import comparable, keep
 from batchscore.runs.dataset import refuse_unappendable
 from batchscore.runs.dates import date_of_run
 from batchscore.runs.engines import ENGINES, refuse_unusable
@@ -121,36 +121,25 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             standard_input(settings) as stdin,
         ):
             opened = open_inputs(settings, models, stdin, want)
-            return _Run(opened, settings, models, progress, started, want).go()
+            decided = with_acceptance(settings, opened.bundle)
+            return _Run(opened, decided, models, progress, started, want).go()
 
 
 def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
+    settings = with_acceptance(settings, opened.bundle)
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
-    _comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
+    comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
     refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
     seconds = time.monotonic() - started
     return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
 
 
-def _comparable(chosen: Chosen, refuse: Callable[[Baseline], None]) -> Chosen:
-    """The earlier run, unless it is refused: one that the user named refuses the run, the latest one is not compared with."""
-    try:
-        if chosen.baseline is not None:
-            refuse(chosen.baseline)
-    except DataError as error:
-        if not chosen.is_latest:
-            raise
-        return not_compared(error)
-    return chosen
-
-
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
-    for line in choices_of(plan):
+    missed = left_out(plan, OutputColumns.of(settings))
+    for line in [*choices_of(plan), *([missed] if missed else [])]:
         _LOG.log(NOTICE, "%s", line)
-    if missed := left_out(plan, OutputColumns.of(settings)):
-        _LOG.log(NOTICE, "%s", missed)
     _log_label_warnings(plan, bundle, settings)
 
 
@@ -207,15 +196,13 @@ class _Run:
         """Do what is left of the run."""
         if (done := self._finished_before()) is not None:
             return done
-        self._chosen = _comparable(self._chosen, Baseline.verify)
+        self._chosen = comparable(self._chosen, Baseline.verify)
         self._prepare_folder()
         try:
             self._refuse_long_names()
             plan = self._plan()
             _log_choices(plan, self._bundle, self._settings)
-            self._chosen = _comparable(
-                self._chosen, lambda baseline: refuse_unmatchable(baseline, plan.files)
-            )
+            self._chosen = comparable(self._chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
             keep(self._chosen, self._output, [file.name for file in self._found], self._bundle)
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
@@ -332,6 +319,7 @@ class _Run:
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
             deciding = deciding_fingerprint(self._bundle, compute, STAGING_FORMAT)
+            refuse_other_precision(self._settings, compute)
             if (
                 not journal.entries
             ):  # nor was this decided before, so what may be noted was made in another way
@@ -406,7 +394,7 @@ class _Run:
         reuse: Reuse | None,
     ) -> None:
         given = given_labels(plan, self._bundle, self._settings.label_map)
-        answers = answers_of(self._bundle.task, self._bundle.labels)
+        answers = answers_of_run(self._bundle, self._settings)
         self._spent.start(model.workers)
 
         def sink(part: Part, rows: Rows, predictions: Predictions) -> None:

@@ -7,9 +7,9 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from batchscore.formats.answers import answers_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.model.thresholds import thresholds_of
+from batchscore.runs.accepting import answers_of_run
 from batchscore.runs.baselines import Baseline, earlier_run
 from batchscore.runs.opening import night_of
 from batchscore.version import __version__
@@ -59,7 +59,7 @@ def facts_of_run(
             "max_length": bundle.max_length,
             "temperature": bundle.calibration_temperature,
         },
-        "added_columns": OutputColumns.of(settings).added_names(answers_of(bundle.task, bundle.labels)),
+        "added_columns": OutputColumns.of(settings).added_names(answers_of_run(bundle, settings)),
         "compute": {},
         "baseline": earlier_run(baseline) if baseline else None,
         "options": settings.result_options(),

@@ -265,6 +265,16 @@ class OwnPath:
         finally:
             os.close(descriptor)
 
+    def read_link(self) -> str:
+        """What this link leads to, as it is written in it; an ``OSError`` if it is none."""
+        with self._named() as folder:
+            return os.readlink(self.name, dir_fd=folder)
+
+    def make_link(self, target: str) -> None:
+        """Make a symbolic link of this name, which must not exist."""
+        with self._named() as folder:
+            os.symlink(target, self.name, dir_fd=folder)
+
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the file, or the link that lies there; its folder may be missing too if it may."""
         try:

@@ -22,6 +22,7 @@ from batchscore.model.backends import open_backend
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import Bundle, open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import json_file
+from batchscore.model.held_out import KEY as HELD_OUT
 from batchscore.model.labels import LabelNames
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS, ModelSettings, load_model
 from batchscore.model.references import compute_references, public_texts
@@ -299,6 +300,7 @@ def _calibration_facts(
     return {
         "calibration_temperature": examination.temperature,
         "metrics": examination.metrics,
+        **({HELD_OUT: examination.held_out.to_json()} if examination.held_out else {}),
         "calibration": {
             "texts": spread(others[0::2], _EXPORT_TEXTS),
             "held_out": spread(others[1::2], _EXPORT_HELD_OUT),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.model.held_out import KEY as HELD_OUT
 from batchscore.records import Task
 from batchscore.training.base_model import BUILTIN, BUILTIN_HUB_ID
 from batchscore.training.sampling import spread
@@ -29,6 +30,8 @@ def task_facts(goal: Goal, examination: Examination) -> dict[str, Any]:
         facts["task"] = goal.task.value
     if examination.thresholds:
         facts["thresholds"] = dict(zip(goal.labels, examination.thresholds, strict=True))
+    if examination.held_out is not None:
+        facts[HELD_OUT] = examination.held_out.to_json()
     return facts
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
 from batchscore.model.bundle_facts import predicted_names
+from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
 from batchscore.model.scoring import (
@@ -32,7 +33,7 @@ from batchscore.model.scoring import (
     prepare,
 )
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Predictions
+from batchscore.records import Predictions, Status, Task
 from batchscore.system.cores import usable_cores
 from batchscore.training.results import Results, results_of
 
@@ -73,6 +74,8 @@ class Examination:
     canaries: dict[str, Any]
     examples: tuple[Example, ...]
     mismatches: tuple[Example, ...]
+    held_out: HeldOutAnswers | None = None
+    """Of one label a text: the answers to rows that neither trained it nor chose its epoch, if there are any."""
 
 
 def n_validation_rows(n_rows: int) -> int:
@@ -95,12 +98,17 @@ def open_saved(folder: Path, base: Bundle) -> Bundle:
 
 
 def examine(
-    bundle: Bundle, split: Split, n_selection: int, context: TrainingContext, threshold: float | None = None
+    bundle: Bundle,
+    split: Split,
+    n_selection: int,
+    context: TrainingContext,
+    threshold: float | None = None,
+    trained_on: Collection[Text] = (),
 ) -> Examination:
     """Score the evaluation rows, fit the temperature on the held-out ones, compute metrics, pick canaries.
 
     All rows but the first ``n_selection`` are held out. Of several labels each is predicted from the ``threshold`` on, or from
-    the probability that is best for it on the validation split. The canaries' probabilities come from transformers, each text
+    the probability that is best for it on the validation split. Rows whose texts it was ``trained_on`` are no held-out answers. The canaries' probabilities come from transformers, each text
     alone. The rows are scored by our own encoder if it agrees on the canaries, else by transformers.
 
     Raises:
@@ -108,16 +116,23 @@ def examine(
     """
     ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
     found = _scored(_load(ours, context.device, context.precision), split, context.progress)
-    examination, agrees = _evaluate(found, bundle, split, n_selection, threshold)
+    known = set(trained_on)
+    is_new = np.array([row >= n_selection and text not in known for row, text in enumerate(split.texts)])
+    examination, agrees = _evaluate(found, bundle, split, n_selection, threshold, is_new)
     if not agrees:
         _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
         found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
-        examination, _ = _evaluate(found, bundle, split, n_selection, threshold)
+        examination, _ = _evaluate(found, bundle, split, n_selection, threshold, is_new)
     return examination
 
 
 def _evaluate(
-    found: _Scored, bundle: Bundle, split: Split, n_selection: int, threshold: float | None
+    found: _Scored,
+    bundle: Bundle,
+    split: Split,
+    n_selection: int,
+    threshold: float | None,
+    is_new: NDArray[np.bool_],
 ) -> tuple[Examination, bool]:
     """The results of a model that scored the rows, and whether it agrees with ``bundle`` on the canaries."""
     results = results_of(bundle.head)
@@ -148,9 +163,22 @@ def _evaluate(
         canaries=canaries,
         examples=tuple(examples),
         mismatches=tuple(wrong),
+        held_out=_held_out(whole, given, is_new, found.model),
     )
     check = canary_check(answers[rows], np.array(canaries["probabilities"]), bundle.task)
     return examination, check.agrees
+
+
+def _held_out(
+    whole: Predictions, given: NDArray[Any], is_new: NDArray[np.bool_], model: Model
+) -> HeldOutAnswers | None:
+    kept = np.flatnonzero(is_new & (whole.status == Status.OK))
+    if model.bundle.task != Task.SINGLE_LABEL or not len(kept):
+        return None
+    predicted = whole.predicted[kept]
+    probability = whole.probabilities[kept, predicted]
+    precision, long_text = model.backend.precision, model.inference.long_text
+    return HeldOutAnswers(predicted, probability, predicted == given[kept], precision, long_text)
 
 
 def _joined(predictions: Sequence[Predictions]) -> Predictions:

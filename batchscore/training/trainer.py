@@ -269,7 +269,9 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
         saved = _in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
-        examination = examine(saved, data.evaluation, n_selection, watched, job.settings.threshold)
+        examination = examine(
+            saved, data.evaluation, n_selection, watched, job.settings.threshold, data.train.texts
+        )
     temperature = in_the_weights(saved, examination.temperature, context.tell)
     return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
 
