@@ -26,7 +26,7 @@ from review_by_keys import Page, review
 
 NAMES = {0: "NEGATIVE", 1: "POSITIVE"}
 SEED = 17
-LABELS = [part for value, name in NAMES.items() for part in ("--label-map", f"{value}={name}")]
+LABELS = [f"--label-map={value}={name}" for value, name in NAMES.items()]
 
 
 class Loop:
@@ -62,19 +62,15 @@ class Loop:
     def train(self, output: str, *more: Any) -> Path:
         """Train on the known reviews."""
         folder: Path = self.work / output
-        given = ["--data", self.work / "known.parquet", "--output", folder, *LABELS]
+        given = ["--data", self.work / "known.parquet", "--output", folder]
+        given += [f"--label-name={value}={name}" for value, name in NAMES.items()]
         self.command("batchscore-train", *given, *self.options.training, *more)
         return folder
 
-    def accuracy(self, model: Path, run: str) -> float:
-        """The accuracy of a model on the held-out reviews."""
-        summary = self.command(
-            "batchscore",
-            "score",
-            self.work / "held-out.parquet",
-            *("--model", model, "--output", self.work / run, *LABELS),
-        )
-        return float(summary["metrics"]["accuracy"])
+    def accuracy(self, run: str) -> float:
+        """The accuracy of one of the runs that promote made on the held-out reviews."""
+        metrics = json.loads((self.work / "judged" / run / "metrics.json").read_bytes())
+        return float(metrics["quality"]["accuracy"]["value"])
 
     def review(self, run: Path) -> dict[str, int]:
         """Answer the first rows of the page from the true labels; returns how often each key was pressed."""
@@ -87,7 +83,8 @@ class Loop:
             try:
                 address = json.loads(server.stdout.readline())["address"]
                 with browser.browsing() as chromium:
-                    return review(Page(chromium, address), truth.get, self.options.reviewed).keys
+                    page = Page(chromium, address)
+                    return dict(review(page, truth.get, self.options.reviewed).keys)
             finally:
                 server.send_signal(signal.SIGTERM)
 
@@ -97,7 +94,7 @@ class Loop:
         verdicts.unlink(missing_ok=True)
         self.command("batchscore", "review", run, "--export", "csv", "--output", verdicts)
         said = pd.read_csv(verdicts, dtype=str)
-        wrong = set(said.loc[said["verdict"].isin(["predicted", "other"]), "id"].astype(str))
+        wrong = set(said.loc[said["verdict"].isin(["prediction", "other"]), "id"].astype(str))
         return len(wrong & {str(each) for each in self.night["id"].iloc[self.flipped]})
 
     def go(self) -> dict[str, Any]:
@@ -114,17 +111,21 @@ class Loop:
             "batchscore",
             "promote",
             second,
-            *("--over", champion, "--data", self.work / "held-out.parquet", *LABELS),
+            *("--over", champion, "--data", self.work / "held-out.parquet", "--output", self.work / "judged"),
+            *LABELS,
             codes=(0, 3),
         )
         return {
-            "given labels agree": scored["metrics"]["accuracy"],
+            "given labels agree": scored["accuracy"],
             "keys": keys,
             "flips found": self.found(run),
             "flipped": len(self.flipped),
-            "before": self.accuracy(first, "before"),
-            "after": self.accuracy(second, "after"),
+            "before": self.accuracy("champion"),
+            "after": self.accuracy("challenger"),
             "promote": judged["exit_code"],
+            "fixed": judged.get("fixed"),
+            "broken": judged.get("broken"),
+            "p": judged.get("p_value"),
             "champion": champion.readlink().name,
         }
 
