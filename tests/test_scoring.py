@@ -114,7 +114,7 @@ def test_identical_texts_are_scored_once_and_counted(bundle: Bundle) -> None:
     np.testing.assert_array_equal(predictions.probabilities[0], predictions.probabilities[3])
 
 
-@pytest.mark.parametrize("memory", [1e9, 640, 320, 160, 96])
+@pytest.mark.parametrize("memory", [1e9, 320, 160, 96])
 def test_out_of_memory_halves_the_batch_and_loses_no_row(bundle: Bundle, memory: float) -> None:
     texts = texts_of(40)
     plenty = results(score_part(rows_of(texts), model_of(bundle, FakeBackend(), budget=4096)))

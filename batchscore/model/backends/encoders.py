@@ -286,8 +286,8 @@ class Encoder(nn.Module):
         return by_rows(self._last_layer_of, weights.softmax(-1) @ states, cls)  # type: ignore[no-any-return]
 
     def _last_queries(self, cls: Tensor) -> Tensor:
-        """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``."""
-        query = self._last_layer["query"](cls).view(len(cls), self.heads, -1)
+        """Queries of ``[CLS]`` times the key weights, ``[b, heads, H]``; traced for any ``b`` when a model is exported."""
+        query = self._last_layer["query"](cls).view(cls.shape[0], self.heads, -1)
         key = self._last_layer["key"].weight.view(self.heads, -1, cls.shape[1])
         return torch.einsum("bhd,hdk->bhk", query, key)
 
