@@ -279,6 +279,27 @@ def test_labels_that_come_later_choose_the_thresholds_and_test_them_again(
     assert told["gates"][0]["metric"] == PROMISE
 
 
+def test_labels_of_the_run_s_own_map_choose_them_beside_those_that_came_later(
+    quick: Path, said: pd.DataFrame, tmp_path: Path
+) -> None:
+    own = said.predicted_label.map({"POSITIVE": "gut", "NEGATIVE": "schlecht"})
+    table = pd.concat([TABLE.assign(label=own)] * 10).assign(id=range(420))
+    table.assign(label=table.label.where(table.id < 210)).to_csv(tmp_path / "half.csv", index=False)
+    table[table.id >= 210][["id", "label"]].to_csv(tmp_path / "late.csv", index=False)
+    half = run_score(
+        tmp_path / "half.csv",
+        quick,
+        tmp_path / "half",
+        compute=ComputeSettings(precision="fp32"),
+        label_map={"gut": "POSITIVE", "schlecht": "NEGATIVE"},
+    ).output
+    told = evaluate(EvaluateSettings(half, (tmp_path / "late.csv",))).metrics
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    run = run_score(tmp_path / "t.csv", quick, tmp_path / "run", accept=0.8, accept_on=half)
+    chosen_on = json.loads((run.output / "run.json").read_text())["options"]["accepting"]["rows"]
+    assert sum(chosen_on) == told["counts"]["evaluated"] > 300
+
+
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no calibration rows": ({}, UsageError, "--accept-on RUN_DIR"),
     "no such run": ({"accept_on": Path("nowhere")}, NoInputError, "no finished run"),

@@ -466,6 +466,16 @@ def test_the_trend_takes_a_night_s_truth_from_its_evaluation(tmp_path: Path, tin
     assert read_nights(tmp_path / "runs", until).shown[0].labels is None  # a changed one does not count
 
 
+def test_through_a_link_it_is_the_evaluation_of_the_run_itself(tmp_path: Path, tiny_bundle: Path) -> None:
+    table = made(40)
+    run = small(tmp_path, tiny_bundle, table.drop(columns="label"))
+    (tmp_path / "latest").symlink_to(run.name)
+    late(tmp_path / "latest", table[["id", "label"]][:20])
+    both = late(run, table[["id", "label"]][20:])
+    assert (both.output, both.labelled) == (evaluation_of(run), int(table.label.notna().sum()))
+    assert both.facts["evaluates"]["name"] == run.name
+
+
 def test_from_python(world: World, tmp_path: Path) -> None:
     run = batchscore.open_run(world.plain)
     labels = world.table[["id", "label"]].iloc[:50]

@@ -41,6 +41,9 @@ WORDS = [
 ]
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " nobody\n"
+
+
 class Field:
     """Two bundles that answer differently, a copy of the first, and texts with what each says of them."""
 
@@ -264,6 +267,32 @@ def test_a_link_to_a_bundle_elsewhere_is_a_whole_path_and_one_beside_it_a_name(
     assert link.target == str(far)
     link.move(tmp_path / "two")
     assert (link.target, link.target_before()) == ("two", str(far))
+
+
+def test_a_bundle_named_from_where_one_stands_is_found_from_where_the_link_is(
+    link: Champion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path.parent / "named from there"
+    far.mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path.parent)
+    link.move(Path(far.name))
+    assert link.folder == far
+    link.move(Path(tmp_path.name, "two"))
+    assert (link.target, link.folder) == ("two", tmp_path / "two")
+
+
+def test_one_goes_back_from_a_champion_that_is_gone_and_only_to_what_is_trusted(
+    field: Field, models: Path
+) -> None:
+    champion, key = models / "champion", models / "key.pub"
+    key.write_text(KEY)
+    Champion.at(champion).move(field.new)
+    champion.unlink()
+    champion.symlink_to("gone")
+    code, _ = invoke("--rollback", "--over", champion, "--trust", key)
+    assert (code, champion.readlink()) == (78, Path("gone"))
+    assert invoke("--rollback", "--over", champion)[0] == 0
+    assert Path(os.path.realpath(champion)) == field.old
 
 
 def test_two_promotions_at_once_are_one_too_many(link: Champion) -> None:

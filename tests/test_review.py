@@ -18,17 +18,20 @@ import pandas as pd
 import pytest
 from review_samples import LABELS, copied, reviewed, scored, table
 from task_models import LABELS as SEVERAL
-from task_models import several_labels
+from task_models import several_labels, without_page
 
-from batchscore.errors import BatchscoreError, DataError, NoInputError, OutputError
+from batchscore.config import EvaluateSettings
+from batchscore.errors import BatchscoreError, DataError, NoInputError, OutputError, UsageError
 from batchscore.reviewing.csv_exchange import cell, plain
 from batchscore.reviewing.exchange import CSV, KINDS, export, take_in
 from batchscore.reviewing.index import Recipe, build
+from batchscore.reviewing.later_labels import later_labels
 from batchscore.reviewing.places import review_folder, run_of
 from batchscore.reviewing.queue import Filter
 from batchscore.reviewing.run_rows import open_run
 from batchscore.reviewing.session import Review
 from batchscore.reviewing.store import DRAWN, WORST, Verdict
+from batchscore.runs.evaluating import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,32 @@ def everything(review: Review, **wanted: Any) -> list[Any]:
 
 
 # --------------------------------------------------------------------------------------------------------- which rows
+
+
+def test_labels_that_came_later_are_those_that_are_reviewed(fresh: Path, tmp_path: Path) -> None:
+    with reviewed(fresh, n_drawn=200) as review:
+        row = next(each for each in everything(review, tab=DRAWN) if each.id == "r7")
+        review.store.give(row.key, "given", LABELS[row.given], tab=WORST, by="me")
+    late = table(200)[["id", "label"]].iloc[5:60]
+    late["label"] = late["label"].map({"NEGATIVE": "POSITIVE", "POSITIVE": "NEGATIVE"})
+    late.to_csv(tmp_path / "late.csv", index=False)
+    with without_page():
+        evaluation = evaluate(EvaluateSettings(fresh, (tmp_path / "late.csv",))).output
+    mismatches = pd.read_parquet(evaluation / "mismatches.parquet")
+    now = {**table(200).set_index("id")["label"], **late.set_index("id")["label"]}
+    with reviewed(fresh, n_drawn=200) as review:
+        rows, drawn = everything(review), everything(review, tab=DRAWN)
+        export(review, CSV, tmp_path / "out.csv")
+    assert [row.id for row in rows[: len(mismatches)]] == mismatches["id"].tolist()
+    assert {row.id: LABELS[row.given] for row in drawn} == now
+    said = pd.read_csv(tmp_path / "out.csv").iloc[0]
+    assert (said.id, said.given_label, said.label) == ("r7", now["r7"], table(200).label[7])
+    assert said.verdict != "given"
+    with pytest.raises(UsageError, match="Name the run itself"):
+        open_run(evaluation)
+    assert not review_folder(evaluation).exists()
+    (fresh / "_SUCCESS").write_text((fresh / "_SUCCESS").read_text() + " \n")
+    assert later_labels(fresh) is None  # scored again
 
 
 def test_mismatches_come_in_their_order_then_the_least_sure_rows(fresh: Path) -> None:
@@ -93,7 +122,7 @@ def test_rejected_rows_are_counted_and_rows_of_several_files_told_apart(
     (tmp_path / "r.csv").write_text("\n".join(text) + "\n")
     given.to_csv(tmp_path / "other.csv", index=False)
     from conftest import run_score
-    from task_models import answering_at_once, without_page
+    from task_models import answering_at_once
 
     with answering_at_once(tiny_model), without_page():
         run_score(
@@ -433,8 +462,10 @@ def test_labels_that_were_chosen_in_label_studio_come_in(fresh: Path, tmp_path: 
         (lambda text: text.replace(",unsure,,", ",other,SO LALA,"), "no label of the run's model"),
         (lambda text: text.replace("verdict,", "verdicts,"), "no export of batchscore review"),
         (lambda text: text.replace(",unsure,,", ",unsure,,0"), "another text there"),
+        (lambda text: text.replace(",given,", ",unsure,"), "label says something else"),
+        (lambda text: text.replace(",given,", ",prediction,"), "label says something else"),
     ],
-    ids=["file", "verdict", "label", "column", "hash"],
+    ids=["file", "verdict", "label", "column", "hash", "unsure with a label", "the other's label"],
 )
 def test_a_file_that_cannot_be_meant_changes_nothing(
     fresh: Path, tmp_path: Path, change: Callable[[str], str], says: str

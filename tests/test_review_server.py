@@ -235,6 +235,9 @@ def test_bodies_are_short_json_or_refused(client: TestClient, review: Review) ->
         "tab=x",
         f"after={2**80}",
         "file=-1",
+        f"file={2**50}",
+        f"pair={2**80},1",
+        "slice=%5B%22a%22%2C%22%5Cud800%22%5D",
     ],
 )
 def test_an_odd_question_is_answered_with_a_sentence_or_no_rows(client: TestClient, query: str) -> None:

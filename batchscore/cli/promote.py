@@ -116,7 +116,7 @@ def command(
                 raise UsageError(
                     "--rollback goes back to the champion before: leave CHALLENGER and --data out."
                 )
-            target = roll_back(over)
+            target = roll_back(over, tuple(options["trust"]))
             if as_json:
                 print_json(status="rolled back", exit_code=0, champion=target)
             elif not quiet:

@@ -110,6 +110,8 @@ async def _answered(review: Review, answer: Answer, request: Request) -> Respons
         value, status = answer(review, asked), 200
     except DocumentError as error:
         value, status = {"error": str(error)}, 400
+    except (OverflowError, UnicodeEncodeError):
+        value, status = {"error": "a number or a text is none that a database takes"}, 400
     except BatchscoreError as error:
         value, status = {"error": str(error)}, _STATUS.get(error.exit_code, 500)
     content = json.dumps(value, ensure_ascii=True, allow_nan=False).encode()

@@ -18,7 +18,7 @@ from batchscore.formats.reading import describe, identify, texts_of_file
 from batchscore.formats.text_keys import text_key
 from batchscore.records import Text
 from batchscore.reviewing.records import RunRow
-from batchscore.reviewing.store import KINDS, Verdict
+from batchscore.reviewing.store import GIVEN, KINDS, OTHER, PREDICTION, Verdict
 from batchscore.runs.mismatches import for_spreadsheet
 
 _VISIBLE_NUL = "\u2400"
@@ -97,29 +97,36 @@ def read(path: Path) -> Iterator[CsvRow]:
             "batchscore review RUN_DIR --export."
         )
     has_pairs = _PAIR in names
-    wanted = [*_FIRST[:3], "given_label", "verdict", "label", "text_hash", "text", *[_PAIR] * has_pairs]
+    wanted = [*_FIRST[:3], "given_label", "predicted_label", "verdict", "label", "text_hash", "text"]
+    wanted += [_PAIR] * has_pairs
     line = 1
     for texts in texts_of_file(source, settings, wanted):
         for values in zip(*(texts[name] for name in wanted), strict=True):
             line += 1
-            if values[4]:
+            if values[5]:
                 yield _row(path, line, values)
 
 
 def _row(path: Path, line: int, values: Sequence[str | None]) -> CsvRow:
-    run, file, row, given, verdict, label, text_hash, *texts = (value or "" for value in values)
+    run, file, row, given, predicted, verdict, label, text_hash, *texts = (value or "" for value in values)
     place = f"{printable(path)}, record {line}"
     if not row.isdecimal() or int(row) < 1:
         raise DataError(f"{place}: row is no number from 1 on.")
     if verdict not in KINDS:
         raise DataError(f"{place}: verdict is none of {', '.join(KINDS)}.")
+    right = plain(label)
+    meant_by = {GIVEN: plain(given), PREDICTION: plain(predicted), OTHER: right}
+    if right and right != meant_by.get(verdict):
+        raise DataError(
+            f"{place}: verdict is {verdict}, and label says something else. Empty label, or let verdict be {OTHER}."
+        )
     return CsvRow(
         run,
         file,
         int(row),
         plain(given) or None,
         verdict,
-        plain(label) or None,
+        right or None,
         text_hash,
         _text(texts, text_hash),
     )

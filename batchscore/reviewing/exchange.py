@@ -14,7 +14,7 @@ from batchscore.reviewing.queue import Filter, Row, label_of
 from batchscore.reviewing.records import RunRow, Said, rows_of
 from batchscore.reviewing.run_rows import ReviewedRun, key_of, place_of
 from batchscore.reviewing.session import Review
-from batchscore.reviewing.store import DRAWN, IMPORTED, WORST, Verdict
+from batchscore.reviewing.store import DRAWN, IMPORTED, WORST, Verdict, kind_of
 from batchscore.system.storage import atomic_write
 
 CSV = DEFAULT
@@ -43,10 +43,16 @@ def export(review: Review, kind: str, path: Path) -> int:
     with atomic_write(path) as out:
         if kind == CSV:
             standing = {verdict.key: verdict for verdict in review.store.all_standing()}
-            rows = ((row, standing[row.key]) for row in rows_of(run, standing))
+            rows = ((row, _by_now(row, standing[row.key])) for row in rows_of(run, standing))
             return csv_exchange.write(out, run.fingerprint, rows, has_pairs=has_pairs(run))
         model = str(run.run.model.get("fingerprint", ""))
         return label_studio.write(out, run.fingerprint, model, _queued(review))
+
+
+def _by_now(row: RunRow, verdict: Verdict) -> Verdict:
+    """A verdict on a row whose label may have come since."""
+    label = verdict.label
+    return verdict if label is None else verdict._replace(kind=kind_of(label, row.given, row.predicted))
 
 
 def has_pairs(run: ReviewedRun) -> bool:

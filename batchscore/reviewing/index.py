@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
     """All that an index depends on."""
 
     run: str
-    """Fingerprint of the run."""
+    """The run with the labels that it has now (:attr:`ReviewedRun.mark`)."""
     seed: int
     """Which rows are drawn at random, and in which order."""
     unsure_below: float

@@ -9,7 +9,7 @@ from batchscore.errors import UsageError, printable
 from batchscore.evaluation.draws import DrawnShare, drawn_share
 from batchscore.reviewing.queue import Filter, ReviewQueue, Row, label_of
 from batchscore.reviewing.run_rows import ReviewedRun
-from batchscore.reviewing.store import DRAWN, GIVEN, NONE, OTHER, PREDICTION, UNSURE
+from batchscore.reviewing.store import DRAWN, GIVEN, NONE, OTHER, PREDICTION, UNSURE, kind_of
 
 
 def verdict_of(run: ReviewedRun, row: Row, answer: str, label: str | None) -> tuple[str, str | None]:
@@ -28,8 +28,7 @@ def verdict_of(run: ReviewedRun, row: Row, answer: str, label: str | None) -> tu
         raise UsageError(f"The row has no label of that kind ({printable(answer)[:20]}).")
     if right not in run.labels:
         raise UsageError("That is no label of the run's model.")
-    kind = GIVEN if right == given else PREDICTION if right == predicted else OTHER
-    return kind, right
+    return kind_of(right, given, predicted), right
 
 
 def estimates(queue: ReviewQueue) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from batchscore.reviewing.databases import connect, telling
 from batchscore.reviewing.index import Population
 from batchscore.reviewing.run_rows import ReviewedRun, key_of, place_of
-from batchscore.reviewing.store import DRAWN, WORST, VerdictStore
+from batchscore.reviewing.store import DRAWN, WORST, VerdictStore, kind_of
 from batchscore.system.own_paths import OwnPath
 
 _MOST_CHARACTERS = 1_000_000
@@ -199,18 +199,22 @@ class ReviewQueue:
 def shown(run: ReviewedRun, row: Row) -> dict[str, Any]:
     """A row as the page gets it, as JSON values; its key is a text, as JavaScript's numbers end at 2**53."""
     file, place = place_of(row.key)
+    given, predicted = label_of(run, row.given), label_of(run, row.predicted)
+    kind = (
+        row.kind if row.label is None else kind_of(row.label, given, predicted)
+    )  # its label may have come since
     return {
         "key": str(row.key),
         "place": row.place,
         "file": run.names[file],
         "row": place + 1,
         "id": row.id,
-        "given": label_of(run, row.given),
-        "predicted": label_of(run, row.predicted),
+        "given": given,
+        "predicted": predicted,
         "probability": row.probability,
         "is_issue": bool(row.is_issue),
         "texts": [row.text] if row.pair is None else [row.text, row.pair],
-        "verdict": None if row.kind is None else {"kind": row.kind, "label": row.label, "number": row.number},
+        "verdict": None if row.kind is None else {"kind": kind, "label": row.label, "number": row.number},
     }
 
 

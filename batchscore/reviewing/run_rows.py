@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from batchscore.errors import DataError, NoInputError, printable
+from batchscore.errors import DataError, NoInputError, UsageError, printable
 from batchscore.formats.answers import answers_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import texts_of_file
 from batchscore.records import Status, Task
+from batchscore.reviewing.later_labels import LaterLabels, later_labels
 from batchscore.runs.as_written import changes_in, told
 from batchscore.runs.baselines import RowsRead
 from batchscore.runs.earlier_answers import EarlierAnswers, earlier_answers_of
 from batchscore.runs.earlier_files import EarlierFile, files_of, settings_of
-from batchscore.runs.folder import DAMAGE, MISMATCHES, RunFolder, is_finished, read_run
+from batchscore.runs.folder import DAMAGE, MISMATCHES, RunFolder, is_evaluation, is_finished, read_run
 from batchscore.runs.mismatches import storable
 from batchscore.system.own_paths import own_folder
 from batchscore.system.storage import names_in_manifest
@@ -74,6 +75,8 @@ class ReviewedRun:
     files: tuple[EarlierFile, ...]
     answers: EarlierAnswers
     called: OutputColumns
+    later: LaterLabels | None = None
+    """Labels that came after the run; None without any."""
 
     @property
     def fingerprint(self) -> str:
@@ -96,16 +99,29 @@ class ReviewedRun:
         names: Sequence[str] = self.run.options.get("slice_columns") or ()
         return tuple(name for name in dict.fromkeys(names) if self.called.found(name) is not None)
 
+    @property
+    def mark(self) -> str:
+        """By which the run is known together with the labels that it has now."""
+        return self.fingerprint + (self.later.mark if self.later else "")
+
     def chunks(self) -> Iterator[RowChunk]:
-        """Every row in the order of the inputs, a few thousand at a time.
+        """Every row in the order of the inputs, a few thousand at a time, with the newest label of each.
 
         Raises:
             DataError: a file is damaged.
             StorageError: it cannot be read.
         """
+        later = _Later(self._later_batches())
         for number, file in enumerate(self.files):
             if file.has_rows:
-                yield from self._chunks(number, file)
+                for chunk in self._chunks(number, file):
+                    yield later.over(chunk)
+
+    def _later_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        if self.later is not None:
+            names = {storable(name): number for number, name in enumerate(self.names)}
+            for file, rows, given in self.later.of_files(names, self.labels):
+                yield rows + (file << _FILE_BITS), given
 
     def _chunks(self, number: int, file: EarlierFile) -> Iterator[RowChunk]:
         answers, held = self.answers, self.called.added_names(answers_of(Task.SINGLE_LABEL, self.labels))
@@ -141,12 +157,13 @@ class ReviewedRun:
 
     def mismatches(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
         """The keys of the first mismatches in their order, whether each is worth checking first, and how many there are in all."""
-        if MISMATCHES not in names_in_manifest(self.path):
+        folder = self.later.place if self.later else own_folder(self.path)
+        if MISMATCHES not in names_in_manifest(folder):
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_), 0
         place = {name: number for number, name in enumerate(map(storable, self.names))}
         keys: list[int] = []
         issues: list[bool] = []
-        with (own_folder(self.path) / MISMATCHES).open_read() as file:
+        with (folder / MISMATCHES).open_read() as file:
             table = pq.ParquetFile(file)
             for batch in table.iter_batches(columns=["file", "row", "is_label_issue"]):
                 found = zip(*(column.to_pylist() for column in batch.columns), strict=True)
@@ -159,11 +176,36 @@ class ReviewedRun:
         return np.array(keys[:most], dtype=np.int64), np.array(issues[:most], dtype=np.bool_), total
 
 
+class _Later:
+    """Labels that came later, put over those of the run chunk by chunk: both are in the order of keys."""
+
+    def __init__(self, batches: Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]) -> None:
+        self._batches = batches
+        self._keys, self._given = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
+
+    def over(self, chunk: RowChunk) -> RowChunk:
+        """The chunk with the newest label of each row."""
+        if not len(chunk.keys):
+            return chunk
+        while not len(self._keys) or self._keys[-1] < chunk.keys[-1]:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            self._keys, self._given = np.append(self._keys, batch[0]), np.append(self._given, batch[1])
+        _, there, here = np.intersect1d(self._keys, chunk.keys, assume_unique=True, return_indices=True)
+        given = chunk.given.copy()
+        given[here] = self._given[there]
+        rest = np.searchsorted(self._keys, chunk.keys[-1], side="right")
+        self._keys, self._given = self._keys[rest:], self._given[rest:]
+        return chunk._replace(given=given)
+
+
 def open_run(folder: Path) -> ReviewedRun:
     """Open a finished run for review.
 
     Raises:
         NoInputError: there is no finished run.
+        UsageError: it is an evaluation.
         DataError: it is not as it was written, or lacks what a review needs; the message says what helps.
     """
     if not is_finished(folder):
@@ -174,6 +216,11 @@ def open_run(folder: Path) -> ReviewedRun:
         )
     try:
         run = read_run(folder)
+        if is_evaluation(run.facts):
+            raise UsageError(
+                f"{printable(folder)} is an evaluation. Name the run itself, {printable(run.facts['evaluates']['path'])}: a review of it "
+                "takes the newest labels from the evaluation beside it."
+            )
         task = run.metrics.get("task", Task.SINGLE_LABEL)
         called = OutputColumns.of_options(run.options)
         files = files_of(run, names_in_manifest(folder))
@@ -183,7 +230,8 @@ def open_run(folder: Path) -> ReviewedRun:
             f"{printable(folder)}: its facts cannot be read: {printable(repr(error))}. Score again with --force."
         ) from error
     _refuse(folder, task, called, files)
-    return ReviewedRun(folder, run, files, earlier_answers_of(Task.SINGLE_LABEL, labels, called), called)
+    answers = earlier_answers_of(Task.SINGLE_LABEL, labels, called)
+    return ReviewedRun(folder, run, files, answers, called, later_labels(folder))
 
 
 def _refuse(folder: Path, task: object, called: OutputColumns, files: Sequence[EarlierFile]) -> None:

@@ -62,7 +62,7 @@ def opened(settings: ReviewSettings) -> Iterator[Review]:
     run = open_run(settings.run)
     store = open_store(run, secrets.randbits(48))
     try:
-        index = build(run, Recipe(run.fingerprint, store.seed, settings.unsure_below))
+        index = build(run, Recipe(run.mark, store.seed, settings.unsure_below))
         queue = ReviewQueue(run, index, store, settings.n_drawn)
         try:
             yield Review(settings, run, store, queue)

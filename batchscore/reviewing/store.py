@@ -37,6 +37,11 @@ CREATE TABLE standing (key INTEGER PRIMARY KEY, number INTEGER NOT NULL, kind TE
 _NOT_UNDONE = "kind != 'undo' AND NOT EXISTS (SELECT 1 FROM events u WHERE u.undoes = e.number)"
 
 
+def kind_of(right: str, given: str | None, predicted: str | None) -> str:
+    """What it is to say that a label is the right one of a row."""
+    return GIVEN if right == given else PREDICTION if right == predicted else OTHER
+
+
 class Verdict(NamedTuple):
     """What was said of a row."""
 

@@ -161,8 +161,9 @@ def _with_later_labels(run: RunFolder, bundle: Bundle) -> AnsweredRows | None:
         )
     _check(place.path, LABELS, read_manifest(place)[LABELS])
     basis = Basis(bundle.task, bundle.labels)
+    label_map = (facts.get("options") or {}).get("label_map") or {}
     with tempfile.TemporaryDirectory(prefix="batchscore-accept-") as folder:
-        rows = LateRows(run, basis, OwnPath(Path(folder)), run_id_column=None, label_map={})
+        rows = LateRows(run, basis, OwnPath(Path(folder)), run_id_column=None, label_map=label_map)
         labels = LateLabels(rows, basis.task, "refuse")
         labels.take_over(place / LABELS, basis.labels)
         return _joined([_of_part(rows.open(part.number)) for part in rows.parts])

@@ -28,13 +28,13 @@ class Champion:
     link: OwnPath
 
     @classmethod
-    def at(cls, path: Path) -> Champion:
+    def at(cls, path: Path, *, may_lead_nowhere: bool = False) -> Champion:
         """The link that the user named.
 
         Raises:
             NoInputError: there is nothing.
             OutputError: it is a folder or a file, which cannot be replaced by another in one step.
-            ModelError: it leads nowhere.
+            ModelError: it leads nowhere, and may not.
         """
         link = own(Path(os.path.abspath(path)))  # noqa: PTH100 - a link itself is not followed
         if not link.exists():
@@ -48,7 +48,7 @@ class Champion:
                 f"job runs: mv {printable(path)} {printable(path)}-1 && ln -s {printable(path.name)}-1 {printable(path)}"
             )
         champion = cls(link)
-        if not champion.folder.is_dir():
+        if not may_lead_nowhere and not champion.folder.is_dir():
             raise ModelError(
                 f"--over {printable(path)} leads to {printable(champion.target)}, which is no folder."
             )
@@ -126,7 +126,7 @@ class Champion:
 
     def _spelled(self, folder: Path) -> str:
         """A bundle beside the link by its name, so that both can be moved together; any other by its whole path."""
-        root = Path(os.path.realpath(self.link.root))
+        root, folder = Path(os.path.realpath(self.link.root)), Path(os.path.realpath(folder))
         return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
     def _put(self, link: OwnPath, target: str) -> None:

@@ -359,7 +359,7 @@ class _Evaluation:
             "fingerprint": mark,
             "version": __version__,
             "evaluates": {
-                "name": run.path.absolute().name,
+                "name": run.path.resolve().name,
                 "path": str(run.path.absolute()),
                 "manifest": self._manifest,
                 "finished": run.finished,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,12 +38,14 @@ _BEFORE = "before"
 
 
 def evaluation_of(run: Path) -> Path:
-    """The folder of a run's evaluation, if nothing else is said.
+    """The folder of a run's evaluation, if nothing else is said; of a link to a run, beside the run itself.
 
     >>> str(evaluation_of(Path("runs/2026-11-23")))
     'runs/2026-11-23.evaluation'
     """
     whole = run.absolute() if run.name in {"", ".."} else run
+    if run.is_symlink():
+        whole = Path(os.path.realpath(run))
     return whole.with_name(whole.name + EVALUATION)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,17 +107,19 @@ def promote(settings: PromoteSettings, progress: ProgressFactory) -> Promotion:
         return dataclasses.replace(told, status="promoted")
 
 
-def roll_back(over: Path) -> str:
+def roll_back(over: Path, trust: Sequence[Path] = ()) -> str:
     """Exchange the champion with the one before; returns what the link leads to now.
+
+    With ``trust`` only if one of these keys signed that bundle. The champion's own may be gone: that is when one goes back.
 
     Raises:
         OutputError: the champion is no link.
         NoInputError: there is no bundle before it.
         ModelError: that bundle cannot be used.
     """
-    champion = Champion.at(over)
+    champion = Champion.at(over, may_lead_nowhere=True)
     with champion.held():
-        open_bundle(str(champion.folder_of(champion.target_before())))
+        open_bundle(str(champion.folder_of(champion.target_before())), trust=trust)
         return champion.move_back()
 
 
