@@ -43,4 +43,4 @@ def test_a_run_gives_memory_back_after_its_plan_and_each_part(
     monkeypatch.setattr("batchscore.runs.run.give_back_freed_memory", lambda: given.append(1))
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=ReadSettings(part_rows=20))
-    assert len(given) == 1 + 3  # the plan, the parts
+    assert len(given) == 1 + 3 + 1  # the plan, the parts, and what the last part left

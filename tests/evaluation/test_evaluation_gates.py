@@ -83,7 +83,8 @@ def metrics_by_hand() -> dict[str, Any]:
 
 
 def test_every_metric_has_a_value() -> None:
-    flat = flat_metrics(metrics_by_hand() | {"drift": {"value": 0.125}})
+    accepted = {"share": 0.5, "accepted_precision": 1.0, "bound": 1.0}
+    flat = flat_metrics(metrics_by_hand() | {"drift": {"value": 0.125}, "acceptance": accepted})
     assert set(flat) == {
         *(metric.name for metric in gated(Task.SINGLE_LABEL)),
         *(f"{name}_{label}" for name in ("precision", "recall", "f1") for label in LABELS),
