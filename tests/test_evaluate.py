@@ -466,6 +466,16 @@ def test_the_trend_takes_a_night_s_truth_from_its_evaluation(tmp_path: Path, tin
     assert read_nights(tmp_path / "runs", until).shown[0].labels is None  # a changed one does not count
 
 
+def test_a_value_that_is_no_label_is_not_told_of_a_row_that_keeps_its_label(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    run = small(tmp_path, tiny_bundle, made(4).drop(columns="label"))
+    late(run, pd.DataFrame({"id": [1, 2], "label": ["pos", "neg"]}))
+    told = late(run, pd.DataFrame({"id": [0, 1, 2, 3], "label": ["odd", "odder", "pos", "neg"]}))
+    assert list(told.metrics["unknown_labels"].values()) == [{"odd": 1}]
+    assert told.metrics["counts"]["labelled"] == 3
+
+
 def test_through_a_link_it_is_the_evaluation_of_the_run_itself(tmp_path: Path, tiny_bundle: Path) -> None:
     table = made(40)
     run = small(tmp_path, tiny_bundle, table.drop(columns="label"))

@@ -274,9 +274,8 @@ class LateLabels:
         stays = conflicting if self._conflicts == "first" else np.zeros(len(places), dtype=np.bool_)
         taken = (is_known & ~stays) | (~is_known & ~was_known)
         self._write(places[taken], given[taken], _NOW)
-        self._note_unknown(
-            places, [None if known else str(c) for known, c in zip(is_known, cells, strict=True)]
-        )
+        values = [None if known else str(cell) for known, cell in zip(is_known, cells, strict=True)]
+        self._note_unknown(places[taken], [values[int(k)] for k in np.flatnonzero(taken)])
 
     def _named(self, place: int) -> str:
         """A row by its place, for messages."""
