@@ -388,6 +388,7 @@ def test_answers_of_another_model_or_precision_are_not_taken(
     known = deciding_fingerprint(bundle, compute, 8)
     found = [deciding_fingerprint(bundle, {**compute, name: "other"}, 8) for name in compute]
     found += [deciding_fingerprint(bundle, compute, 9), facts(nights.old)["deciding"]]
+    found.append(deciding_fingerprint(bundle, compute, 8, alone=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer_bits, "_processor", lambda: "another")
         found.append(deciding_fingerprint(bundle, compute, 8))
@@ -411,6 +412,10 @@ def test_a_way_to_compute_that_depends_on_neighbours_is_refused_unless_each_text
     found = nights.score("new.csv", str(tmp_path / "run"), reuse=tmp_path / "store", **alone)
     assert comparable(found.output) == comparable(expected.output)
     assert facts(found)["reuse"]["rows"] > 20
+    together = nights.score("old.csv", "together", compute=plain)
+    taken = nights.score("new.csv", str(tmp_path / "taken"), reuse=together.output, **alone)
+    assert facts(taken)["reuse"]["rows"] == 0  # its answers depend on the texts that were beside them
+    assert comparable(taken.output) == comparable(expected.output)
     whole = TorchBackend.logits
     monkeypatch.setattr(
         TorchBackend,
