@@ -139,6 +139,7 @@ def test_the_latest_run_is_found_and_none_yet_is_no_error(nights: Nights, tmp_pa
         tmp_path / "night.csv", nights.model, tmp_path / "other" / "next", reuse="latest", **ASKED
     )
     assert facts(result)["reuse"]["rows"] > 40
+    assert facts(result)["reuse"]["path"] == str(alone.output)  # which one it was
     assert comparable(result.output) == comparable(alone.output)
 
 
@@ -350,12 +351,16 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("lacking", REFUSED)
 def test_a_run_that_lacks_columns_is_refused_and_says_which(
-    lacking: str, nights: Nights, tmp_path: Path
+    lacking: str, nights: Nights, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options, said = REFUSED[lacking]
     earlier = nights.score("old.csv", str(tmp_path / "earlier"), **options).output
     with pytest.raises(DataError, match=said):
         nights.score("new.csv", str(tmp_path / "run"), reuse=earlier)
+    result = nights.score("old.csv", str(tmp_path / "next"), reuse="latest", **options)
+    assert comparable(result.output) == comparable(earlier)  # nobody named it, so no night is refused
+    assert said in caplog.text
+    assert facts(result)["reuse"]["rows"] == 0
 
 
 def test_a_run_that_was_changed_or_has_not_finished_is_refused(nights: Nights, tmp_path: Path) -> None:

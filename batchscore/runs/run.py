@@ -429,7 +429,7 @@ class _Run:
         return {
             **facts,
             "deciding": self._deciding,
-            "reuse": facts_of_reuse(self._settings, self._spent.total),
+            "reuse": facts_of_reuse(self._settings, self._source, self._spent.total),
         }
 
 
