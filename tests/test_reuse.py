@@ -139,6 +139,7 @@ def test_the_latest_run_is_found_and_none_yet_is_no_error(nights: Nights, tmp_pa
         tmp_path / "night.csv", nights.model, tmp_path / "other" / "next", reuse="latest", **ASKED
     )
     assert facts(result)["reuse"]["rows"] > 40
+    assert facts(result)["reuse"]["path"] == str(alone.output)  # which one it was
     assert comparable(result.output) == comparable(alone.output)
 
 
@@ -350,12 +351,16 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("lacking", REFUSED)
 def test_a_run_that_lacks_columns_is_refused_and_says_which(
-    lacking: str, nights: Nights, tmp_path: Path
+    lacking: str, nights: Nights, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options, said = REFUSED[lacking]
     earlier = nights.score("old.csv", str(tmp_path / "earlier"), **options).output
     with pytest.raises(DataError, match=said):
         nights.score("new.csv", str(tmp_path / "run"), reuse=earlier)
+    result = nights.score("old.csv", str(tmp_path / "next"), reuse="latest", **options)
+    assert comparable(result.output) == comparable(earlier)  # nobody named it, so no night is refused
+    assert said in caplog.text
+    assert facts(result)["reuse"]["rows"] == 0
 
 
 def test_a_run_that_was_changed_or_has_not_finished_is_refused(nights: Nights, tmp_path: Path) -> None:
@@ -388,6 +393,7 @@ def test_answers_of_another_model_or_precision_are_not_taken(
     known = deciding_fingerprint(bundle, compute, 8)
     found = [deciding_fingerprint(bundle, {**compute, name: "other"}, 8) for name in compute]
     found += [deciding_fingerprint(bundle, compute, 9), facts(nights.old)["deciding"]]
+    found.append(deciding_fingerprint(bundle, compute, 8, alone=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer_bits, "_processor", lambda: "another")
         found.append(deciding_fingerprint(bundle, compute, 8))
@@ -411,6 +417,10 @@ def test_a_way_to_compute_that_depends_on_neighbours_is_refused_unless_each_text
     found = nights.score("new.csv", str(tmp_path / "run"), reuse=tmp_path / "store", **alone)
     assert comparable(found.output) == comparable(expected.output)
     assert facts(found)["reuse"]["rows"] > 20
+    together = nights.score("old.csv", "together", compute=plain)
+    taken = nights.score("new.csv", str(tmp_path / "taken"), reuse=together.output, **alone)
+    assert facts(taken)["reuse"]["rows"] == 0  # its answers depend on the texts that were beside them
+    assert comparable(taken.output) == comparable(expected.output)
     whole = TorchBackend.logits
     monkeypatch.setattr(
         TorchBackend,

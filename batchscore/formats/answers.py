@@ -69,7 +69,7 @@ class Answers(abc.ABC):
 
     def value_names(self) -> list[str]:
         """The names of the columns that :meth:`probabilities` reads."""
-        return self.names()[self._first_probability : -len(_TAIL)]
+        return self.names()[self._first_probability : -len(self._tail)]
 
     @property
     def _tail(self) -> tuple[tuple[str, pa.DataType], ...]:

@@ -47,8 +47,14 @@ _COMPARED = 3
 """Rows of them that are computed alone too."""
 
 
-def deciding_fingerprint(bundle: Bundle, compute: Mapping[str, Any], staging_format: int) -> str:
-    """SHA-256 (hex) over all that decides about an answer, besides its text; ``compute`` are the facts of a loaded model."""
+def deciding_fingerprint(
+    bundle: Bundle, compute: Mapping[str, Any], staging_format: int, *, alone: bool = False
+) -> str:
+    """SHA-256 (hex) over all that decides about an answer, besides its text; ``compute`` are the facts of a loaded model.
+
+    ``alone``: whether each text goes by itself. A run that takes no answers is not asked whether its own depend on the texts
+    beside them, so they are never those of texts that went alone.
+    """
     versions = {name: installed_version(name) for name in _LIBRARIES} | {"batchscore": __version__}
     return fingerprint(
         {
@@ -58,6 +64,7 @@ def deciding_fingerprint(bundle: Bundle, compute: Mapping[str, Any], staging_for
             "longest": bundle.max_length,
             "pairs": bundle.takes_pairs,
             "compute": {name: compute.get(name) for name in _COMPUTE},
+            "alone": alone,
             "versions": versions,
             "machine": machine_facts(compute.get("device", "cpu")),
         }

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from batchscore.config import LATEST
-from batchscore.errors import ModelError, UsageError, printable
+from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.answer_bits import refuse_dependent
 from batchscore.model.scoring import CANARY_TOLERANCE, canary_check, with_answers
 from batchscore.records import Part, Predictions, Rows, Status, status_of
@@ -67,7 +67,11 @@ def find_source(settings: ScoreSettings, bundle: Bundle, found: Iterable[FoundFi
     if wanted.resolve() == settings.output.resolve():
         raise UsageError("--reuse is the --output itself; name the folder of an earlier run, or of a store.")
     if is_finished(wanted):
-        return open_earlier_predictions(wanted)
+        try:
+            return open_earlier_predictions(wanted)
+        except DataError as error:
+            _refuse_named(error, settings)
+            return None
     if wanted.exists() and not wanted.is_dir():
         raise UsageError(
             f"--reuse {printable(wanted)} is a file; name the folder of an earlier run, or of a store."
@@ -125,18 +129,35 @@ def open_reuse(
             "--reuse %s: no answer is taken from it, it was made with %s", printable(source.path), why
         )
         return None
+    try:
+        store = _read(source, model.bundle, digests, folder)
+    except DataError as error:
+        _refuse_named(error, settings)
+        return None
+    taken = _Taken(store, source.identity, source.path, digests, is_added_to=False)
+    return Reuse(taken, settings.audit, seed, model)
+
+
+def _read(source: EarlierPredictions, bundle: Bundle, digests: TextDigests, folder: OwnPath) -> AnswerStore:
+    """The answers of an earlier run in a store of this run's own."""
     source.verify()
     remove_tree(folder)
     store = AnswerStore(folder, is_kept=False)
     try:
-        for answers in source.answers(model.bundle):
+        for answers in source.answers(bundle):
             store.add({digests.of(text): answer for text, answer in answers})
         store.flush()
     except BaseException:
         store.close()
         raise
-    taken = _Taken(store, source.identity, source.path, digests, is_added_to=False)
-    return Reuse(taken, settings.audit, seed, model)
+    return store
+
+
+def _refuse_named(error: DataError, settings: ScoreSettings) -> None:
+    """Refuse a run that answers cannot be read from if the user named it; that the latest one is such a run refuses no night."""
+    if settings.reuse != LATEST:
+        raise error
+    _LOG.warning("--reuse latest: no answer is taken. %s", error)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -305,12 +326,14 @@ class Reuse:
         }
 
 
-def facts_of_reuse(settings: ScoreSettings, work: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ``run.json`` says of it; None if nothing was asked for."""
+def facts_of_reuse(
+    settings: ScoreSettings, source: Source | None, work: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What ``run.json`` says of it, with the run that ``latest`` was; None if nothing was asked for."""
     if settings.reuse is None:
         return None
     return {
-        "path": str(settings.reuse),
+        "path": str(source.path if isinstance(source, EarlierPredictions) else settings.reuse),
         "audit": settings.audit,
         "rows": round(work.get("reused", 0)),
         "audited": round(work.get("audited", 0)),

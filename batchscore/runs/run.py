@@ -25,7 +25,7 @@ from batchscore.errors import (
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import stage_part
-from batchscore.model.answer_bits import deciding_fingerprint
+from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings
@@ -318,7 +318,6 @@ class _Run:
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
-            deciding = deciding_fingerprint(self._bundle, compute, STAGING_FORMAT)
             refuse_other_precision(self._settings, compute)
             if (
                 not journal.entries
@@ -327,6 +326,7 @@ class _Run:
                 compute = self._tuned(plan, model, compute)
                 journal.append({"compute": compute})
             model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
+            deciding = deciding_fingerprint(self._bundle, compute, STAGING_FORMAT, alone=goes_alone(model))
             journal.append({"deciding": deciding})
             self._deciding = _only_one(journal.entries)
             reuse = open_reuse(
@@ -429,7 +429,7 @@ class _Run:
         return {
             **facts,
             "deciding": self._deciding,
-            "reuse": facts_of_reuse(self._settings, self._spent.total),
+            "reuse": facts_of_reuse(self._settings, self._source, self._spent.total),
         }
 
 
