@@ -19,7 +19,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from task_models import answering_at_once, several_labels
 
 from batchscore.config import ComputeSettings, EvaluateSettings
-from batchscore.errors import DataError, ModelError, NoInputError, UsageError
+from batchscore.errors import DataError, ModelError, NoInputError, StorageError, UsageError
 from batchscore.evaluation.acceptance import (
     AnsweredRows,
     chosen_acceptance,
@@ -36,7 +36,9 @@ from batchscore.model.thresholds import parse_accept, parse_confidence
 from batchscore.records import Status
 from batchscore.reports.acceptances import answer
 from batchscore.runs.evaluating import evaluate
+from batchscore.runs.finishing import Finish
 from batchscore.runs.inspection import inspect
+from batchscore.runs.result import RunResult
 
 # ------------------------------------------------------------------------------------------------------ the figures
 
@@ -277,6 +279,34 @@ def test_labels_that_come_later_choose_the_thresholds_and_test_them_again(
         == late.metrics["acceptance"]["accepted"]
     )
     assert told["gates"][0]["metric"] == PROMISE
+
+
+def test_labels_that_come_while_a_run_is_under_way_change_nothing_of_it(
+    quick: Path, said: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fp32 = ComputeSettings(precision="fp32")
+    table = pd.concat([TABLE.assign(label=said.predicted_label)] * 10).assign(id=range(420))
+    table.to_csv(tmp_path / "past.csv", index=False)
+    past = run_score(tmp_path / "past.csv", quick, tmp_path / "past", compute=fp32).output
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+
+    def tonight(**options: Any) -> RunResult:
+        return run_score(tmp_path / "t.csv", quick, tmp_path / "run", accept=0.8, accept_on=past, **options)
+
+    def stopped(*_: Any) -> Any:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finish, "run", stopped)
+        with pytest.raises(StorageError):
+            tonight()
+    turned = {"POSITIVE": "NEGATIVE", "NEGATIVE": "POSITIVE"}
+    table["label"] = table["label"].map(turned)
+    table.dropna()[["id", "label"]].to_csv(tmp_path / "late.csv", index=False)
+    evaluate(EvaluateSettings(past, (tmp_path / "late.csv",)))  # now everything was wrong
+    assert tonight().metrics["acceptance"]["accepted"] > 0
+    assert tonight().status == "done"
+    assert tonight(force=True).metrics["acceptance"]["accepted"] == 0
 
 
 def test_labels_of_the_run_s_own_map_choose_them_beside_those_that_came_later(

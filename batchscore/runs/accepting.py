@@ -25,8 +25,11 @@ def answers_of_run(bundle: Bundle, settings: ScoreSettings) -> Answers:
 def accepting_of(run: RunFolder) -> Acceptance | None:
     """What an earlier run accepted; None if it did not decide. Raises one of ``DAMAGE`` if its ``run.json`` is damaged."""
     told = run.options.get("accepting")
-    if told is None:
-        return None
+    return None if told is None else acceptance_of(told)
+
+
+def acceptance_of(told: Mapping[str, Any]) -> Acceptance:
+    """What was written of it; raises one of ``DAMAGE`` where something else was."""
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
     }

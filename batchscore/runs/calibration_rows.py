@@ -38,6 +38,7 @@ from batchscore.runs.folder import (
     read_facts,
     read_run,
 )
+from batchscore.runs.kept_acceptance import kept_acceptance, source_of
 from batchscore.runs.late_labels import LateLabels
 from batchscore.runs.late_rows import LateRows
 from batchscore.system.own_paths import OwnPath, own, own_folder
@@ -63,16 +64,18 @@ def with_acceptance(settings: ScoreSettings, bundle: Bundle) -> ScoreSettings:
     """
     if settings.accept is None:
         return settings
-    rows = (
-        _rows_of_bundle(bundle)
-        if settings.accept_on is None
-        else _rows_of_run(settings.accept_on, settings, bundle)
-    )
-    _refuse_other_long_text(settings, bundle, rows)
-    found = _chosen(settings.accept, settings, bundle, rows)
+    found = kept_acceptance(settings, bundle) if settings.accept_on is not None else None
+    if found is None:
+        rows = (
+            _rows_of_bundle(bundle)
+            if settings.accept_on is None
+            else _rows_of_run(settings.accept_on, settings, bundle)
+        )
+        _refuse_other_long_text(settings, bundle, rows)
+        found = _chosen(settings.accept, settings, bundle, rows)
     compute = settings.compute
     if compute.precision == "auto":
-        compute = dataclasses.replace(compute, precision=rows.precision)
+        compute = dataclasses.replace(compute, precision=found.computed_in)
     settings = dataclasses.replace(settings, accepting=found, compute=compute)
     refuse_other_precision(settings, {"precision": compute.precision})
     return settings
@@ -110,7 +113,7 @@ def _chosen(precision: float, settings: ScoreSettings, bundle: Bundle, rows: Hel
     found = chosen_acceptance(
         precision, settings.accept_confidence, answered, len(bundle.labels), temperature
     )
-    source = OF_BUNDLE if is_own else str(settings.accept_on)
+    source = OF_BUNDLE if is_own else source_of(settings)
     return dataclasses.replace(found, source=source, computed_in=rows.precision)
 
 

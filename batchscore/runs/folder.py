@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
 
 __all__ = [
+    "ACCEPTING",
     "ALWAYS_WRITTEN",
     "BEFORE_SCORING",
     "CHOSEN",
@@ -106,11 +107,12 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, Arithmeti
 _REPLACED = "replaced.json"
 CHOSEN = "baseline.json"
 """In ``.staging/``: the run that ``--baseline latest`` found at the first start."""
+ACCEPTING = "accepting.json"
+"""In ``.staging/``: what ``--accept`` chose at the first start on the rows of another run."""
 _PART_SUFFIX = ".arrow"
-STAGING_NAMES = re.compile(
-    rf"[0-9a-f]{{32}}|{re.escape(HOLDER)}|{re.escape(_REPLACED)}|{re.escape(CHOSEN)}|\.[0-9a-f]{{16}}\.tmp"
-)
-"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, the baseline, unfinished writes."""
+_STAGING_FILES = "|".join(map(re.escape, (HOLDER, _REPLACED, CHOSEN, ACCEPTING)))
+STAGING_NAMES = re.compile(rf"[0-9a-f]{{32}}|{_STAGING_FILES}|\.[0-9a-f]{{16}}\.tmp")
+"""Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, what was chosen, unfinished writes."""
 
 
 # --------------------------------------------------------------------------------------------------- its state

@@ -56,6 +56,7 @@ from batchscore.runs.folder import (
     prediction_names,
     read_run,
 )
+from batchscore.runs.kept_acceptance import keep_acceptance
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.runs.refusals import refusals_noted
@@ -204,6 +205,7 @@ class _Run:
             _log_choices(plan, self._bundle, self._settings)
             self._chosen = comparable(self._chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
             keep(self._chosen, self._output, [file.name for file in self._found], self._bundle)
+            keep_acceptance(self._settings, self._bundle)
             give_back_freed_memory()  # memory used while reading every file
             if not plan.rows and self._settings.skip_empty:
                 raise NothingToDoError("The input holds no row.")

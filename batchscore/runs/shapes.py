@@ -60,6 +60,8 @@ METRICS: Shape = {
 """Of ``metrics.json``."""
 CHOSEN: Shape = {"path?": str, "content?": str, "names": [str], "labels": [str]}
 """Of ``.staging/baseline.json``."""
+ACCEPTING: Shape = {"model": str, "accepting": {str: object}}
+"""Of ``.staging/accepting.json``."""
 NOTE: Shape = {"exit_code": int, "reason": str, "at": str, "date": str}
 """Of ``refused.json``."""
 PLAN: Shape = {
