@@ -59,5 +59,9 @@ def _kept(settings: ScoreSettings) -> Iterator[tuple[str, Acceptance]]:
             noted = checked(noted, shapes.ACCEPTING)
             yield noted["model"], acceptance_of(noted["accepting"])
     with contextlib.suppress(*DAMAGE):
-        if is_finished(output) and not settings.force and (found := accepting_of(run := read_run(output))) is not None:
+        if (
+            is_finished(output)
+            and not settings.force
+            and (found := accepting_of(run := read_run(output))) is not None
+        ):
             yield run.model["fingerprint"], found
