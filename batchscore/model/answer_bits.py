@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.model.scoring import Model
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "openvino")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 _COMPUTE = ("backend", "device", "precision", "padding", "long_text")
 _KIND = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "cache size")
 """What ``/proc/cpuinfo`` says that kernels and their blocks are chosen by."""
@@ -55,7 +55,8 @@ def deciding_fingerprint(
     ``alone``: whether each text goes by itself. A run that takes no answers is not asked whether its own depend on the texts
     beside them, so they are never those of texts that went alone.
     """
-    versions = {name: installed_version(name) for name in _LIBRARIES} | {"batchscore": __version__}
+    computes = [*_LIBRARIES, *["openvino"] * (compute.get("backend") == "openvino")]  # which is an extra
+    versions = {name: installed_version(name) for name in computes} | {"batchscore": __version__}
     return fingerprint(
         {
             "format": staging_format,
