@@ -161,7 +161,7 @@ class Run:
                 yield headline.words, value or key
         if (mismatches := self.metrics.get("mismatches")) is not None:
             yield "mismatches", f"{mismatches:,}"
-        if missed := [gate["reason"] for gate in self.metrics.get("gates", []) if not gate["passed"]]:
+        if missed := [gate["reason"] for gate in self.metrics.get("gates") or [] if not gate["passed"]]:
             yield "failed gates", "; ".join(missed)
         yield "output", str(self.output) + (" (temporary)" if self._temporary else "")
 

@@ -180,7 +180,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
     """What ``--json`` prints about an evaluation."""
     metrics, headline = result.metrics, headline_of(result.metrics)
     gates: dict[str, bool] = {}
-    for gate in metrics.get("gates", []):  # a metric may have several
+    for gate in metrics.get("gates") or []:  # a metric may have several
         gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
     return {
         "status": result.status,

@@ -60,7 +60,7 @@ class RunResult:
 
 def refuse_missed_gates(metrics: Mapping[str, Any], output: Path) -> None:
     """Raise :class:`GateFailedError` if a gate of a finished run failed."""
-    missed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
+    missed = [gate["reason"] for gate in (metrics.get("gates") or []) if not gate["passed"]]
     if missed:
         raise GateFailedError(
             f"Quality gate failed: {'; '.join(missed)}. Everything is in {printable(output)}."
