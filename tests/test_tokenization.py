@@ -19,8 +19,10 @@ from transformers import AutoConfig
 
 from batchscore import samples
 from batchscore.errors import ModelError
+from batchscore.model import tokenization
 from batchscore.model.batching import TokenTypes
-from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.bundle import Bundle, open_bundle, seal
+from batchscore.model.bundle_facts import FACTS
 from batchscore.model.tokenization import Tokenizer
 
 
@@ -193,6 +195,17 @@ def test_special_tokens_stand_around_every_piece(
     (head,) = tokenizer.encode([WORDS], "head").input_ids
     assert head[len(before) : 6 - len(after)].tolist() == list(range(4, 4 + room))
     assert tokenizer.pad_id == 3
+
+
+def test_padding_that_a_bundle_asks_for_is_not_made(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    saved = json.loads((folder / "tokenizer.json").read_bytes())
+    fixed = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": 10_000, "pad_id": 0}
+    saved["padding"] = fixed | {"pad_type_id": 1, "pad_token": "[PAD]"}  # told by the types of what is padded
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+    facts = json.loads((folder / FACTS).read_bytes())
+    seal(folder, {k: v for k, v in facts.items() if k not in ("sha256", "files", "format_version")})
+    assert tokenization._saved_tokenizer(open_bundle(str(folder))) is not None
 
 
 def test_a_tokenizer_that_is_not_there_is_a_model_error(tmp_path: Path) -> None:

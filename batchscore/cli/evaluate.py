@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.declaring import LatestOrPath, LocalPath, SeveralNames, option
-from batchscore.cli.options import MapsLabels, config_option, finite, read_settings, reading_options
-from batchscore.cli.output import json_summary, print_json, raise_outcome, start_logs, verbosity
+from batchscore.cli.declaring import LatestOrPath, LocalPath, option
+from batchscore.cli.options import (
+    MapsLabels,
+    config_option,
+    finite,
+    gate_options,
+    read_settings,
+    reading_options,
+)
+from batchscore.cli.output import gates_passed, json_summary, print_json, raise_outcome, start_logs, verbosity
 from batchscore.cli.output_options import Names, names_of
 from batchscore.config import CONFLICTS, EvaluateSettings
 from batchscore.errors import printable
@@ -86,24 +93,7 @@ if TYPE_CHECKING:
     "--format", "input_format", type=click.Choice(NAMES), help="Format of the labels.  [default: detected]"
 )
 @reading_options
-@option(
-    "--fail-below",
-    "--fail-under",
-    "fail_below",
-    cls=SeveralNames,
-    multiple=True,
-    metavar="METRIC=X",
-    help="Quality gate: exit with 3 if the metric is below X, e.g. accuracy=0.85. Repeatable.",
-)
-@option(
-    "--fail-above",
-    "--fail-over",
-    "fail_above",
-    cls=SeveralNames,
-    multiple=True,
-    metavar="METRIC=X",
-    help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05. Repeatable.",
-)
+@gate_options
 @option(
     "--baseline",
     type=LatestOrPath(),
@@ -179,9 +169,6 @@ def evaluate_settings(**options: Any) -> EvaluateSettings:
 def _summary(result: EvaluationResult) -> dict[str, Any]:
     """What ``--json`` prints about an evaluation."""
     metrics, headline = result.metrics, headline_of(result.metrics)
-    gates: dict[str, bool] = {}
-    for gate in metrics.get("gates") or []:  # a metric may have several
-        gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
     return {
         "status": result.status,
         "exit_code": 0,
@@ -194,7 +181,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         ],
         headline.key: (headline.value or {}).get("value"),
         "mismatches": metrics.get("mismatches"),
-        "gates": gates,
+        "gates": gates_passed(metrics),
         "seconds": round(result.seconds, 3),
     }
 

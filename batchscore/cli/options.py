@@ -181,6 +181,35 @@ def finite(value: float | None, flag: str) -> float | None:
     return value
 
 
+_GATE_OPTIONS = (
+    option(
+        "--fail-below",
+        "--fail-under",
+        "fail_below",
+        cls=SeveralNames,
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate: exit with 3 if the metric is below X, e.g. accuracy=0.85. Repeatable.",
+    ),
+    option(
+        "--fail-above",
+        "--fail-over",
+        "fail_above",
+        cls=SeveralNames,
+        multiple=True,
+        metavar="METRIC=X",
+        help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
+    ),
+)
+
+
+def gate_options(command: Command) -> Command:
+    """Options that fail a run whose metrics are beyond limits."""
+    for each in reversed(_GATE_OPTIONS):
+        command = each(command)
+    return command
+
+
 config_option = click.option(
     "--config",
     type=LocalPath(),
@@ -334,24 +363,7 @@ _SCORING_OPTIONS = (
         show_default=True,
         help="Refuse compressed files that grow by more than this factor.",
     ),
-    option(
-        "--fail-below",
-        "--fail-under",
-        "fail_below",
-        cls=SeveralNames,
-        multiple=True,
-        metavar="METRIC=X",
-        help="Quality gate: exit with 3 if the metric is below X, e.g. accuracy=0.85. Repeatable.",
-    ),
-    option(
-        "--fail-above",
-        "--fail-over",
-        "fail_above",
-        cls=SeveralNames,
-        multiple=True,
-        metavar="METRIC=X",
-        help="Quality gate: exit with 3 if the metric is above X, e.g. ece=0.05 or null_text=1%. Repeatable.",
-    ),
+    gate_options,
     option(
         "--baseline",
         type=LatestOrPath(),

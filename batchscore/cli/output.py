@@ -166,3 +166,11 @@ def remove_old(
 def print_json(**summary: Any) -> None:
     """Print the line that ``--json`` asks for."""
     show_json(summary)
+
+
+def gates_passed(metrics: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each metric passed all of its gates."""
+    passed: dict[str, bool] = {}
+    for gate in metrics.get("gates") or []:
+        passed[gate["metric"]] = passed.get(gate["metric"], True) and gate["passed"]
+    return passed

@@ -19,7 +19,15 @@ from batchscore.cli.options import (
     scoring_options,
     with_each_mapping,
 )
-from batchscore.cli.output import json_summary, measured, print_json, raise_outcome, start_logs, verbosity
+from batchscore.cli.output import (
+    gates_passed,
+    json_summary,
+    measured,
+    print_json,
+    raise_outcome,
+    start_logs,
+    verbosity,
+)
 from batchscore.cli.output_options import names_of, renames_of
 from batchscore.cli.settings_file import config_lines
 from batchscore.config import Allowance, ComputeSettings, ScoreSettings
@@ -196,9 +204,6 @@ def _budget(text: str) -> int | None:
 def _summary(result: RunResult) -> dict[str, Any]:
     """What ``--json`` prints about a run."""
     metrics, headline = result.metrics, headline_of(result.metrics)
-    gates: dict[str, bool] = {}
-    for gate in metrics.get("gates") or []:  # a metric may have several
-        gates[gate["metric"]] = gates.get(gate["metric"], True) and gate["passed"]
     return {
         "status": result.status,
         "exit_code": 0,
@@ -215,7 +220,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
             if result.appended_before
             else {}
         ),
-        "gates": gates,
+        "gates": gates_passed(metrics),
         "seconds": round(result.seconds, 3),
     }
 

@@ -334,6 +334,7 @@ def _saved_tokenizer(bundle: Bundle) -> _Loaded | None:
     from tokenizers import Tokenizer as SavedTokenizer
 
     tokenizer = SavedTokenizer.from_file(str(path))
+    tokenizer.no_padding()  # the file may ask for a billion tokens
     pad_id = tokenizer.token_to_id(config["pad_token"])
     if pad_id is None or any(tokenizer.encode("a").type_ids):
         return None
