@@ -41,7 +41,7 @@ from batchscore.model.loading import ModelSettings
 from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import run as runs
+from batchscore.runs.scoring_parts import STAGING_FORMAT
 from batchscore.system.journal import Journal, read_checked
 from batchscore.system.storage import STAGING
 
@@ -76,7 +76,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
 }
 WHAT_TO_DO = (
-    "What a run stages is not what it was ({changed}). If that is meant: raise STAGING_FORMAT in batchscore/runs/run.py, and "
+    "What a run stages is not what it was ({changed}). If that is meant: raise STAGING_FORMAT in batchscore/runs/scoring_parts.py, and "
     "put the new number and these values into tests/test_golden_bits.py:\nGOLDEN_FORMAT = {number}\nGOLDEN = {found}"
 )
 CSV = """id,text,label
@@ -125,7 +125,7 @@ def staged_by(long_text: str, model_folder: Path, folder: Path, patch: pytest.Mo
         raise InterruptedRunError("stopped", 2)
 
     patch.setattr(loading, "load_model", load)
-    patch.setattr(runs, "Finish", stopped)
+    patch.setattr("batchscore.runs.run.Finish", stopped)
     (folder / "a.csv").write_bytes(CSV.encode())
     (folder / "b.jsonl").write_bytes(JSONL.encode())
     with pytest.raises(InterruptedRunError):
@@ -200,10 +200,10 @@ def test_what_is_staged_is_what_it_was_or_the_number_of_its_format_is_raised(
         {name for way in found for name in found[way] if found[way][name] != GOLDEN.get(way, {}).get(name)}
     )
     told = WHAT_TO_DO.format(
-        changed=", ".join(changed), number=max(runs.STAGING_FORMAT, GOLDEN_FORMAT + 1), found=found
+        changed=", ".join(changed), number=max(STAGING_FORMAT, GOLDEN_FORMAT + 1), found=found
     )
     assert not changed, told
-    assert runs.STAGING_FORMAT == GOLDEN_FORMAT, "STAGING_FORMAT was changed though what is staged was not"
+    assert STAGING_FORMAT == GOLDEN_FORMAT, "STAGING_FORMAT was changed though what is staged was not"
 
 
 def test_one_unit_in_the_last_place_is_noticed() -> None:
@@ -264,5 +264,5 @@ def test_our_encoder_has_the_float32_bits_that_it_had(make: Any) -> None:
         pytest.skip(f"no golden bits of this machine: {told}")
     golden = KERNELS[machine()]
     assert found == {name: golden[name] for name in found}, (
-        f"Our encoder computes other bits than it did. If that is meant: raise STAGING_FORMAT in batchscore/runs/run.py; {told}"
+        f"Our encoder computes other bits than it did. If that is meant: raise STAGING_FORMAT in batchscore/runs/scoring_parts.py; {told}"
     )

@@ -27,7 +27,7 @@ from batchscore.errors import BatchscoreError, OutputError
 from batchscore.formats.staged import stage_part
 from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import remove_run
-from batchscore.runs import run as runs
+from batchscore.runs import scoring_parts
 from batchscore.runs.evaluating import evaluate
 from batchscore.runs.trend import write_trend
 from batchscore.training import work_folder
@@ -219,7 +219,7 @@ def test_no_link_in_a_run_folder_is_followed(
         monkeypatch.setattr("batchscore.runs.opening.refuse_links", lambda _: None)
         places = one_of_a_kind(places)
     scored: list[str] = []
-    monkeypatch.setattr(runs._Run, "_score", _noting(runs._Run._score, scored))
+    monkeypatch.setattr(scoring_parts.Scoring, "score", _noting(scoring_parts.Scoring.score, scored))
     folders = {str(Path(place).parent) for place in places}
     followed = []
     for number, place in enumerate(places):

@@ -12,7 +12,7 @@ import datetime
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batchscore.config import ScoreSettings, fingerprint
@@ -24,17 +24,10 @@ from batchscore.errors import (
 )
 from batchscore.formats.inputs import FoundFile
 from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.staged import stage_part
-from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
-from batchscore.model.loading import BUNDLE_SETTINGS, Models, ModelSettings
-from batchscore.model.references import RowsToScore
-from batchscore.model.scoring import Model
-from batchscore.model.tuning import is_worth_tuning, tuned_budget
-from batchscore.records import Part, Predictions, Rows
+from batchscore.model.loading import BUNDLE_SETTINGS, Models
 from batchscore.runs import shapes
-from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.as_written import refuse_changed
 from batchscore.runs.baselines import Baseline, refuse_unmatchable
 from batchscore.runs.calibration_rows import with_acceptance
@@ -42,7 +35,7 @@ from batchscore.runs.choices import choices_of, label_warnings, left_out
 from batchscore.runs.chosen_baseline import comparable, keep
 from batchscore.runs.dataset import refuse_unappendable
 from batchscore.runs.dates import date_of_run
-from batchscore.runs.engines import ENGINES, refuse_unusable
+from batchscore.runs.engines import refuse_unusable
 from batchscore.runs.finishing import Finish, outputs_of
 from batchscore.runs.folder import (
     BEFORE_SCORING,
@@ -58,17 +51,17 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.kept_acceptance import keep_acceptance
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
-from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
+from batchscore.runs.planning import Plan, make_plan
 from batchscore.runs.refusals import refusals_noted
 from batchscore.runs.rejects import refuse_rejects
 from batchscore.runs.result import RunResult, with_appended
-from batchscore.runs.reuse import Reuse, facts_of_reuse, identity_of, open_reuse
+from batchscore.runs.reuse import facts_of_reuse
 from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
-from batchscore.runs.work import MicroBatches, WorkDone
+from batchscore.runs.scoring_parts import STAGING_FORMAT, Scoring
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
-from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.memory import shortage_told
 from batchscore.system.storage import (
     atomic_write,
@@ -90,10 +83,6 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 8
-_FINISHING_MODULES = ("jinja2",)
-_LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
-"""Modules that finishing a run imports, and the one that it imports only if rows have labels."""
 
 
 def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
@@ -182,6 +171,7 @@ class _Run:
         want: Callable[..., None],
     ) -> None:
         self._want = want
+        self._opened = opened
         self._found, self._bundle, self._chosen, self._source = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
@@ -189,9 +179,6 @@ class _Run:
         staged = run_fingerprint(self._found, self._bundle, settings.part_options())
         self._staging = Staging(self._output / STAGING / staged[:32])
         self._begun = _now()
-        self._spent = WorkDone()
-        self._deciding: str | None = None
-        """By what its answers are known another night; None if not all are known by the same."""
 
     def go(self) -> RunResult:
         """Do what is left of the run."""
@@ -211,7 +198,16 @@ class _Run:
                 raise NothingToDoError("The input holds no row.")
             refuse_rejects(plan, self._settings.max_rejects, self._staging, self._output)
             refuse_unappendable(self._settings, outputs_of(plan, self._bundle, self._settings))
-            compute = self._score(plan)
+            scoring = Scoring(
+                self._staging,
+                self._opened,
+                self._settings,
+                self._models,
+                self._fingerprint(),
+                self._progress,
+                self._want,
+            )
+            compute = scoring.score(plan)
         except BaseException:
             self._drop_unscored()
             raise
@@ -219,7 +215,7 @@ class _Run:
             file.assert_unchanged()
         give_back_freed_memory()  # memory used while scoring the last part
         finish = Finish(self._staging, plan, self._bundle, self._settings, self._chosen.baseline)
-        metrics = finish.run(lambda counts: self._facts(plan, compute, counts))
+        metrics = finish.run(lambda counts: self._facts(plan, compute, scoring, counts))
         remove_tree(self._output / STAGING)
         sync_folder(self._output)
         result = self._result("scored", plan.rows, plan.rejects, metrics, plan)
@@ -306,139 +302,20 @@ class _Run:
         write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
         return plan
 
-    def _score(self, plan: Plan) -> dict[str, Any]:
-        """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
-        journal = Journal(self._staging.journal, shapes.JOURNAL)
-        try:
-            compute, done = self._resume(journal)
-            self._spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
-            todo = [part for part in plan.parts if part.number not in done]
-            self._deciding = _only_one(journal.entries)
-            if not todo:
-                return compute
-            self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
-            wanted = ModelSettings.of(self._settings, self._bundle)
-            rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
-            model, compute = self._models.load(self._bundle, wanted, compute, rows)
-            refuse_other_precision(self._settings, compute)
-            if (
-                not journal.entries
-            ):  # nor was this decided before, so what may be noted was made in another way
-                remove_tree(self._staging.micro_batches)
-                compute = self._tuned(plan, model, compute)
-                journal.append({"compute": compute})
-            model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
-            deciding = deciding_fingerprint(self._bundle, compute, STAGING_FORMAT, alone=goes_alone(model))
-            journal.append({"deciding": deciding})
-            self._deciding = _only_one(journal.entries)
-            reuse = open_reuse(
-                self._source, self._settings, model, deciding, self._fingerprint(), self._staging.reused
-            )
-            bar = self._progress(plan.rows)
-            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
-            micro_batches = MicroBatches(
-                self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
-            )
-            try:
-                self._run_parts(plan, todo, model, journal, micro_batches, reuse)
-            finally:
-                micro_batches.close()
-                bar.close()
-                if reuse is not None:
-                    reuse.close()
-            return compute
-        finally:
-            journal.close()
-
-    def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
-        """The facts of a new run's computation, with the token budget tuned on the run's first rows if that pays."""
-        wanted = self._settings.compute.max_batch_tokens
-        if wanted is not None or not is_worth_tuning(model, plan.rows):
-            return dict(compute)
-        budget = tuned_budget(model, self._first_texts(plan))
-        _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
-        return {**compute, "max_batch_tokens": budget}
-
-    def _first_texts(self, plan: Plan) -> Sequence[Any]:
-        """The texts of the first part, or its pairs of texts."""
-        ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
-        return rows.given_texts
-
-    def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
-        """The facts of an earlier start's computation, and the numbers of its intact parts.
-
-        A part with answers of a store or run counts only while that is named still: its audit may not have come to an end.
-        """
-        compute: dict[str, Any] = {}
-        done: set[int] = set()
-        taken_from = {entry["reused_from"] for entry in journal.entries if "reused_from" in entry}
-        trusted = identity_of(self._source) if taken_from else None
-        for entry in journal.entries:
-            if entry.get("compute"):
-                compute = entry["compute"]
-            elif entry.get("reused_from", trusted) == trusted and self._is_whole(entry):
-                done.add(entry["part"])
-        return compute, done
-
-    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
-        if entry.get("part") is None:
-            return False
-        path = self._staging.part(entry["part"])
-        return path.exists() and sha256_of(path) == entry.get("sha256")
-
-    def _run_parts(
-        self,
-        plan: Plan,
-        todo: list[Part],
-        model: Model,
-        journal: Journal,
-        micro_batches: MicroBatches,
-        reuse: Reuse | None,
-    ) -> None:
-        given = given_labels(plan, self._bundle, self._settings.label_map)
-        answers = answers_of_run(self._bundle, self._settings)
-        self._spent.start(model.workers)
-
-        def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
-            path = self._staging.part(part.number)
-            if reuse is not None:
-                predictions = reuse.completed(part, predictions)
-            indices = given[part.file].indices(rows.labels, len(rows.texts))
-            stage_part(path, rows, predictions, indices, answers)
-            work = self._spent.add(predictions.work, micro_batches.earlier_seconds(part))
-            source = {"reused_from": reuse.identity} if reuse is not None and work.get("reused") else {}
-            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work, **source})
-            micro_batches.staged(part)
-            give_back_freed_memory()
-
-        parts = read_parts(plan, todo, self._settings.read)
-        engine = ENGINES[self._settings.engine]
-        if reuse is None:
-            engine(parts, model, sink, micro_batches.watch)
-        else:
-            engine(
-                reuse.unknown(parts), model, sink, lambda part: micro_batches.watch(part, reuse.without(part))
-            )
-            reuse.finish()
-
-    def _facts(self, plan: Plan, compute: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-        seconds = time.monotonic() - self._started + self._spent.earlier
+    def _facts(
+        self, plan: Plan, compute: Mapping[str, Any], scoring: Scoring, counts: Mapping[str, int]
+    ) -> dict[str, Any]:
+        seconds = time.monotonic() - self._started + scoring.spent.earlier
         times = RunTimes(self._begun, _now(), seconds)
         facts = facts_of_run(
             self._fingerprint(), plan, self._bundle, self._settings, self._chosen.baseline, times
         )
-        facts |= work_facts(compute, self._spent, counts, seconds)
+        facts |= work_facts(compute, scoring.spent, counts, seconds)
         return {
             **facts,
-            "deciding": self._deciding,
-            "reuse": facts_of_reuse(self._settings, self._source, self._spent.total),
+            "deciding": scoring.deciding,
+            "reuse": facts_of_reuse(self._settings, self._source, scoring.spent.total),
         }
-
-
-def _only_one(entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """By what the answers of all starts are known, if they are alike."""
-    found = {entry["deciding"] for entry in entries if "deciding" in entry}
-    return found.pop() if len(found) == 1 else None
 
 
 def _now() -> datetime.datetime:
