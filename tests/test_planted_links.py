@@ -69,7 +69,7 @@ def stopped_run(reviews: Path, model: Path, output: Path, **options: Any) -> Non
         stage_part(path, *args)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
-        patch.setattr(runs, "stage_part", stop)
+        patch.setattr(scoring_parts, "stage_part", stop)
         run_score(reviews, model, output, **options)
 
 
