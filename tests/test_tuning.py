@@ -108,7 +108,7 @@ def test_a_resumed_run_keeps_the_budget_that_its_first_start_found(
     monkeypatch.setattr(loading, "load_model", load)
     monkeypatch.setattr(tuning, "MIN_ROWS", 100)
     found = iter((1024, 4096, 2048))
-    monkeypatch.setattr("batchscore.runs.run.tuned_budget", lambda *_: next(found))
+    monkeypatch.setattr("batchscore.runs.scoring_parts.tuned_budget", lambda *_: next(found))
     pd.DataFrame({"text": texts_of(120)}).to_parquet(tmp_path / "in.parquet")
     read = ReadSettings(part_rows=40)
     settings = ScoreSettings((str(tmp_path / "in.parquet"),), str(tiny_model), tmp_path / "run", read=read)
