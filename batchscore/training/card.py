@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.records import Task
+from batchscore.reports.linear_baseline import linear_line
 from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
 from batchscore.training.outcome import MEASURES, measure_of, score_of
@@ -51,7 +52,7 @@ On {rows} evaluation rows ({evaluation_from}){calibrated}:
 | | value | 95 % interval |
 | --- | --- | --- |
 {quality}
-{per_label}{confusion}
+{per_label}{confusion}{linear}
 ## Training
 
 | | |
@@ -102,6 +103,7 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         quality=_quality(metrics),
         per_label=_per_label(metrics["per_label"]) if "per_label" in metrics else "",
         confusion=_confused(facts["labels"], metrics) if "confusion_matrix" in metrics else "",
+        linear=_linear(facts, training.get("linear_baseline")),
         measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), ""),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
@@ -152,6 +154,14 @@ def _per_label(tables: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     table = [_table_row(row) for row in [head, ["---"] * len(head), *rows]]
     return "\n" + "\n".join(row.replace("|  |", "| |") for row in table) + "\n"
+
+
+def _linear(facts: Mapping[str, Any], compared: Mapping[str, Any] | None) -> str:
+    """What the same rows say of a model that knows words alone."""
+    if compared is None:
+        return ""
+    said = linear_line(Task(facts.get("task", Task.SINGLE_LABEL)), compared)
+    return f"\nAgainst TF-IDF of words and pairs of words with a linear model, fitted on the same rows: {said}.\n"
 
 
 def _number(found: Any) -> str:

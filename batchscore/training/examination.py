@@ -74,6 +74,10 @@ class Examination:
     canaries: dict[str, Any]
     examples: tuple[Example, ...]
     mismatches: tuple[Example, ...]
+    predicted: NDArray[Any]
+    """Of each evaluation row, as :class:`~batchscore.records.Predictions` has it."""
+    n_chosen: int
+    """The first rows, which chose the epoch or the thresholds."""
     held_out: HeldOutAnswers | None = None
     """Of one label a text: the answers to rows that neither trained it nor chose its epoch, if there are any."""
 
@@ -163,6 +167,8 @@ def _evaluate(
         canaries=canaries,
         examples=tuple(examples),
         mismatches=tuple(wrong),
+        predicted=whole.predicted,
+        n_chosen=n_chosen,
         held_out=_held_out(whole, given, is_new, found.model),
     )
     check = canary_check(answers[rows], np.array(canaries["probabilities"]), bundle.task)

@@ -19,6 +19,7 @@ from batchscore.model.last_layer import rescale_logits
 from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
+from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
 from batchscore.training.base_check import checked_base
@@ -47,8 +48,10 @@ from batchscore.training.examination import (
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.linear_baseline import compared_with_linear
 from batchscore.training.objectives import AS_IT_IS, Standard, strata_of
 from batchscore.training.outcome import Fitted
+from batchscore.training.results import results_of
 from batchscore.training.splits import TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
@@ -196,6 +199,8 @@ class _Trained:
     hygiene: dict[str, Any]
     suspects: dict[str, Any] | None
     trials: tuple[Trial, ...]
+    linear: dict[str, Any] | None
+    """How it differs from a linear model on the same rows."""
 
 
 def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
@@ -272,8 +277,11 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         examination = examine(
             saved, data.evaluation, n_selection, watched, job.settings.threshold, data.train.texts
         )
+    linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
+    if linear is not None:
+        context.tell(linear_line(data.goal.task, linear))
     temperature = in_the_weights(saved, examination.temperature, context.tell)
-    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
+    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear)
 
 
 def _in_its_unit(saved: Bundle, standard: Standard, base: Bundle) -> Bundle:
@@ -431,6 +439,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "precision": trained.fitted.precision,
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
+            "linear_baseline": trained.linear,
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
             "versions": versions(),
         },
