@@ -16,6 +16,7 @@ from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.signing import claimed_signer
 from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Task
+from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
@@ -102,6 +103,8 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")
     if compared := training.get("linear_baseline"):
         lines.append(linear_line(Task(facts["task"]), compared))
+    if curve := training.get("learning_curve"):
+        lines += curve_lines(Task(facts["task"]), curve)
     if "log_loss" in metrics:
         lines.append(
             f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"

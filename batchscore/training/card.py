@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.records import Task
+from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
@@ -64,7 +65,7 @@ The curve, on the evaluation rows that were watched:
 | epoch | training loss | loss | {measure} | |
 | --- | --- | --- | --- | --- |
 {curve}
-{tuning}
+{more_labels}{tuning}
 ## Data
 
 | | training | evaluation |
@@ -107,6 +108,7 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), ""),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
+        more_labels=_more_labels(facts, training.get("learning_curve")),
         tuning=_tuning(training["tuning"]),
         hygiene=_hygiene(training["data"]),
         left_out=_left_out(training["data"]),
@@ -223,6 +225,18 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
 
 def _table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _more_labels(facts: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str:
+    """What more labels would bring, if smaller trainings told it."""
+    if curve is None:
+        return ""
+    lines = curve_lines(Task(facts.get("task", Task.SINGLE_LABEL)), curve)
+    return (
+        "\nWhat more labels would bring, by a power law through these trainings:\n\n"
+        + "\n".join(f"- {line}" for line in lines)
+        + "\n"
+    )
 
 
 def _tuning(trials: Sequence[Mapping[str, Any]]) -> str:
