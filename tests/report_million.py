@@ -91,7 +91,7 @@ def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSetti
         is_right = (rng.random(len(indices)) < 0.9) & (predictions.predicted >= 0)
         indices = np.where(is_right, predictions.predicted, indices).astype(np.int32)
         stage_part(
-            staging.part(part.number), rows, predictions, indices, answers_of(bundle.task, bundle.labels)
+            staging.shard(part.number), rows, predictions, indices, answers_of(bundle.task, bundle.labels)
         )
     return staging, plan, settings
 

@@ -1,5 +1,8 @@
 """A staged part: one Arrow IPC file with the rows as they were read and their predictions.
 
+A shard of one part is that file. One of several small parts is a file with a section for each, which is what its own file would
+be, and behind them where each begins.
+
 Columns: the input's own (Parquet and Arrow) or one binary column with the exact bytes of each record (text formats); then
 the added columns; then five internal ones: ``line``, ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
 position, never by name, so that no name in an input can collide.
@@ -8,9 +11,11 @@ position, never by name, so that no name in an input can collide.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +23,8 @@ import pyarrow as pa
 from batchscore.formats.answers import Answers
 from batchscore.formats.arrow_files import mapped
 from batchscore.records import Predictions, Rows, Status
-from batchscore.system.own_paths import AnyPath, readable
-from batchscore.system.storage import atomic_write
+from batchscore.system.own_paths import AnyPath, own, readable
+from batchscore.system.storage import atomic_write, sync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +33,11 @@ COLUMNS = "arrow"
 """The format of a part whose rows are kept as Arrow arrays, as :func:`stage_columns` stages them."""
 _OWN = ("line", "row", "given", "predicted", "status")
 _FACTS = b"batchscore"
+_MARK = b"batchscore shard"
+"""The end of a file of several sections; a part's own ends with Arrow's mark."""
+_LENGTH = struct.Struct("<Q")
+_ALIGNED = 64
+"""Bytes; a section begins at a multiple of it, so that numbers lie in memory as they should."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,10 +111,65 @@ class StagedPart:
         return dataclasses.replace(self, batch=batch)
 
 
+class Section(NamedTuple):
+    """A part to be staged: its rows as they were read, their predictions, and what they were given, in the array of their task."""
+
+    rows: Rows
+    predictions: Predictions
+    given: NDArray[Any]
+
+
 def stage_part(
     path: AnyPath, rows: Rows, predictions: Predictions, given: NDArray[Any], answers: Answers
 ) -> None:
     """Write a part atomically and durably."""
+    stage_shard(path, [Section(rows, predictions, given)], answers)
+    sync_folder(own(path).parent)
+
+
+def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) -> str:
+    """Write the parts of a shard into one file, atomically; returns the SHA-256 (hex) of its bytes.
+
+    They are durable, and their name is once its folder is synced, which is the caller's to do.
+    """
+    with atomic_write(path, syncs_folder=False) as file:
+        out, places = _Hashed(file), []
+        for section in sections:
+            start = out.size
+            _write_section(out, section, answers)
+            places.append([start, out.size - start])
+            if len(sections) > 1:
+                out.write(b"\0" * (-out.size % _ALIGNED))
+        if len(sections) > 1:
+            told = json.dumps(places).encode()
+            out.write(told + _LENGTH.pack(len(told)) + _MARK)
+        return out.digest
+
+
+class _Hashed:
+    """A file that is written from its start to its end, and the digest of its bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+    def flush(self) -> None:
+        """Nothing: its file is flushed when it is complete."""
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _write_section(out: _Hashed, section: Section, answers: Answers) -> None:
+    rows, predictions, given = section
     if rows.table is not None:
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
@@ -116,7 +181,7 @@ def stage_part(
         "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
         "duplicates": int(predictions.work.get("duplicates", 0)),
     }
-    stage_columns(path, pa.schema(fields), inputs, answers.arrays(predictions), own, facts, answers)
+    _write_columns(out, pa.schema(fields), inputs, answers.arrays(predictions), own, facts, answers)
 
 
 class OwnColumns(NamedTuple):
@@ -144,13 +209,26 @@ def stage_columns(
     facts: Mapping[str, Any],
     answers: Answers,
 ) -> None:
-    """The same from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
+    """Write a part from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
+    with atomic_write(path) as file:
+        _write_columns(file, schema, inputs, added, own, facts, answers)
+
+
+def _write_columns(
+    out: Any,
+    schema: pa.Schema,
+    inputs: Sequence[pa.Array],
+    added: Sequence[pa.Array],
+    own: OwnColumns,
+    facts: Mapping[str, Any],
+    answers: Answers,
+) -> None:
     kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
     schema = pa.schema(
         [*schema, *answers.fields(), *map(pa.field, _OWN, kinds)], metadata={_FACTS: json.dumps(facts)}
     )
     batch = pa.RecordBatch.from_arrays([*inputs, *added, *own.arrays(answers)], schema=schema)
-    with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
+    with pa.ipc.new_file(out, schema) as writer:
         writer.write_batch(batch)
 
 
@@ -162,7 +240,24 @@ def _binary(records: Sequence[bytes]) -> pa.Array:
 
 
 def read_part(path: AnyPath, answers: Answers) -> StagedPart:
-    """Map a staged part into memory; pages are read on demand."""
+    """Map a part that is staged in a file of its own into memory; pages are read on demand."""
+    (section,) = sections_of(path)
+    return staged_part(section, answers)
+
+
+def sections_of(path: AnyPath) -> list[pa.Buffer]:
+    """The sections of a staged shard, mapped into memory, for :func:`staged_part`."""
     with readable(path) as name, mapped(name) as file:
-        reader = pa.ipc.open_file(file)
-        return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))
+        whole = file.read_buffer()
+    tail = _LENGTH.size + len(_MARK)
+    if len(whole) < tail or whole.slice(len(whole) - len(_MARK)).to_pybytes() != _MARK:
+        return [whole]
+    (length,) = _LENGTH.unpack(whole.slice(len(whole) - tail, _LENGTH.size).to_pybytes())
+    places = json.loads(whole.slice(len(whole) - tail - length, length).to_pybytes())
+    return [whole.slice(start, size) for start, size in places]
+
+
+def staged_part(section: pa.Buffer, answers: Answers) -> StagedPart:
+    """The part that a section holds; it keeps the section's memory."""
+    reader = pa.ipc.open_file(section)
+    return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))

@@ -89,19 +89,32 @@ class Model:
             else padding
         )
 
+    @property
+    def mixes_parts(self) -> bool:
+        """Whether rows of several small parts may go through the model in one micro-batch.
+
+        Our own encoder computes a row alike whatever is beside it, and a GPU needs large micro-batches. Anywhere else the
+        last bit of an answer is that of its own part's micro-batches.
+        """
+        return self.backend.name == "torch" or self.backend.device != "cpu"
+
     def with_inference(self, **changes: Any) -> Model:
         """The same model with some :class:`InferenceSettings` changed."""
         return dataclasses.replace(self, inference=dataclasses.replace(self.inference, **changes))
 
 
 class Prepared(NamedTuple):
-    """A part ready for the device."""
+    """A part, or the parts of a shard, ready for the device."""
 
     status: NDArray[np.int8]
     unique: NDArray[np.int64]
     """Index of each row into the distinct texts, -1 if there is nothing to score."""
     encodings: Encodings
     """Of the distinct texts."""
+    rows: tuple[int, ...]
+    """Of each part, in order."""
+    apart: tuple[int, ...]
+    """How many consecutive sequences are planned into micro-batches together, for all of them."""
 
 
 class Computed(NamedTuple):
@@ -119,8 +132,13 @@ def score_part(rows: Rows, model: Model) -> Predictions:
 
 def score_texts(texts: Sequence[GivenText], model: Model) -> Predictions:
     """Score texts, or two texts a row; predictions are in their order."""
-    prepared = prepare(texts, model)
-    return conclude(prepared, compute(prepared, model), model)
+    return score_parts([texts], model)[0]
+
+
+def score_parts(parts: Sequence[Sequence[GivenText]], model: Model) -> list[Predictions]:
+    """The same for the parts of a shard: the predictions of each."""
+    prepared = prepare_parts(parts, model)
+    return conclude_parts(prepared, compute(prepared, model), model)
 
 
 def prepare(texts: Sequence[GivenText], model: Model) -> Prepared:
@@ -132,7 +150,31 @@ def prepare(texts: Sequence[GivenText], model: Model) -> Prepared:
         if status[index] == Status.OK and text is not None:
             whole = text if isinstance(text, str) else (text[0] or "", text[1] or "")
             unique[index] = seen.setdefault(whole, len(seen))
-    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.inference.long_text))
+    encodings = model.tokenizer.encode(list(seen), model.inference.long_text)
+    return Prepared(status, unique, encodings, (len(status),), (len(encodings.input_ids),))
+
+
+def prepare_parts(parts: Sequence[Sequence[GivenText]], model: Model) -> Prepared:
+    """The same for the parts of a shard: each distinct text of all of them once, if the model may mix them."""
+    if len(parts) == 1:
+        return prepare(parts[0], model)
+    if not model.mixes_parts:
+        return _joined([prepare(texts, model) for texts in parts])
+    whole = prepare([text for texts in parts for text in texts], model)
+    return whole._replace(rows=tuple(map(len, parts)))
+
+
+def _joined(parts: Sequence[Prepared]) -> Prepared:
+    """Parts one behind the other."""
+    starts = np.cumsum([0, *(len(part.encodings.n_tokens) for part in parts)])
+    unique = [np.where(p.unique >= 0, p.unique + start, -1) for p, start in zip(parts, starts, strict=False)]
+    return Prepared(
+        status=np.concatenate([part.status for part in parts]),
+        unique=np.concatenate(unique),
+        encodings=Encodings.joined([part.encodings for part in parts]),
+        rows=tuple(rows for part in parts for rows in part.rows),
+        apart=tuple(each for part in parts for each in part.apart),
+    )
 
 
 class Scored(NamedTuple):
@@ -177,6 +219,7 @@ class Computation:
         self, prepared: Prepared, model: Model, map_tasks: MapTasks = map, watcher: Watcher = UNWATCHED
     ) -> None:
         self._sequences, self._model, self._map_tasks = prepared.encodings.input_ids, model, map_tasks
+        self._apart = prepared.apart
         self._types = prepared.encodings.token_type_ids
         self._watcher = watcher
         self._budget, self._halvings = model.inference.max_batch_tokens, 0
@@ -184,7 +227,7 @@ class Computation:
 
     def _begin(self) -> Iterator[Scored]:
         budget = self._budget
-        batches = batching.plan_sequences(self._sequences, budget, self._model.padding)
+        batches = batching.plan_apart(self._sequences, self._apart, budget, self._model.padding)
         known = self._watcher.known(budget)
 
         def task(number: int) -> Scored:
@@ -299,6 +342,21 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
         failures=tuple(failures),
         work=work,
     )
+
+
+def conclude_parts(prepared: Prepared, computed: Computed, model: Model) -> list[Predictions]:
+    """The same for each part: the first has the cost of all, as it cannot be told apart, each its own duplicates."""
+    whole = conclude(prepared, computed, model)
+    if len(prepared.rows) == 1:
+        return [whole]
+    ends = np.cumsum(prepared.rows).tolist()
+    parts: list[Predictions] = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        unique = prepared.unique[start:end]
+        scored = unique[unique >= 0]
+        duplicates = {"duplicates": float(len(scored) - len(np.unique(scored)))}
+        parts.append(whole.between(start, end, duplicates if parts else {**computed.work, **duplicates}))
+    return parts
 
 
 def with_answers(

@@ -1,10 +1,10 @@
-"""All parts in this process: reading and tokenising, computing, and staging run concurrently, with bounded queues.
+"""All shards in this process: reading and tokenising, computing, and staging run concurrently, with bounded queues.
 
 On a CPU there is one worker per core, each a thread that computes one micro-batch at a time on one core; weights are
 shared. That is faster than one micro-batch on all cores, whose threads wait for each other at the end of every operation,
 and it makes answers independent of the number of cores: how a matmul is split among threads changes its last bit, and
-here it is never split. Micro-batches of the next part start while the last ones of a part are still running, so no worker
-idles at the end of a part.
+here it is never split. Micro-batches of the next shard start while the last ones of a shard are still running, so no worker
+idles at the end of a shard.
 
 On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device.
 """
@@ -16,69 +16,81 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from batchscore.model import scoring
 from batchscore.model.scoring import Model
-from batchscore.records import Part, Predictions, Rows
+from batchscore.records import Predictions, Rows, Shard
 
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Maximum parts in each queue: tokenised, computing, and to be staged."""
+"""Maximum shards in each queue: tokenised, computing, and to be staged."""
 _HEAVY = 16 << 20
-"""Bytes; of parts that hold as much there is one in each queue."""
+"""Bytes; of shards that hold as much there is one in each queue."""
 _PAUSE = 0.05
 """Seconds."""
 
 
-def run(
-    parts: Iterable[tuple[Part, Rows]],
-    model: Model,
-    sink: Callable[[Part, Rows, Predictions], None],
-    watch: Callable[[Part], scoring.Watcher],
-) -> None:
-    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a separate thread.
+class _Item(NamedTuple):
+    """A shard on its way through the stages, with the rows of its parts, without what there is to score of them."""
 
-    ``watch`` gives what sees the micro-batches of a part. The first error of any stage ends the run; parts already given to ``sink`` are kept.
+    shard: Shard
+    rows: list[Rows]
+    ready: scoring.Prepared
+
+    @property
+    def is_heavy(self) -> bool:
+        return sum(rows.weight for rows in self.rows) >= _HEAVY
+
+
+def run(
+    shards: Iterable[tuple[Shard, Sequence[Rows]]],
+    model: Model,
+    sink: Callable[[Shard, Sequence[Rows], Sequence[Predictions]], None],
+    watch: Callable[[Shard], scoring.Watcher],
+) -> None:
+    """Score ``shards`` and call ``sink`` with each, in order, one at a time, in a separate thread.
+
+    ``watch`` gives what sees the micro-batches of a shard. The first error of any stage ends the run; shards already given to
+    ``sink`` are kept.
     """
 
-    def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
-        for part, rows in parts:
-            ready = scoring.prepare(rows.given_texts, model)
-            light = rows.without_texts()
+    def prepared() -> Iterator[_Item]:
+        for shard, rows in shards:
+            ready = scoring.prepare_parts([each.given_texts for each in rows], model)
+            light = [each.without_texts() for each in rows]
             del rows
-            yield part, light, ready
+            yield _Item(shard, light, ready)
             del light, ready
 
-    def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
-        sink(part, rows, scoring.conclude(ready, computed, model))
+    def conclude(item: _Item, computed: scoring.Computed) -> None:
+        sink(item.shard, item.rows, scoring.conclude_parts(item.ready, computed, model))
 
-    computing: collections.deque[tuple[Part, Rows, scoring.Prepared, scoring.Computation]] = (
-        collections.deque()
-    )
+    computing: collections.deque[tuple[_Item, scoring.Computation]] = collections.deque()
     pending: collections.deque[Future[None]] = collections.deque()
 
     def stage_oldest(most: int = _AHEAD) -> None:
-        """Wait for the oldest part and hand it to staging; raises its error, or one of staging."""
-        part, rows, ready, computation = computing.popleft()
-        pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
+        """Wait for the oldest shard and hand it to staging; raises its error, or one of staging."""
+        item, computation = computing.popleft()
+        pending.append(stage.submit(conclude, item, computation.result()))
         while len(pending) > most or (pending and pending[0].done()):
             pending.popleft().result()
 
     with (
         model.backend.one_core_each() as begin_worker,
-        ahead(prepared(), is_heavy=lambda item: item[1].weight >= _HEAVY) as stream,
+        ahead(prepared(), is_heavy=lambda item: item.is_heavy) as stream,
         ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
         ThreadPoolExecutor(1, "stage") as stage,
         _cancel_on_error(workers, stage),
     ):
-        for part, rows, ready in stream:
-            is_heavy = rows.weight >= _HEAVY
-            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map, watch(part))))
-            del part, rows, ready
+        for item in stream:
+            is_heavy = item.is_heavy
+            watcher = watch(item.shard)
+            computing.append((item, scoring.Computation(item.ready, model, workers.map, watcher)))
+            del item
             while len(computing) >= (1 if is_heavy else _AHEAD):
                 stage_oldest(0 if is_heavy else _AHEAD)
         while computing:
