@@ -50,7 +50,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     "head": {
         "files": "0bf457182cdcb4f7",
         "plan.json": "8af2b00f69b8c45d",
-        "journal.jsonl": "449e612642088110",
+        "journal.jsonl": "91d1f39f7d8ef04c",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "af2073371595c1ce",
@@ -59,7 +59,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     "head-tail": {
         "files": "0bf457182cdcb4f7",
         "plan.json": "8af2b00f69b8c45d",
-        "journal.jsonl": "449e612642088110",
+        "journal.jsonl": "91d1f39f7d8ef04c",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "c535d47d8be6fecf",
@@ -68,7 +68,7 @@ GOLDEN: dict[str, dict[str, str]] = {
     "windows": {
         "files": "0bf457182cdcb4f7",
         "plan.json": "8af2b00f69b8c45d",
-        "journal.jsonl": "e50d0b5d82ab7545",
+        "journal.jsonl": "895f698b2e74ebbf",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "c61c5726a7f7677f",
