@@ -366,6 +366,21 @@ class Predictions:
     token budget, ``waiting_seconds`` of the device, ``duplicates``. Of the parts of a shard the first has the cost of all; each has
     its own ``duplicates``."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Those of each one behind the other's, without what they cost and why any failed."""
+        import numpy as np
+
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            status=np.concatenate([part.status for part in parts]),
+            predicted=np.concatenate([part.predicted for part in parts]),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            n_tokens=np.concatenate([part.n_tokens for part in parts]),
+            truncated=np.concatenate([part.truncated for part in parts]),
+        )
+
     def between(self, start: int, end: int, work: Mapping[str, float]) -> Predictions:
         """Those of the rows from ``start`` to before ``end``, at the cost of ``work``."""
         rows = slice(start, end)

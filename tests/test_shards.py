@@ -18,15 +18,16 @@ from flow import fake_bundle, fake_predictions, flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_crash import patched
-from test_scoring import FakeBackend, bundle, model_of, texts_of
+from test_scoring import FakeBackend, bundle, model_of, rows_of, texts_of
 
 from batchscore.config import Allowance, ComputeSettings, ReadSettings
 from batchscore.errors import StorageError
 from batchscore.formats.answers import answers_of
+from batchscore.formats.staged import Section, sections_of, stage_shard, staged_part
 from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import Bundle
 from batchscore.model.scoring import score_parts, score_texts
-from batchscore.records import MicroBatch, Part, Position, Shard
+from batchscore.records import MicroBatch, Part, Position, Predictions, Shard, Status, Task
 from batchscore.runs.done_shards import DoneShards
 from batchscore.runs.folder import Staging
 from batchscore.runs.planning import Plan, given_labels
@@ -172,6 +173,36 @@ def test_a_part_in_a_shard_is_what_it_is_in_a_file_of_its_own(tmp_path: Path) ->
         assert found.batch.schema.equals(alone.batch.schema, check_metadata=True)
         assert found.facts == alone.facts
         assert all(not buffer.address % 8 for buffer in found.batch.column(0).buffers() if buffer)
+
+
+@pytest.mark.parametrize("task", [Task.MULTI_LABEL, Task.REGRESSION])
+@pytest.mark.parametrize("counts", [(4, 1, 0, 7), (5,)])
+def test_answers_of_every_task_are_what_they_were(
+    task: Task, counts: tuple[int, ...], tmp_path: Path
+) -> None:
+    labels = ("a", "b", "c") if task is Task.MULTI_LABEL else ("score",)
+    answers, rng, sections = answers_of(task, labels), np.random.default_rng(0), []
+    for n in counts:
+        shape = (n, 3) if task is Task.MULTI_LABEL else (n,)
+        predicted = rng.integers(0, 2, shape).astype(np.int8)
+        given = predicted[::-1].copy()
+        if task is Task.REGRESSION:
+            predicted, given = predicted.astype(np.float32), given.astype(np.float64)
+        values = rng.random((n, len(labels))).astype(np.float32)
+        status = np.full(n, Status.OK, dtype=np.int8)
+        status[:1], values[:1] = Status.NULL_TEXT, np.nan
+        tokens = np.arange(n, dtype=np.int32) - 1
+        predictions = Predictions(status, predicted, values, tokens, tokens > 2)
+        sections.append(Section(rows_of(["text"] * n), predictions, given))
+    path = OwnPath(tmp_path) / "shard"
+    stage_shard(path, sections, answers)
+    for section, staged in zip(sections, sections_of(path), strict=True):
+        found = staged_part(staged, answers)
+        np.testing.assert_array_equal(found.given, section.given)
+        assert found.row.tolist() == section.rows.row
+        for name in ("status", "predicted", "probabilities", "truncated"):
+            expected = getattr(section.predictions, name)
+            np.testing.assert_array_equal(getattr(found.predictions, name), expected, name)
 
 
 def predictions_of(folder: Path) -> dict[str, bytes]:

@@ -36,6 +36,8 @@ _FACTS = b"batchscore"
 _MARK = b"batchscore shard"
 """The end of a file of several sections; a part's own ends with Arrow's mark."""
 _LENGTH = struct.Struct("<Q")
+_SMALL = 1 << 20
+"""Bytes of rows; a section of fewer is made in memory, as Arrow writes a file in dozens of pieces."""
 _ALIGNED = 64
 """Bytes; a section begins at a multiple of it, so that numbers lie in memory as they should."""
 
@@ -124,18 +126,41 @@ def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) ->
 
     They are durable, and their name is once its folder is synced, which is the caller's to do.
     """
+    columns, start = _added_and_own(sections, answers), 0
     with atomic_write(path, syncs_folder=False) as file:
         out, places = _Hashed(file), []
         for section in sections:
-            start = out.size
-            _write_section(out, section, answers)
-            places.append([start, out.size - start])
+            end = start + len(section.rows.row)
+            begun = out.size
+            _write_section(out, section, [each.slice(start, end - start) for each in columns], answers)
+            places.append([begun, out.size - begun])
             if len(sections) > 1:
                 out.write(b"\0" * (-out.size % _ALIGNED))
+            start = end
         if len(sections) > 1:
             told = json.dumps(places).encode()
             out.write(told + _LENGTH.pack(len(told)) + _MARK)
         return out.digest
+
+
+def _added_and_own(sections: Sequence[Section], answers: Answers) -> list[pa.Array]:
+    """The added columns and the internal ones, for the rows of all sections: a few large arrays are made sooner than many small ones."""
+    predictions = Predictions.joined([section.predictions for section in sections])
+    given = [section.given for section in sections]
+    positions = np.concatenate([np.asarray(section.rows.row, dtype=np.int64) for section in sections])
+    lines = [_lines(section.rows) for section in sections]
+    own = OwnColumns(
+        pa.concat_arrays(lines) if len(lines) > 1 else lines[0],
+        pa.array(positions),
+        np.concatenate(given) if len(given) > 1 else given[0],
+        predictions.predicted,
+        predictions.status,
+    )
+    return [*answers.arrays(predictions), *own.arrays(answers)]
+
+
+def _lines(rows: Rows) -> pa.Array:
+    return pa.nulls(len(rows.row), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64())
 
 
 class _Hashed:
@@ -160,20 +185,23 @@ class _Hashed:
         return self._digest.hexdigest()
 
 
-def _write_section(out: _Hashed, section: Section, answers: Answers) -> None:
-    rows, predictions, given = section
+def _write_section(out: _Hashed, section: Section, columns: Sequence[pa.Array], answers: Answers) -> None:
+    """Write the input's columns and the added and internal ``columns``; a small section at once."""
+    rows, predictions, _ = section
     if rows.table is not None:
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
         inputs, fields = [_binary(rows.raw or [])], [pa.field("record", pa.large_binary())]
-    positions = np.asarray(rows.row, dtype=np.int64)
-    lines = pa.nulls(len(positions), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64())
-    own = OwnColumns(lines, pa.array(positions), given, predictions.predicted, predictions.status)
     facts = {
         "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
         "duplicates": int(predictions.work.get("duplicates", 0)),
     }
-    _write_columns(out, pa.schema(fields), inputs, answers.arrays(predictions), own, facts, answers)
+    if rows.weight > _SMALL:
+        _write_columns(out, pa.schema(fields), [*inputs, *columns], facts, answers)
+        return
+    memory = pa.BufferOutputStream()
+    _write_columns(memory, pa.schema(fields), [*inputs, *columns], facts, answers)
+    out.write(memory.getvalue())
 
 
 class OwnColumns(NamedTuple):
@@ -203,24 +231,19 @@ def stage_columns(
 ) -> None:
     """Write a part from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
     with atomic_write(path) as file:
-        _write_columns(file, schema, inputs, added, own, facts, answers)
+        _write_columns(file, schema, [*inputs, *added, *own.arrays(answers)], facts, answers)
 
 
 def _write_columns(
-    out: Any,
-    schema: pa.Schema,
-    inputs: Sequence[pa.Array],
-    added: Sequence[pa.Array],
-    own: OwnColumns,
-    facts: Mapping[str, Any],
-    answers: Answers,
+    out: Any, schema: pa.Schema, columns: Sequence[pa.Array], facts: Mapping[str, Any], answers: Answers
 ) -> None:
+    """Write a part: ``schema`` is that of the input's columns, which are the first of ``columns``."""
     kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
     schema = pa.schema(
         [*schema, *answers.fields(), *map(pa.field, _OWN, kinds)], metadata={_FACTS: json.dumps(facts)}
     )
-    batch = pa.RecordBatch.from_arrays([*inputs, *added, *own.arrays(answers)], schema=schema)
-    with pa.ipc.new_file(out, schema) as writer:
+    batch = pa.RecordBatch.from_arrays(list(columns), schema=schema)
+    with pa.ipc.new_file(out, schema, options=pa.ipc.IpcWriteOptions()) as writer:
         writer.write_batch(batch)
 
 
