@@ -19,6 +19,7 @@ from batchscore.model.backends import open_backend
 from batchscore.model.backends.backend import PLAIN
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
 from batchscore.model.bundle_facts import predicted_names
+from batchscore.model.canaries import canary_check
 from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
@@ -28,7 +29,6 @@ from batchscore.model.scoring import (
     InferenceSettings,
     Model,
     Prepared,
-    canary_check,
     compute,
     conclude,
     prepare,
