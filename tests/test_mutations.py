@@ -179,8 +179,8 @@ MUTATIONS = {
         "test_exact.py::test_two_orders_are_not_made_one",
     ),
     "what the output cannot hold is found after scoring": Mutation(
-        "runs/planning.py",
-        "            refuse_unwritable(file.source, survey.layout, rows, outputs, settings.output_format)\n",
+        "runs/surveying.py",
+        "        refuse_unwritable(source, surveyed.layout, rows, self._outputs, self._settings.output_format)\n",
         "",
         "test_writable.py::test_a_nul_in_parquet_is_refused_for_csv_with_its_place",
     ),
@@ -191,7 +191,7 @@ MUTATIONS = {
         "test_unchanged.py::test_a_file_that_changed_between_plan_and_scoring_is_noticed_by_its_rows",
     ),
     "what was hashed need not be what is planned": Mutation(
-        "runs/planning.py",
+        "runs/surveying.py",
         "        file.assert_unchanged()  # so what was planned is what was hashed\n",
         "",
         "test_unchanged.py::test_a_file_that_changed_between_hash_and_plan_is_noticed",
@@ -204,8 +204,8 @@ MUTATIONS = {
     ),
     "a clock that stands still is believed": Mutation(
         "formats/inputs.py",
-        "is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS",
-        "is_fresh = False",
+        "return self.identity.changed <= self.hashed.begun - _CLOCK_TICK_NS",
+        "return True",
         "test_unchanged.py::test_a_change_within_a_tick_of_the_clock_is_noticed",
     ),
     "a link is taken for a folder of ours": Mutation(

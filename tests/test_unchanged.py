@@ -26,6 +26,7 @@ from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.errors import DataError, OutputError
 from batchscore.formats import inputs
 from batchscore.formats.digests import digest_of
+from batchscore.formats.first_pass import Hashed
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.records import Position, Reject, Rows
 from batchscore.runs import run as runs
@@ -88,7 +89,7 @@ def found_at(path: Path, *, is_old: bool = True) -> tuple[FoundFile, ScoreSettin
     settings = ScoreSettings((str(path),), "fake", path.parent / "run", read=READ)
     (file,) = find_files(settings.inputs, None, settings.output)
     if is_old:
-        file = inputs.FoundFile(file.source, file.name, file.sha256, file.identity, file.hashed + 10**11)
+        file.hashed = Hashed(file.sha256, file.noted.hashed.begun + 10**11)
     return file, settings
 
 

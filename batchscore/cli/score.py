@@ -76,6 +76,11 @@ class _ScoreCommand(MapsLabels):
     help="Hash every file of a run that has finished, not only those that seem to have changed.",
 )
 @option(
+    "--verify-inputs",
+    is_flag=True,
+    help="Hash every input of a run that was begun or has finished, not only those that seem to have changed.",
+)
+@option(
     "--metrics-file",
     type=LocalPath(),
     metavar="FILE.prom",
@@ -169,6 +174,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         limit=options.get("limit"),
         skip_empty=options.get("skip_empty", False),
         verify=options.get("verify", False),
+        verify_inputs=options.get("verify_inputs", False),
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],

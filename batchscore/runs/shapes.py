@@ -24,6 +24,7 @@ _FILE = {
     "label_values?": {str: str},
     "label_reading?": str,
     "class_names?": [str],
+    "noted?": [int],
 }
 FACTS: Shape = {
     "fingerprint?": str,
@@ -82,6 +83,7 @@ PLAN: Shape = {
         "parts": [[int | str]],
     },
     "rejects": str,
+    "noted?": [[int]],
 }
 """Of ``plan.json``, beside what its parts and columns are made of."""
 REJECT: Shape = {"file": str, "row": int}
