@@ -353,10 +353,9 @@ class _Run:
             self._fingerprint(), plan, self._bundle, self._settings, self._chosen.baseline, times
         )
         facts |= work_facts(compute, scoring.spent, counts, seconds)
-        for entry, found in zip(facts["files"], self._found, strict=True):
-            entry[NOTED] = found.noted.to_json()
         return {
             **facts,
+            NOTED: [found.noted.to_json() for found in self._found],
             "deciding": scoring.deciding,
             "reuse": facts_of_reuse(self._settings, self._source, scoring.spent.total),
         }

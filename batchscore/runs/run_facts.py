@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 NOTED = "noted"
-"""The key of a file in ``run.json``: what the file system told of it when it was hashed (:class:`Noted`)."""
+"""The key in ``run.json``: what the file system told of each input when it was hashed (:class:`Noted`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def noted_inputs(run: RunFolder) -> list[Noted]:
     Raises:
         LookupError, TypeError, ValueError: it is damaged.
     """
-    return [Noted.from_json(file[NOTED], file["sha256"]) for file in run.files if NOTED in file]
+    pairs = zip(run.facts.get(NOTED, ()), run.files, strict=False)
+    return [Noted.from_json(noted, file["sha256"]) for noted, file in pairs]
 
 
 def _file(file: InputFile) -> dict[str, Any]:

@@ -24,7 +24,6 @@ _FILE = {
     "label_values?": {str: str},
     "label_reading?": str,
     "class_names?": [str],
-    "noted?": [int],
 }
 FACTS: Shape = {
     "fingerprint?": str,
@@ -48,6 +47,7 @@ FACTS: Shape = {
         "renames?": {str: str},
     },
     "deciding?": str,
+    "noted?": [[int]],
 }
 """Of ``run.json``."""
 _GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
