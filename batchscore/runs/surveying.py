@@ -115,6 +115,8 @@ class Surveyor:
         self._answers = answers_of_run(bundle, settings)
         self._outputs = OutputColumns.of(settings)
         self._outputs.refuse_equal_names(self._answers)
+        self._last_format, self._last = "", None  # type: str, Look | None
+        """The last look with which nothing was wrong."""
 
     def look(self, file: FoundFile) -> Look:
         """The columns of a file, from its head.
@@ -122,12 +124,16 @@ class Surveyor:
         Raises:
             DataError: it is damaged, or its columns cannot be scored.
         """
-        layout, columns = self._choose(file)
+        layout = describe(file.source, self._settings.read)
+        if self._last is not None and (file.source.format, layout) == (self._last_format, self._last.layout):
+            return self._last  # as often in a folder of many files
+        columns = self._choose(file, layout)
         path = file.source.path
         if not format_of(file.source.format).rows_have_own_names:
             self._refuse_missing(layout, path)
         self._refuse_names(file, layout)
-        return Look(layout, columns)
+        self._last_format, self._last = file.source.format, Look(layout, columns)
+        return self._last
 
     def survey(self, file: FoundFile, look: Look, rejects: IO[bytes], limit: int | None = None) -> Surveyed:
         """Read a file, or its first ``limit`` rows; its unreadable rows are written to ``rejects`` as JSON Lines.
@@ -151,8 +157,8 @@ class Surveyor:
             with reading(source):
                 file.hashed = first_pass.finish()
         file.assert_unchanged()  # so what was planned is what was hashed
-        self._refuse_missing(surveyed.layout, file.source.path)
-        if surveyed.layout != layout:
+        if format_of(source.format).rows_have_own_names:
+            self._refuse_missing(surveyed.layout, source.path)
             self._refuse_names(file, surveyed.layout)
         return surveyed
 
@@ -170,8 +176,9 @@ class Surveyor:
     def _add(self, surveyed: Surveyed, rows: Rows) -> None:
         """Count a part and the values in it, and refuse what cannot be written."""
         source, partitions = surveyed.file.source, surveyed.partitions
-        self._note_names(surveyed, rows.names)
-        self._outputs.refuse_taken(rows.names, self._answers, source.path)
+        if rows.names:
+            self._note_names(surveyed, rows.names)
+            self._outputs.refuse_taken(rows.names, self._answers, source.path)
         refuse_unwritable(source, surveyed.layout, rows, self._outputs, self._settings.output_format)
         if (name := partitions.column) is not None:
             texts = format_of(source.format).texts_of_rows(rows, surveyed.layout, [name])
@@ -183,12 +190,12 @@ class Surveyor:
     def _note_names(self, surveyed: Surveyed, names: set[str]) -> None:
         """Add the field names of a part of a JSON file."""
         path, most = surveyed.file.source.path, self._settings.read.max_columns
-        if names and not surveyed.columns.text:
+        if not surveyed.columns.text:
             raise DataError(
                 f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
             )
         columns = surveyed.layout.columns
-        new = sorted(names.difference(column.name for column in columns)) if names else []
+        new = sorted(names.difference(column.name for column in columns))
         if len(columns) + len(new) > most:
             raise DataError(
                 f"{printable(path)}: its rows have more than {most} fields of different names. Raise --max-columns if they "
@@ -198,11 +205,10 @@ class Surveyor:
             more = (Column(name, "other") for name in new)
             surveyed.layout = dataclasses.replace(surveyed.layout, columns=(*columns, *more))
 
-    def _choose(self, file: FoundFile) -> Look:
+    def _choose(self, file: FoundFile, layout: Layout) -> ColumnChoice:
         read, path = self._settings.read, file.source.path
-        layout = describe(file.source, read)
         if not layout.columns:  # an empty file has no columns to choose from
-            return Look(layout, ColumnChoice(read.text_column or "", text_pair=read.text_pair_column))
+            return ColumnChoice(read.text_column or "", text_pair=read.text_pair_column)
         advice = header_advice(file.source, layout, read)
         use_labels = uses_labels(self._bundle, self._settings.label_map)
         columns = choose_columns(layout, read, path, use_labels, advice, self._given.more_names)
@@ -210,7 +216,7 @@ class Surveyor:
             columns = choose_label_columns(
                 columns, layout, path, read, self._bundle.labels, self._settings.label_map
             )
-        return Look(layout, columns)
+        return columns
 
     def _refuse_missing(self, layout: Layout, path: Path) -> None:
         """Refuse a file without a column that an option names."""
