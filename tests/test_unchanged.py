@@ -154,6 +154,30 @@ def test_a_change_within_a_tick_of_the_clock_is_noticed(
         planned(file, settings)
 
 
+def test_a_file_that_changed_after_it_was_hashed_is_noticed_although_its_time_was_set_back(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(csv_bytes("good", 0))
+    file, _ = found_at(path)
+    write_secretly(path, csv_bytes("poor", 0))
+    with pytest.raises(DataError, match=CHANGED):
+        file.assert_unchanged()
+
+
+def test_a_change_within_a_tick_of_the_clock_is_noticed_later_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(csv_bytes("good", 0))
+    file, settings = found_at(path, is_old=False)
+    monkeypatch.setattr(inputs, "identity_of", lambda _: file.identity)
+    planned(file, settings)
+    write_secretly(path, csv_bytes("poor", 0))
+    with pytest.raises(DataError, match=CHANGED):
+        file.assert_unchanged()
+
+
 def test_an_old_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_bytes(csv_bytes("good", 0))
     file, _ = found_at(tmp_path / "a.csv")

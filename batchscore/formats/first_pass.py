@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _AT_ONCE = 1 << 20
+MOST_HELD = 32 << 20
+"""Bytes of a file that are kept until they are asked for."""
+_SMALL_GAP = 1 / 16
+"""Such a share of a stretch that a library leapt over, and will ask for later, is read twice."""
 
 
 class Hashed(NamedTuple):
@@ -29,8 +33,15 @@ class FirstPass:
         self._path = path
         self._digest = hashlib.sha256()
         self._begun = time.time_ns()
+        self._sought, self._tail = b"", b""
+        self.found: list[int] = []
+        """Where the bytes were that are sought."""
         self.position = 0
         """All bytes before this one are hashed."""
+
+    def seek_bytes(self, sought: bytes) -> None:
+        """Look for some bytes among those that are not hashed yet."""
+        self._sought = sought
 
     def take(self, offset: int, data: memoryview | bytes) -> None:
         """Bytes of the file that were just read, from ``offset`` on."""
@@ -38,16 +49,19 @@ class FirstPass:
             self._read_up_to(offset)
         behind = self.position - offset
         if behind < len(data):
-            self._digest.update(memoryview(data)[behind:])
-            self.position = offset + len(data)
+            self._pass(memoryview(data)[behind:])
 
-    def finish(self) -> Hashed:
-        """The hash of all bytes, those that no reader asked for included.
+    def read_rest(self) -> None:
+        """Read what no reader asked for.
 
         Raises:
             OSError: the file cannot be read.
         """
         self._read_up_to(None)
+
+    def finish(self) -> Hashed:
+        """The hash of all bytes, those that no reader asked for included; raises what :meth:`read_rest` does."""
+        self.read_rest()
         return Hashed(self._digest.hexdigest(), self._begun)
 
     def _read_up_to(self, end: int | None) -> None:
@@ -57,8 +71,103 @@ class FirstPass:
                 data = file.read(_AT_ONCE if end is None else min(_AT_ONCE, end - self.position))
                 if not data:
                     break
-                self._digest.update(data)
-                self.position += len(data)
+                self._pass(memoryview(data))
+
+    def _pass(self, data: memoryview) -> None:
+        self._digest.update(data)
+        if self._sought:
+            self._seek_in(self._tail + bytes(data))
+        self.position += len(data)
+
+    def _seek_in(self, data: bytes) -> None:
+        """``data`` begins with the last bytes before the present position, among which the sought ones may have begun."""
+        start = self.position - len(self._tail)
+        at = data.find(self._sought)
+        while at >= 0:
+            self.found.append(start + at)
+            at = data.find(self._sought, at + 1)
+        self._tail = data[-(len(self._sought) - 1) :]
+
+
+class HeldFile:
+    """A file for a library that reads it here and there, a stretch at a time: that one is read once, in order.
+
+    What is read is hashed if there is a ``first_pass``.
+    """
+
+    def __init__(self, path: Path, first_pass: FirstPass | None = None) -> None:
+        """Raise :class:`OSError` if it cannot be opened."""
+        self._file = path.open("rb", buffering=0)
+        self._first_pass = first_pass
+        self._at, self._start, self._held = 0, 0, b""
+        self._stretch = range(0)
+
+    def hold(self, start: int, end: int) -> None:
+        """Read the bytes from ``start`` up to ``end``, to be asked for next; no more of them than :data:`MOST_HELD` are kept."""
+        self._held = b""  # before more memory is needed
+        self._stretch = range(start, end)
+        if 0 <= start < end <= start + MOST_HELD:
+            self._file.seek(start)
+            self._start, self._held = start, self._read_fully(end - start)
+            if self._first_pass is not None:
+                self._first_pass.take(start, self._held)
+
+    def _read_fully(self, size: int) -> bytes:
+        data = bytearray()
+        while size > len(data) and (more := self._file.read(size - len(data))):
+            data += more
+        return bytes(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """The bytes at the present position, fewer at the end of the file."""
+        end = self._at + size
+        if size >= 0 and self._start <= self._at and end <= self._start + len(self._held):
+            data = self._held[self._at - self._start : end - self._start]
+        else:
+            self._file.seek(self._at)
+            data = self._file.readall() if size < 0 else self._read_fully(size)
+            self._offer(data)
+        self._at += len(data)
+        return data
+
+    def _offer(self, data: bytes) -> None:
+        """Have bytes of a stretch that is not kept hashed, unless they are far ahead: those are left for later."""
+        if self._first_pass is not None and self._at in self._stretch:
+            gap = self._at - max(self._first_pass.position, self._stretch.start)
+            if gap <= _SMALL_GAP * len(self._stretch):
+                self._first_pass.take(self._at, data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the present position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence)
+        self._at = offset + (self._file.seek(0, io.SEEK_END) if base is None else base)
+        return self._at
+
+    def tell(self) -> int:
+        """The present position."""
+        return self._at
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def writable(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close the file."""
+        self._held = b""
+        self._file.close()
 
 
 class _Passed(io.FileIO):

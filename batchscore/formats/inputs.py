@@ -111,13 +111,26 @@ class FoundFile:
         now, noted = identity_of(self.source.path), self.noted
         if now == self.identity and noted.is_certain:
             return
-        again = _hashed(self.source) if now.is_as_written(self.identity) else None
-        if again is None or again.sha256 != noted.hashed.sha256:
-            raise DataError(
-                f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
-                "it when it is whole, then run the same command again."
-            )
-        self.identity, self.hashed = now, again
+        if not now.is_as_written(self.identity):
+            raise self._changed()
+        self._take(now, _hashed(self.source))
+
+    def assert_read(self, hashed: Hashed) -> None:
+        """The same for a file whose bytes have just been read, and were these; they become its hash if it had none."""
+        if not identity_of(self.source.path).is_as_written(self.identity):
+            raise self._changed()
+        self._take(self.identity, hashed)
+
+    def _take(self, identity: Identity, hashed: Hashed) -> None:
+        if self.hashed is not None and hashed.sha256 != self.hashed.sha256:
+            raise self._changed()
+        self.identity, self.hashed = identity, hashed
+
+    def _changed(self) -> DataError:
+        return DataError(
+            f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
+            "it when it is whole, then run the same command again."
+        )
 
 
 def recognise(files: Iterable[FoundFile], noted: Iterable[Noted]) -> None:

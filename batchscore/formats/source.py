@@ -32,6 +32,8 @@ class Source(NamedTuple):
     compression: str
     first_pass: FirstPass | None = None
     """What hashes the bytes that are read, if this is the first time that all are."""
+    awaits_first_pass: bool = False
+    """Whether there will be such a time, at which it is seen what only all bytes tell."""
 
 
 def source_of(file: InputFile) -> Source:

@@ -124,7 +124,7 @@ class Surveyor:
         Raises:
             DataError: it is damaged, or its columns cannot be scored.
         """
-        layout = describe(file.source, self._settings.read)
+        layout = describe(file.source._replace(awaits_first_pass=True), self._settings.read)
         if self._last is not None and (file.source.format, layout) == (self._last_format, self._last.layout):
             return self._last  # as often in a folder of many files
         columns = self._choose(file, layout)
@@ -147,16 +147,15 @@ class Surveyor:
         has_labels = bool(columns.given) or has_label_column(layout, self._given.more_names)
         partitions = PartitionValues(self._settings.partition_by)
         surveyed = Surveyed(file, layout, columns, has_labels, values, partitions)
-        first_pass = FirstPass(file.source.path) if file.hashed is None else None
+        first_pass = FirstPass(file.source.path)
         source = file.source._replace(first_pass=first_pass)
         for rows in self._rows(read(source, layout, columns, self._settings.read), limit):
             self._add(surveyed, rows)
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
             del rows
-        if first_pass is not None:
-            with reading(source):
-                file.hashed = first_pass.finish()
-        file.assert_unchanged()  # so what was planned is what was hashed
+        with reading(source):
+            hashed = first_pass.finish()
+        file.assert_read(hashed)  # so what was planned is what was hashed
         if format_of(source.format).rows_have_own_names:
             self._refuse_missing(surveyed.layout, source.path)
             self._refuse_names(file, surveyed.layout)
