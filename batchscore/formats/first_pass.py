@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import io
 import time
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _AT_ONCE = 1 << 20
-MOST_HELD = 32 << 20
-"""Bytes of a file that are kept until they are asked for."""
-_SMALL_GAP = 1 / 16
-"""Such a share of a stretch that a library leapt over, and will ask for later, is read twice."""
+BLOCK = 1 << 18
+"""Bytes."""
+MOST_BLOCKS = 128
+"""Blocks of a file that are kept: 32 MiB."""
 
 
 class Hashed(NamedTuple):
@@ -43,7 +44,7 @@ class FirstPass:
         """Look for some bytes among those that are not hashed yet."""
         self._sought = sought
 
-    def take(self, offset: int, data: memoryview | bytes) -> None:
+    def take(self, offset: int, data: memoryview | bytes | bytearray) -> None:
         """Bytes of the file that were just read, from ``offset`` on."""
         if offset > self.position:
             self._read_up_to(offset)
@@ -89,53 +90,55 @@ class FirstPass:
         self._tail = data[-(len(self._sought) - 1) :]
 
 
-class HeldFile:
-    """A file for a library that reads it here and there, a stretch at a time: that one is read once, in order.
+class BlockFile:
+    """A file for a library that reads it here and there: what lies near is read in order, and kept for a while.
 
-    What is read is hashed if there is a ``first_pass``.
+    What is read is hashed if there is a ``first_pass``; what is far ahead of that is left for later.
     """
 
     def __init__(self, path: Path, first_pass: FirstPass | None = None) -> None:
         """Raise :class:`OSError` if it cannot be opened."""
         self._file = path.open("rb", buffering=0)
         self._first_pass = first_pass
-        self._at, self._start, self._held = 0, 0, b""
-        self._stretch = range(0)
-
-    def hold(self, start: int, end: int) -> None:
-        """Read the bytes from ``start`` up to ``end``, to be asked for next; no more of them than :data:`MOST_HELD` are kept."""
-        self._held = b""  # before more memory is needed
-        self._stretch = range(start, end)
-        if 0 <= start < end <= start + MOST_HELD:
-            self._file.seek(start)
-            self._start, self._held = start, self._read_fully(end - start)
-            if self._first_pass is not None:
-                self._first_pass.take(start, self._held)
-
-    def _read_fully(self, size: int) -> bytes:
-        data = bytearray()
-        while size > len(data) and (more := self._file.read(size - len(data))):
-            data += more
-        return bytes(data)
+        self._at = 0
+        self._blocks: collections.OrderedDict[int, bytes] = collections.OrderedDict()
+        """Those that were asked for last, the last one last."""
 
     def read(self, size: int = -1) -> bytes:
         """The bytes at the present position, fewer at the end of the file."""
-        end = self._at + size
-        if size >= 0 and self._start <= self._at and end <= self._start + len(self._held):
-            data = self._held[self._at - self._start : end - self._start]
-        else:
-            self._file.seek(self._at)
-            data = self._file.readall() if size < 0 else self._read_fully(size)
-            self._offer(data)
-        self._at += len(data)
-        return data
+        found = bytearray()
+        while size < 0 or len(found) < size:
+            number, start = divmod(self._at, BLOCK)
+            end = BLOCK if size < 0 else start + size - len(found)
+            piece = self._block(number)[start:end]
+            if not piece:
+                break
+            found += piece
+            self._at += len(piece)
+        return bytes(found)
 
-    def _offer(self, data: bytes) -> None:
-        """Have bytes of a stretch that is not kept hashed, unless they are far ahead: those are left for later."""
-        if self._first_pass is not None and self._at in self._stretch:
-            gap = self._at - max(self._first_pass.position, self._stretch.start)
-            if gap <= _SMALL_GAP * len(self._stretch):
-                self._first_pass.take(self._at, data)
+    def _block(self, number: int) -> bytes:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        if self._first_pass is not None:
+            behind = self._first_pass.position // BLOCK
+            if number - behind <= MOST_BLOCKS // 2:  # these will be asked for soon
+                for near in range(behind, number):
+                    self._load(near)
+        return self._load(number)
+
+    def _load(self, number: int) -> bytes:
+        self._file.seek(number * BLOCK)
+        data = bytearray()
+        while len(data) < BLOCK and (more := self._file.read(BLOCK - len(data))):
+            data += more
+        if self._first_pass is not None and number * BLOCK <= self._first_pass.position:
+            self._first_pass.take(number * BLOCK, data)
+        self._blocks[number] = bytes(data)
+        if len(self._blocks) > MOST_BLOCKS:
+            self._blocks.popitem(last=False)
+        return self._blocks[number]
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move the present position."""
@@ -166,7 +169,7 @@ class HeldFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._held = b""
+        self._blocks.clear()
         self._file.close()
 
 

@@ -24,7 +24,7 @@ from batchscore.formats.exact import (
     restore_annotations,
     storable,
 )
-from batchscore.formats.first_pass import HeldFile
+from batchscore.formats.first_pass import BlockFile
 from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart
@@ -112,8 +112,8 @@ def read(
 def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
     """Small batches from row ``skip`` on; they restart with each row group, so their boundaries do not depend on ``skip``."""
     with (
-        contextlib.closing(HeldFile(source.path, source.first_pass)) as held,
-        open_exact(source, **layout.details["exact"], held=held) as opened,
+        contextlib.closing(BlockFile(source.path, source.first_pass)) as blocks,
+        open_exact(source, **layout.details["exact"], blocks=blocks) as opened,
     ):
         file = opened.file
         for group in range(file.num_row_groups):
@@ -121,8 +121,7 @@ def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) 
             if skip >= rows:
                 skip -= rows
                 continue
-            held.hold(*_stretch(file.metadata.row_group(group)))
-            at_once = rows_at_once(source, file, group, settings.max_expansion, held)
+            at_once = rows_at_once(source, file, group, settings.max_expansion, blocks)
             for batch in file.iter_batches(at_once, row_groups=[group]):
                 rows -= batch.num_rows
                 dropped = min(skip, batch.num_rows)
@@ -130,14 +129,6 @@ def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) 
                 yield opened.exact(batch).slice(dropped)
             if rows:  # a page with a damaged header may be skipped silently
                 raise EOFError(f"row group {group} lacks {rows} of its rows")
-
-
-def _stretch(group: Any) -> tuple[int, int]:
-    """Where the pages of a row group begin and end in the file, as its metadata has it."""
-    chunks = [group.column(place) for place in range(group.num_columns)]
-    starts = [min(c.data_page_offset, c.dictionary_page_offset or c.data_page_offset) for c in chunks]
-    ends = [start + c.total_compressed_size for start, c in zip(starts, chunks, strict=True)]
-    return min(starts, default=0), max(ends, default=0)
 
 
 # ------------------------------------------------------------------------------------------------------- the format

@@ -50,6 +50,7 @@ from batchscore.runs.folder import (
     prediction_names,
     read_run,
 )
+from batchscore.runs.forecast import forecast
 from batchscore.runs.kept_acceptance import keep_acceptance
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, make_plan
@@ -103,7 +104,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with standard_input(settings) as stdin:
-                return _planned(open_inputs(settings, models, stdin), settings, started)
+                return _planned(open_inputs(settings, models, stdin), settings, models, started)
         with (
             locked(output_of(settings)),  # the lock first: a second call fails at once
             refusals_noted(output_of(settings), night),
@@ -116,15 +117,16 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             return _Run(opened, decided, models, progress, started, want).go()
 
 
-def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
+def _planned(opened: Opened, settings: ScoreSettings, models: Models, started: float) -> RunResult:
     settings = with_acceptance(settings, opened.bundle)
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
     comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
     refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
+    ahead = forecast(plan, opened.bundle, settings, models, time.monotonic() - started)
     seconds = time.monotonic() - started
-    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan, forecast=ahead)
 
 
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
