@@ -205,6 +205,8 @@ class ScoreSettings:
     """How far a regression's value may be from the given one; ``None``: half a unit if the given ones are whole numbers."""
     verify: bool = False
     """Whether all of a run that has finished is hashed before it is called so, instead of what may have changed."""
+    verify_inputs: bool = False
+    """Whether the inputs of a run that was begun or has finished are hashed again, instead of those that may have changed."""
     within: Path | None = None
     """The folder that the user named, where that is not ``output`` itself but one that it lies in: no link below it is followed."""
     date: datetime.date | None = None
@@ -231,6 +233,7 @@ HARMLESS: Mapping[str, str] = {
     "output": "it is where the results go",
     "within": "it is where the results go",
     "verify": "it tells how a finished run is looked at",
+    "verify_inputs": "it tells how inputs are looked at",
     "accept_on": "the thresholds that are chosen there count",
     "append_to": "it is where a copy of the finished predictions goes",
     "max_rejects": "a run that stopped for its rejects goes on where it was when more are allowed",

@@ -5,6 +5,11 @@
 
 ``parse`` makes records with their exact bytes, ``read`` also texts, labels and parts, as a run does when it plans. The
 figures are the best of the rounds; what to compare between two machines is the ratio to ``csv.reader``.
+
+    python jobs/bench_reading.py --plan --small 20000       # CPU time and bytes read to find, plan and read whole inputs
+
+``find``, ``plan`` and ``read`` are what a run does with its inputs, each in microseconds of CPU time a row (processes that it
+starts included) and in bytes read per byte of the inputs; ``again`` is to find them unchanged for a run that has finished.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +26,16 @@ from pathlib import Path
 import pandas as pd
 
 from batchscore import samples
-from batchscore.config import ReadSettings
+from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.formats import csv as csv_format
 from batchscore.formats import delimited
-from batchscore.formats.inputs import find_files
+from batchscore.formats.inputs import find_files, recognise
 from batchscore.formats.reading import read
 from batchscore.formats.source import Source
-from batchscore.records import ColumnChoice
+from batchscore.model.bundle import Bundle
+from batchscore.model.heads import Activation, Head
+from batchscore.records import ColumnChoice, Task
+from batchscore.runs.planning import make_plan, read_parts
 
 _SHORT_ROWS = 400_000
 _LEAST_BYTES = 8_000_000
@@ -86,6 +95,69 @@ def seconds_of(way: Callable[[Source], int], source: Source) -> float:
     return time.process_time() - start
 
 
+class Meter:
+    """CPU seconds, wall seconds and bytes read, since it was made or asked last."""
+
+    def __init__(self) -> None:
+        self._last = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, int]:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = time.process_time() + children.ru_utime + children.ru_stime
+        return cpu, time.monotonic(), int(Path("/proc/self/io").read_text().split()[1])
+
+    def lap(self) -> tuple[float, float, int]:
+        """Since the last lap; what processes read that were started is not counted."""
+        last, self._last = self._last, self._now()
+        cpu, wall, read = (now - then for now, then in zip(self._last, last, strict=True))
+        return cpu, wall, int(read)
+
+
+def inputs_to_plan(data: Path | None, folder: Path, small: int) -> Iterator[Path]:
+    """The same reviews as CSV, JSON Lines and Parquet, and in ``small`` files of five rows."""
+    csv_path = next(files(data, folder))
+    reviews = pd.read_csv(csv_path)
+    yield csv_path
+    reviews.to_json(folder / "reviews.jsonl", orient="records", lines=True)
+    yield folder / "reviews.jsonl"
+    reviews.to_parquet(folder / "reviews.parquet")
+    yield folder / "reviews.parquet"
+    if small:
+        (folder / "small").mkdir()
+        for number in range(small):
+            rows = reviews.iloc[[(5 * number + k) % len(reviews) for k in range(5)]]
+            rows.to_csv(folder / "small" / f"{number:06d}.csv", index=False)
+        yield folder / "small"
+
+
+def plan_and_read(path: Path, run: Path) -> None:
+    """Measure one input, and print."""
+    settings = ScoreSettings((str(path),), "none", run)
+    head = Head(Task.SINGLE_LABEL, ("NEGATIVE", "POSITIVE"), Activation.SOFTMAX)
+    bundle = Bundle(Path("none"), head, 512, 1.0, "head", None, {}, "0" * 64)
+    time.sleep(2.1)  # a file that was written just now is hashed again
+    meter, laps = Meter(), {}
+    found = find_files(settings.inputs, None, run)
+    laps["find"] = meter.lap()
+    plan = make_plan(found, bundle, settings, io.BytesIO())
+    laps["plan"] = meter.lap()
+    for _ in read_parts(plan, plan.parts, settings.read):
+        pass
+    laps["read"] = meter.lap()
+    again = find_files(settings.inputs, None, run)
+    recognise(again, [file.noted for file in found])
+    hashes = [file.sha256 for file in again]
+    laps["again"] = meter.lap()
+    size = sum(file.size for file in plan.files)
+    print(f"{path.name}: {len(hashes)} files, {plan.rows} rows, {size / 1e6:.1f} MB")
+    for name, (cpu, wall, read_bytes) in laps.items():
+        per_row = cpu / plan.rows * 1e6
+        print(
+            f"  {name:6} {per_row:7.1f} us of CPU a row, {wall:6.2f} s, {read_bytes / size:5.2f} bytes read a byte"
+        )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -93,8 +165,14 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="Parquet or CSV with id, text and label (default: samples)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plan", action="store_true", help="measure what a run does with its inputs")
+    parser.add_argument("--small", type=int, default=0, help="with --plan: so many small files as well")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if asked.plan:
+            for path in inputs_to_plan(asked.data, Path(folder), asked.small):
+                plan_and_read(path, Path(folder) / "run")
+            return
         for path in files(asked.data, Path(folder)):
             (found,) = find_files((str(path),), None, Path(folder) / "run")
             best = dict.fromkeys(WAYS, float("inf"))

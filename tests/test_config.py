@@ -30,6 +30,7 @@ OTHER_VALUES: dict[str, Any] = {
     "output": Path("other"),
     "within": Path("all"),
     "verify": True,
+    "verify_inputs": True,
     "revision": "0" * 40,
     "trust": (Path("publisher.pub"),),
     "label_map": {"pos": "NEGATIVE"},

@@ -90,13 +90,14 @@ class World:
 
 
 def contents(output: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run, of ``run.json`` without its times, and those and the inodes of its files."""
+    """SHA-256 of every file of a run, of ``run.json`` without its times, and those and the inodes of its files and inputs."""
     hashes = {name: sha256_of(output / name) for name in files_below(output) if name not in TIMES}
     with contextlib.suppress(FileNotFoundError):
         facts = json.loads((output / "run.json").read_bytes())
         assert facts.pop("started") <= facts.pop("finished")
         assert facts.pop("seconds") >= 0 <= facts.pop("work")["scoring_seconds"]
         assert MANIFEST not in facts.pop("written")
+        assert len(facts.pop("noted")) == len(facts["files"])
         hashes["run.json"] = json.dumps(facts, sort_keys=True)
     return hashes
 

@@ -29,6 +29,7 @@ from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import remove_run
 from batchscore.runs import scoring_parts, shards
 from batchscore.runs.evaluating import evaluate
+from batchscore.runs.folder import STAGING, UNNAMED
 from batchscore.runs.trend import write_trend
 from batchscore.training import work_folder
 
@@ -150,6 +151,10 @@ def test_nothing_is_made_that_is_not_heard(heard: tuple[Path, Writes]) -> None:
         evaluation.with_name(f".{evaluation.name}.work") / "final"
     )  # a folder that got its name as a whole
     moved = {evaluation / path.relative_to(built) for path in writes.made if built in path.parents}
+    planned = [path for path in writes.made if UNNAMED in path.parts]  # these got theirs in the same way
+    for staged in {path for path in there | writes.removed if path.parent.name == STAGING}:
+        unnamed = staged.with_name(UNNAMED)
+        moved |= {staged / path.relative_to(unnamed) for path in planned if path.is_relative_to(unnamed)}
     assert there | writes.removed <= writes.made | moved
 
 

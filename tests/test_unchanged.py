@@ -26,6 +26,7 @@ from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.errors import DataError, OutputError
 from batchscore.formats import inputs
 from batchscore.formats.digests import digest_of
+from batchscore.formats.first_pass import Hashed
 from batchscore.formats.inputs import FoundFile, find_files
 from batchscore.records import Position, Reject, Rows
 from batchscore.runs import run as runs
@@ -88,7 +89,7 @@ def found_at(path: Path, *, is_old: bool = True) -> tuple[FoundFile, ScoreSettin
     settings = ScoreSettings((str(path),), "fake", path.parent / "run", read=READ)
     (file,) = find_files(settings.inputs, None, settings.output)
     if is_old:
-        file = inputs.FoundFile(file.source, file.name, file.sha256, file.identity, file.hashed + 10**11)
+        file.hashed = Hashed(file.sha256, file.noted.hashed.begun + 10**11)
     return file, settings
 
 
@@ -151,6 +152,30 @@ def test_a_change_within_a_tick_of_the_clock_is_noticed(
     write_secretly(path, csv_bytes("poor", 0))
     with pytest.raises(DataError, match=CHANGED):
         planned(file, settings)
+
+
+def test_a_file_that_changed_after_it_was_hashed_is_noticed_although_its_time_was_set_back(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(csv_bytes("good", 0))
+    file, _ = found_at(path)
+    write_secretly(path, csv_bytes("poor", 0))
+    with pytest.raises(DataError, match=CHANGED):
+        file.assert_unchanged()
+
+
+def test_a_change_within_a_tick_of_the_clock_is_noticed_later_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(csv_bytes("good", 0))
+    file, settings = found_at(path, is_old=False)
+    monkeypatch.setattr(inputs, "identity_of", lambda _: file.identity)
+    planned(file, settings)
+    write_secretly(path, csv_bytes("poor", 0))
+    with pytest.raises(DataError, match=CHANGED):
+        file.assert_unchanged()
 
 
 def test_an_old_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

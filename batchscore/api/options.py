@@ -110,6 +110,7 @@ class ScoreOptions(_ReadingOptions, total=False):
     limit: int | None
     skip_empty: bool
     verify: bool
+    verify_inputs: bool
     metrics_file: PathLike | None
     dry_run: bool
 

@@ -76,6 +76,8 @@ class Run:
         """Rows that could not be read; ``rejects.jsonl`` in the run folder lists them."""
         self.metrics = dict(metrics)
         """``metrics.json``: counts, quality, calibration, slices, drift, gates."""
+        self.forecast: Mapping[str, Any] | None = None
+        """With ``dry_run=True``: what the run would take (``tokens``, ``seconds``, ``memory_bytes`` and so on), if that was measured."""
         self._temporary = temporary
         self._index = index
         """That of the table that was scored, if it was one; most formats do not say which columns are the index."""

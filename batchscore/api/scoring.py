@@ -79,6 +79,7 @@ def _scored(
             temporary=temporary,
             index=index,
         )
+        run.forecast = result.forecast.to_json() if result.forecast else None
         if result.status == "done":  # what is handed out was not just written
             check_run(result.output)
         try:

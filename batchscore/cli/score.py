@@ -40,6 +40,7 @@ from batchscore.runs.headlines import headline_of
 from batchscore.system.terminal import Progress, boundary, say, show
 
 if TYPE_CHECKING:
+    from batchscore.runs.forecast import Forecast
     from batchscore.runs.result import RunResult
 
 
@@ -76,13 +77,20 @@ class _ScoreCommand(MapsLabels):
     help="Hash every file of a run that has finished, not only those that seem to have changed.",
 )
 @option(
+    "--verify-inputs",
+    is_flag=True,
+    help="Hash every input of a run that was begun or has finished, not only those that seem to have changed.",
+)
+@option(
     "--metrics-file",
     type=LocalPath(),
     metavar="FILE.prom",
     help="Write the run's metrics for Prometheus (extra: metrics).",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Read the inputs and show the plan, but score and write nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Read the inputs, load the model, and show the plan and what it would take; write nothing.",
 )
 @click.option("--force", is_flag=True, help="Score again even if done, and replace what is in the folder.")
 @click.option(
@@ -169,6 +177,7 @@ def score_settings(**options: Any) -> ScoreSettings:
         limit=options.get("limit"),
         skip_empty=options.get("skip_empty", False),
         verify=options.get("verify", False),
+        verify_inputs=options.get("verify_inputs", False),
         dry_run=options.get("dry_run", False),
         force=options.get("force", False),
         prefix=options["prefix"],
@@ -221,6 +230,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
             else {}
         ),
         "gates": gates_passed(metrics),
+        **({"forecast": result.forecast.to_json()} if result.forecast else {}),
         "seconds": round(result.seconds, 3),
     }
 
@@ -231,6 +241,24 @@ def _of_all(metrics: Mapping[str, Any]) -> str:
 
     share = answered_share(metrics)
     return "" if share is None else f" ({share:.1%}; the others abstained)"
+
+
+def _forecast_lines(forecast: Forecast) -> list[str]:
+    """What a run would take, for people."""
+    tokens = f"about {forecast.tokens:,} tokens, from a sample of {forecast.sampled:,} rows"
+    here = f"about {_duration(forecast.seconds())} on {forecast.device}, {forecast.workers} at a time"
+    asked, more = forecast.asked, ""
+    if asked not in {None, forecast.workers}:
+        more = f" ({asked} at a time, on as many cores or devices: {_duration(forecast.seconds(asked))})"
+    return [f"  {tokens}", f"  {here}{more}, in {forecast.memory / 2**30:.1f} GiB of memory"]
+
+
+def _duration(seconds: float) -> str:
+    """Words for a time that is not known exactly."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _lines(result: RunResult) -> list[str]:
@@ -244,6 +272,7 @@ def _lines(result: RunResult) -> list[str]:
                 f"  {printable(f.shown)}: {f.format}, {f.rows} rows, {choice_of(f)}"
                 for f in result.plan.files
             ),
+            *(_forecast_lines(result.forecast) if result.forecast else ()),
         ]
     again = " (it had been finished before)" if result.status == "done" else ""
     kinds = {"scored": "scored", "null_text": "null", "empty_text": "empty", "rejects": "rejected"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -48,7 +49,8 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     head = head_of(source, settings.max_expansion)
     try:
         dialect = _dialect(head, settings)
-        with open_bytes(source, settings.max_expansion) as stream:  # the header may be longer than the head
+        is_whole = len(head) < HEAD_BYTES  # otherwise the header may be longer than the head
+        with io.BytesIO(head) if is_whole else open_bytes(source, settings.max_expansion) as stream:
             header = _header(stream, dialect, settings)
             lead = _separator_line(head, header, dialect) if header and not settings.skip_lines else b""
             if header is not None:

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from batchscore.errors import DataError, printable
 from batchscore.formats import footer
 from batchscore.formats.arrow_values import has_small_index, leaf_arrays, leaf_types, with_leaves
+from batchscore.formats.first_pass import BlockFile
 from batchscore.formats.footer import Element, Schema, mend_schema, read_schema
 from batchscore.formats.source import Source
 from batchscore.formats.unfolding import open_parquet, rows_at_once
@@ -69,8 +70,13 @@ class ExactFile:
 
 
 @contextlib.contextmanager
-def open_exact(source: Source, units: Sequence[str] = (), wide: Sequence[str] = ()) -> Iterator[ExactFile]:
-    """Open a file; ``units`` of its INT96 leaves in order, ``wide``: paths of dictionaries (both from :func:`open_options`)."""
+def open_exact(
+    source: Source, units: Sequence[str] = (), wide: Sequence[str] = (), blocks: BlockFile | None = None
+) -> Iterator[ExactFile]:
+    """Open a file, through ``blocks`` if that is given.
+
+    ``units`` of its INT96 leaves in order, ``wide``: paths of dictionaries (both from :func:`open_options`).
+    """
     with source.path.open("rb") as file:
         schema = read_schema(file)
     readable = [_readable(element) for element in schema.elements]
@@ -78,7 +84,7 @@ def open_exact(source: Source, units: Sequence[str] = (), wide: Sequence[str] = 
     if readable != schema.elements:
         options["metadata"] = schema._replace(elements=readable).metadata()
     targets = _targets(schema, units)
-    with open_parquet(source, **options) as parquet:
+    with open_parquet(source, blocks, **options) as parquet:
         exact = _changed(parquet.schema_arrow, lambda kind: next(targets) or kind)
         yield ExactFile(parquet, exact, is_plain=exact == parquet.schema_arrow)
 

@@ -1,4 +1,4 @@
-"""INPUT arguments to files: folders and globs resolved, each file named below ``predictions/`` and hashed."""
+"""INPUT arguments to files: folders and globs resolved, and each file named below ``predictions/``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchscore.errors import DataError, NoInputError, UsageError, printable
+from batchscore.formats.first_pass import Hashed
 from batchscore.formats.foreign import table_folder
 from batchscore.formats.identification import identify, is_note
 from batchscore.formats.registry import format_of_name, plain_name, suffix_of_file, suffixes
@@ -43,20 +44,63 @@ class Identity(NamedTuple):
         return self._replace(changed=0) == other._replace(changed=0)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+class Noted(NamedTuple):
+    """What a file was when its hash was known, kept for another call."""
+
+    identity: Identity
+    hashed: Hashed
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether a later change would show: hashing began well after the last one that the file system tells."""
+        return self.identity.changed <= self.hashed.begun - _CLOCK_TICK_NS
+
+    def to_json(self) -> list[int]:
+        """As JSON values, without the hash itself."""
+        return [*self.identity, self.hashed.begun]
+
+    @classmethod
+    def from_json(cls, value: Sequence[int], sha256: str) -> Noted:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            TypeError, ValueError: it was not written by that.
+        """
+        *identity, begun = value
+        if not all(type(each) is int for each in value):
+            raise ValueError("what a file was is told in whole numbers")
+        return cls(Identity(*identity), Hashed(sha256, begun))
+
+
+@dataclasses.dataclass(slots=True)
 class FoundFile:
-    """An input file, hashed."""
+    """An input file. It is hashed while it is read for the first time, or when its hash is asked for before that."""
 
     source: Source
     name: str
     """Its path below the common folder of all inputs, with ``/``."""
-    sha256: str
     identity: Identity
     """Taken before it was hashed."""
-    hashed: int
-    """When hashing began, in nanoseconds since 1970."""
+    hashed: Hashed | None = None
+    """None until it is."""
     given_as: str = ""
     """What it was called on the command line if that is no path: ``-``."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its bytes (hex).
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        self.hashed = self.hashed or _hashed(self.source)
+        return self.hashed.sha256
+
+    @property
+    def noted(self) -> Noted:
+        """What it is, for another call."""
+        self.hashed = self.hashed or _hashed(self.source)
+        return Noted(self.identity, self.hashed)
 
     def assert_unchanged(self) -> None:
         """Raise :class:`DataError` if the file's content changed since it was hashed.
@@ -64,15 +108,39 @@ class FoundFile:
         It is hashed again only if the file system cannot tell: its permissions or links changed, or it was written so
         shortly before hashing that a later change may have the same timestamp.
         """
-        now = identity_of(self.source.path)
-        is_fresh = self.identity.changed > self.hashed - _CLOCK_TICK_NS
-        if now == self.identity and not is_fresh:
+        now, noted = identity_of(self.source.path), self.noted
+        if now == self.identity and noted.is_certain:
             return
-        if not now.is_as_written(self.identity) or _sha256_of(self.source) != self.sha256:
-            raise DataError(
-                f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
-                "it when it is whole, then run the same command again."
-            )
+        if not now.is_as_written(self.identity):
+            raise self._changed()
+        self._take(now, _hashed(self.source))
+
+    def assert_read(self, hashed: Hashed) -> None:
+        """The same for a file whose bytes have just been read, and were these; they become its hash if it had none."""
+        if not identity_of(self.source.path).is_as_written(self.identity):
+            raise self._changed()
+        self._take(self.identity, hashed)
+
+    def _take(self, identity: Identity, hashed: Hashed) -> None:
+        if self.hashed is not None and hashed.sha256 != self.hashed.sha256:
+            raise self._changed()
+        self.identity, self.hashed = identity, hashed
+
+    def _changed(self) -> DataError:
+        return DataError(
+            f"{printable(self.source.path)} changed while it was being read. Write it under another name and rename "
+            "it when it is whole, then run the same command again."
+        )
+
+
+def recognise(files: Iterable[FoundFile], noted: Iterable[Noted]) -> None:
+    """Take over the hashes that an earlier call noted for files that have certainly not changed since.
+
+    That is as sure as :meth:`FoundFile.assert_unchanged`: size, inode, device, mtime and ctime are the same.
+    """
+    known = {note.identity: note.hashed for note in noted if note.is_certain}
+    for file in files:
+        file.hashed = file.hashed or known.get(file.identity)
 
 
 def find_files(
@@ -204,14 +272,14 @@ def _standard_input(path: Path, given_format: str | None) -> FoundFile:
 
 
 def _found(path: Path, name: str, given_format: str | None) -> FoundFile:
-    identity, now = identity_of(path), time.time_ns()
-    source = identify(path, given_format)
-    return FoundFile(source, name, _sha256_of(source), identity, now)
+    identity = identity_of(path)
+    return FoundFile(identify(path, given_format), name, identity)
 
 
-def _sha256_of(source: Source) -> str:
+def _hashed(source: Source) -> Hashed:
+    begun = time.time_ns()
     with reading(source):
-        return sha256_of(source.path)
+        return Hashed(sha256_of(source.path), begun)
 
 
 def identity_of(path: Path) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from batchscore.formats.exact import (
     restore_annotations,
     storable,
 )
+from batchscore.formats.first_pass import BlockFile
 from batchscore.formats.format import Output, Texts, format_of
 from batchscore.formats.source import Source, source_of
 from batchscore.formats.staged import StagedPart
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 
 _MAGIC = b"PAR1"
+_JOINT = 2 * _MAGIC
+"""What stands where one file ends and another begins."""
 
 
 def describe(source: Source, settings: ReadSettings) -> Layout:
@@ -47,25 +51,33 @@ def describe(source: Source, settings: ReadSettings) -> Layout:
     unpacked = sum(group.total_byte_size for group in groups)
     if unpacked > allowed_bytes(source, settings.max_expansion):
         raise unfolds_beyond(source, settings.max_expansion)
-    _refuse_joined(source)
+    if not source.awaits_first_pass:
+        _refuse_joined(source)
     return layout_of(schema, {"exact": open_options(source, settings.max_expansion)})
 
 
-def _refuse_joined(source: Source) -> None:
+def _refuse_joined(source: Source, places: Iterable[int] | None = None) -> None:
     """Refuse concatenated files: the last footer would be read with the first file's pages.
+
+    ``places``: where one file may end and another begin, if all bytes were searched for that already.
 
     Raises:
         DataError: one Parquet file ends inside this one, and another begins.
     """
     with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(_MAGIC * 2)
-        while at >= 0:
+        for at in _places(data) if places is None else places:
             if _ends_a_file(data, at + len(_MAGIC)):
                 raise DataError(
                     f"{printable(source.path)} is several Parquet files joined into one, which no reader takes apart. Score "
                     "the files themselves."
                 )
-            at = data.find(_MAGIC * 2, at + 1)
+
+
+def _places(data: mmap.mmap) -> Iterator[int]:
+    at = data.find(_JOINT)
+    while at >= 0:
+        yield at
+        at = data.find(_JOINT, at + 1)
 
 
 def _ends_a_file(data: mmap.mmap, end: int) -> bool:
@@ -86,21 +98,30 @@ def read(
     source: Source, layout: Layout, columns: ColumnChoice, settings: ReadSettings, start: Position
 ) -> Iterator[Rows]:
     """Yield the rows as parts; the row groups before ``start`` are not read."""
+    first_pass = source.first_pass
+    if first_pass is not None:
+        first_pass.seek_bytes(_JOINT)
     yield from cut(
         _batches(source, layout, settings, start.row), source, layout, columns, settings, start.row
     )
+    if first_pass is not None:
+        first_pass.read_rest()
+        _refuse_joined(source, first_pass.found)
 
 
 def _batches(source: Source, layout: Layout, settings: ReadSettings, skip: int) -> Iterator[pa.RecordBatch]:
     """Small batches from row ``skip`` on; they restart with each row group, so their boundaries do not depend on ``skip``."""
-    with open_exact(source, **layout.details["exact"]) as opened:
+    with (
+        contextlib.closing(BlockFile(source.path, source.first_pass)) as blocks,
+        open_exact(source, **layout.details["exact"], blocks=blocks) as opened,
+    ):
         file = opened.file
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if skip >= rows:
                 skip -= rows
                 continue
-            at_once = rows_at_once(source, file, group, settings.max_expansion)
+            at_once = rows_at_once(source, file, group, settings.max_expansion, blocks)
             for batch in file.iter_batches(at_once, row_groups=[group]):
                 rows -= batch.num_rows
                 dropped = min(skip, batch.num_rows)

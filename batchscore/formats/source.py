@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from batchscore.errors import DataError, printable, storage_error
+from batchscore.formats.first_pass import FirstPass, open_passed
 from batchscore.formats.unpacking import Unpacked
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Source(NamedTuple):
     path: Path
     format: str
     compression: str
+    first_pass: FirstPass | None = None
+    """What hashes the bytes that are read, if this is the first time that all are."""
+    awaits_first_pass: bool = False
+    """Whether there will be such a time, at which it is seen what only all bytes tell."""
 
 
 def source_of(file: InputFile) -> Source:
@@ -87,7 +92,7 @@ class _Bounded(io.RawIOBase):
 
 def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     """Open a file for reading, decompressed, with at most ``max_expansion`` bytes out per byte in."""
-    file = source.path.open("rb")
+    file = open_passed(source.path, source.first_pass) if source.first_pass else source.path.open("rb")
     if not source.compression:
         return file
     stream: Any

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.arrow_files import path_or_memory
+from batchscore.formats.first_pass import BlockFile
 from batchscore.formats.source import Source
 
 FREE_BYTES = 64 * 2**20
@@ -27,10 +28,14 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 
 
 @contextlib.contextmanager
-def open_parquet(source: Source, **options: Any) -> Iterator[pq.ParquetFile]:
-    """Open a file for streaming: a buffered reader instead of whole column chunks, page checksums verified."""
+def open_parquet(source: Source, blocks: BlockFile | None = None, **options: Any) -> Iterator[pq.ParquetFile]:
+    """Open a file for streaming: a buffered reader instead of whole column chunks, page checksums verified.
+
+    It is read through ``blocks`` if that is given.
+    """
     options |= {"buffer_size": 1 << 20, "pre_buffer": False, "page_checksum_verification": True}
-    with pq.ParquetFile(path_or_memory(source.path), **options) as file:
+    opened = path_or_memory(source.path) if blocks is None else pa.PythonFile(blocks, "r")
+    with pq.ParquetFile(opened, **options) as file:
         yield file
 
 
@@ -58,8 +63,10 @@ def allowed_bytes(source: Source, max_expansion: int) -> int:
     return FREE_BYTES + max_expansion * source.path.stat().st_size
 
 
-def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion: int) -> int:
-    """How many rows of a row group to decode at once, so that they stay near 64 MiB.
+def rows_at_once(
+    source: Source, file: pq.ParquetFile, group: int, max_expansion: int, blocks: BlockFile | None = None
+) -> int:
+    """How many rows of a row group to decode at once, so that they stay near 64 MiB; ``blocks`` as in :func:`open_parquet`.
 
     Raises:
         DataError: the lists of a single row may expand beyond the limit.
@@ -73,7 +80,7 @@ def rows_at_once(source: Source, file: pq.ParquetFile, group: int, max_expansion
     ):  # a look at the widest would take the most memory
         return 1
     if _MOST_ROWS * metadata.total_byte_size > _BYTES_AT_ONCE or any(leaf.is_repeated for leaf in leaves):
-        widths |= _widest_values(source, leaves, group)
+        widths |= _widest_values(source, leaves, group, blocks)
         _refuse_lists(leaves, widths, source, max_expansion)
     average = int(metadata.total_byte_size) // max(int(metadata.num_rows), 1)
     widest = average + sum(widths[leaf.path] for leaf in leaves if not leaf.is_repeated)
@@ -108,11 +115,13 @@ def _fixed_width(leaf: _Leaf) -> int:
     return int(leaf.length) if leaf.kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[leaf.kind]
 
 
-def _widest_values(source: Source, leaves: list[_Leaf], group: int) -> dict[str, int]:
+def _widest_values(
+    source: Source, leaves: list[_Leaf], group: int, blocks: BlockFile | None
+) -> dict[str, int]:
     """Bytes of the longest value in the dictionary of each chunk of strings, read without expanding it."""
     paths = [leaf.path for leaf in leaves if leaf.kind == "BYTE_ARRAY"]
     widths = dict.fromkeys(paths, 0)
-    with open_parquet(source, read_dictionary=paths) as file:
+    with open_parquet(source, blocks, read_dictionary=paths) as file:
         for path in paths:
             for batch in itertools.islice(file.iter_batches(1, row_groups=[group], columns=[path]), 1):
                 widths[path] = max(map(_longest, batch.columns), default=0)

@@ -54,6 +54,7 @@ __all__ = [
     "STAGING_NAMES",
     "TEXT",
     "TIMED",
+    "UNNAMED",
     "RunFolder",
     "RunState",
     "Staging",
@@ -109,6 +110,8 @@ CHOSEN = "baseline.json"
 """In ``.staging/``: the run that ``--baseline latest`` found at the first start."""
 ACCEPTING = "accepting.json"
 """In ``.staging/``: what ``--accept`` chose at the first start on the rows of another run."""
+UNNAMED = "0" * 32
+"""In ``.staging/``: the folder of a run that is being planned, before its inputs are hashed; it has no other name yet."""
 _PART_SUFFIX = ".arrow"
 _STAGING_FILES = "|".join(map(re.escape, (HOLDER, _REPLACED, CHOSEN, ACCEPTING)))
 STAGING_NAMES = re.compile(rf"[0-9a-f]{{32}}|{_STAGING_FILES}|\.[0-9a-f]{{16}}\.tmp")

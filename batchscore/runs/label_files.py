@@ -195,7 +195,7 @@ class _Survey:
             yield LabelRows(texts, reader.indices(cells, len(cells)), cells)
 
     def _as_input(self, reading: str) -> InputFile:
-        path, fmt, compression = self._source
+        path, fmt, compression = self._source[:3]
         return InputFile(
             str(path),
             path.name,

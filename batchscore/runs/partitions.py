@@ -89,7 +89,14 @@ class PartitionValues:
         Raises:
             DataError: they are too many, or one is too long.
         """
-        new = {folder_of(self.column or "", value) for value in set(values)} - self._folders
+        self._add({folder_of(self.column or "", value) for value in set(values)}, path)
+
+    def add(self, other: PartitionValues, path: Path) -> None:
+        """Add those of a whole file; raises what :meth:`update` does."""
+        self._add(other._folders, path)
+
+    def _add(self, folders: set[str], path: Path) -> None:
+        new = folders - self._folders
         self._folders |= new
         if len(self._folders) > MOST:
             raise DataError(

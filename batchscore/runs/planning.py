@@ -7,28 +7,21 @@ is kept in the run's staging folder for a resumed run.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.column_choice import choose_columns, has_label_column, refuse_named
 from batchscore.formats.digests import digest_of
-from batchscore.formats.format import format_of
 from batchscore.formats.inputs import FoundFile
-from batchscore.formats.label_columns import choose_label_columns
-from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.reading import describe, header_advice, read
+from batchscore.formats.reading import read
 from batchscore.formats.source import source_of
-from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
-from batchscore.model.given import Given, Reader, given_of, uses_labels
+from batchscore.model.given import Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
-from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
-from batchscore.runs.accepting import answers_of_run
+from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Rows
 from batchscore.runs.partitions import PartitionValues
+from batchscore.runs.survey_processes import surveys_of
+from batchscore.runs.surveying import Surveyed
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings, ScoreSettings
@@ -122,48 +115,21 @@ def make_plan(
 ) -> Plan:
     """Read every file once; unreadable rows are written to ``rejects`` as JSON Lines.
 
+    The hash of each file is known afterwards.
+
     Raises:
         DataError: a damaged file, a schema that cannot be scored, a column name that the scorer adds, or labels none of
             which the model knows.
     """
     use_labels = uses_labels(bundle, settings.label_map)
     _refuse_meaningless_labels(bundle, settings, uses_labels=use_labels)
-    given, answers = given_of(bundle, settings.label_map), answers_of_run(bundle, settings)
-    looks = [_look(file, settings, bundle, given) for file in found]
-    outputs = OutputColumns.of(settings)
-    outputs.refuse_equal_names(answers)
-    partitions = PartitionValues(settings.partition_by)
-    for file, (layout, _) in zip(found, looks, strict=True):
-        if not format_of(file.source.format).rows_have_own_names:
-            _refuse_unsliceable(file.source.path, layout, settings.slice_columns)
-            outputs.refuse_unknown(answers, layout, file.source.path)
-            partitions.refuse_column(layout, file.source.path)
-        outputs.refuse_taken([column.name for column in layout.columns], answers, file.source.path)
-        refuse_unwritable_names(file.source, layout, answers, outputs, settings.output_format)
-    surveys: list[_Survey] = []
+    surveys: list[Surveyed] = []
     parts: list[Part] = []
-    left = settings.limit
-    for file, (layout, columns) in zip(found, looks, strict=True):
-        survey = _Survey(file, layout, columns, given)
-        for rows in survey.read(settings.read, left):
-            outputs.refuse_taken(rows.names, answers, file.source.path)
-            refuse_unwritable(file.source, survey.layout, rows, outputs, settings.output_format)
-            if (name := partitions.column) is not None:
-                fmt = format_of(file.source.format)
-                partitions.update(fmt.texts_of_rows(rows, layout, [name])[name], file.source.path)
-            parts.append(
-                Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows), rows.weight)
-            )
-            rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
-            del rows
-        file.assert_unchanged()  # so what was planned is what was hashed
-        surveys.append(survey)
-        _refuse_unsliceable(file.source.path, survey.layout, settings.slice_columns)
-        outputs.refuse_unknown(answers, survey.layout, file.source.path)
-        partitions.refuse_column(survey.layout, file.source.path)
-        outputs.refuse_taken([column.name for column in survey.layout.columns], answers, file.source.path)
-        refuse_unwritable_names(file.source, survey.layout, answers, outputs, settings.output_format)
-        left = None if left is None else left - survey.rows
+    partitions = PartitionValues(settings.partition_by)
+    for surveyed in surveys_of(found, bundle, settings, rejects):
+        parts.extend(surveyed.numbered(len(surveys), len(parts)))
+        partitions.add(surveyed.partitions, surveyed.file.source.path)
+        surveys.append(surveyed)
     from_0 = {survey.columns.given for survey in surveys if survey.values.counts_from_0}
     files = [survey.result(counts_from_0=survey.columns.given in from_0) for survey in surveys]
     return Plan(tuple(files), tuple(parts))
@@ -211,112 +177,3 @@ def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> It
         following = (part.file, part.number + 1)
         yield part, rows
         del rows  # before the next part is read
-
-
-class _Survey:
-    """The first pass over one file."""
-
-    def __init__(self, file: FoundFile, layout: Layout, columns: ColumnChoice, given: Given) -> None:
-        self._file, self._layout, self.columns = file, layout, columns
-        self.rows = self._rejects = 0
-        self.values = given.survey(columns, layout.details.get("class_names", {}).get(columns.label, ()))
-        self._known = {column.name for column in layout.columns}
-        self._more: list[str] = []
-        """Fields that only later rows have."""
-        self._has_label_column = bool(columns.given) or has_label_column(layout, given.more_names)
-
-    def read(self, settings: ReadSettings, limit: int | None) -> Iterator[Rows]:
-        """Yield the file's parts, at most ``limit`` rows, and count rows, rejects and label values."""
-        for whole in read(self._file.source, self._layout, self.columns, settings):
-            if limit is not None and self.rows >= limit:
-                return
-            rows = whole if limit is None else whole.head(limit - self.rows)
-            self.rows += rows.rows_in
-            self._rejects += len(rows.rejects)
-            self._note_names(rows.names, settings)
-            self.values.update(rows.labels or ())
-            yield rows
-            del whole, rows  # before the next part is read
-
-    def _note_names(self, names: set[str], settings: ReadSettings) -> None:
-        """Add the field names of a part of a JSON file."""
-        path = self._file.source.path
-        if names and not self.columns.text:
-            raise DataError(
-                f"{printable(path)}: its first rows are empty objects. Name the text with --text-column."
-            )
-        self._more += sorted(names - self._known)
-        self._known |= names
-        if len(self._known) > settings.max_columns:
-            raise DataError(
-                f"{printable(path)}: its rows have more than {settings.max_columns} fields of different names. Raise "
-                "--max-columns if they are meant."
-            )
-
-    @property
-    def layout(self) -> Layout:
-        """The layout with the fields that only later rows have."""
-        more = (Column(name, "other") for name in self._more)
-        return dataclasses.replace(self._layout, columns=(*self._layout.columns, *more))
-
-    def result(self, *, counts_from_0: bool) -> InputFile:
-        """The file's entry in the plan.
-
-        Raises:
-            DataError: the meaning of the values in its label column is ambiguous.
-        """
-        source = self._file.source
-        meaning = self.values.meaning(counts_from_0=counts_from_0)
-        if meaning is None:
-            raise DataError(f"{printable(source.path)}: {self.values.problem(self.columns.label or '')}")
-        return InputFile(
-            path=str(source.path),
-            name=self._file.name,
-            format=source.format,
-            compression=source.compression,
-            size=self._file.identity.size,
-            sha256=self._file.sha256,
-            layout=self.layout,
-            columns=self.columns,
-            rows=self.rows,
-            rejects=self._rejects,
-            labelled=meaning.labelled,
-            unknown_labels=meaning.unknown,
-            label_values=meaning.values,
-            label_reading=meaning.reading,
-            has_label_column=self._has_label_column,
-            given_as=self._file.given_as,
-        )
-
-
-def _look(
-    file: FoundFile, settings: ScoreSettings, bundle: Bundle, given: Given
-) -> tuple[Layout, ColumnChoice]:
-    read, path = settings.read, file.source.path
-    layout = describe(file.source, read)
-    if not layout.columns:  # an empty file has no columns to choose from
-        return layout, ColumnChoice(read.text_column or "", text_pair=read.text_pair_column)
-    advice = header_advice(file.source, layout, read)
-    use_labels = uses_labels(bundle, settings.label_map)
-    columns = choose_columns(layout, read, path, use_labels, advice, given.more_names)
-    if use_labels and given.has_label_columns:
-        columns = choose_label_columns(columns, layout, path, read, bundle.labels, settings.label_map)
-    return layout, columns
-
-
-def _refuse_unsliceable(path: Path, layout: Layout, wanted: Sequence[str]) -> None:
-    for name in wanted if layout.columns else ():
-        refuse_named("slice", name, [c for c in layout.columns if c.name == name], layout, path)
-
-
-def _reject_line(name: str, reject: Reject) -> bytes:
-    value = {
-        "file": name,
-        "row": reject.row,
-        "line": reject.line,
-        "byte_offset": reject.offset,
-        "reason": reject.reason,
-        "column": reject.column,
-        "raw": base64.b64encode(reject.raw).decode(),
-    }
-    return json.dumps(value, ensure_ascii=True).encode() + b"\n"

@@ -116,7 +116,7 @@ def partition_folder(path: Path, run: RunFolder) -> str:
 
 def _schema(source: Source, layout: Layout, added: Mapping[str, pa.DataType]) -> pa.Schema:
     fmt = format_of(source.format)
-    path, form, compression = source
+    path, form, compression = source[:3]
     columns = ColumnChoice(text="")
     file = InputFile(str(path), path.name, form, compression, 0, "", layout, columns, rows=0, rejects=0)
     schema = fmt.schema(file)

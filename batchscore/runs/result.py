@@ -15,6 +15,7 @@ from batchscore.runs.folder import METRICS, output_of, read_facts
 
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
+    from batchscore.runs.forecast import Forecast
     from batchscore.runs.planning import Plan
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class RunResult:
     """Its files in the data set, with ``append_to``."""
     appended_before: tuple[Path, ...] = ()
     """Those of them that were there already, and stayed as they were."""
+    forecast: Forecast | None = None
+    """With ``dry_run``: what the run would take."""
 
     def outcome(self) -> None:
         """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""

@@ -22,7 +22,7 @@ from batchscore.errors import (
     TakenError,
     printable,
 )
-from batchscore.formats.inputs import FoundFile
+from batchscore.formats.inputs import FoundFile, Noted, recognise
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
@@ -43,12 +43,14 @@ from batchscore.runs.folder import (
     NOTE,
     PREDICTIONS,
     STAGING,
+    UNNAMED,
     Staging,
     is_finished,
     output_of,
     prediction_names,
     read_run,
 )
+from batchscore.runs.forecast import forecast
 from batchscore.runs.kept_acceptance import keep_acceptance
 from batchscore.runs.opening import Opened, night_of, open_inputs, refuse_foreign, standard_input
 from batchscore.runs.planning import Plan, make_plan
@@ -56,7 +58,7 @@ from batchscore.runs.refusals import refusals_noted
 from batchscore.runs.rejects import refuse_rejects
 from batchscore.runs.result import RunResult, with_appended
 from batchscore.runs.reuse import facts_of_reuse
-from batchscore.runs.run_facts import RunTimes, facts_of_run, work_facts
+from batchscore.runs.run_facts import NOTED, RunTimes, facts_of_run, noted_inputs, work_facts
 from batchscore.runs.scoring_parts import STAGING_FORMAT, Scoring
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.documents import checked
@@ -102,7 +104,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     with shortage_told(), failing(settings.output):
         if settings.dry_run:
             with standard_input(settings) as stdin:
-                return _planned(open_inputs(settings, models, stdin), settings, started)
+                return _planned(open_inputs(settings, models, stdin), settings, models, started)
         with (
             locked(output_of(settings)),  # the lock first: a second call fails at once
             refusals_noted(output_of(settings), night),
@@ -115,15 +117,16 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
             return _Run(opened, decided, models, progress, started, want).go()
 
 
-def _planned(opened: Opened, settings: ScoreSettings, started: float) -> RunResult:
+def _planned(opened: Opened, settings: ScoreSettings, models: Models, started: float) -> RunResult:
     settings = with_acceptance(settings, opened.bundle)
     with tempfile.TemporaryFile() as rejects:
         plan = make_plan(opened.found, opened.bundle, settings, rejects)
     comparable(opened.chosen, lambda baseline: refuse_unmatchable(baseline, plan.files))
     refuse_unappendable(settings, outputs_of(plan, opened.bundle, settings))
     _log_label_warnings(plan, opened.bundle, settings)
+    ahead = forecast(plan, opened.bundle, settings, models, time.monotonic() - started)
     seconds = time.monotonic() - started
-    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan)
+    return RunResult(settings.output, "planned", plan.rows, plan.rejects, {}, seconds, plan, forecast=ahead)
 
 
 def _log_choices(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> None:
@@ -176,8 +179,7 @@ class _Run:
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = output_of(settings)
-        staged = run_fingerprint(self._found, self._bundle, settings.part_options())
-        self._staging = Staging(self._output / STAGING / staged[:32])
+        self._staging = Staging(self._output / STAGING / UNNAMED)
         self._begun = _now()
 
     def go(self) -> RunResult:
@@ -185,6 +187,7 @@ class _Run:
         if (done := self._finished_before()) is not None:
             return done
         self._chosen = comparable(self._chosen, Baseline.verify)
+        self._find_staging()
         self._prepare_folder()
         try:
             self._refuse_long_names()
@@ -221,6 +224,31 @@ class _Run:
         result = self._result("scored", plan.rows, plan.rejects, metrics, plan)
         return with_appended(result, self._settings)
 
+    def _find_staging(self) -> None:
+        """Where an earlier start of this run staged; without one the inputs are hashed later, as they are read for the plan."""
+        staging = self._output / STAGING
+        begun = staging.entries() if staging.is_folder() else []
+        if any(entry.is_folder and entry.name != UNNAMED for entry in begun):
+            recognise(self._found, self._noted_for_plans())
+            self._staging = self._named_staging()
+
+    def _named_staging(self) -> Staging:
+        """The staging folder of these inputs, this model and these options."""
+        staged = run_fingerprint(self._found, self._bundle, self._settings.part_options())
+        return Staging(self._output / STAGING / staged[:32])
+
+    def _noted_for_plans(self) -> list[Noted]:
+        """What the inputs were when they were planned, by all plans in the folder."""
+        if self._settings.verify_inputs:
+            return []
+        staging, noted = self._output / STAGING, []
+        for name in staging.names():
+            with contextlib.suppress(*DAMAGE):
+                saved = checked(read_checked(Staging(staging / name).plan), shapes.PLAN)
+                pairs = zip(saved["plan"]["files"], saved["noted"], strict=True)
+                noted += [Noted.from_json(each, file["sha256"]) for file, each in pairs]
+        return noted
+
     def _fingerprint(self) -> str:
         """That of the results; the baseline counts by its content, not its path."""
         options = self._settings.result_options() | {"baseline": self._chosen.content}
@@ -238,6 +266,8 @@ class _Run:
             return None
         try:
             run = read_run(self._output)
+            if not self._settings.verify_inputs:
+                recognise(self._found, noted_inputs(run))
             is_this = run.fingerprint == self._fingerprint()
             counts = run.counts
         except DAMAGE:
@@ -292,14 +322,28 @@ class _Run:
 
     def _plan(self) -> Plan:
         """The plan of an earlier start, if it and its rejects are intact, or a new one."""
-        path, rejects = self._staging.plan, self._staging.rejects
-        saved = read_checked(path)
-        with contextlib.suppress(*DAMAGE):  # made by hand: planned anew
-            if saved is not None and sha256_of(rejects) == checked(saved, shapes.PLAN)["rejects"]:
-                return Plan.from_json(saved["plan"]).of(self._found)
-        with atomic_write(rejects) as out:
+        saved = read_checked(self._staging.plan)
+        if self._staging.folder.name != UNNAMED:
+            with contextlib.suppress(*DAMAGE):  # made by hand: planned anew
+                if (
+                    saved is not None
+                    and sha256_of(self._staging.rejects) == checked(saved, shapes.PLAN)["rejects"]
+                ):
+                    return Plan.from_json(saved["plan"]).of(self._found)
+        return self._new_plan()
+
+    def _new_plan(self) -> Plan:
+        """Plan, and give the staging folder its name, for which the inputs must be hashed."""
+        with atomic_write(self._staging.rejects) as out:
             plan = make_plan(self._found, self._bundle, self._settings, out)
-        write_checked(path, {"plan": plan.to_json(), "rejects": sha256_of(rejects)})
+        noted = [file.noted.to_json() for file in self._found]
+        rejects = sha256_of(self._staging.rejects)
+        write_checked(self._staging.plan, {"plan": plan.to_json(), "rejects": rejects, "noted": noted})
+        named = self._named_staging()
+        if named != self._staging:
+            self._staging.folder.replace(named.folder)
+            sync_folder(named.folder.parent)
+            self._staging = named
         return plan
 
     def _facts(
@@ -313,6 +357,7 @@ class _Run:
         facts |= work_facts(compute, scoring.spent, counts, seconds)
         return {
             **facts,
+            NOTED: [found.noted.to_json() for found in self._found],
             "deciding": scoring.deciding,
             "reuse": facts_of_reuse(self._settings, self._source, scoring.spent.total),
         }

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from batchscore.formats.inputs import Noted
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.model.thresholds import thresholds_of
 from batchscore.runs.accepting import answers_of_run
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
     from batchscore.model.bundle import Bundle
     from batchscore.records import InputFile
+    from batchscore.runs.folder import RunFolder
     from batchscore.runs.planning import Plan
     from batchscore.runs.work import WorkDone
+
+
+NOTED = "noted"
+"""The key in ``run.json``: what the file system told of each input when it was hashed (:class:`Noted`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +72,16 @@ def facts_of_run(
         "python": platform.python_version(),
         "seconds": round(times.seconds, 3),
     }
+
+
+def noted_inputs(run: RunFolder) -> list[Noted]:
+    """What a finished run noted of its inputs; a run of an earlier version noted nothing.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is damaged.
+    """
+    pairs = zip(run.facts.get(NOTED, ()), run.files, strict=False)
+    return [Noted.from_json(noted, file["sha256"]) for noted, file in pairs]
 
 
 def _file(file: InputFile) -> dict[str, Any]:

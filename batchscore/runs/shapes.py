@@ -47,6 +47,7 @@ FACTS: Shape = {
         "renames?": {str: str},
     },
     "deciding?": str,
+    "noted?": [[int]],
 }
 """Of ``run.json``."""
 _GATE = {"metric?": str, "passed?": bool, "limit?": int | float}
@@ -82,6 +83,7 @@ PLAN: Shape = {
         "parts": [[int | str]],
     },
     "rejects": str,
+    "noted?": [[int]],
 }
 """Of ``plan.json``, beside what its parts and columns are made of."""
 REJECT: Shape = {"file": str, "row": int}

@@ -23,6 +23,11 @@ NO_MEMORY = (
 )
 
 
+def most_used() -> int:
+    """Bytes of memory that this process has used at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
 def has_room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, own_cgroups: Path = _OWN_CGROUPS) -> bool:
     """Whether there is so much memory that a process which lacks some has itself to blame; True if nobody says."""
     free = [_available(meminfo), *_left_in_cgroups(own_cgroups, cgroup), *_limits()]

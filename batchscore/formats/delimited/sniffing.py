@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,8 @@ def sniff(head: bytes, given: Given | None = None, *, is_whole: bool = True) -> 
     given = given or Given()
     name, bom = detect_encoding(head, given.encoding)
     text = codecs.getincrementaldecoder(name)(MARK).decode(head[len(bom) :])
-    text = "".join(io.StringIO(text, newline="").readlines()[given.skip_lines :])
+    if given.skip_lines:
+        text = "".join(io.StringIO(text, newline="").readlines()[given.skip_lines :])
     delimiter = given.delimiter
     if said := _SEPARATOR_LINE.match(text):
         text, delimiter = text[said.end() :], delimiter or said["delimiter"]
@@ -103,7 +105,7 @@ def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
         for row in rows_of(text, dialect):
             if row:
                 widths.append(len(row))
-            if len(widths) == _SNIFFED_RECORDS:
+            if len(widths) == _SNIFFED_RECORDS or (widths and widths[0] < 2):
                 break
     except csv.Error:  # a damaged row, or the end of the head within quotes
         pass
@@ -136,12 +138,15 @@ def _rejects(text: str, dialect: Dialect, is_whole: bool) -> int:
 
 def _terminator(text: str, dialect: Dialect) -> str:
     """The line end of the header."""
-    lines = list(io.StringIO(text, newline=""))
-    reader = csv_reader(lines, replace(dialect, delimiter=",") if len(dialect.delimiter) > 1 else dialect)
+    lines: list[str] = []
+    rest = io.StringIO(text, newline="")
+    fed = (lines.append(line) or line for line in rest)  # type: ignore[func-returns-value]
+    reader = csv_reader(fed, replace(dialect, delimiter=",") if len(dialect.delimiter) > 1 else dialect)
     try:
         next(filter(None, reader), None)
     except csv.Error:
         return _end_of("".join(lines[:1])) or "\n"
+    lines += itertools.islice(rest, 2)
     behind = "".join(lines[max(reader.line_num - 1, 0) : reader.line_num + 2])
     last = lines[reader.line_num - 1] if reader.line_num else ""
     if last.endswith("\r"):
