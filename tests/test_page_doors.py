@@ -140,7 +140,8 @@ def test_the_first_rows_of_each_group_are_those_of_a_sort_of_all(task: Task) -> 
         (k, fake_part(task, task_samples.Rows(whole.given, whole.predictions).take(at)), quality[at])
         for k, at in enumerate(parts)
     ]
-    assert [part for part, *_ in first.watch(taken)] == [0, 1, 2]
+    for one in taken:
+        first.add(*one)
     for each in groups:
         wanted = sorted(
             (float(qualities[k]), part, int(k))

@@ -1,7 +1,7 @@
 """What staged rows say, for a run and for an evaluation with later labels: the metrics, the mismatches, the page.
 
-The parts are read a few times, each time one after the other; nothing else is in memory that grows with the rows but 17 bytes a
-mismatch.
+The parts are read twice, each time one after the other: for the metrics, and for the mismatches, whose order depends on all rows.
+Nothing is in memory that grows with the rows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from batchscore.runs.folder import (
     TEXT,
 )
 from batchscore.runs.grouped_rows import GroupedRows
-from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
+from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from batchscore.evaluation.tasks import TaskIssues
     from batchscore.reports.row_groups import Group
+    from batchscore.runs.mismatches import FoundMismatches, MismatchTable
 
 _LOG = logging.getLogger(__name__)
 _LISTED_FAILURES = 1000
@@ -118,6 +119,8 @@ class Measuring:
     def __init__(self, rows: StagedRows, by: Yardstick) -> None:
         self._rows, self._by = rows, by
         self._measures = measures_of(by.basis.task)
+        self._issues: TaskIssues | None = None
+        """The ranking of mismatches, if rows have labels: :meth:`metrics` makes its first pass."""
 
     # ------------------------------------------------------------------------------------------------- metrics
 
@@ -134,6 +137,7 @@ class Measuring:
     def _counted(self) -> dict[str, Any]:
         """All metrics of the rows, in one pass over the parts."""
         evaluation, baseline = self._measures.evaluation(self._by.basis), self._by.baseline
+        self._issues = self._measures.issues(self._by.basis) if self._rows.has_labels else None
         compared = _BaselineComparison(baseline, self._rows, self._by) if baseline else None
         files, promise = self._rows.files, self._by.promise
         accepted = AcceptedRows.empty(len(self._by.basis.labels))
@@ -143,9 +147,12 @@ class Measuring:
             name, given = files[part.file].name, staged.given
             rejects = part.rows - len(given)
             slices = self._slices(part, staged)
-            evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            predictions = staged.predictions
+            evaluation.update(given, predictions, slices=slices, rejects=rejects)
+            if self._issues is not None:
+                self._issues.update_thresholds(given, predictions.probabilities)
             if promise is not None:
-                accepted.update(given, staged.predictions, promise.thresholds)
+                accepted.update(given, predictions, promise.thresholds)
             if compared is not None:
                 compared.update(part, staged, slices)
             duplicates += staged.facts["duplicates"]
@@ -177,31 +184,30 @@ class Measuring:
     # ---------------------------------------------------------------------------------------------- mismatches
 
     def list_mismatches(self, metrics: dict[str, Any], final: OwnPath) -> MismatchesShown:
-        """Write the files of mismatches, if rows have labels, and add to the metrics what they tell."""
-        if not self._rows.has_labels:
+        """Write the files of mismatches, if rows have labels, and add to the metrics what they tell; after :meth:`metrics`."""
+        if self._issues is None:
             return MismatchesShown()
-        rows, basis = self._rows, self._by.basis
-        columns = mismatch_columns_of(basis)
+        rows, issues, columns = self._rows, self._issues, mismatch_columns_of(self._by.basis)
         table = mismatches.MismatchTable(rows.files, rows.parts, columns, rows.open, rows.schemas)
-        issues, first = self._measures.issues(basis), GroupedRows(groups_of(metrics), columns)
-        keys = self._find_mismatches(columns, issues, first)
+        grouped, found = GroupedRows(groups_of(metrics), columns), self._found(table, columns)
+        for part, staged in rows.each():
+            predictions = staged.predictions
+            qualities = issues.quality(staged.given, predictions.probabilities, predictions.predicted)
+            grouped.add(part.number, staged, qualities)
+            found.add(staged, mismatches.keys_of(part.number, staged, qualities, columns))
         metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
-        build(final / MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
-        build(final / MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
-        metrics["mismatches"] = len(keys) if columns.most is None else None
-        worst = table.head(keys, _SHOWN_MISMATCHES)
-        return MismatchesShown(worst, first.read(table, issues.is_label_issue))
+        make_folder(final)
+        with atomic_write(final / MISMATCHES) as parquet, atomic_write(final / MISMATCHES_CSV) as csv:
+            listed = mismatches.write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
+        metrics["mismatches"] = listed if columns.most is None else None
+        worst = table.head(found.first(_SHOWN_MISMATCHES, issues.is_label_issue), _SHOWN_MISMATCHES)
+        found.close()
+        return MismatchesShown(worst, grouped.read(table, issues.is_label_issue))
 
-    def _find_mismatches(self, columns: MismatchColumns, issues: TaskIssues, first: GroupedRows) -> Keys:
-        """Keys of all mismatches in their final order; ``issues`` and ``first`` learn of them."""
-        for _, staged in self._rows.each():
-            issues.update_thresholds(staged.given, staged.predictions.probabilities)
-        found = (
-            (part.number, staged, issues.quality(staged.given, found.probabilities, found.predicted))
-            for part, staged in self._rows.each()
-            for found in (staged.predictions,)
-        )
-        return mismatches.gather(first.watch(found), columns, issues.is_label_issue)
+    def _found(self, table: MismatchTable, columns: MismatchColumns) -> FoundMismatches:
+        if columns.most is not None:
+            return mismatches.FirstMismatches(table, columns.most)
+        return mismatches.AllMismatches(table, self._rows.folder / "mismatches")
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
         """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""

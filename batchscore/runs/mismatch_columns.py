@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 FURTHEST = 1000
 """Rows that are listed where no distance makes a row a mismatch."""
-_RANKING = (("label_quality", pa.float32()), ("is_label_issue", pa.bool_()))
+IS_ISSUE = "is_label_issue"
+_RANKING = (("label_quality", pa.float32()), (IS_ISSUE, pa.bool_()))
 _ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keys:
-    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
+    """``m`` mismatches of a run: part and index of each, and its label quality."""
 
     part: NDArray[np.int32]
     index: NDArray[np.int32]
@@ -39,6 +40,10 @@ class Keys:
     def __len__(self) -> int:
         return len(self.part)
 
+    def in_order(self) -> Keys:
+        """Sorted by label quality, lowest first; ties keep the order of files and rows."""
+        return self.at(np.lexsort((self.index, self.part, self.quality)))
+
     def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
         """Those at ``places``."""
         return Keys(
@@ -48,6 +53,15 @@ class Keys:
             self.is_issue[places],
             self.n_tokens[places],
         )
+
+
+def joined_keys(pieces: Sequence[Keys]) -> Keys:
+    """Those of several pieces, one after the other."""
+    if not pieces:
+        none = np.empty(0, dtype=np.int32)
+        return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
+    names = [field.name for field in dataclasses.fields(Keys)]
+    return Keys(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
 
 
 class MismatchColumns(abc.ABC):
@@ -180,7 +194,7 @@ def _errors(part: StagedPart) -> NDArray[np.float64]:
 
 
 def _ranking(keys: Keys) -> Mapping[str, Any]:
-    return {"label_quality": pa.array(keys.quality), "is_label_issue": pa.array(keys.is_issue)}
+    return {"label_quality": pa.array(keys.quality), IS_ISSUE: pa.array(keys.is_issue)}
 
 
 _KINDS: Mapping[Task, type[MismatchColumns]] = {
