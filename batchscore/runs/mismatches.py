@@ -370,9 +370,7 @@ def write_both(table: MismatchTable, chunks: Iterable[Chunk], parquet: IO[bytes]
 
 
 def _csv_lines(table: MismatchTable, batch: pa.RecordBatch, lines: pa.Array) -> Iterator[bytes]:
-    columns = [
-        [_cell(value, joint) for value in plain_values(batch.column(name))] for name, joint in _joints(table)
-    ]
+    columns = [_cells(batch.column(name), joint) for name, joint in _joints(table)]
     row = table.schema.names.index("row")
     numbers = batch.column("row").to_pylist()
     columns[row] = ["" if number is None else str(number + 1) for number in numbers]
@@ -404,11 +402,20 @@ def _joints(table: MismatchTable) -> Iterator[tuple[str, str]]:
         yield name, "" if name in table.others else LIST_JOINT
 
 
+def _cells(column: pa.Array, joint: str) -> list[str]:
+    values = plain_values(column)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return [_cell(value, joint) for value in values]
+    cells = {value: _cell(value, joint) for value in set(values)}  # names and labels come again and again
+    return [cells[value] for value in values]
+
+
 def _cell(value: Any, joint: str = "") -> str:
+    if isinstance(value, bool | int | float | decimal.Decimal):
+        return as_text(value)
     text = joint.join(value) if joint and isinstance(value, list) else as_text(value)
-    text = text.replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
-    is_number = isinstance(value, bool | int | float | decimal.Decimal)
-    return text if is_number else for_spreadsheet(text[:TEXT_CUT])
+    text = text[:TEXT_CUT].replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
+    return text if text[:1].isalnum() else for_spreadsheet(text)
 
 
 def for_spreadsheet(text: str) -> str:

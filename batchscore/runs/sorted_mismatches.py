@@ -24,9 +24,9 @@ from batchscore.system.storage import make_folder, remove_tree
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RUN_BYTES = 32 << 20
+RUN_BYTES = 16 << 20
 """Bytes of the rows that are sorted at once."""
-BUCKET_BYTES = 16 << 20
+BUCKET_BYTES = 8 << 20
 """Bytes of the rows that are taken from all runs at once."""
 _BATCH_ROWS = 512
 _SIGN = 0x80000000
