@@ -34,18 +34,18 @@ class GroupedRows:
         self._most = {each.group: each.most for each in groups}
         self._first: dict[Group, list[_Place]] = {group: [] for group in self._most}
 
-    def add(self, part: int, staged: StagedPart, qualities: NDArray[np.float32]) -> None:
-        """Keep the first rows of each group, given the label quality of the rows of a part."""
-        rows = self._columns.found(staged)
-        rows = rows[np.argsort(qualities[rows], kind="stable")]
-        predictions = staged.predictions
-        given, predicted = staged.given[rows], predictions.predicted[rows]
+    def add(self, keys: Keys, staged: StagedPart) -> None:
+        """Keep the first rows of each group, given the mismatches of a part."""
+        if not len(keys):
+            return
+        keys = keys.at(np.argsort(keys.quality, kind="stable"))
+        given, predicted = staged.given[keys.index], staged.predicted[keys.index]
         for group, most in self._most.items():
-            chosen = rows[self._columns.is_in(given, predicted, group)][:most]
+            chosen = np.flatnonzero(self._columns.is_in(given, predicted, group))[:most]
             if len(chosen):
-                places = [
-                    _Place(float(qualities[k]), part, int(k), int(predictions.n_tokens[k])) for k in chosen
-                ]
+                found = keys.at(chosen)
+                each = (found.quality, found.part, found.index, found.n_tokens)
+                places = map(_Place, *(values.tolist() for values in each))
                 self._first[group] = sorted([*self._first[group], *places])[:most]
 
     def read(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from batchscore.config import Acceptance
 from batchscore.evaluation import (
@@ -26,7 +28,7 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart
-from batchscore.records import InputFile, Part
+from batchscore.records import InputFile, Part, Predictions
 from batchscore.reports import render_run, run_text
 from batchscore.reports.row_groups import groups_of
 from batchscore.reports.written_files import WrittenFile
@@ -48,8 +50,9 @@ from batchscore.system.storage import atomic_write, files_below, make_folder, to
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-    from batchscore.evaluation.tasks import TaskIssues
+    from batchscore.evaluation.tasks import TaskEvaluation, TaskIssues
     from batchscore.reports.row_groups import Group
     from batchscore.runs.mismatches import FoundMismatches, MismatchTable
 
@@ -59,6 +62,8 @@ MEASURED_BY = "measured_by"
 """The key in ``run.json``: :meth:`Yardstick.to_json`."""
 _OF_TRAINING = ("reliability", "calibration_error")
 """What a claim about wrong labels needs of the metrics of the training."""
+_GROUP_ROWS = 1024
+"""Rows from which a part is evaluated by itself; small ones wait until they are as many together."""
 _SHOWN_MISMATCHES = 50
 """Number of mismatches on the page."""
 
@@ -138,6 +143,7 @@ class Measuring:
         """All metrics of the rows, in one pass over the parts."""
         evaluation, baseline = self._measures.evaluation(self._by.basis), self._by.baseline
         self._issues = self._measures.issues(self._by.basis) if self._rows.has_labels else None
+        evaluated = _InGroups(evaluation)
         compared = _BaselineComparison(baseline, self._rows, self._by) if baseline else None
         files, promise = self._rows.files, self._by.promise
         accepted = AcceptedRows.empty(len(self._by.basis.labels))
@@ -148,7 +154,7 @@ class Measuring:
             rejects = part.rows - len(given)
             slices = self._slices(part, staged)
             predictions = staged.predictions
-            evaluation.update(given, predictions, slices=slices, rejects=rejects)
+            evaluated.add(_Evaluated(given, predictions, slices, rejects))
             if self._issues is not None:
                 self._issues.update_thresholds(given, predictions.probabilities)
             if promise is not None:
@@ -159,6 +165,7 @@ class Measuring:
             failures += [
                 {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
             ]
+        evaluated.flush()
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
         if promise is not None:
@@ -193,8 +200,9 @@ class Measuring:
         for part, staged in rows.each():
             predictions = staged.predictions
             qualities = issues.quality(staged.given, predictions.probabilities, predictions.predicted)
-            grouped.add(part.number, staged, qualities)
-            found.add(staged, mismatches.keys_of(part.number, staged, qualities, columns))
+            keys = mismatches.keys_of(part.number, staged, qualities, columns)
+            grouped.add(keys, staged)
+            found.add(staged, keys)
         metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
         make_folder(final)
         with atomic_write(final / MISMATCHES) as parquet, atomic_write(final / MISMATCHES_CSV) as csv:
@@ -283,6 +291,59 @@ def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
             rows,
             comparison["ambiguous"],
         )
+
+
+class _Evaluated(NamedTuple):
+    """Rows of one part or of several, as an evaluation takes them."""
+
+    given: NDArray[Any]
+    predictions: Predictions
+    slices: Mapping[str, Sequence[str | None] | str]
+    rejects: int
+
+    @classmethod
+    def joined(cls, pieces: Sequence[_Evaluated]) -> _Evaluated:
+        """Several as one."""
+        every = [piece.predictions for piece in pieces]
+        names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(one, name) for one in every]) for name in names
+        }
+        slices = {
+            column: [value for piece in pieces for value in _each(piece.slices[column], len(piece.given))]
+            for column in pieces[0].slices
+        }
+        given = np.concatenate([piece.given for piece in pieces])
+        return cls(given, Predictions(**arrays), slices, sum(piece.rejects for piece in pieces))
+
+
+def _each(values: Sequence[str | None] | str, rows: int) -> Sequence[str | None]:
+    return [values] * rows if isinstance(values, str) else values
+
+
+class _InGroups:
+    """Gives small parts to an evaluation many at a time: its sums are exact, so that it does not matter how rows are divided."""
+
+    def __init__(self, evaluation: TaskEvaluation) -> None:
+        self._evaluation = evaluation
+        self._pieces: list[_Evaluated] = []
+        self._rows = 0
+
+    def add(self, piece: _Evaluated) -> None:
+        """The rows of a part."""
+        self._pieces.append(piece)
+        self._rows += len(piece.given)
+        if self._rows >= _GROUP_ROWS or len(self._pieces) >= _GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Evaluate what waits."""
+        if self._pieces:
+            given, predictions, slices, rejects = (
+                self._pieces[0] if len(self._pieces) == 1 else _Evaluated.joined(self._pieces)
+            )
+            self._evaluation.update(given, predictions, slices=slices, rejects=rejects)
+        self._pieces, self._rows = [], 0
 
 
 class _BaselineComparison:

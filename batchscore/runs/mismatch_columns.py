@@ -101,7 +101,7 @@ class _OneLabel(MismatchColumns):
     """A known label and another prediction."""
 
     def found(self, part: StagedPart) -> NDArray[np.int64]:
-        given, predicted = part.given, part.predictions.predicted
+        given, predicted = part.given, part.predicted
         return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
 
     def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
@@ -133,7 +133,7 @@ class _SeveralLabels(MismatchColumns):
     """Known labels, of which at least one is not predicted, or one more is."""
 
     def found(self, part: StagedPart) -> NDArray[np.int64]:
-        given, predicted = part.given, part.predictions.predicted
+        given, predicted = part.given, part.predicted
         is_known = (given >= 0).all(axis=1) & (predicted >= 0).all(axis=1)
         return np.flatnonzero(is_known & (given != predicted).any(axis=1))
 
@@ -153,7 +153,7 @@ class _SeveralLabels(MismatchColumns):
 
     def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
         lists = cast("SeveralLabels", part.answers).lists
-        given, predicted = part.given > 0, part.predictions.predicted > 0
+        given, predicted = part.given > 0, part.predicted > 0
         return {
             "given_labels": lists(given),
             "predicted_labels": lists(predicted),

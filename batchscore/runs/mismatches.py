@@ -64,7 +64,7 @@ def keys_of(part: int, staged: StagedPart, qualities: NDArray[np.float32], colum
     """The mismatches of one part, given the label quality of its rows; whether they are issues is told later."""
     at = columns.found(staged)
     place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
-    tokens = staged.predictions.n_tokens[at]
+    tokens = staged.n_tokens[at]
     return Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens)
 
 
@@ -229,13 +229,13 @@ class MismatchTable:
             "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
-                name: _cast(named_column(part, file, column), kind)
+                name: _cast(_column(part, file, columns, column), kind)
                 for (name, kind), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
             },
         }
         if self.id_name is not None:
-            kind = self.schema.field(self.id_name).type
-            ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
+            kind, given = self.schema.field(self.id_name).type, file.columns.id
+            ids = _column(part, file, columns, given) if given is not None else None
             values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(rows, kind)
         others = self._other_columns[place]
         for name, field in self.others.items():
@@ -244,6 +244,12 @@ class MismatchTable:
             )
         arrays = [*(values[name] for name in self.schema.names), part.line]
         return pa.RecordBatch.from_arrays(arrays, schema=self.sorting_schema)
+
+
+def _column(part: StagedPart, file: InputFile, columns: Sequence[pa.Array], name: str) -> pa.Array:
+    """A column of a part, of whose columns are given, or a field within one."""
+    names = [column.name for column in file.layout.columns]
+    return columns[names.index(name)] if name in names else named_column(part, file, name)
 
 
 def _fitting(tokens: NDArray[np.int32]) -> int:
