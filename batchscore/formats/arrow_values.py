@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LARGE = 16 << 20
 """Bytes of an array whose values are made one by one."""
+_FEW = 64
+"""Values that are made one by one sooner than all at once."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WITH_EXPONENT = 1e16
 """From here on Python writes a float with an exponent, and only its significant digits."""
@@ -107,6 +109,8 @@ def _short_floats(array: pa.Array) -> list[Any]:
 
 def _shortest(array: pa.FloatArray) -> list[Any]:
     """The same of float32, at once: Arrow's shortest text, whole numbers apart."""
+    if len(array) < _FEW:
+        return _short_floats(array)
     exact = array.cast(pa.float64())
     is_whole = pc.and_(pc.equal(exact, pc.trunc(exact)), pc.less(pc.abs(exact), _WITH_EXPONENT))
     shortest = array.cast(pa.string()).cast(pa.float64())
