@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.formats.text_values import as_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ _LARGE = 16 << 20
 """Bytes of an array whose values are made one by one."""
 _FEW = 64
 """Values that are made one by one sooner than all at once."""
+_LEAST_PLAIN = 0.0001
+"""From here on Python writes a float under 1 without an exponent."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WITH_EXPONENT = 1e16
 """From here on Python writes a float with an exponent, and only its significant digits."""
@@ -44,6 +48,28 @@ def plain_values(array: pa.Array) -> list[Any]:
         return _extension(array)
     reader = _READERS.get(type(array))
     return reader(array) if reader is not None else array.to_pylist()
+
+
+def texts_of_values(array: pa.Array) -> list[str]:
+    """:func:`~batchscore.formats.text_values.as_text` of each of the :func:`plain_values`: common types all at once."""
+    kind = array.type
+    if pa.types.is_float32(kind) and len(array) >= _FEW:
+        return _texts_of_floats(array)
+    if pa.types.is_boolean(kind):
+        return pc.if_else(array, "true", "false").fill_null("").to_pylist()  # type: ignore[no-any-return]
+    if pa.types.is_integer(kind):
+        return array.cast(pa.string()).fill_null("").to_pylist()  # type: ignore[no-any-return]
+    return [as_text(value) for value in plain_values(array)]
+
+
+def _texts_of_floats(array: pa.FloatArray) -> list[str]:
+    """From 0.0001 to 1 Arrow writes the digits that Python does; a probability is rarely anything else."""
+    texts = array.cast(pa.string()).to_pylist()
+    is_usual = pc.and_(pc.greater_equal(array, _LEAST_PLAIN), pc.less(array, 1.0)).fill_null(False)
+    odd = np.flatnonzero(~is_usual.to_numpy(zero_copy_only=False))
+    for place, value in zip(odd.tolist(), plain_values(take(array, odd)), strict=True):
+        texts[place] = as_text(value)
+    return texts  # type: ignore[no-any-return]
 
 
 # Nested, dictionary and extension types
