@@ -171,7 +171,7 @@ def publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]
 
     No file has its final name before all are durable.
     """
-    sync_files([staged / name for name, _ in names])
+    sync_files([(staged / name, final / last) for name, last in names])
     made: set[OwnPath] = set()
     for name, last in names:
         target = final / last
@@ -189,22 +189,22 @@ def publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]
             raise storage_error("Putting in place", folder, error) from error
 
 
-def sync_files(paths: Sequence[OwnPath]) -> None:
-    """Make the bytes of files durable, several at a time, so that the disk writes them together."""
-    if len(paths) < _SYNCED_AT_ONCE:
-        for path in paths:
-            _sync_file(path)
+def sync_files(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
+    """Make the bytes of files durable, several at a time, so that the disk writes them together; each with its name in errors."""
+    if len(files) < _SYNCED_AT_ONCE:
+        for path, named in files:
+            _sync_file(path, named)
         return
     with ThreadPoolExecutor(_SYNCED_AT_ONCE, "sync") as pool:
-        for done in [pool.submit(_sync_file, path) for path in paths]:
+        for done in [pool.submit(_sync_file, path, named) for path, named in files]:
             done.result()
 
 
-def _sync_file(path: OwnPath) -> None:
+def _sync_file(path: OwnPath, named: OwnPath) -> None:
     try:
         path.sync()
     except OSError as error:
-        raise storage_error("Putting in place", path, error) from error
+        raise storage_error("Putting in place", named, error) from error
 
 
 @contextlib.contextmanager
