@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
 from batchscore.model.heads import Activation, Head
 from batchscore.records import Predictions, Rows, Status, Task
-from batchscore.runs import mismatch_columns, mismatches
-from batchscore.runs.mismatch_columns import mismatch_columns_of
+from batchscore.runs import mismatches
+from batchscore.runs.mismatch_columns import Keys, MismatchColumns, joined_keys, mismatch_columns_of
+from batchscore.runs.mismatches import MismatchTable
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
+from batchscore.system.own_paths import own
 
 LABELS = ("NEGATIVE", "POSITIVE")
 
@@ -68,6 +70,7 @@ def fake_predictions(rows: Rows, n_labels: int) -> Predictions:
 class Flow:
     """What came out."""
 
+    folder: Path
     plan: Plan
     rejects: list[dict[str, Any]]
     rows: list[Rows]
@@ -85,17 +88,33 @@ class Flow:
         """The bytes of the rejects."""
         return [base64.b64decode(reject["raw"]) for reject in self.rejects]
 
-    def table(self) -> tuple[mismatches.MismatchTable, mismatch_columns.Keys]:
-        """The mismatches; the probability of the given label is its quality."""
-        parts, bundle = self.plan.parts, self.bundle
-        columns = mismatch_columns_of(Basis(bundle.task, bundle.labels))
-        table = mismatches.MismatchTable(self.plan.files, parts, columns, lambda number: self.staged[number])
-        found = []
-        for part, staged in zip(parts, self.staged, strict=True):
+    def report(self) -> tuple[bytes, bytes]:
+        """``mismatches.parquet`` and ``.csv``; the probability of the given label is its quality."""
+        table, columns, folder = self._table(), self._columns(), own(self.folder / "mismatches")
+        found = mismatches.AllMismatches(table, folder)
+        for staged, keys in self._found(columns):
+            found.add(staged, keys)
+        parquet, csv = io.BytesIO(), io.BytesIO()
+        mismatches.write_both(table, found.chunks(lambda quality: quality < 0.2), parquet, csv)
+        found.close()
+        return parquet.getvalue(), csv.getvalue()
+
+    def table(self) -> tuple[MismatchTable, Keys]:
+        """The columns of the report, and its rows in order."""
+        return self._table(), joined_keys([keys for _, keys in self._found(self._columns())]).in_order()
+
+    def _columns(self) -> MismatchColumns:
+        return mismatch_columns_of(Basis(self.bundle.task, self.bundle.labels))
+
+    def _table(self) -> MismatchTable:
+        parts, files = self.plan.parts, self.plan.files
+        return MismatchTable(files, parts, self._columns(), lambda number: self.staged[number])
+
+    def _found(self, columns: MismatchColumns) -> Iterator[tuple[StagedPart, Keys]]:
+        for part, staged in zip(self.plan.parts, self.staged, strict=True):
             given = np.maximum(staged.given, 0)
             quality = staged.predictions.probabilities[np.arange(len(given)), given]
-            found.append((part.number, staged, quality))
-        return table, mismatches.gather(found, columns, lambda quality: quality < 0.2)
+            yield staged, mismatches.keys_of(part.number, staged, quality, columns)
 
 
 def flow(
@@ -126,7 +145,7 @@ def flow(
         staged.append(read_part(path, answers))
     outputs = _written(folder, plan, staged, bundle, settings)
     lines = [json.loads(line) for line in rejects.getvalue().splitlines()]
-    return Flow(plan, lines, all_rows, staged, outputs, bundle)
+    return Flow(folder, plan, lines, all_rows, staged, outputs, bundle)
 
 
 def _written(

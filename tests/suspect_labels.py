@@ -29,7 +29,6 @@ from batchscore.config import ComputeSettings, ScoreSettings
 from batchscore.evaluation import Claim, Evaluation, LabelIssues, claim_wrong_labels, label_quality
 from batchscore.evaluation.significance import Estimate
 from batchscore.runs.mismatch_columns import Keys
-from batchscore.runs.mismatches import in_order
 from batchscore.runs.run import score
 from batchscore.system.terminal import Progress
 
@@ -79,7 +78,7 @@ def scored_before(options: argparse.Namespace) -> tuple[Scored, NDArray[np.bool_
     return (
         run._replace(given=given, predictions=predictions),
         is_flipped,
-        in_order(keys).index.astype(np.int64),
+        keys.in_order().index.astype(np.int64),
     )
 
 

@@ -25,17 +25,11 @@ OWN = [
 
 
 def parquet_of(result: Flow) -> pa.Table:
-    table, keys = result.table()
-    out = io.BytesIO()
-    mismatches.write_parquet(table, keys, out)
-    return pq.read_table(io.BytesIO(out.getvalue()))
+    return pq.read_table(io.BytesIO(result.report()[0]))
 
 
 def csv_of(result: Flow) -> list[dict[str, str]]:
-    table, keys = result.table()
-    out = io.BytesIO()
-    mismatches.write_csv(table, keys, out)
-    return list(csv.DictReader(io.StringIO(out.getvalue().decode("utf-8-sig"), newline="")))
+    return list(csv.DictReader(io.StringIO(result.report()[1].decode("utf-8-sig"), newline="")))
 
 
 def oracle(result: Flow, labels: list[int]) -> list[int]:

@@ -18,10 +18,7 @@ from batchscore.runs import mismatches
 
 
 def csv_of(result: Flow) -> bytes:
-    table, keys = result.table()
-    out = io.BytesIO()
-    mismatches.write_csv(table, keys, out)
-    return out.getvalue()
+    return result.report()[1]
 
 
 def rows_of(result: Flow) -> list[dict[str, str]]:

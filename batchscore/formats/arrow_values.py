@@ -10,11 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchscore.formats.text_values import as_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LARGE = 16 << 20
 """Bytes of an array whose values are made one by one."""
+_FEW = 64
+"""Values that are made one by one sooner than all at once."""
+_LEAST_PLAIN = 0.0001
+"""From here on Python writes a float under 1 without an exponent."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WITH_EXPONENT = 1e16
 """From here on Python writes a float with an exponent, and only its significant digits."""
@@ -42,6 +48,28 @@ def plain_values(array: pa.Array) -> list[Any]:
         return _extension(array)
     reader = _READERS.get(type(array))
     return reader(array) if reader is not None else array.to_pylist()
+
+
+def texts_of_values(array: pa.Array) -> list[str]:
+    """:func:`~batchscore.formats.text_values.as_text` of each of the :func:`plain_values`: common types all at once."""
+    kind = array.type
+    if pa.types.is_float32(kind) and len(array) >= _FEW:
+        return _texts_of_floats(array)
+    if pa.types.is_boolean(kind):
+        return pc.if_else(array, "true", "false").fill_null("").to_pylist()  # type: ignore[no-any-return]
+    if pa.types.is_integer(kind):
+        return array.cast(pa.string()).fill_null("").to_pylist()  # type: ignore[no-any-return]
+    return [as_text(value) for value in plain_values(array)]
+
+
+def _texts_of_floats(array: pa.FloatArray) -> list[str]:
+    """From 0.0001 to 1 Arrow writes the digits that Python does; a probability is rarely anything else."""
+    texts = array.cast(pa.string()).to_pylist()
+    is_usual = pc.and_(pc.greater_equal(array, _LEAST_PLAIN), pc.less(array, 1.0)).fill_null(False)
+    odd = np.flatnonzero(~is_usual.to_numpy(zero_copy_only=False))
+    for place, value in zip(odd.tolist(), plain_values(take(array, odd)), strict=True):
+        texts[place] = as_text(value)
+    return texts  # type: ignore[no-any-return]
 
 
 # Nested, dictionary and extension types
@@ -103,6 +131,16 @@ def _short_floats(array: pa.Array) -> list[Any]:
     return [
         _short_float(value) if valid else None for value, valid in zip(values, _validity(array), strict=True)
     ]
+
+
+def _shortest(array: pa.FloatArray) -> list[Any]:
+    """The same of float32, at once: Arrow's shortest text, whole numbers apart."""
+    if len(array) < _FEW:
+        return _short_floats(array)
+    exact = array.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(exact, pc.trunc(exact)), pc.less(pc.abs(exact), _WITH_EXPONENT))
+    shortest = array.cast(pa.string()).cast(pa.float64())
+    return pc.if_else(is_whole, exact, shortest).to_pylist()  # type: ignore[no-any-return]
 
 
 def _short_float(value: np.floating[Any]) -> float:
@@ -181,7 +219,8 @@ _READERS: dict[type, Callable[[Any], list[Any]]] = {
     pa.MapArray: _maps,
     **dict.fromkeys((pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), _lists),
     **dict.fromkeys((pa.ListViewArray, pa.LargeListViewArray), _lists),
-    **dict.fromkeys((pa.HalfFloatArray, pa.FloatArray), _short_floats),
+    pa.HalfFloatArray: _short_floats,
+    pa.FloatArray: _shortest,
     **dict.fromkeys((pa.StringArray, pa.LargeStringArray, pa.StringViewArray), _strings),
     **dict.fromkeys((pa.TimestampArray, pa.Date32Array, pa.Date64Array), _dates),
     pa.Time64Array: _times,

@@ -20,7 +20,7 @@ import pyarrow as pa
 from batchscore.errors import DataError, printable
 from batchscore.formats import pandas_facts
 from batchscore.formats.answers import LIST_JOINT, Answers
-from batchscore.formats.arrow_values import plain_values
+from batchscore.formats.arrow_values import plain_values, texts_of_values
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.paths import field_of, path_of
 from batchscore.formats.registry import ENTRIES
@@ -72,7 +72,7 @@ class Output(NamedTuple):
 
         Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
         """
-        return [[_added_text(value) for value in plain_values(array)] for array in self.added(part)]
+        return [_added_texts(array) for array in self.added(part)]
 
     def pieces(self, part: StagedPart) -> Iterator[StagedPart]:
         """A part in as many as it takes for its cells to be made into columns, if they are not yet."""
@@ -332,5 +332,9 @@ def is_input_format(fmt: Format, file: InputFile) -> bool:
     return format_of(file.format) is fmt
 
 
-def _added_text(value: Any) -> str:
-    return LIST_JOINT.join(value) if isinstance(value, list) else as_text(value)
+def _added_texts(array: pa.Array) -> list[str]:
+    if not pa.types.is_list(array.type):
+        return texts_of_values(array)
+    return [
+        LIST_JOINT.join(value) if isinstance(value, list) else as_text(value) for value in plain_values(array)
+    ]

@@ -11,6 +11,7 @@ position, never by name, so that no name in an input can collide.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import struct
@@ -53,17 +54,19 @@ class StagedPart:
     @property
     def n_inputs(self) -> int:
         """Number of columns from the input."""
-        return int(self.batch.num_columns) - len(self.answers.fields()) - len(_OWN)
+        return int(self.batch.num_columns) - _n_added(self.answers) - len(_OWN)
 
     @property
     def inputs(self) -> list[pa.Array]:
         """The input's columns, or the one column of raw records."""
-        return list(self.batch.columns[: self.n_inputs])
+        return [self.batch.column(place) for place in range(self.n_inputs)]
 
     @property
     def added(self) -> list[pa.Array]:
         """The added columns."""
-        return list(self.batch.columns[self.n_inputs : -len(_OWN)])
+        return [
+            self.batch.column(place) for place in range(self.n_inputs, self.batch.num_columns - len(_OWN))
+        ]
 
     def _own(self, name: str) -> pa.Array:
         return self.batch.column(self.batch.num_columns - len(_OWN) + _OWN.index(name))
@@ -84,6 +87,16 @@ class StagedPart:
         return self.answers.loaded(self._own("given"))
 
     @property
+    def predicted(self) -> NDArray[Any]:
+        """The predictions alone, in the array of their task."""
+        return self.answers.loaded(self._own("predicted"))
+
+    @property
+    def n_tokens(self) -> NDArray[np.int32]:
+        """Tokens of each row before it was cut, int32 ``[n]``; -1 where none were counted."""
+        return _filled(self.batch.column(self.batch.num_columns - len(_OWN) - 3), -1)
+
+    @property
     def predictions(self) -> Predictions:
         """The predictions as they were staged."""
         added, status = self.added, np.asarray(self._own("status"))
@@ -91,10 +104,10 @@ class StagedPart:
         probabilities[status == Status.ABSTAINED] = np.nan
         return Predictions(
             status=status,
-            predicted=self.answers.loaded(self._own("predicted")),
+            predicted=self.predicted,
             probabilities=probabilities,
-            n_tokens=np.asarray(added[-3].fill_null(-1)),
-            truncated=added[-2].fill_null(False).to_numpy(zero_copy_only=False),
+            n_tokens=_filled(added[-3], -1),
+            truncated=_filled(added[-2], False),
         )
 
     def with_given(self, given: NDArray[Any]) -> StagedPart:
@@ -111,6 +124,15 @@ class StagedPart:
     def rows(self, batch: pa.RecordBatch) -> StagedPart:
         """A part of some of the rows."""
         return dataclasses.replace(self, batch=batch)
+
+
+@functools.lru_cache(maxsize=16)
+def _n_added(answers: Answers) -> int:
+    return len(answers.fields())
+
+
+def _filled(column: pa.Array, value: Any) -> NDArray[Any]:
+    return (column.fill_null(value) if column.null_count else column).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 class Section(NamedTuple):

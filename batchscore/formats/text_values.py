@@ -17,8 +17,14 @@ def as_text(value: Any) -> str:
     ISO 8601 dates, base64 bytes, ``true`` and ``false``, decimals with all digits and no exponent, JSON for nested values,
     an empty text for null; a float is the shortest text that reads back equal (``nan``, ``inf``).
     """
+    if type(value) is str:  # most are; a subclass goes the long way
+        return value
     if value is None:
         return ""
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
     plain = plain_json(value)

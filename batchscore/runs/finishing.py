@@ -21,7 +21,6 @@ from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
 from batchscore.model.thresholds import thresholds_of
-from batchscore.records import Part
 from batchscore.runs.accepting import answers_of_run
 from batchscore.runs.as_written import WRITTEN, written_facts
 from batchscore.runs.baselines import Baseline
@@ -42,11 +41,12 @@ from batchscore.runs.shards import StagedParts, shards_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
-    atomic_write,
+    building,
     files_below,
     make_folder,
     manifest,
     publish,
+    publish_all,
     remove_file,
     remove_tree,
     sha256_of,
@@ -84,6 +84,10 @@ class Finish:
         self._baseline = baseline
         self._answers = answers_of_run(bundle, settings)
         self._staged = StagedParts(staging, shards_of(plan, settings.read), self._answers)
+        self._numbers: dict[int, list[int]] = {file: [] for file in range(len(plan.files))}
+        """The numbers of the parts of each file."""
+        for part in plan.parts:
+            self._numbers[part.file].append(part.number)
         self._partitions: Partitions | None = None
         self._basis = Basis(
             task=bundle.task,
@@ -124,10 +128,8 @@ class Finish:
         with self._staging.rejects.open_read() as rejects:
             shutil.copyfileobj(rejects, out)
 
-    def _parts(self, file: int | None = None) -> Iterator[tuple[Part, StagedPart]]:
-        for part in self._plan.parts:
-            if file is None or part.file == file:
-                yield part, self._open(part.number)
+    def _parts(self, file: int) -> Iterator[StagedPart]:
+        return (self._open(number) for number in self._numbers[file])
 
     def _open(self, number: int) -> StagedPart:
         return self._staged.open(number)
@@ -141,12 +143,13 @@ class Finish:
                 yield index, self._staging.final / f"{PREDICTIONS}/{folder}/{name}", output, folder
 
     def _predictions(self) -> None:
+        made: set[OwnPath] = set()
         for index, path, output, folder in self._outputs():
-            parts: Iterator[StagedPart] = (part for _, part in self._parts(index))
-            if self._partitions is not None:
-                parts = self._partitions.parts(index, folder)
-            make_folder(path.parent)
-            with atomic_write(path) as out:
+            parts = self._partitions.parts(index, folder) if self._partitions else self._parts(index)
+            if path.parent not in made:
+                make_folder(path.parent)
+                made.add(path.parent)
+            with building(path) as out:
                 write_predictions(parts, output, self._settings.output_format, out)
 
     def _assert_conserved(self) -> None:
@@ -204,5 +207,5 @@ class Finish:
         sync_folder(output)
         for stale in before - set(names):
             remove_file(output, stale)
-        for name in [*names, MANIFEST]:
-            publish(final / name, output / name)
+        publish_all(final, output, [(name, name) for name in names])
+        publish(final / MANIFEST, output / MANIFEST)

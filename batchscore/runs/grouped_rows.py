@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchscore.formats.staged import StagedPart
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchscore.formats.staged import StagedPart
     from batchscore.reports.row_groups import Group, RowGroup
     from batchscore.runs.mismatches import MismatchTable
-
-Found = tuple[int, StagedPart, "NDArray[np.float32]"]
-"""A part's number, the part, and the label quality of its rows."""
 
 
 class _Place(NamedTuple):
@@ -37,20 +34,19 @@ class GroupedRows:
         self._most = {each.group: each.most for each in groups}
         self._first: dict[Group, list[_Place]] = {group: [] for group in self._most}
 
-    def watch(self, found: Iterable[Found]) -> Iterator[Found]:
-        """Pass on the parts of :func:`batchscore.runs.mismatches.gather`, and keep the first rows of each group."""
-        for part, staged, qualities in found:
-            rows = self._columns.found(staged)
-            rows = rows[np.argsort(qualities[rows], kind="stable")]
-            predictions = staged.predictions
-            given, predicted = staged.given[rows], predictions.predicted[rows]
-            for group, most in self._most.items():
-                chosen = rows[self._columns.is_in(given, predicted, group)][:most]
-                places = [
-                    _Place(float(qualities[k]), part, int(k), int(predictions.n_tokens[k])) for k in chosen
-                ]
+    def add(self, keys: Keys, staged: StagedPart) -> None:
+        """Keep the first rows of each group, given the mismatches of a part."""
+        if not len(keys):
+            return
+        keys = keys.at(np.argsort(keys.quality, kind="stable"))
+        given, predicted = staged.given[keys.index], staged.predicted[keys.index]
+        for group, most in self._most.items():
+            chosen = np.flatnonzero(self._columns.is_in(given, predicted, group))[:most]
+            if len(chosen):
+                found = keys.at(chosen)
+                each = (found.quality, found.part, found.index, found.n_tokens)
+                places = map(_Place, *(values.tolist() for values in each))
                 self._first[group] = sorted([*self._first[group], *places])[:most]
-            yield part, staged, qualities
 
     def read(
         self, table: MismatchTable, is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]]

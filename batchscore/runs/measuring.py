@@ -1,7 +1,7 @@
 """What staged rows say, for a run and for an evaluation with later labels: the metrics, the mismatches, the page.
 
-The parts are read a few times, each time one after the other; nothing else is in memory that grows with the rows but 17 bytes a
-mismatch.
+The parts are read twice, each time one after the other: for the metrics, and for the mismatches, whose order depends on all rows.
+Nothing is in memory that grows with the rows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from batchscore.config import Acceptance
 from batchscore.evaluation import (
@@ -26,7 +28,7 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.columns import texts_of
 from batchscore.formats.staged import StagedPart
-from batchscore.records import InputFile, Part
+from batchscore.records import InputFile, Part, Predictions
 from batchscore.reports import render_run, run_text
 from batchscore.reports.row_groups import groups_of
 from batchscore.reports.written_files import WrittenFile
@@ -42,15 +44,17 @@ from batchscore.runs.folder import (
     TEXT,
 )
 from batchscore.runs.grouped_rows import GroupedRows
-from batchscore.runs.mismatch_columns import Keys, MismatchColumns, mismatch_columns_of
+from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-    from batchscore.evaluation.tasks import TaskIssues
+    from batchscore.evaluation.tasks import TaskEvaluation, TaskIssues
     from batchscore.reports.row_groups import Group
+    from batchscore.runs.mismatches import FoundMismatches, MismatchTable
 
 _LOG = logging.getLogger(__name__)
 _LISTED_FAILURES = 1000
@@ -58,6 +62,8 @@ MEASURED_BY = "measured_by"
 """The key in ``run.json``: :meth:`Yardstick.to_json`."""
 _OF_TRAINING = ("reliability", "calibration_error")
 """What a claim about wrong labels needs of the metrics of the training."""
+_GROUP_ROWS = 1024
+"""Rows from which a part is evaluated by itself; small ones wait until they are as many together."""
 _SHOWN_MISMATCHES = 50
 """Number of mismatches on the page."""
 
@@ -118,6 +124,8 @@ class Measuring:
     def __init__(self, rows: StagedRows, by: Yardstick) -> None:
         self._rows, self._by = rows, by
         self._measures = measures_of(by.basis.task)
+        self._issues: TaskIssues | None = None
+        """The ranking of mismatches, if rows have labels: :meth:`metrics` makes its first pass."""
 
     # ------------------------------------------------------------------------------------------------- metrics
 
@@ -134,6 +142,8 @@ class Measuring:
     def _counted(self) -> dict[str, Any]:
         """All metrics of the rows, in one pass over the parts."""
         evaluation, baseline = self._measures.evaluation(self._by.basis), self._by.baseline
+        self._issues = self._measures.issues(self._by.basis) if self._rows.has_labels else None
+        evaluated = _InGroups(evaluation)
         compared = _BaselineComparison(baseline, self._rows, self._by) if baseline else None
         files, promise = self._rows.files, self._by.promise
         accepted = AcceptedRows.empty(len(self._by.basis.labels))
@@ -143,15 +153,19 @@ class Measuring:
             name, given = files[part.file].name, staged.given
             rejects = part.rows - len(given)
             slices = self._slices(part, staged)
-            evaluation.update(given, staged.predictions, slices=slices, rejects=rejects)
+            predictions = staged.predictions
+            evaluated.add(_Evaluated(given, predictions, slices, rejects))
+            if self._issues is not None:
+                self._issues.update_thresholds(given, predictions.probabilities)
             if promise is not None:
-                accepted.update(given, staged.predictions, promise.thresholds)
+                accepted.update(given, predictions, promise.thresholds)
             if compared is not None:
                 compared.update(part, staged, slices)
             duplicates += staged.facts["duplicates"]
             failures += [
                 {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
             ]
+        evaluated.flush()
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
         if promise is not None:
@@ -177,31 +191,31 @@ class Measuring:
     # ---------------------------------------------------------------------------------------------- mismatches
 
     def list_mismatches(self, metrics: dict[str, Any], final: OwnPath) -> MismatchesShown:
-        """Write the files of mismatches, if rows have labels, and add to the metrics what they tell."""
-        if not self._rows.has_labels:
+        """Write the files of mismatches, if rows have labels, and add to the metrics what they tell; after :meth:`metrics`."""
+        if self._issues is None:
             return MismatchesShown()
-        rows, basis = self._rows, self._by.basis
-        columns = mismatch_columns_of(basis)
+        rows, issues, columns = self._rows, self._issues, mismatch_columns_of(self._by.basis)
         table = mismatches.MismatchTable(rows.files, rows.parts, columns, rows.open, rows.schemas)
-        issues, first = self._measures.issues(basis), GroupedRows(groups_of(metrics), columns)
-        keys = self._find_mismatches(columns, issues, first)
+        grouped, found = GroupedRows(groups_of(metrics), columns), self._found(table, columns)
+        for part, staged in rows.each():
+            predictions = staged.predictions
+            qualities = issues.quality(staged.given, predictions.probabilities, predictions.predicted)
+            keys = mismatches.keys_of(part.number, staged, qualities, columns)
+            grouped.add(keys, staged)
+            found.add(staged, keys)
         metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
-        build(final / MISMATCHES, lambda out: mismatches.write_parquet(table, keys, out))
-        build(final / MISMATCHES_CSV, lambda out: mismatches.write_csv(table, keys, out))
-        metrics["mismatches"] = len(keys) if columns.most is None else None
-        worst = table.head(keys, _SHOWN_MISMATCHES)
-        return MismatchesShown(worst, first.read(table, issues.is_label_issue))
+        make_folder(final)
+        with atomic_write(final / MISMATCHES) as parquet, atomic_write(final / MISMATCHES_CSV) as csv:
+            listed = mismatches.write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
+        metrics["mismatches"] = listed if columns.most is None else None
+        worst = table.head(found.first(_SHOWN_MISMATCHES, issues.is_label_issue), _SHOWN_MISMATCHES)
+        found.close()
+        return MismatchesShown(worst, grouped.read(table, issues.is_label_issue))
 
-    def _find_mismatches(self, columns: MismatchColumns, issues: TaskIssues, first: GroupedRows) -> Keys:
-        """Keys of all mismatches in their final order; ``issues`` and ``first`` learn of them."""
-        for _, staged in self._rows.each():
-            issues.update_thresholds(staged.given, staged.predictions.probabilities)
-        found = (
-            (part.number, staged, issues.quality(staged.given, found.probabilities, found.predicted))
-            for part, staged in self._rows.each()
-            for found in (staged.predictions,)
-        )
-        return mismatches.gather(first.watch(found), columns, issues.is_label_issue)
+    def _found(self, table: MismatchTable, columns: MismatchColumns) -> FoundMismatches:
+        if columns.most is not None:
+            return mismatches.FirstMismatches(table, columns.most)
+        return mismatches.AllMismatches(table, self._rows.folder / "mismatches")
 
     def _wrong_labels_claim(self, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
         """The claim about the number of wrong labels; None without evaluated rows, and where the task has no such claim."""
@@ -277,6 +291,59 @@ def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
             rows,
             comparison["ambiguous"],
         )
+
+
+class _Evaluated(NamedTuple):
+    """Rows of one part or of several, as an evaluation takes them."""
+
+    given: NDArray[Any]
+    predictions: Predictions
+    slices: Mapping[str, Sequence[str | None] | str]
+    rejects: int
+
+    @classmethod
+    def joined(cls, pieces: Sequence[_Evaluated]) -> _Evaluated:
+        """Several as one."""
+        every = [piece.predictions for piece in pieces]
+        names = ("status", "predicted", "probabilities", "n_tokens", "truncated")
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(one, name) for one in every]) for name in names
+        }
+        slices = {
+            column: [value for piece in pieces for value in _each(piece.slices[column], len(piece.given))]
+            for column in pieces[0].slices
+        }
+        given = np.concatenate([piece.given for piece in pieces])
+        return cls(given, Predictions(**arrays), slices, sum(piece.rejects for piece in pieces))
+
+
+def _each(values: Sequence[str | None] | str, rows: int) -> Sequence[str | None]:
+    return [values] * rows if isinstance(values, str) else values
+
+
+class _InGroups:
+    """Gives small parts to an evaluation many at a time: its sums are exact, so that it does not matter how rows are divided."""
+
+    def __init__(self, evaluation: TaskEvaluation) -> None:
+        self._evaluation = evaluation
+        self._pieces: list[_Evaluated] = []
+        self._rows = 0
+
+    def add(self, piece: _Evaluated) -> None:
+        """The rows of a part."""
+        self._pieces.append(piece)
+        self._rows += len(piece.given)
+        if self._rows >= _GROUP_ROWS or len(self._pieces) >= _GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Evaluate what waits."""
+        if self._pieces:
+            given, predictions, slices, rejects = (
+                self._pieces[0] if len(self._pieces) == 1 else _Evaluated.joined(self._pieces)
+            )
+            self._evaluation.update(given, predictions, slices=slices, rejects=rejects)
+        self._pieces, self._rows = [], 0
 
 
 class _BaselineComparison:

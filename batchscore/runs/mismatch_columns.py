@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 FURTHEST = 1000
 """Rows that are listed where no distance makes a row a mismatch."""
-_RANKING = (("label_quality", pa.float32()), ("is_label_issue", pa.bool_()))
+IS_ISSUE = "is_label_issue"
+_RANKING = (("label_quality", pa.float32()), (IS_ISSUE, pa.bool_()))
 _ENDS = (("n_tokens", pa.int32()), ("truncated", pa.bool_()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keys:
-    """The mismatches of a run in their final order, ``m`` rows: part and index of each, and its label quality."""
+    """``m`` mismatches of a run: part and index of each, and its label quality."""
 
     part: NDArray[np.int32]
     index: NDArray[np.int32]
@@ -39,6 +40,10 @@ class Keys:
     def __len__(self) -> int:
         return len(self.part)
 
+    def in_order(self) -> Keys:
+        """Sorted by label quality, lowest first; ties keep the order of files and rows."""
+        return self.at(np.lexsort((self.index, self.part, self.quality)))
+
     def at(self, places: NDArray[np.integer[Any]] | slice) -> Keys:
         """Those at ``places``."""
         return Keys(
@@ -48,6 +53,15 @@ class Keys:
             self.is_issue[places],
             self.n_tokens[places],
         )
+
+
+def joined_keys(pieces: Sequence[Keys]) -> Keys:
+    """Those of several pieces, one after the other."""
+    if not pieces:
+        none = np.empty(0, dtype=np.int32)
+        return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
+    names = [field.name for field in dataclasses.fields(Keys)]
+    return Keys(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
 
 
 class MismatchColumns(abc.ABC):
@@ -87,7 +101,7 @@ class _OneLabel(MismatchColumns):
     """A known label and another prediction."""
 
     def found(self, part: StagedPart) -> NDArray[np.int64]:
-        given, predicted = part.given, part.predictions.predicted
+        given, predicted = part.given, part.predicted
         return np.flatnonzero((given >= 0) & (predicted >= 0) & (given != predicted))
 
     def is_in(self, given: NDArray[Any], predicted: NDArray[Any], group: Group) -> NDArray[np.bool_]:
@@ -119,7 +133,7 @@ class _SeveralLabels(MismatchColumns):
     """Known labels, of which at least one is not predicted, or one more is."""
 
     def found(self, part: StagedPart) -> NDArray[np.int64]:
-        given, predicted = part.given, part.predictions.predicted
+        given, predicted = part.given, part.predicted
         is_known = (given >= 0).all(axis=1) & (predicted >= 0).all(axis=1)
         return np.flatnonzero(is_known & (given != predicted).any(axis=1))
 
@@ -139,7 +153,7 @@ class _SeveralLabels(MismatchColumns):
 
     def _arrays(self, part: StagedPart, keys: Keys) -> dict[str, pa.Array]:
         lists = cast("SeveralLabels", part.answers).lists
-        given, predicted = part.given > 0, part.predictions.predicted > 0
+        given, predicted = part.given > 0, part.predicted > 0
         return {
             "given_labels": lists(given),
             "predicted_labels": lists(predicted),
@@ -180,7 +194,7 @@ def _errors(part: StagedPart) -> NDArray[np.float64]:
 
 
 def _ranking(keys: Keys) -> Mapping[str, Any]:
-    return {"label_quality": pa.array(keys.quality), "is_label_issue": pa.array(keys.is_issue)}
+    return {"label_quality": pa.array(keys.quality), IS_ISSUE: pa.array(keys.is_issue)}
 
 
 _KINDS: Mapping[Task, type[MismatchColumns]] = {

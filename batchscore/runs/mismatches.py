@@ -1,7 +1,6 @@
 """Labelled rows whose prediction differs, most suspicious first: for programs (Parquet) and for people (CSV).
 
-Only the sort keys of the mismatches are in memory (17 bytes each); the rows are taken from the staged parts, a few
-thousand at a time, in their final order.
+How they come into their order, however many there are: :mod:`batchscore.runs.sorted_mismatches`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import dataclasses
 import decimal
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +27,13 @@ from batchscore.formats.staged import StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
 from batchscore.reports.formats import SHOWN_OF_TEXT
-from batchscore.runs.mismatch_columns import Keys, MismatchColumns
+from batchscore.runs.mismatch_columns import IS_ISSUE, Keys, MismatchColumns, joined_keys
+from batchscore.runs.sorted_mismatches import SortedMismatches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from batchscore.system.own_paths import OwnPath
 
 
 TEXT_CUT = 2000
@@ -46,43 +48,24 @@ _FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
 the last four are the full-width signs."""
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _LINE = "line"
+_DIALECT = Dialect()
 _PLACE = (("file", pa.string()), ("row", pa.int64()))
 _TEXT, _PAIR = ("text", pa.large_string()), ("text_pair", pa.large_string())
 """The last columns of the report's own: the text, and where rows are two texts the second."""
 
 
-def in_order(keys: Keys) -> Keys:
-    """Sort mismatches by label quality, lowest first; ties keep the order of files and rows."""
-    return keys.at(np.lexsort((keys.index, keys.part, keys.quality)))
+Chunk = tuple[pa.RecordBatch, pa.Array]
+"""Rows of the report, and the line where each begins in its file; null where the format has no lines."""
+IsIssue = Callable[["NDArray[np.float32]"], "NDArray[np.bool_]"]
+"""Label quality of some mismatches -> whether each is worth checking first."""
 
 
-def gather(
-    found: Iterable[tuple[int, StagedPart, NDArray[np.float32]]],
-    columns: MismatchColumns,
-    is_issue: Callable[[NDArray[np.float32]], NDArray[np.bool_]],
-) -> Keys:
-    """The mismatches of all parts in their final order.
-
-    ``found``: each part's number, the part, and the label quality of its rows; ``is_issue`` is called after the last part.
-    """
-    pieces: list[Keys] = []
-    for part, staged, qualities in found:
-        at = columns.found(staged)
-        place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
-        tokens = staged.predictions.n_tokens[at]
-        pieces.append(Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens))
-        if columns.most is not None and sum(map(len, pieces)) > 2 * columns.most:
-            pieces = [in_order(_joined(pieces)).at(slice(columns.most))]
-    keys = in_order(_joined(pieces)).at(slice(columns.most))
-    return dataclasses.replace(keys, is_issue=is_issue(keys.quality))
-
-
-def _joined(pieces: Sequence[Keys]) -> Keys:
-    if not pieces:
-        none = np.empty(0, dtype=np.int32)
-        return Keys(none, none, none.astype(np.float32), none.astype(np.bool_), none)
-    names = [field.name for field in dataclasses.fields(Keys)]
-    return Keys(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
+def keys_of(part: int, staged: StagedPart, qualities: NDArray[np.float32], columns: MismatchColumns) -> Keys:
+    """The mismatches of one part, given the label quality of its rows; whether they are issues is told later."""
+    at = columns.found(staged)
+    place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
+    tokens = staged.n_tokens[at]
+    return Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens)
 
 
 class MismatchTable:
@@ -153,23 +136,41 @@ class MismatchTable:
                 fields[name] = pa.field(name, kind)
         return fields
 
-    def batches(self, keys: Keys) -> Iterator[pa.RecordBatch]:
-        """The rows of ``keys`` in order, in batches of bounded rows and tokens."""
-        for batch, _ in self.with_lines(keys):
-            yield batch
+    @property
+    def sorting_schema(self) -> pa.Schema:
+        """The columns of :meth:`rows_of`: those of the report, and the line."""
+        return self.schema.append(pa.field(_LINE, pa.int64()))
 
-    def with_lines(self, keys: Keys) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-        """The same, each with the line where each row begins in its file; null where the format has no lines."""
-        tokens = np.cumsum(keys.n_tokens, dtype=np.int64)
+    def chunks(self, keys: Keys) -> Iterator[Chunk]:
+        """The rows of ``keys`` in order, in chunks of bounded rows and tokens; each chunk opens the parts it is of."""
         start = 0
         while start < len(keys):
-            before = int(tokens[start - 1]) if start else 0
-            end = int(np.searchsorted(tokens, before + _CHUNK_TOKENS, side="right"))
-            end = min(max(end, start + 1), start + _CHUNK_ROWS)
-            whole = self._chunk(keys.at(slice(start, end)))
-            columns = whole.columns
-            yield pa.RecordBatch.from_arrays(columns[:-1], schema=self.schema), columns[-1]
+            end = start + _fitting(keys.n_tokens[start : start + _CHUNK_ROWS])
+            yield self._told(self._chunk(keys.at(slice(start, end))))
             start = end
+
+    def sorted_chunks(self, found: SortedMismatches, is_issue: IsIssue) -> Iterator[Chunk]:
+        """All mismatches in order, in the same chunks."""
+        waiting: list[pa.RecordBatch] = []
+        tokens = np.empty(0, dtype=np.int32)
+        for batch, keys in found.in_order():
+            waiting.append(self._with_issues(batch, is_issue(keys.quality)))
+            tokens = np.concatenate([tokens, keys.n_tokens])
+            while (end := _fitting(tokens[:_CHUNK_ROWS])) < len(tokens):
+                whole = pa.concat_batches(waiting)
+                yield self._told(whole.slice(0, end))
+                waiting, tokens = [whole.slice(end)], tokens[end:]
+        if len(tokens):
+            yield self._told(pa.concat_batches(waiting))
+
+    def _with_issues(self, batch: pa.RecordBatch, is_issue: NDArray[np.bool_]) -> pa.RecordBatch:
+        if IS_ISSUE not in self.own_names:
+            return batch
+        place = batch.schema.names.index(IS_ISSUE)
+        return batch.set_column(place, batch.schema.field(place), pa.array(is_issue))
+
+    def _told(self, rows: pa.RecordBatch) -> Chunk:
+        return pa.RecordBatch.from_arrays(rows.columns[:-1], schema=self.schema), rows.columns[-1]
 
     def nodes(self) -> list[Nodes]:
         """For each column its schema nodes in the first Parquet file that has it with this type, or none."""
@@ -192,7 +193,7 @@ class MismatchTable:
                 name: _shown(value) if name in texts else value
                 for name, value in zip(self.own_names, row, strict=True)
             }
-            for batch in self.batches(keys.at(slice(rows)))
+            for batch, _ in self.chunks(keys.at(slice(rows)))
             for row in zip(*(plain_values(batch.column(name)) for name in self.own_names), strict=True)
         ]
 
@@ -211,16 +212,15 @@ class MismatchTable:
         places: list[NDArray[np.int64]] = []
         for number in np.unique(keys.part):
             at = np.flatnonzero(keys.part == number)
-            pieces.append(self._rows(int(number), keys.at(at)))
+            pieces.append(self.rows_of(self._open(int(number)), keys.at(at)))
             places.append(at)
         back = np.argsort(np.concatenate(places), kind="stable")
         return take_rows(pa.concat_batches(pieces), back)
 
-    def _rows(self, number: int, keys: Keys) -> pa.RecordBatch:
-        """The rows ``keys.index`` of one part, in the columns of the report, then the line of each."""
-        whole = self._open(number)
+    def rows_of(self, whole: StagedPart, keys: Keys) -> pa.RecordBatch:
+        """The rows ``keys.index`` of a part, one at least, in the columns of the report, then the line of each."""
         part = whole.rows(take_rows(whole.batch, keys.index))
-        place = self._parts[number].file
+        place = self._parts[int(keys.part[0])].file
         file = self._files[place]
         columns = input_columns(part, file)
         rows = len(keys)
@@ -229,13 +229,13 @@ class MismatchTable:
             "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
-                name: _cast(named_column(part, file, column), kind)
+                name: _cast(_column(part, file, columns, column), kind)
                 for (name, kind), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
             },
         }
         if self.id_name is not None:
-            kind = self.schema.field(self.id_name).type
-            ids = named_column(part, file, file.columns.id) if file.columns.id is not None else None
+            kind, given = self.schema.field(self.id_name).type, file.columns.id
+            ids = _column(part, file, columns, given) if given is not None else None
             values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(rows, kind)
         others = self._other_columns[place]
         for name, field in self.others.items():
@@ -243,7 +243,18 @@ class MismatchTable:
                 _cast(columns[others[name]], field.type) if name in others else pa.nulls(rows, field.type)
             )
         arrays = [*(values[name] for name in self.schema.names), part.line]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema.append(pa.field(_LINE, pa.int64())))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.sorting_schema)
+
+
+def _column(part: StagedPart, file: InputFile, columns: Sequence[pa.Array], name: str) -> pa.Array:
+    """A column of a part, of whose columns are given, or a field within one."""
+    names = [column.name for column in file.layout.columns]
+    return columns[names.index(name)] if name in names else named_column(part, file, name)
+
+
+def _fitting(tokens: NDArray[np.int32]) -> int:
+    """How many of the rows with these tokens are a chunk, if more follow: one at least."""
+    return max(1, int(np.searchsorted(np.cumsum(tokens, dtype=np.int64), _CHUNK_TOKENS, side="right")))
 
 
 def _shown(text: str | None) -> str | None:
@@ -272,31 +283,110 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.array([None if value is None else as_text(value) for value in plain_values(array)], kind)
 
 
-def write_parquet(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
-    """``mismatches.parquet``: exact values, every input column."""
-    write_row_groups(table.batches(keys), table.schema, out)
-    restore_annotations(out, table.nodes())
+class FoundMismatches(Protocol):
+    """Takes the mismatches of part after part, and gives the rows of the report in their order."""
+
+    def add(self, staged: StagedPart, keys: Keys) -> None:
+        """Those of a part."""
+
+    def chunks(self, is_issue: IsIssue) -> Iterator[Chunk]:
+        """All that are listed, sorted by label quality, lowest first; ties keep the order of files and rows."""
+
+    def first(self, most: int, is_issue: IsIssue) -> Keys:
+        """The keys of the first rows."""
+
+    def close(self) -> None:
+        """Remove what was kept on disk."""
 
 
-def write_csv(table: MismatchTable, keys: Keys, out: IO[bytes]) -> None:
-    """``mismatches.csv``: a mark that says UTF-8, no cell that a spreadsheet takes for a formula, texts cut.
+class FirstMismatches:
+    """At most so many are listed: their keys are in memory, and their parts are opened again."""
 
-    Rows are counted from 1, and their ``line`` is told where any file has lines.
+    def __init__(self, table: MismatchTable, most: int) -> None:
+        self._table, self._most = table, most
+        self._pieces: list[Keys] = []
+
+    def add(self, staged: StagedPart, keys: Keys) -> None:  # noqa: ARG002
+        """See :class:`FoundMismatches`."""
+        self._pieces.append(keys)
+        if sum(map(len, self._pieces)) > 2 * self._most:
+            self._pieces = [self._in_order()]
+
+    def _in_order(self) -> Keys:
+        return joined_keys(self._pieces).in_order().at(slice(self._most))
+
+    def first(self, most: int, is_issue: IsIssue) -> Keys:
+        """See :class:`FoundMismatches`."""
+        keys = self._in_order().at(slice(most))
+        return dataclasses.replace(keys, is_issue=is_issue(keys.quality))
+
+    def chunks(self, is_issue: IsIssue) -> Iterator[Chunk]:
+        """See :class:`FoundMismatches`."""
+        return self._table.chunks(self.first(self._most, is_issue))
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class AllMismatches:
+    """All are listed: their rows are sorted on disk."""
+
+    def __init__(self, table: MismatchTable, folder: OwnPath) -> None:
+        self._table = table
+        self._sorted = SortedMismatches(folder, table.sorting_schema)
+
+    def add(self, staged: StagedPart, keys: Keys) -> None:
+        """See :class:`FoundMismatches`."""
+        if len(keys):
+            self._sorted.add(self._table.rows_of(staged, keys), keys)
+
+    def first(self, most: int, is_issue: IsIssue) -> Keys:
+        """See :class:`FoundMismatches`."""
+        keys = self._sorted.first(most)
+        return dataclasses.replace(keys, is_issue=is_issue(keys.quality))
+
+    def chunks(self, is_issue: IsIssue) -> Iterator[Chunk]:
+        """See :class:`FoundMismatches`."""
+        return self._table.sorted_chunks(self._sorted, is_issue)
+
+    def close(self) -> None:
+        """See :class:`FoundMismatches`."""
+        self._sorted.close()
+
+
+def write_both(table: MismatchTable, chunks: Iterable[Chunk], parquet: IO[bytes], csv: IO[bytes]) -> int:
+    """Write ``mismatches.parquet`` and ``mismatches.csv`` beside each other; returns the number of rows.
+
+    The Parquet file has exact values and every input column. The CSV file has a mark that says UTF-8, no cell that a
+    spreadsheet takes for a formula, and texts cut; rows are counted from 1, and their ``line`` is told where any file has lines.
     """
-    names, dialect = table.schema.names, Dialect()
-    header = _csv_header(table)
-    out.write(codecs.BOM_UTF8 + encode_fields([_cell(name) for name in header], dialect) + b"\n")
-    for batch, lines in table.with_lines(keys):
-        columns = [
-            [_cell(value, joint) for value in plain_values(batch.column(name))]
-            for name, joint in _joints(table)
-        ]
-        row = names.index("row")
-        numbers = batch.column("row").to_pylist()
-        columns[row] = ["" if number is None else str(number + 1) for number in numbers]
-        if table.has_lines:
-            columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
-        out.writelines(encode_fields(cells, dialect) + b"\n" for cells in zip(*columns, strict=True))
+    rows = 0
+    csv.write(codecs.BOM_UTF8 + _csv_line(_cell(name) for name in _csv_header(table)))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch, lines in chunks:
+            csv.writelines(_csv_lines(table, batch, lines))
+            rows += batch.num_rows
+            yield batch
+
+    write_row_groups(batches(), table.schema, parquet)
+    restore_annotations(parquet, table.nodes())
+    return rows
+
+
+def _csv_lines(table: MismatchTable, batch: pa.RecordBatch, lines: pa.Array) -> Iterator[bytes]:
+    columns = [_cells(batch.column(name), joint) for name, joint in _joints(table)]
+    row = table.schema.names.index("row")
+    numbers = batch.column("row").to_pylist()
+    columns[row] = ["" if number is None else str(number + 1) for number in numbers]
+    if table.has_lines:
+        columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
+    return map(_csv_line, zip(*columns, strict=True))
+
+
+def _csv_line(cells: Iterable[str]) -> bytes:
+    return encode_fields([*cells], _DIALECT) + b"\n"
 
 
 def _csv_header(table: MismatchTable) -> list[str]:
@@ -318,11 +408,20 @@ def _joints(table: MismatchTable) -> Iterator[tuple[str, str]]:
         yield name, "" if name in table.others else LIST_JOINT
 
 
+def _cells(column: pa.Array, joint: str) -> list[str]:
+    values = plain_values(column)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return [_cell(value, joint) for value in values]
+    cells = {value: _cell(value, joint) for value in set(values)}  # names and labels come again and again
+    return [cells[value] for value in values]
+
+
 def _cell(value: Any, joint: str = "") -> str:
+    if isinstance(value, bool | int | float | decimal.Decimal):
+        return as_text(value)
     text = joint.join(value) if joint and isinstance(value, list) else as_text(value)
-    text = text.replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
-    is_number = isinstance(value, bool | int | float | decimal.Decimal)
-    return text if is_number else for_spreadsheet(text[:TEXT_CUT])
+    text = text[:TEXT_CUT].replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
+    return text if text[:1].isalnum() else for_spreadsheet(text)
 
 
 def for_spreadsheet(text: str) -> str:

@@ -124,6 +124,10 @@ class Partitions:
         """Read the column of every part once; the number of each row's partition goes to the file ``path``."""
         self._parts, self._path, self._open = parts, path, open_part
         numbers: dict[str, int] = {}
+        self._places: dict[int, list[int]] = {}
+        """The places of the parts of each file."""
+        for place, part in enumerate(parts):
+            self._places.setdefault(part.file, []).append(place)
         self._has = np.zeros((len(parts), MOST), dtype=np.bool_)
         """``[parts, MOST]``: whether a part has rows of a partition."""
         self._ends = np.zeros(len(parts) + 1, dtype=np.int64)
@@ -140,16 +144,15 @@ class Partitions:
 
     def folders(self, file: int) -> list[str]:
         """The partitions that a file has rows of, by their folders' names in order."""
-        here = [place for place, part in enumerate(self._parts) if part.file == file]
-        has = np.logical_or.reduce(self._has[here], axis=0)
+        has = np.logical_or.reduce(self._has[self._places.get(file, [])], axis=0)
         return sorted(name for name, number in self._numbers.items() if has[number])
 
     def parts(self, file: int, folder: str) -> Iterator[StagedPart]:
         """The rows of a file that are in a partition, in order; of each part that has any."""
         number = self._numbers[folder]
-        for place, part in enumerate(self._parts):
-            if part.file == file and self._has[place, number]:
-                staged = self._open(part.number)
+        for place in self._places.get(file, []):
+            if self._has[place, number]:
+                staged = self._open(self._parts[place].number)
                 rows = np.flatnonzero(self._numbers_of(place) == number)
                 yield staged.rows(take_rows(staged.batch, rows))
 

@@ -17,7 +17,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -29,6 +30,7 @@ MANIFEST = "_SUCCESS"
 STAGING = ".staging"
 HOLDER = "holder.json"
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_SYNCED_AT_ONCE = 8
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 """Errors of file systems that do not sync folders (some network shares); PostgreSQL ignores them too."""
 
@@ -164,14 +166,63 @@ def sha256_of(path: AnyPath) -> str:
 
 def publish(staged: AnyPath, final: AnyPath) -> None:
     """Sync a finished file and rename it to its final name, then sync both folders."""
-    source, target = own(staged), own(final)
+    publish_all(own(staged).parent, own(final).parent, [(own(staged).name, own(final).name)])
+
+
+def publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]]) -> None:
+    """Sync finished files, rename each from below ``staged`` to its name below ``final``, then sync the folders they came to.
+
+    No file has its final name before all are durable.
+    """
+    sync_files([(staged / name, final / last) for name, last in names])
+    made: set[OwnPath] = set()
+    for name, last in names:
+        target = final / last
+        try:
+            if target.parent not in made:
+                make_folder(target.parent)
+                made.add(target.parent)
+            (staged / name).replace(target)
+        except OSError as error:
+            raise storage_error("Putting in place", target, error) from error
+    for folder in sorted(made):
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            raise storage_error("Putting in place", folder, error) from error
+
+
+def sync_files(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
+    """Make the bytes of files durable, several at a time, so that the disk writes them together; each with its name in errors."""
+    if len(files) < _SYNCED_AT_ONCE:
+        for path, named in files:
+            _sync_file(path, named)
+        return
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE, "sync") as pool:
+        for done in [pool.submit(_sync_file, path, named) for path, named in files]:
+            done.result()
+
+
+def _sync_file(path: OwnPath, named: OwnPath) -> None:
     try:
-        source.sync()
-        make_folder(target.parent)
-        source.replace(target)
-        sync_folder(target.parent)
+        path.sync()
     except OSError as error:
-        raise storage_error("Putting in place", target, error) from error
+        raise storage_error("Putting in place", named, error) from error
+
+
+@contextlib.contextmanager
+def building(path: AnyPath) -> Iterator[IO[bytes]]:
+    """Open a file for writing in a folder that is thrown away if what is built there is not finished: nothing is durable yet.
+
+    Raises:
+        OutputError: a link lies in the place of a folder of ours.
+        StorageError: the disk is full, a permission is missing, or the like.
+    """
+    try:
+        with own(path).open_fresh() as file:
+            yield file
+    except OSError as error:
+        raise storage_error("Writing", path, error) from error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Sequence
 
 from batchscore.errors import DataError
@@ -26,13 +27,30 @@ def encode_fields(values: Sequence[str], dialect: Dialect) -> bytes:
 
     Raises :class:`DataError` for a value that this dialect cannot hold.
     """
-    cells = [_cell(value, dialect, alone=len(values) == 1) for value in values]
+    text = dialect.delimiter.join(values)
+    if not _is_plain(text, len(values), dialect):
+        text = dialect.delimiter.join([_cell(value, dialect, alone=len(values) == 1) for value in values])
     try:
-        return dialect.delimiter.join(cells).encode(dialect.encoding)
+        return text.encode(dialect.encoding)
     except UnicodeEncodeError as error:
         bad = ", ".join(f"U+{ord(char):04X}" for char in error.object[error.start : error.end][:5])
         problem = f"{bad} cannot be written in {dialect.encoding}, the encoding of the input"
         raise DataError(f"{problem}; try --output-format parquet") from error
+
+
+def _is_plain(text: str, cells: int, dialect: Dialect) -> bool:
+    """Whether joined cells are as they must be written, which most are: told from all at once."""
+    delimiter, quote = dialect.delimiter, dialect.quotechar
+    return (
+        cells > 1
+        and len(delimiter) == 1
+        and not dialect.escapechar
+        and "\n" not in text
+        and "\r" not in text
+        and "\ufeff" not in text
+        and not (quote and quote in text)
+        and text.count(delimiter) == cells - 1
+    )
 
 
 def _cell(value: str, dialect: Dialect, *, alone: bool) -> str:
@@ -54,17 +72,24 @@ def _cell(value: str, dialect: Dialect, *, alone: bool) -> str:
 
 def append_fields(record_raw: bytes, extra: Sequence[str], dialect: Dialect) -> bytes:
     """Return the raw record with ``extra`` fields before its terminator; a record without one gets the dialect's."""
-    body, end = record_raw, dialect.line_terminator.encode(dialect.encoding)
-    for terminator in TERMINATORS:
-        encoded = terminator.encode(dialect.encoding)
-        if record_raw.endswith(encoded):
-            body, end = record_raw[: -len(encoded)], encoded
+    terminators, usual, delimiter = _encoded(dialect)
+    body, end = record_raw, usual
+    for terminator in terminators:
+        if record_raw.endswith(terminator):
+            body, end = record_raw[: -len(terminator)], terminator
             break
     if not extra:
         return body + end
     if dialect.escapechar or len(dialect.delimiter) > 1:
         return _joined(body, extra, dialect) + end
-    return b"".join((body, dialect.delimiter.encode(dialect.encoding), encode_fields(extra, dialect), end))
+    return b"".join((body, delimiter, encode_fields(extra, dialect), end))
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded(dialect: Dialect) -> tuple[tuple[bytes, ...], bytes, bytes]:
+    """The bytes of every line end, of the dialect's own, and of its delimiter."""
+    every = tuple(terminator.encode(dialect.encoding) for terminator in TERMINATORS)
+    return every, dialect.line_terminator.encode(dialect.encoding), dialect.delimiter.encode(dialect.encoding)
 
 
 def _joined(body: bytes, extra: Sequence[str], dialect: Dialect) -> bytes:
