@@ -22,12 +22,12 @@ from batchscore.formats.inputs import FoundFile
 from batchscore.formats.label_columns import choose_label_columns
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import describe, header_advice, read
-from batchscore.formats.source import source_of
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.given import Given, Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
 from batchscore.runs.accepting import answers_of_run
+from batchscore.runs.part_reading import PartReader
 from batchscore.runs.partitions import PartitionValues
 
 if TYPE_CHECKING:
@@ -190,27 +190,14 @@ def given_labels(plan: Plan, bundle: Bundle, label_map: Mapping[str, str]) -> li
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
-    """Read the rows of the wanted parts again, in order; a file is opened once for consecutive parts.
+    """Read the rows of the wanted parts again, in order; a file is opened once for parts that follow each other.
 
     Raises:
         DataError: the rows are not those that were planned.
     """
-    stream: Iterator[Rows] | None = None
-    following: tuple[int, int] | None = None
+    reader = PartReader(plan.files, settings)
     for part in wanted:
-        file = plan.files[part.file]
-        if stream is None or following != (part.file, part.number):
-            stream = read(source_of(file), file.layout, file.columns, settings, part.start)
-        rows = next(stream, None)
-        rows = rows.head(part.rows) if rows else None
-        if rows is None or digest_of(rows) != part.digest:
-            raise DataError(
-                f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
-                "name, rename it when it is whole, and run the same command again."
-            )
-        following = (part.file, part.number + 1)
-        yield part, rows
-        del rows  # before the next part is read
+        yield part, reader.read(part)
 
 
 class _Survey:
