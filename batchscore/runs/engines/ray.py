@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
@@ -34,6 +36,8 @@ _LOOK_EVERY = 5.0
 _PAUSE = 1.0
 """Seconds between the death of an actor and another one."""
 _FETCH_SECONDS = 60
+_CONNECT_SECONDS = 10
+_HEAD = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
 _TICK = 0.05
 _END_SECONDS = 3.0
 """For the bridge to take leave of Ray."""
@@ -52,7 +56,7 @@ class RayCluster:
             "RAY_gcs_rpc_server_reconnect_timeout_s": str(_LOST_AFTER),
         }
         self._bridge = Child("batchscore.runs.engines.ray:serve", environment, is_silent=True)
-        self._shortage = "Ray has not answered yet"
+        self._shortage = ""
         self._bridge.send(recipe, most, dict(recorded))
 
     def events(self, seconds: float) -> Sequence[Event]:
@@ -81,6 +85,11 @@ class RayCluster:
                     raise error
         return found
 
+    def _lost(self, how: str) -> str:
+        if self._shortage:
+            return f"Ray's cluster is gone: its head, or its node on this machine, ended ({how}). {_AGAIN}"
+        return f"{_cluster()} cannot be reached ({how}). {_AGAIN}"
+
     def get_ready(self, worker: int, recorded: Mapping[str, Any]) -> None:
         """See :class:`~batchscore.runs.engines.pool.Pool`."""
         self._bridge.send("get_ready", worker, dict(recorded))
@@ -95,7 +104,7 @@ class RayCluster:
 
     def shortage(self) -> str:
         """See :class:`~batchscore.runs.engines.pool.Pool`."""
-        return self._shortage
+        return self._shortage or f"{_cluster()} has not answered yet"
 
     def close(self) -> None:
         """See :class:`~batchscore.runs.engines.pool.Pool`."""
@@ -132,15 +141,18 @@ def _connect(most: int | None) -> None:
     """Connect to Ray, or start it here: on the loopback address, whatever else runs on this machine."""
     import ray
 
+    address = os.environ.get("RAY_ADDRESS", "")
+    if found := _HEAD.fullmatch(address):  # Ray tries for half a minute, and ends the process
+        socket.create_connection((found["host"], int(found["port"])), _CONNECT_SECONDS).close()
     said: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if not os.environ.get("RAY_ADDRESS"):
+    if not address:
         said |= {
             "address": "local",
             "num_cpus": most or usable_cores(),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
-        }
+        }  # told so, or a head that runs here already would refuse the numbers
     ray.init(**said)
 
 
@@ -155,9 +167,13 @@ def _unreachable(error: Exception) -> Exception:
     """The error for a cluster that there is not."""
     if isinstance(error, BatchscoreError):
         return sendable(error)
+    return BusyError(f"{_cluster()} cannot be reached ({printable(error)[:300]}). {_AGAIN}")
+
+
+def _cluster() -> str:
+    """What the cluster is called."""
     address = os.environ.get("RAY_ADDRESS")
-    where = f"Ray's cluster at {printable(address)} (RAY_ADDRESS)" if address else "Ray on this machine"
-    return BusyError(f"{where} cannot be reached ({printable(error)[:300]}). {_AGAIN}")
+    return f"Ray's cluster at {printable(address)} (RAY_ADDRESS)" if address else "Ray on this machine"
 
 
 class _Actor(NamedTuple):
