@@ -38,7 +38,7 @@ def _watch() -> None:
             78,
         ),
         ("watchfiles", _watch, "--watch", "watch", 2),
-        ("ray", lambda: refuse_unusable(dataclasses.replace(ASKED, engine="ray")), "--engine ray", "ray", 2),
+        ("ray", lambda: refuse_unusable(ScoreSettings((), "model", Path(), engine="ray")), "--engine ray", "ray", 2),
         ("uvicorn", refuse_missing_extra, "The page of batchscore review", "review", 2),
         ("prometheus_client", lambda: refuse_unwritable(Path("m.prom")), "--metrics-file", "metrics", 2),
     ],
