@@ -363,7 +363,8 @@ class Predictions:
     """Index and reason of each row whose status is ``failed``."""
     work: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Cost: ``forward_seconds`` (sum over workers), ``tokens``, ``padded_tokens``, ``micro_batches``, ``halvings`` of the
-    token budget, ``duplicates``. Of the parts of a shard the first has the cost of all; each has its own ``duplicates``."""
+    token budget, ``waiting_seconds`` of the device, ``duplicates``. Of the parts of a shard the first has the cost of all; each has
+    its own ``duplicates``."""
 
     def between(self, start: int, end: int, work: Mapping[str, float]) -> Predictions:
         """Those of the rows from ``start`` to before ``end``, at the cost of ``work``."""

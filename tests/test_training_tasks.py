@@ -30,7 +30,7 @@ from batchscore.config import ComputeSettings
 from batchscore.errors import DataError, InterruptedRunError, UsageError
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
-from batchscore.model.scoring import canary_check
+from batchscore.model.canaries import canary_check
 from batchscore.records import Task
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.training import TrainResult, TrainSettings, head_fitting, train

@@ -24,7 +24,8 @@ import numpy as np
 from batchscore.config import LATEST
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.answer_bits import refuse_dependent
-from batchscore.model.scoring import CANARY_TOLERANCE, canary_check, with_answers
+from batchscore.model.canaries import CANARY_TOLERANCE, canary_check
+from batchscore.model.scoring import with_answers
 from batchscore.records import Part, Predictions, Rows, Shard, Status, status_of
 from batchscore.runs.answer_store import Answer, AnswerStore, TextDigests, refuse_foreign_store
 from batchscore.runs.earlier_predictions import EarlierPredictions, open_earlier_predictions

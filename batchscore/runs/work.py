@@ -203,6 +203,7 @@ class WorkDone:
         return {
             "scoring_seconds": round(total["seconds"], 3),
             "forward_seconds": round(total["forward_seconds"], 3),
+            "device_waiting_seconds": round(total["waiting_seconds"], 3),
             "workers": self.workers,
             **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
             "rows_per_second": scored / seconds if seconds else None,

@@ -18,6 +18,7 @@ from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
 from batchscore.model.bundle_facts import predicted_names
+from batchscore.model.canaries import canary_check
 from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
@@ -27,7 +28,6 @@ from batchscore.model.scoring import (
     InferenceSettings,
     Model,
     Prepared,
-    canary_check,
     compute,
     conclude,
     prepare,

@@ -6,7 +6,8 @@ and it makes answers independent of the number of cores: how a matmul is split a
 here it is never split. Micro-batches of the next shard start while the last ones of a shard are still running, so no worker
 idles at the end of a shard.
 
-On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device.
+On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device. Texts are
+tokenised by several threads there (:mod:`batchscore.runs.engines.tokenising`).
 """
 
 from __future__ import annotations
@@ -18,32 +19,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from batchscore.model import scoring
+from batchscore.model.device_time import DeviceTime
 from batchscore.model.scoring import Model
 from batchscore.records import Predictions, Rows, Shard
+from batchscore.runs.engines.tokenising import Ready, made_ready
 
 T = TypeVar("T")
 
 _AHEAD = 2
 """Maximum shards in each queue: tokenised, computing, and to be staged."""
-_HEAVY = 16 << 20
-"""Bytes; of shards that hold as much there is one in each queue."""
 _PAUSE = 0.05
 """Seconds."""
-
-
-class _Item(NamedTuple):
-    """A shard on its way through the stages, with the rows of its parts, without what there is to score of them."""
-
-    shard: Shard
-    rows: list[Rows]
-    ready: scoring.Prepared
-
-    @property
-    def is_heavy(self) -> bool:
-        return sum(rows.weight for rows in self.rows) >= _HEAVY
 
 
 def run(
@@ -57,40 +46,34 @@ def run(
     ``watch`` gives what sees the micro-batches of a shard. The first error of any stage ends the run; shards already given to
     ``sink`` are kept.
     """
+    device = DeviceTime()
 
-    def prepared() -> Iterator[_Item]:
-        for shard, rows in shards:
-            ready = scoring.prepare_parts([each.given_texts for each in rows], model)
-            light = [each.without_texts() for each in rows]
-            del rows
-            yield _Item(shard, light, ready)
-            del light, ready
+    def conclude(ready: Ready, computed: scoring.Computed) -> None:
+        computed.work["waiting_seconds"] = device.waited()
+        sink(ready.shard, ready.rows, scoring.conclude_parts(ready.prepared, computed, model))
 
-    def conclude(item: _Item, computed: scoring.Computed) -> None:
-        sink(item.shard, item.rows, scoring.conclude_parts(item.ready, computed, model))
-
-    computing: collections.deque[tuple[_Item, scoring.Computation]] = collections.deque()
+    computing: collections.deque[tuple[Ready, scoring.Computation]] = collections.deque()
     pending: collections.deque[Future[None]] = collections.deque()
 
     def stage_oldest(most: int = _AHEAD) -> None:
         """Wait for the oldest shard and hand it to staging; raises its error, or one of staging."""
-        item, computation = computing.popleft()
-        pending.append(stage.submit(conclude, item, computation.result()))
+        ready, computation = computing.popleft()
+        pending.append(stage.submit(conclude, ready, computation.result()))
         while len(pending) > most or (pending and pending[0].done()):
             pending.popleft().result()
 
     with (
         model.backend.one_core_each() as begin_worker,
-        ahead(prepared(), is_heavy=lambda item: item.is_heavy) as stream,
+        ahead(made_ready(shards, model), is_heavy=lambda ready: ready.is_heavy) as stream,
         ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
         ThreadPoolExecutor(1, "stage") as stage,
         _cancel_on_error(workers, stage),
     ):
-        for item in stream:
-            is_heavy = item.is_heavy
-            watcher = watch(item.shard)
-            computing.append((item, scoring.Computation(item.ready, model, workers.map, watcher)))
-            del item
+        for ready in stream:
+            is_heavy = ready.is_heavy
+            computation = scoring.Computation(ready.prepared, model, workers.map, watch(ready.shard), device)
+            computing.append((ready, computation))
+            del ready, computation
             while len(computing) >= (1 if is_heavy else _AHEAD):
                 stage_oldest(0 if is_heavy else _AHEAD)
         while computing:
