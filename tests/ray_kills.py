@@ -2,14 +2,15 @@
 
     python tests/ray_kills.py BUNDLE ROWS.parquet --kills 20 [--kind actor|node|driver] [--spare 0|1]
 
-Each run is killed once, at a random moment after its first shard is journalled; a run that ends with 75, or whose driver was killed, is
-started again. With ``--spare 1`` there is a node more than the run uses. ``--least 2`` wants two actors, so that a run that
-loses a node without a spare one has to end with 75. A node that was killed comes back when the run has ended.
+Each is killed at a random moment after two more shards were journalled; a run that ends with 75, or whose driver was killed, is started
+again. With ``--spare 1`` there is a node more than the run uses. ``--least 2`` wants two actors, so that a run that loses a node
+without a spare one has to wait, or end with 75. A node that was killed comes back when the next one is killed, or the run has ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import os
 import random
@@ -38,7 +39,7 @@ settings = ScoreSettings((rows,), bundle, Path(output), engine=engine, read=Read
 with boundary():
     score(settings, lambda total: Progress(total, quiet=True))
 """
-_WAIT = 30.0
+_WAIT = 50.0
 """Seconds that a run waits for actors."""
 _HANG = 60.0
 """Seconds without anything journalled, or an end, that count as a hang."""
@@ -71,38 +72,39 @@ def _series(
     asked: argparse.Namespace, work: Path, nodes: _Nodes, kind: str, spare: int, expected: dict[str, bytes]
 ) -> None:
     draw = random.Random(f"{asked.seed} {kind} {spare}")  # noqa: S311
-    longest, refused, different, died = 0.0, 0, 0, 0
-    for _ in range(asked.kills):
+    kills, different, runs = 0, 0, 0
+    longest, codes = 0.0, collections.Counter[int]()
+    log = work / "ray.log"
+    log.unlink(missing_ok=True)
+    while kills < asked.kills:
         output = work / "ray"
         shutil.rmtree(output, ignore_errors=True)
-        process = _run(asked, output, "ray")
-        still = _until(process, output, 1)
-        time.sleep(draw.uniform(0, 4))
-        if process.poll() is None:
-            nodes.kill(kind, process, draw)
-        still = max(still, _until(process, output, None))
-        codes = [process.returncode]
-        nodes.complete()
-        while codes[-1] in (75, -signal.SIGKILL) and len(codes) < 4:
+        code = -1
+        while code != 0 and codes.total() < 4 * asked.kills:
             process = _run(asked, output, "ray")
-            still = max(still, _until(process, output, None))
-            codes.append(process.returncode)
-        is_same = codes[-1] == 0 and _bytes(output) == expected
-        longest, different = max(longest, still), different + (not is_same)
-        refused += 75 in codes
-        print(
-            f"  {kind}, spare {spare}: codes {codes}, longest stillness {still:.0f} s, same {is_same}",
-            flush=True,
-        )
-        said = (work / "ray.log").read_text()
-        died += kind == "driver" or "died" in said
-        (work / "ray.log").unlink()
-        if not is_same or 75 in codes:
-            print("    " + "\n    ".join(said.splitlines()[-3:]), flush=True)
+            while process.poll() is None and kills < asked.kills:
+                longest = max(longest, _until(process, output, _journalled(output) + 2))
+                time.sleep(draw.uniform(0, 2))
+                if process.poll() is None:
+                    kills += nodes.kill(kind, process, draw)
+            longest = max(longest, _until(process, output, None))
+            code = process.returncode
+            codes[code] += 1
+            nodes.complete()
+        runs += 1
+        is_same = code == 0 and _bytes(output) == expected
+        different += not is_same
+        print(f"  {kind}, spare {spare}: after {kills} kills codes {dict(codes)}, same {is_same}", flush=True)
+    said = log.read_text()
     print(
-        f"{kind}, spare {spare}: {asked.kills} kills ({died} noticed), {different} other bytes, {refused} with 75, longest stillness {longest:.0f} s",
+        f"{kind}, spare {spare}: {kills} kills ({said.count(' died')} deaths said), {runs} runs, {different} with other bytes, codes "
+        f"{dict(codes)}, longest stillness {longest:.0f} s",
         flush=True,
     )
+    for line in sorted(
+        {line[:230] for line in said.splitlines() if line.startswith(("error:", "Traceback"))}
+    ):
+        print(f"    {line}", flush=True)
 
 
 def _run(asked: argparse.Namespace, output: Path, engine: str) -> subprocess.Popen[bytes]:
@@ -168,18 +170,21 @@ class _Nodes:
         while len(self._nodes) < self._number:
             self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20))
 
-    def kill(self, kind: str, driver: subprocess.Popen[bytes], draw: random.Random) -> None:
-        """Kill one of a kind."""
+    def kill(self, kind: str, driver: subprocess.Popen[bytes], draw: random.Random) -> int:
+        """Kill one of a kind, and bring back the node before; returns how many were killed."""
         if kind == "driver":
             driver.kill()
+            driver.wait()
         elif kind == "node":
+            self.complete()
             node = draw.choice(self._nodes)
             self._nodes.remove(node)
             self._cluster.remove_node(node, allow_graceful=False)
+        elif actors := _actors():
+            os.kill(draw.choice(actors), signal.SIGKILL)
         else:
-            actors = _actors()
-            if actors:
-                os.kill(draw.choice(actors), signal.SIGKILL)
+            return 0
+        return 1
 
 
 def _actors() -> list[int]:

@@ -27,6 +27,7 @@ from batchscore.runs.shards import ShardWriter, read_shards, shards_of
 from batchscore.runs.spreading import Spreading, away
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
+from batchscore.system.cores import usable_cores
 from batchscore.system.journal import Journal
 from batchscore.system.storage import remove_tree, sha256_of
 
@@ -155,6 +156,7 @@ class Scoring:
             if needs_texts(self._bundle, wanted, plan.rows)
             else (),
             staging_format=STAGING_FORMAT,
+            cores=usable_cores(),
             versions=versions(),
         )
 

@@ -22,15 +22,17 @@ from batchscore.errors import BatchscoreError, ModelError, printable
 from batchscore.model import scoring
 from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.bundle import Bundle, open_bundle
+from batchscore.model.device_time import DeviceTime
 from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.model_files import times_of
 from batchscore.model.references import RowsToScore
 from batchscore.model.tuning import MIN_ROWS, is_worth_tuning, tuned_budget
 from batchscore.records import GivenText, InputFile, Predictions, Rows, Shard
-from batchscore.runs.engines.pool import Ready
+from batchscore.runs.engines.pool import MOST_AT_ONCE, Ready
 from batchscore.runs.part_reading import PartReader
 from batchscore.runs.shards import ShardWriter, Staged
 from batchscore.system.allocator import give_back_freed_memory
+from batchscore.system.cores import tokenising_threads
 from batchscore.system.importing import installed_version
 from batchscore.system.storage import write_bytes
 from batchscore.version import __version__
@@ -43,6 +45,7 @@ _LOG = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 _FILES_LOOKED_AT = 64
 """Inputs of which a process looks whether it sees them; one that it does not see after all comes to light when it is read."""
+_MOST_TOKENISERS = MOST_AT_ONCE - 2
 PROBES = "probes"
 """In a run's staging folder: where processes show that they see it."""
 QUESTION = "question"
@@ -70,6 +73,8 @@ class Recipe:
     first_texts: tuple[GivenText, ...]
     """Of its first rows, on which a new run's token budget is tuned; none if it need not be."""
     staging_format: int
+    cores: int
+    """Of its machine, for the process."""
     versions: Mapping[str, str]
     """Of the libraries here, which must be those of every process."""
 
@@ -83,6 +88,14 @@ def needs_texts(bundle: Bundle, wanted: ModelSettings, rows: int) -> bool:
 def versions() -> dict[str, str]:
     """The versions of the libraries that answers and staged files depend on."""
     return {name: installed_version(name) for name in _LIBRARIES} | {"batchscore": __version__}
+
+
+class _Begun(NamedTuple):
+    """A shard on the device."""
+
+    rows: list[Rows]
+    ready: scoring.Prepared
+    computation: scoring.Computation
 
 
 class ShardScoring:
@@ -139,15 +152,23 @@ class ShardScoring:
             budget = tuned_budget(model, recipe.first_texts)
             _LOG.info("%d tokens in a micro-batch are best on %s", budget, model.backend.device)
             compute = {**compute, "max_batch_tokens": budget}
-        self._model = model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
-        begin = self._stack.enter_context(model.backend.one_core_each())
-        self._workers = self._stack.enter_context(ThreadPoolExecutor(model.workers, "worker", begin))
-        self._reading = self._stack.enter_context(ThreadPoolExecutor(1, "read"))
-        self._staging = self._stack.enter_context(ThreadPoolExecutor(1, "stage"))
+        model = model.with_inference(max_batch_tokens=compute["max_batch_tokens"])
+        tokenisers = min(tokenising_threads(recipe.cores), _MOST_TOKENISERS) if model.tokenisers else 0
+        self._model = dataclasses.replace(model, tokenisers=tokenisers)
+        self._start_threads(self._model)
         alone = goes_alone(model)
         deciding = deciding_fingerprint(self._bundle, compute, recipe.staging_format, alone=alone)
         place = f"{self._place} ({model.backend.device})"
-        return Ready(compute, deciding, self._reply(), place)
+        return Ready(compute, deciding, self._reply(), place, at_once=2 + tokenisers)
+
+    def _start_threads(self, model: Model) -> None:
+        begin = self._stack.enter_context(model.backend.one_core_each())
+        executor = self._stack.enter_context
+        self._workers = executor(ThreadPoolExecutor(model.workers, "worker", begin))
+        self._reading = executor(ThreadPoolExecutor(1, "read"))
+        self._tokenising = executor(ThreadPoolExecutor(max(model.tokenisers, 1), "tokenise"))
+        self._staging = executor(ThreadPoolExecutor(1, "stage"))
+        self._device = DeviceTime()
 
     def _reply(self) -> str:
         """Show that this process sees the run's staging folder, and can write there; empty if not, nor the inputs."""
@@ -164,26 +185,30 @@ class ShardScoring:
     def begin(self, payload: Shard | Texts) -> Future[Any]:
         """Begin a shard; the future has what was staged (:class:`~batchscore.runs.shards.Staged`), of texts the predictions.
 
-        One is read and tokenised while another is computed and a third staged; the caller bounds how many there are.
+        Some are read and tokenised while another is computed and a third staged; the caller bounds how many there are.
         """
-        begun = self._reading.submit(self._prepare, payload)
+        read = self._reading.submit(self._read, payload)
+        begun = self._tokenising.submit(self._begin, read)
         return self._staging.submit(self._finish, payload, begun)
 
-    def _prepare(self, payload: Shard | Texts) -> tuple[list[Rows], scoring.Prepared, scoring.Computation]:
-        model = self._model_here()
-        rows = [] if isinstance(payload, Texts) else [self._reader.read(part) for part in payload.parts]
-        texts = payload.parts if isinstance(payload, Texts) else [each.given_texts for each in rows]
-        ready = scoring.prepare_parts(texts, model)
-        light = [each.without_texts() for each in rows]
-        return light, ready, scoring.Computation(ready, model, self._workers.map)
+    def _read(self, payload: Shard | Texts) -> tuple[list[Rows], list[Sequence[GivenText]]]:
+        """The rows of each part, without texts, and the texts; no rows if they are not read here."""
+        if isinstance(payload, Texts):
+            return [], payload.parts
+        rows = [self._reader.read(part) for part in payload.parts]
+        return [each.without_texts() for each in rows], [each.given_texts for each in rows]
 
-    def _finish(
-        self,
-        payload: Shard | Texts,
-        begun: Future[tuple[list[Rows], scoring.Prepared, scoring.Computation]],
-    ) -> Staged | list[Predictions]:
+    def _begin(self, read: Future[tuple[list[Rows], list[Sequence[GivenText]]]]) -> _Begun:
+        model = self._model_here()
+        rows, texts = read.result()
+        ready = scoring.prepare_parts(texts, model)
+        return _Begun(rows, ready, scoring.Computation(ready, model, self._workers.map, device=self._device))
+
+    def _finish(self, payload: Shard | Texts, begun: Future[_Begun]) -> Staged | list[Predictions]:
         rows, ready, computation = begun.result()
-        predictions = scoring.conclude_parts(ready, computation.result(), self._model_here())
+        computed = computation.result()
+        computed.work["waiting_seconds"] = self._device.waited()
+        predictions = scoring.conclude_parts(ready, computed, self._model_here())
         if isinstance(payload, Texts):
             return predictions
         staged = self._recipe.writer.stage(payload, rows, predictions)

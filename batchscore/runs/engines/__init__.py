@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from batchscore.model.loading import needs_torch
 from batchscore.runs.engines.pool import Pool
 from batchscore.runs.engines.processes import Place, Processes
 from batchscore.runs.engines.ray import RayCluster
+from batchscore.system.cores import usable_cores
 from batchscore.system.terminal import NOTICE
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ def pool_of(settings: ScoreSettings, recorded: Mapping[str, Any]) -> Callable[[R
     if settings.engine == "ray":
         return lambda recipe: RayCluster(recipe, settings.compute.workers, recorded)
     places = places_of(settings.compute, recorded)
-    return None if len(places) < 2 else lambda recipe: Processes(recipe, places)
+    if len(places) < 2:
+        return None
+    cores = usable_cores() // len(places)
+    return lambda recipe: Processes(dataclasses.replace(recipe, cores=cores), places)
 
 
 def places_of(compute: ComputeSettings, recorded: Mapping[str, Any]) -> list[Place]:

@@ -1,6 +1,7 @@
 """One queue of shards for several scoring processes: who gets which, and what becomes of those of a process that died.
 
-A process has two shards at a time, so that it reads and tokenises one while it computes the other. What a dead process had goes to
+A process has two shards at a time, so that it reads and tokenises one while it computes the other; on a GPU a few more, as
+several threads tokenise. What a dead process had goes to
 any other, and a shard that was there when one died has a process to itself from then on: if three die, it is the shard that
 they died of, and the error names its file and rows.
 
@@ -24,8 +25,8 @@ from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Pool, Re
 from batchscore.system.terminal import NOTICE
 
 _LOG = logging.getLogger(__name__)
-IN_FLIGHT = 2
-"""Shards that a process has at a time."""
+_HEAVY = 64 * 2**20
+"""Bytes of rows; a process that has as many is given no more than two shards."""
 DEATHS = 3
 """Processes that may die over one shard, or one after the other before any is ready."""
 _TICK = 1.0
@@ -112,8 +113,12 @@ class _Worker:
 
     def takes(self, task: _Task) -> bool:
         """Whether it may have another one: one over which a process died goes alone."""
-        is_alone = task.deaths or any(each.deaths for each in self.tasks.values())
-        return len(self.tasks) < (1 if is_alone else IN_FLIGHT)
+        if self.ready is None:
+            return False
+        if task.deaths or any(each.deaths for each in self.tasks.values()):
+            return not self.tasks
+        weight = sum(part.bytes for each in self.tasks.values() for part in each.shard.parts)
+        return len(self.tasks) < (self.ready.at_once if weight < _HEAVY else 2)
 
 
 class Dispatcher:
@@ -170,7 +175,7 @@ class Dispatcher:
     def _hand_out(self) -> None:
         """Give every process what it may have, those first that have least."""
         while (task := self._peek()) is not None:
-            free = [each for each in self._workers.values() if each.ready is not None and each.takes(task)]
+            free = [each for each in self._workers.values() if each.takes(task)]
             if not free:
                 return
             worker = min(free, key=lambda each: len(each.tasks))

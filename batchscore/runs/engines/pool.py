@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+MOST_AT_ONCE = 16
+"""Shards that a process is given at a time."""
+
 
 class Ready(NamedTuple):
     """What a process tells of its model, once it is loaded and checked."""
@@ -21,6 +24,8 @@ class Ready(NamedTuple):
     """What it left in the run's staging folder, if it sees that and the inputs, so that it can read and stage by itself; or empty."""
     place: str
     """Where it runs, for messages."""
+    at_once: int = 2
+    """Shards that it wants at a time, so that its device never waits: one that is computed, and those that are tokenised meanwhile."""
 
 
 class Up(NamedTuple):

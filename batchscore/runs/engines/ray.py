@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import BatchscoreError, BusyError, printable
 from batchscore.runs.engines.channel import Child, ParentsEnd, sendable, tried
-from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Up
+from batchscore.runs.engines.pool import MOST_AT_ONCE, Answered, Event, Failed, Gone, Up
 from batchscore.system.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ _HEAD = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
 _TICK = 0.05
 _END_SECONDS = 3.0
 """For the bridge to take leave of Ray."""
-_AT_ONCE = 3
-"""Calls of an actor at a time: two shards, and a word between them."""
+_AT_ONCE = MOST_AT_ONCE + 1
+"""Calls of an actor at a time: its shards, and a word between them."""
 _AGAIN = "What was finished is kept: run the same command again when it is up."
 
 
@@ -192,7 +192,7 @@ class _Actors:
         resources = self._ray.cluster_resources()
         asked = str(recorded.get("device") or recipe.wanted.compute.device)
         self._has_gpu = asked.startswith("cuda") or (asked == "auto" and resources.get("GPU", 0) >= 1)
-        self._recipe = self._ray.put(_for_one(recipe, has_gpu=self._has_gpu))
+        self._recipe = self._ray.put(_for_one(recipe, resources, has_gpu=self._has_gpu))
         self._class = self._ray.remote(ScoringActor).options(
             num_cpus=1,
             num_gpus=int(self._has_gpu),
@@ -291,13 +291,16 @@ class _Actors:
         return text
 
 
-def _for_one(recipe: Recipe, *, has_gpu: bool) -> Recipe:
-    """The recipe for a process with one core or one GPU."""
+def _for_one(recipe: Recipe, resources: Mapping[str, float], *, has_gpu: bool) -> Recipe:
+    """The recipe for a process with one core, or one GPU and its share of the cores."""
     compute = recipe.wanted.compute
     compute = dataclasses.replace(
         compute, device="cuda:0" if has_gpu else "cpu", workers=None if has_gpu else 1
     )
-    return dataclasses.replace(recipe, wanted=dataclasses.replace(recipe.wanted, compute=compute))
+    cores = int(resources.get("CPU", 0) // max(resources.get("GPU", 0), 1)) if has_gpu else 1
+    return dataclasses.replace(
+        recipe, cores=cores, wanted=dataclasses.replace(recipe.wanted, compute=compute)
+    )
 
 
 def _reason(error: Exception) -> str:
