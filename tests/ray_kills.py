@@ -71,7 +71,7 @@ def main() -> None:
 def _series(
     asked: argparse.Namespace, work: Path, nodes: _Nodes, kind: str, spare: int, expected: dict[str, bytes]
 ) -> None:
-    draw = random.Random(f"{asked.seed} {kind} {spare}")  # noqa: S311
+    draw = random.Random(f"{asked.seed} {kind} {spare}")
     kills, different, runs = 0, 0, 0
     longest, codes = 0.0, collections.Counter[int]()
     log = work / "ray.log"
@@ -111,7 +111,7 @@ def _run(asked: argparse.Namespace, output: Path, engine: str) -> subprocess.Pop
     least = asked.least if engine == "ray" else "1"
     arguments = [asked.rows, asked.bundle, str(output), engine, least, "2", str(_WAIT)]
     with output.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments], stderr=log)  # noqa: S603
+        return subprocess.Popen([sys.executable, "-c", _RUN, *arguments], stderr=log)
 
 
 def _until(process: subprocess.Popen[bytes], output: Path, shards: int | None) -> float:
@@ -153,7 +153,7 @@ class _Nodes:
         from ray.cluster_utils import Cluster
 
         memory = 100 * 2**20
-        self._cluster = Cluster(
+        self._cluster: Any = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": memory}
         )
         self._nodes: list[Any] = []

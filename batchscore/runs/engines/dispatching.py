@@ -240,14 +240,7 @@ class Dispatcher:
     def _gone(self, worker: _Worker | None, reason: str) -> None:
         """What a dead process had is done again, by any other."""
         if worker is None or worker.ready is None:
-            self._stillborn += 1
-            if self._stillborn >= DEATHS and not any(each.ready for each in self._workers.values()):
-                raise StorageError(
-                    f"{DEATHS} scoring processes died one after the other before one was ready ({printable(reason)[:300]}). Free the "
-                    "cause (memory, a missing package) and run the same command again: what was finished is kept."
-                )
-            _LOG.warning("a scoring process died before it was ready: %s", printable(reason)[:300])
-            self._get_ready()
+            self._died_early(reason)
             return
         _LOG.warning("a scoring process died, and what it had goes to another: %s", printable(reason)[:300])
         for task in worker.tasks.values():
@@ -258,6 +251,18 @@ class Dispatcher:
                     "Give them more memory, or take these rows out, and run the same command again: what was finished is kept."
                 )
         self._again.extend(worker.tasks.values())
+
+    def _died_early(self, reason: str) -> None:
+        """A process died before it was ready; that counts while there is no other that is."""
+        has_others = any(each.ready for each in self._workers.values())
+        self._stillborn = 0 if has_others else self._stillborn + 1
+        if self._stillborn >= DEATHS:
+            raise StorageError(
+                f"{DEATHS} scoring processes died one after the other before one was ready ({printable(reason)[:300]}). Free the "
+                "cause (memory, a missing package) and run the same command again: what was finished is kept."
+            )
+        _LOG.warning("a scoring process died before it was ready: %s", printable(reason)[:300])
+        self._get_ready()
 
     def _once_more(self, task: _Task, error: Exception | None) -> None:
         """Do a shard that a process could not read or stage by itself with its texts from here.

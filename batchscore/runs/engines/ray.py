@@ -33,8 +33,8 @@ _LOST_AFTER = 20
 """Seconds after which a head that does not answer is given up."""
 _LOOK_EVERY = 5.0
 """Seconds between looks at what the cluster has."""
-_PAUSE = 1.0
-"""Seconds between the death of an actor and another one."""
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds between the death of an actor and another one; it doubles with each that dies before any is ready."""
 _FETCH_SECONDS = 60
 _CONNECT_SECONDS = 10
 _HEAD = re.compile(r"(?P<host>[\w.-]+):(?P<port>\d+)")
@@ -208,6 +208,7 @@ class _Actors:
         """Reference to an answer → worker, task, and whether it only says that it is up."""
         self._last = 0
         self._not_before = self._looked = -_LOOK_EVERY
+        self._pause = _PAUSE
         self._there = 0
         self._free: float = 0
         self._told = ""
@@ -248,15 +249,18 @@ class _Actors:
         except Exception as error:  # noqa: BLE001 - the actor, its node or what it answered is lost
             self._forget(worker, is_dead=True)
             return [Gone(worker, _reason(error))]
-        if is_up and kind == "answer":
+        if is_up:
             return [Up(worker)]
+        if kind == "answer":
+            self._pause = _PAUSE
         return [Answered(worker, task, value) if kind == "answer" else Failed(worker, task, value)]
 
     def _forget(self, worker: int, *, is_dead: bool = False) -> None:
         actor = self._alive.pop(worker)
         self._asked = {key: each for key, each in self._asked.items() if each[0] != worker}
         if is_dead:
-            self._not_before = time.monotonic() + _PAUSE
+            self._not_before = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             with contextlib.suppress(Exception):
                 self._ray.kill(actor.handle)
 
