@@ -45,6 +45,10 @@ _HANG = 60.0
 """Seconds without anything journalled, or an end, that count as a hang."""
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
 def main() -> None:
     """Kill, and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,17 +98,16 @@ def _series(
         runs += 1
         is_same = code == 0 and _bytes(output) == expected
         different += not is_same
-        print(f"  {kind}, spare {spare}: after {kills} kills codes {dict(codes)}, same {is_same}", flush=True)
+        _say(f"  {kind}, spare {spare}: after {kills} kills codes {dict(codes)}, same {is_same}")
     said = log.read_text()
-    print(
+    _say(
         f"{kind}, spare {spare}: {kills} kills ({said.count(' died')} deaths said), {runs} runs, {different} with other bytes, codes "
         f"{dict(codes)}, longest stillness {longest:.0f} s",
-        flush=True,
     )
     for line in sorted(
         {line[:230] for line in said.splitlines() if line.startswith(("error:", "Traceback"))}
     ):
-        print(f"    {line}", flush=True)
+        _say(f"    {line}")
 
 
 def _run(asked: argparse.Namespace, output: Path, engine: str) -> subprocess.Popen[bytes]:
@@ -125,7 +128,7 @@ def _until(process: subprocess.Popen[bytes], output: Path, shards: int | None) -
         if shards is not None and found > shards:
             break
         if longest > 3 * _HANG:
-            print(f"    hangs: {process.pid}", flush=True)
+            _say(f"    hangs: {process.pid}")
             process.kill()
         time.sleep(0.1)
     return longest

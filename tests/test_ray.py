@@ -133,5 +133,4 @@ def test_a_cluster_that_is_not_there_is_75_with_its_address(
     bundle = open_bundle(str(tiny_bundle))
     cluster = ray.RayCluster(recipe_of(bundle, tmp_path), None, {})
     with contextlib.closing(cluster), pytest.raises(BusyError, match=f"{address} .RAY_ADDRESS. cannot be"):
-        for _ in range(30):
-            cluster.events(1)
+        list(map(cluster.events, [1.0] * 30))

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import run_score
 
-from batchscore.cli.options import Workers
+from batchscore.cli.worker_options import Workers
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import ModelError, UsageError
 from batchscore.formats.answers import answers_of

@@ -22,6 +22,7 @@ from batchscore.cli.declaring import (
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
+from batchscore.cli.worker_options import WORKER_OPTIONS
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
@@ -31,7 +32,6 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t", "\\x01": "\x01", "^A": "\x01"}
 """Names of delimiters that are hard to type in a shell."""
 _QUOTED = r'"(?:[^"]|"")*"'
 _MAPPING = re.compile(rf"(?!--)(?:{_QUOTED}|[^=/*?]+)=(?:{_QUOTED}|[^=/*?]*)")
-_WORKERS = re.compile(r"(?:(\d{1,6})-)?(\d{1,6})")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -56,26 +56,6 @@ class Device(click.ParamType[str]):
         if not _DEVICE.fullmatch(str(value)):
             self.fail(f"{printable(value)!r} is no device; there are auto, cpu, cuda and cuda:N.", param, ctx)
         return str(value)
-
-
-class Workers(click.ParamType[tuple[int, int]]):
-    """``8`` is ``1-8``; on a cluster a run waits for the first number, and takes the second at most."""
-
-    name = "workers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Refuse anything else."""
-        if isinstance(value, tuple):
-            return value
-        found = _WORKERS.fullmatch(str(value))
-        least, most = (int(found[1] or 1), int(found[2])) if found else (0, 0)
-        if not 1 <= least <= most:
-            self.fail(
-                f"{printable(value)!r} is neither a number from 1 on nor MIN-MAX, such as 2-8.", param, ctx
-            )
-        return least, most
 
 
 class Day(click.DateTime):
@@ -418,20 +398,7 @@ _SCORING_OPTIONS = (
         metavar="local|ray",
         help="What runs the parts: this process, or a Ray cluster.",
     ),
-    option(
-        "--workers",
-        type=Workers(),
-        metavar="N|MIN-MAX",
-        help="Micro-batches to compute at the same time, on a cluster scoring processes.  [default: one per core, all of a cluster]",
-    ),
-    option(
-        "--wait-for-workers",
-        type=click.FloatRange(0),
-        default=600.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Wait so long for MIN scoring processes of a cluster (1 if only N is given).",
-    ),
+    *WORKER_OPTIONS,
     option(
         "--compile",
         "compile_",
