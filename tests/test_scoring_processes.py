@@ -37,6 +37,7 @@ from batchscore.runs.shard_scoring import Recipe, ShardScoring, Texts, answer, a
 from batchscore.runs.shards import ShardWriter
 from batchscore.system.own_paths import OwnPath
 
+MANY = 10**6
 COMPUTE = ComputeSettings("cpu", "fp32", workers=1)
 
 
@@ -214,10 +215,10 @@ def test_auto_takes_the_gpus_of_one_kind_each_for_a_process_that_sees_no_other(
     seen(monkeypatch, *kinds)
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     monkeypatch.setattr(engines, "alone", lambda gpu: gpus.alone(gpu, environment))
-    places = engines.places_of(ComputeSettings(), {})
+    places = engines.places_of(ComputeSettings(), {}, MANY)
     assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == expected
     settings = ScoreSettings((), "", Path())
-    assert pool_of(settings, {}) is not None
+    assert pool_of(settings, {}, MANY) is not None
 
 
 @pytest.mark.parametrize(
@@ -233,13 +234,15 @@ def test_otherwise_this_process_scores(
     monkeypatch: pytest.MonkeyPatch, compute: ComputeSettings, recorded: dict[str, Any]
 ) -> None:
     seen(monkeypatch, "H100", "H100")
-    assert pool_of(ScoreSettings((), "", Path(), compute=compute), recorded) is None
+    assert pool_of(ScoreSettings((), "", Path(), compute=compute), recorded, MANY) is None
 
 
-def test_one_gpu_or_none_needs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kinds in ([], ["H100"]):
-        seen(monkeypatch, *kinds)
-        assert pool_of(ScoreSettings((), "", Path()), {}) is None
+@pytest.mark.parametrize(("kinds", "rows"), [([], 10**6), (["H100"], 10**6), (["H100", "H100"], 19_999)])
+def test_one_gpu_or_none_or_few_rows_need_no_process(
+    monkeypatch: pytest.MonkeyPatch, kinds: list[str], rows: int
+) -> None:
+    seen(monkeypatch, *kinds)
+    assert pool_of(ScoreSettings((), "", Path()), {}, rows) is None
 
 
 def test_a_range_of_workers_is_for_a_cluster() -> None:

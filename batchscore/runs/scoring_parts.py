@@ -83,7 +83,7 @@ class Scoring:
             if not todo:
                 return compute
             self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
-            make_pool = pool_of(self._settings, compute)
+            make_pool = pool_of(self._settings, compute, plan.rows)
             if make_pool is not None:
                 with self._bar(plan, shards, done) as bar:
                     return self._score_elsewhere(plan, todo, journal, compute, make_pool, bar)

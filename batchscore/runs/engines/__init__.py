@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import UsageError, missing_extra
 from batchscore.model.gpus import alone, of_one_kind, usable_gpus
 from batchscore.model.loading import needs_torch
+from batchscore.model.tuning import MIN_ROWS
 from batchscore.runs.engines.pool import Pool
 from batchscore.runs.engines.processes import Place, Processes
 from batchscore.runs.engines.ray import RayCluster
@@ -42,22 +43,29 @@ def refuse_unusable(settings: ScoreSettings) -> None:
         raise UsageError("--workers MIN-MAX is for --engine ray; name one number.")
 
 
-def pool_of(settings: ScoreSettings, recorded: Mapping[str, Any]) -> Callable[[Recipe], Pool] | None:
-    """What starts the scoring processes of a run; None if it scores in this process.
+def pool_of(
+    settings: ScoreSettings, recorded: Mapping[str, Any], rows: int
+) -> Callable[[Recipe], Pool] | None:
+    """What starts the scoring processes of a run of so many rows; None if it scores in this process.
 
     ``recorded`` are the facts of an earlier start's computation, or empty.
     """
     if settings.engine == "ray":
         return lambda recipe: RayCluster(recipe, settings.compute.workers, recorded)
-    places = places_of(settings.compute, recorded)
+    places = places_of(settings.compute, recorded, rows)
     if len(places) < 2:
         return None
     cores = usable_cores() // len(places)
     return lambda recipe: Processes(dataclasses.replace(recipe, cores=cores), places)
 
 
-def places_of(compute: ComputeSettings, recorded: Mapping[str, Any]) -> list[Place]:
-    """A place for each GPU of this machine that ``--device auto`` takes; none if this process scores."""
+def places_of(compute: ComputeSettings, recorded: Mapping[str, Any], rows: int) -> list[Place]:
+    """A place for each GPU of this machine that ``--device auto`` takes; none if this process scores.
+
+    A run of few rows has ended before several processes are up, and whoever scores many small files keeps one model.
+    """
+    if rows < MIN_ROWS:
+        return []
     name = recorded.get("backend", compute.backend)
     precision = recorded.get("precision", compute.precision)
     if compute.device != "auto" or recorded.get("device") == "cpu" or not needs_torch(name, precision):
