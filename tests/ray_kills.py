@@ -39,7 +39,7 @@ settings = ScoreSettings((rows,), bundle, Path(output), engine=engine, read=Read
 with boundary():
     score(settings, lambda total: Progress(total, quiet=True))
 """
-_WAIT = 50.0
+_WAIT = 90.0
 """Seconds that a run waits for actors."""
 _HANG = 60.0
 """Seconds without anything journalled, or an end, that count as a hang."""
