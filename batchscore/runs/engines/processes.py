@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchscore.errors import StorageError
 from batchscore.runs.engines.channel import Child, ParentsEnd, sendable, tried
 from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Up
 
@@ -51,6 +52,11 @@ class Processes:
         """See :class:`~batchscore.runs.engines.pool.Pool`."""
         self._start()
         pipes = {running.child.pipe: number for number, running in self._running.items()}
+        if not pipes and not self._free:
+            raise StorageError(
+                f"Scoring processes died {_MOST_DEATHS} times in each place before one was ready ({', '.join(self._deaths)}). Free the "
+                "cause (memory of the GPU) and run the same command again: what was finished is kept."
+            )
         if not pipes:
             time.sleep(seconds)
         found: list[Event] = []

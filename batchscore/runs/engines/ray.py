@@ -287,8 +287,10 @@ class _Actors:
 
     def news(self) -> str | None:
         """What the cluster has, if that is not what was told."""
-        kind = "GPUs" if self._has_gpu else "CPUs"
-        text = f"Ray's cluster has {self._there} {kind}, of which {self._free:g} are free"
+        kind = "GPU" if self._has_gpu else "CPU"
+        text = (
+            f"Ray's cluster has {self._there} {kind}{'s' * (self._there != 1)}, {self._free:g} of them free"
+        )
         if text == self._told:
             return None
         self._told = text
