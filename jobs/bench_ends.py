@@ -37,7 +37,7 @@ from batchscore.config import ScoreSettings
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files
 from batchscore.formats.reading import describe
-from batchscore.formats.staged import stage_part
+from batchscore.formats.staged import Section, stage_shard
 from batchscore.model.bundle import Bundle
 from batchscore.model.loading import Models
 from batchscore.model.scoring import InferenceSettings, Model
@@ -81,10 +81,10 @@ ALONE = {
 }
 """Steps with nothing beside them: CPU time of the process, and of those that it started and that have ended."""
 BESIDE = {
-    "read": ("batchscore.runs.scoring_parts", "read_parts"),
+    "read": ("batchscore.runs.scoring_parts", "read_shards"),
     "tokenise": ("batchscore.model.scoring", "prepare"),
     "conclude": ("batchscore.model.scoring", "conclude"),
-    "stage": ("batchscore.runs.scoring_parts", "stage_part"),
+    "stage": ("batchscore.runs.shards", "stage_shard"),
     "journal": ("batchscore.system.journal", "Journal.extend"),
 }
 """Steps that run beside each other: CPU time of the thread that does them."""
@@ -278,7 +278,7 @@ def stage_rows(path: str, rows: int, folder: str) -> None:
     for number, start in enumerate(range(0, rows, PART)):
         count = min(PART, rows - start)
         table = pq_rows(path, start % (CHUNK * 4), count)
-        stage_part(staging.part(number), *scored(table, start), answers)
+        stage_shard(staging.shard(number), [Section(*scored(table, start))], answers)
 
 
 @functools.cache

@@ -23,8 +23,8 @@ import pyarrow as pa
 from batchscore.formats.answers import Answers
 from batchscore.formats.arrow_files import mapped
 from batchscore.records import Predictions, Rows, Status
-from batchscore.system.own_paths import AnyPath, own, readable
-from batchscore.system.storage import atomic_write, sync_folder
+from batchscore.system.own_paths import AnyPath, readable
+from batchscore.system.storage import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,14 +117,6 @@ class Section(NamedTuple):
     rows: Rows
     predictions: Predictions
     given: NDArray[Any]
-
-
-def stage_part(
-    path: AnyPath, rows: Rows, predictions: Predictions, given: NDArray[Any], answers: Answers
-) -> None:
-    """Write a part atomically and durably."""
-    stage_shard(path, [Section(rows, predictions, given)], answers)
-    sync_folder(own(path).parent)
 
 
 def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) -> str:
