@@ -125,12 +125,14 @@ def test_without_ray_the_error_names_the_extra(
 
 
 @needs_ray
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
 def test_a_cluster_that_is_not_there_is_75_with_its_address(
-    tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+    tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     bundle = open_bundle(str(tiny_bundle))
     cluster = ray.RayCluster(recipe_of(bundle, tmp_path), None, {})
-    with contextlib.closing(cluster), pytest.raises(BusyError, match=f"{address} .RAY_ADDRESS. cannot be"):
+    with (
+        contextlib.closing(cluster),
+        pytest.raises(BusyError, match=r"127\.0\.0\.1:1 .RAY_ADDRESS. cannot be"),
+    ):
         list(map(cluster.events, [1.0] * 30))

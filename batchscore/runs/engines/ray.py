@@ -70,10 +70,7 @@ class RayCluster:
         try:
             messages = self._bridge.received()
         except EOFError:
-            how = self._bridge.end()
-            raise BusyError(
-                f"Ray's cluster is gone: its head or this machine's node ended ({how}). {_AGAIN}"
-            ) from None
+            raise BusyError(self._lost(self._bridge.end())) from None
         found: list[Event] = []
         for message in messages:
             match message:
