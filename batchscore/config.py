@@ -104,6 +104,11 @@ class ComputeSettings:
     max_batch_tokens: int | None = None
     """Maximum tokens in a micro-batch, padding included; ``None`` is auto."""
     workers: int | None = None
+    """How many compute at a time; on a cluster at most. ``None`` is auto."""
+    least_workers: int = 1
+    """How many scoring processes of a cluster a run waits for."""
+    wait_for_workers: float = 600.0
+    """Seconds that it waits for them."""
     compile: str = "auto"
 
     @property
@@ -242,7 +247,10 @@ HARMLESS: Mapping[str, str] = {
     "force": "it tells what becomes of an earlier run",
     "reuse": "the answers that are taken are, bit for bit, those that scoring gives",
     "audit": "what is scored again has the answers that it had",
+    "engine": "the same code computes each micro-batch, in whichever process; one on another kind of machine is turned away",
     "compute.workers": "each micro-batch is computed by itself, so how many at a time changes no bit",
+    "compute.least_workers": "it tells how many processes are waited for",
+    "compute.wait_for_workers": "it tells how long processes are waited for",
 }
 """Settings that change nothing in a run folder, each with the reason. Whatever is not listed counts for the fingerprint."""
 REPORT_ONLY: Mapping[str, str] = {

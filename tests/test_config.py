@@ -90,6 +90,8 @@ OTHER_VALUES: dict[str, Any] = {
     "compute.backend": "torch",
     "compute.max_batch_tokens": 512,
     "compute.workers": 3,
+    "compute.least_workers": 2,
+    "compute.wait_for_workers": 5.0,
     "compute.compile": "on",
 }
 """Of each setting a value that is neither its default nor means the same."""

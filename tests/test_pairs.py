@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_formats import FORMATS
+from test_scoring_processes import recipe_of
 from test_workers import Stop
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -37,8 +38,8 @@ from batchscore.model.pair_tokens import longest_first
 from batchscore.model.scoring import InferenceSettings, Model, score_texts
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import GivenText, Status
-from batchscore.runs.engines.ray import ScoringActor, _recipe
 from batchscore.runs.run import score
+from batchscore.runs.shard_scoring import ShardScoring, Texts
 
 LABELS = ("contradiction", "entailment", "neutral")
 LONGEST = 40
@@ -410,11 +411,15 @@ def test_a_stopped_run_goes_on_and_the_report_has_both_texts(
     assert compared.metrics["comparison"]["rows"] == 5
 
 
-def test_an_actor_of_ray_scores_pairs_as_this_process_does(made: Callable[[str], Path]) -> None:
+def test_a_scoring_process_scores_pairs_as_this_one_does(made: Callable[[str], Path], tmp_path: Path) -> None:
     bundle = open_bundle(str(made("bert"))).for_texts(are_pairs=True)
+    recipe = recipe_of(bundle, tmp_path, missing_pair="empty")
+    process = ShardScoring(recipe)
+    process.get_ready({"backend": "transformers", "device": "cpu", "precision": "fp32", "padding": "right"})
+    (found,) = process.begin(Texts([MISSING])).result()
+    process.close()
     backend = open_backend("transformers", bundle, "cpu", "fp32")
-    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head", missing_pair="empty"))
-    (found,) = ScoringActor(*_recipe(model)).score([MISSING])
+    model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(2048, "head", missing_pair="empty"))
     expected = score_texts(MISSING, model)
     assert found.probabilities.tobytes() == expected.probabilities.tobytes()
     assert found.status.tolist() == expected.status.tolist()

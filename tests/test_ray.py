@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import pickle
@@ -12,19 +13,22 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import run_score
+from test_scoring_processes import recipe_of
 from test_workers import Stop, predictions_of
 from tokenizers import Tokenizer as SavedTokenizer
 
 from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
-from batchscore.errors import InterruptedRunError, ModelError, UsageError
-from batchscore.model.backends import BackendSpec, open_backend
+from batchscore.errors import BusyError, InterruptedRunError, UsageError
+from batchscore.model.backends import BackendSpec
 from batchscore.model.bundle import open_bundle
+from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.long_texts import LongTexts
-from batchscore.model.scoring import InferenceSettings, Model, score_part
+from batchscore.model.scoring import Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.runs import engines
-from batchscore.runs.engines.ray import ScoringActor, _recipe
+from batchscore.runs.engines import ray
 from batchscore.runs.run import score
+from batchscore.runs.shard_scoring import ShardScoring
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"
@@ -52,22 +56,6 @@ def test_ray_writes_the_same_bytes_also_when_it_was_stopped(
     assert (tmp_path / "ray" / "metrics.json").read_bytes() == (
         tmp_path / "local" / "metrics.json"
     ).read_bytes()
-
-
-def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bundle: Path) -> None:
-    bundle = open_bundle(str(tiny_bundle))
-    texts: list[str | None] = ["a wonderful film", None, "terrible", ""]
-    spec, inference = BackendSpec("torch", "cpu", "fp32"), InferenceSettings(512, "head")
-    (found,) = ScoringActor(bundle, spec, inference).score([texts])
-    model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
-    from test_scoring import rows_of
-
-    expected = score_part(rows_of(texts), model)
-    assert found.probabilities.tobytes() == expected.probabilities.tobytes()
-    assert found.status.tolist() == expected.status.tolist()
-    other = dataclasses.replace(bundle, fingerprint="0" * 64)
-    with pytest.raises(ModelError, match="not the same model"):
-        ScoringActor(other, spec, inference).score([texts])
 
 
 MAKERS: dict[type, Callable[[Any], Any]] = {
@@ -105,18 +93,25 @@ def told(value: Any) -> Any:
     return BackendSpec.of(value) if hasattr(value, "logits") else value
 
 
-def test_an_actor_has_the_model_of_this_process_in_every_field_that_counts(tiny_bundle: Path) -> None:
+def test_a_process_has_the_model_of_this_one_in_every_field_that_counts(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
     """Also in one that is added later: what may be left out has another value than it would get by default."""
-    bundle = dataclasses.replace(open_bundle(str(tiny_bundle)), temperature=1.7, max_length=64)
-    inference = another(InferenceSettings(512, "windows"))
-    model = Model(bundle, Tokenizer(bundle), open_backend("fresh", bundle, "cpu", "fp32"), inference)
-    model = dataclasses.replace(model, **others(model))
-    travelled = pickle.loads(pickle.dumps(_recipe(model)))
-    found = ScoringActor(*travelled)._model
+    bundle = dataclasses.replace(open_bundle(str(tiny_bundle)), temperature=1.7, max_length=64, canaries=None)
+    compute = ComputeSettings("cpu", "fp32", "fresh", 512, 1)
+    wanted = dataclasses.replace(
+        another(ModelSettings(compute, "head")), compute=compute, long_text="windows"
+    )
+    recipe = dataclasses.replace(recipe_of(bundle, tmp_path), wanted=wanted)
+    scoring = ShardScoring(pickle.loads(pickle.dumps(recipe)))
+    scoring.get_ready({"padding": "left"})
+    found, (model, _) = scoring._model, load_model(bundle, wanted, {"padding": "left"})
+    scoring.close()
     fields = [field.name for field in dataclasses.fields(Model) if field.compare]
     assert {"bundle", "tokenizer", "backend", "inference"} <= {*fields}
     for name in fields:
         assert told(getattr(found, name)) == told(getattr(model, name)), name
+    assert model.inference.long_text == "windows"
 
 
 def test_without_ray_the_error_names_the_extra(
@@ -126,4 +121,18 @@ def test_without_ray_the_error_names_the_extra(
     with pytest.raises(UsageError, match=r"pip install 'batchscore\[ray\]'"):
         run_score(tmp_path / "in.csv", tiny_bundle, tmp_path / "run", engine="ray")
     with pytest.raises(UsageError, match="there are: local, ray"):
-        engines.refuse_unusable("dask")
+        engines.refuse_unusable(ScoreSettings((), "", tmp_path, engine="dask"))
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_75_with_its_address(
+    tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    bundle = open_bundle(str(tiny_bundle))
+    cluster = ray.RayCluster(recipe_of(bundle, tmp_path), None, {})
+    with (
+        contextlib.closing(cluster),
+        pytest.raises(BusyError, match=r"127\.0\.0\.1:1 .RAY_ADDRESS. cannot be"),
+    ):
+        list(map(cluster.events, [1.0] * 30))

@@ -20,7 +20,7 @@ from batchscore.errors import InterruptedRunError
 from batchscore.model.bundle import Bundle
 from batchscore.model.scoring import UNWATCHED, InferenceSettings, Model, score_part
 from batchscore.records import MicroBatch, Part, Predictions, Rows, Shard, Status
-from batchscore.runs.engines import ENGINES, local
+from batchscore.runs.engines import local
 from batchscore.runs.run import score
 from batchscore.system.cores import usable_cores
 
@@ -36,7 +36,7 @@ def parts_of(texts: list[str | None], size: int) -> Iterator[tuple[Shard, list[R
 def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predictions]:
     """Predictions of each part, as the local engine hands them on."""
     found: list[tuple[int, Predictions]] = []
-    ENGINES["local"](
+    local.run(
         parts_of(texts, size),
         model,
         lambda shard, _, p: found.append((shard.number, p[0])),

@@ -102,7 +102,8 @@ class ScoreOptions(_ReadingOptions, total=False):
     slice_column: Texts | None
     no_text: bool
     engine: str | None
-    workers: int | None
+    workers: int | str | None
+    wait_for_workers: float | None
     compile: Literal["auto", "on", "off"] | None
     prefix: str | None
     config: PathLike | None

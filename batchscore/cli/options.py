@@ -22,6 +22,7 @@ from batchscore.cli.declaring import (
 from batchscore.cli.output_options import OUTPUT_OPTIONS, Names, names_of
 from batchscore.cli.settings_file import load_config
 from batchscore.cli.signing import trust_option
+from batchscore.cli.worker_options import WORKER_OPTIONS
 from batchscore.config import BELOW, COMPILE, LONG_TEXT, MISSING_PAIR, PRECISIONS, ReadSettings
 from batchscore.errors import UsageError, printable
 from batchscore.formats.registry import NAMES
@@ -397,12 +398,7 @@ _SCORING_OPTIONS = (
         metavar="local|ray",
         help="What runs the parts: this process, or a Ray cluster.",
     ),
-    option(
-        "--workers",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Micro-batches to compute at the same time.  [default: one per core]",
-    ),
+    *WORKER_OPTIONS,
     option(
         "--compile",
         "compile_",

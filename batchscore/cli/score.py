@@ -139,12 +139,15 @@ def score_settings(**options: Any) -> ScoreSettings:
         max_columns=options["max_columns"],
         max_expansion=options["max_expansion"],
     )
+    least, most = options["workers"] or (1, None)
     compute = ComputeSettings(
         device=options["device"],
         precision=options["precision"],
         backend=options["backend"],
         max_batch_tokens=_budget(options["max_batch_tokens"]),
-        workers=options["workers"],
+        workers=most,
+        least_workers=least,
+        wait_for_workers=options["wait_for_workers"],
         compile=options["compile_"],
     )
     return ScoreSettings(

@@ -47,6 +47,7 @@ class ColumnFormat(Format):
     has_magic = True
     can_be_compressed = False
     holds_any_bytes = True
+    rows_read_on = 32_768  # a usual row group, which is decoded from its start
 
     def columns(self, part: StagedPart, file: InputFile) -> Sequence[pa.Array]:
         """The columns as they were read."""

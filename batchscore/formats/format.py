@@ -143,6 +143,8 @@ class Format(abc.ABC):
     """Whether a file may be compressed as a whole; otherwise the format compresses internally."""
     rows_have_own_names = False
     """Whether later rows may have fields that are not in the head."""
+    rows_read_on: float = 0
+    """So many rows further on it is cheaper to read on than to open the file anew there, if it is not compressed."""
     has_notes = False
     """Whether a file with this format's suffix may be metadata about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False

@@ -251,6 +251,7 @@ class Xlsx(RecordFormat):
     holds_nul = False
     longest_text = LONGEST_CELL
     most_rows = MOST_ROWS - 1
+    rows_read_on = math.inf
 
     def begins(self, head: bytes) -> bool:
         """True for a ZIP archive that begins like those of Office; :meth:`describe` sees what it is."""

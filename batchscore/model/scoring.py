@@ -48,7 +48,7 @@ LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
 class InferenceSettings:
     """What a prediction depends on besides bundle and backend.
 
-    Ray actors, which rebuild the model, get this object whole, so that a new field goes with it.
+    Scoring processes, which load the model by themselves, make it of the same settings, so that a new field goes with it.
     """
 
     max_batch_tokens: int

@@ -120,7 +120,8 @@ def open_inputs(
     except NoInputError as error:
         raise NothingToDoError(str(error)) if settings.skip_empty else error from None
     is_open = settings.force or not is_finished(settings.output)  # otherwise there is likely nothing to score
-    if is_open and needs_torch(settings.compute.backend, settings.compute.precision):
+    is_here = settings.engine == "local"  # elsewhere other processes have the model
+    if is_open and is_here and needs_torch(settings.compute.backend, settings.compute.precision):
         want("torch")
     bundle = models.open(settings.model, settings.revision, settings.trust)
     bundle = bundle.for_texts(are_pairs=settings.read.text_pair_column is not None)

@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
-from batchscore.formats.digests import digest_of
 from batchscore.formats.inputs import FoundFile
-from batchscore.formats.reading import read
-from batchscore.formats.source import source_of
 from batchscore.model.given import Reader, given_of, uses_labels
 from batchscore.model.labels import MEANINGLESS
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Rows
+from batchscore.runs.part_reading import PartReader
 from batchscore.runs.partitions import PartitionValues
 from batchscore.runs.survey_processes import surveys_of
 from batchscore.runs.surveying import Surveyed
@@ -156,24 +154,11 @@ def given_labels(plan: Plan, bundle: Bundle, label_map: Mapping[str, str]) -> li
 
 
 def read_parts(plan: Plan, wanted: Sequence[Part], settings: ReadSettings) -> Iterator[tuple[Part, Rows]]:
-    """Read the rows of the wanted parts again, in order; a file is opened once for consecutive parts.
+    """Read the rows of the wanted parts again, in order; a file is opened once for parts that follow each other.
 
     Raises:
         DataError: the rows are not those that were planned.
     """
-    stream: Iterator[Rows] | None = None
-    following: tuple[int, int] | None = None
+    reader = PartReader(plan.files, settings)
     for part in wanted:
-        file = plan.files[part.file]
-        if stream is None or following != (part.file, part.number):
-            stream = read(source_of(file), file.layout, file.columns, settings, part.start)
-        rows = next(stream, None)
-        rows = rows.head(part.rows) if rows else None
-        if rows is None or digest_of(rows) != part.digest:
-            raise DataError(
-                f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
-                "name, rename it when it is whole, and run the same command again."
-            )
-        following = (part.file, part.number + 1)
-        yield part, rows
-        del rows  # before the next part is read
+        yield part, reader.read(part)

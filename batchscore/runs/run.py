@@ -97,7 +97,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
     """
     started = time.monotonic()
     models = models or Models()
-    refuse_unusable(settings.engine)
+    refuse_unusable(settings)
     night = night_of(settings)
     if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)

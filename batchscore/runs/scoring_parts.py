@@ -5,10 +5,12 @@ A killed run finds here what was done before: whole shards, and micro-batches of
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
+from batchscore.errors import UsageError, printable
 from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.loading import Models, ModelSettings
 from batchscore.model.references import RowsToScore
@@ -16,12 +18,16 @@ from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.runs import shapes
 from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.done_shards import DoneShards
-from batchscore.runs.engines import ENGINES
+from batchscore.runs.engines import local, pool_of
+from batchscore.runs.engines.dispatching import Dispatcher, Patience
 from batchscore.runs.planning import given_labels, read_parts
 from batchscore.runs.reuse import Reuse, identity_of, open_reuse
+from batchscore.runs.shard_scoring import Recipe, needs_texts, versions
 from batchscore.runs.shards import ShardWriter, read_shards, shards_of
+from batchscore.runs.spreading import Spreading, away
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
+from batchscore.system.cores import usable_cores
 from batchscore.system.journal import Journal
 from batchscore.system.storage import remove_tree, sha256_of
 
@@ -29,10 +35,12 @@ if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
     from batchscore.model.scoring import Model
     from batchscore.records import Predictions, Rows, Shard
+    from batchscore.runs.engines.pool import Pool, Ready
     from batchscore.runs.folder import Staging
     from batchscore.runs.opening import Opened
     from batchscore.runs.planning import Plan
-    from batchscore.system.terminal import ProgressFactory
+    from batchscore.runs.shards import Staged
+    from batchscore.system.terminal import Progress, ProgressFactory
 
 _LOG = logging.getLogger(__name__)
 STAGING_FORMAT = 9
@@ -75,6 +83,10 @@ class Scoring:
             if not todo:
                 return compute
             self._want(*_FINISHING_MODULES, *[_LABEL_ISSUES_MODULE] * plan.has_labels)
+            make_pool = pool_of(self._settings, compute, plan.rows)
+            if make_pool is not None:
+                with self._bar(plan, shards, done) as bar:
+                    return self._score_elsewhere(plan, todo, journal, compute, make_pool, bar)
             wanted = ModelSettings.of(self._settings, self._bundle)
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
@@ -92,21 +104,106 @@ class Scoring:
             reuse = open_reuse(
                 self._source, self._settings, model, deciding, self._fingerprint, self._staging.reused
             )
-            bar = self._progress(plan.rows)
-            bar.add(sum(shard.rows for shard in shards if shard.number in done), counted=False)
-            micro_batches = MicroBatches(
-                self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
-            )
-            try:
-                self._run_shards(plan, todo, model, journal, micro_batches, reuse)
-            finally:
-                micro_batches.close()
-                bar.close()
+            with contextlib.ExitStack() as stack:
                 if reuse is not None:
-                    reuse.close()
+                    stack.callback(reuse.close)
+                bar = stack.enter_context(self._bar(plan, shards, done))
+                micro_batches = MicroBatches(
+                    self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
+                )
+                stack.callback(micro_batches.close)
+                self._run_shards(plan, todo, model, journal, micro_batches, reuse)
             return compute
         finally:
             journal.close()
+
+    @contextlib.contextmanager
+    def _bar(self, plan: Plan, shards: Sequence[Shard], done: Set[int]) -> Iterator[Progress]:
+        """The progress, which begins with what was done before."""
+        bar = self._progress(plan.rows)
+        try:
+            bar.add(sum(shard.rows for shard in shards if shard.number in done), counted=False)
+            yield bar
+        finally:
+            bar.close()
+
+    def _score_elsewhere(
+        self,
+        plan: Plan,
+        todo: Sequence[Shard],
+        journal: Journal,
+        recorded: Mapping[str, Any],
+        make_pool: Callable[[Recipe], Pool],
+        bar: Progress,
+    ) -> dict[str, Any]:
+        """Score the shards in scoring processes; the first of them finds out how, unless it is ``recorded``."""
+        settings, compute = self._settings, dict(recorded)
+        wanted = ModelSettings.of(settings, self._bundle)
+        model: Model | None = None
+        if self._source is not None:  # what is taken is proven here, with a model of the same kind
+            rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
+            model, compute = self._models.load(self._bundle, wanted, compute, rows)
+        given = given_labels(plan, self._bundle, settings.label_map)
+        writer = ShardWriter(self._staging, given, answers_of_run(self._bundle, settings))
+        recipe = Recipe(
+            bundle=self._bundle,
+            wanted=wanted,
+            files=plan.files,
+            read=settings.read,
+            writer=writer,
+            rows=plan.rows,
+            first_texts=tuple(self._first_texts(plan))
+            if needs_texts(self._bundle, wanted, plan.rows)
+            else (),
+            staging_format=STAGING_FORMAT,
+            cores=usable_cores(),
+            versions=versions(),
+        )
+
+        def bound(found: Ready) -> tuple[dict[str, Any], Reuse | None]:
+            compute.update(found.compute)
+            refuse_other_precision(settings, compute)
+            if not journal.entries:
+                remove_tree(self._staging.micro_batches)
+                journal.append({"compute": compute})
+            journal.append({"deciding": found.deciding})
+            self.deciding = _only_one(journal.entries)
+            return compute, self._reuse_with(model, found, stack)
+
+        def staged(shard: Shard, answer: Staged, reuse: Reuse | None) -> None:
+            work = self.spent.add(answer.work, 0.0)
+            source = {"reused_from": reuse.identity} if reuse is not None and work.get("reused") else {}
+            entry = {"shard": answer.number, "parts": answer.parts, "sha256": answer.sha256}
+            done.add({**entry, "work": work, **source}, shard, lambda shard: bar.add(shard.rows))
+
+        with contextlib.ExitStack() as stack, DoneShards(journal, self._staging.parts) as done:
+            work = Spreading(plan, todo, settings.read, writer, bound, staged)
+            self.spent.start(0)
+            with contextlib.closing(make_pool(away(recipe))) as pool:
+                patience = Patience(settings.compute.least_workers, settings.compute.wait_for_workers)
+                dispatcher = Dispatcher(pool, work, compute, patience)
+                dispatcher.run()
+            self.spent.workers = dispatcher.most_ready
+            work.finish()
+        return compute
+
+    def _reuse_with(self, model: Model | None, found: Ready, stack: contextlib.ExitStack) -> Reuse | None:
+        """What takes answers of another night, if the ``model`` here is of the kind of that of the processes."""
+        if model is None:
+            return None
+        model = model.with_inference(max_batch_tokens=found.compute["max_batch_tokens"])
+        deciding = deciding_fingerprint(self._bundle, found.compute, STAGING_FORMAT, alone=goes_alone(model))
+        if deciding != found.deciding:
+            raise UsageError(
+                f"--reuse: {printable(found.place)} is of another kind than this machine, so what is taken could not be proven here. "
+                "Leave --reuse out, or start the run on a machine of that kind."
+            )
+        reuse = open_reuse(
+            self._source, self._settings, model, deciding, self._fingerprint, self._staging.reused
+        )
+        if reuse is not None:
+            stack.callback(reuse.close)
+        return reuse
 
     def _tuned(self, plan: Plan, model: Model, compute: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of a new run's computation, with the token budget tuned on the run's first rows if that pays."""
@@ -170,12 +267,11 @@ class Scoring:
             give_back_freed_memory()
 
         shards = read_shards(plan, todo, self._settings.read)
-        engine = ENGINES[self._settings.engine]
         with DoneShards(journal, self._staging.parts) as done:
             if reuse is None:
-                engine(shards, model, sink, micro_batches.watch)
+                local.run(shards, model, sink, micro_batches.watch)
             else:
-                engine(
+                local.run(
                     reuse.unknown(shards),
                     model,
                     sink,
