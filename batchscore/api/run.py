@@ -28,6 +28,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.headlines import headline_of
 from batchscore.runs.refusals import read_refusal
+from batchscore.system.addresses import refuse_address
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -216,6 +217,7 @@ def open_run(path: PathLike) -> Run:
         DataError: it has not finished, was refused, or a file is not as it was written; the message names it.
         NoInputError: there is no such folder, or it holds no run.
     """
+    refuse_address(local_path(path))
     output = Path(local_path(path))
     state = state_of(output)
     if state is RunState.NO_RUN:

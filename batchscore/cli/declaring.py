@@ -1,4 +1,4 @@
-"""How an option is declared: every one can be set by the environment too, and a path is one on this machine."""
+"""How an option is declared: every one can be set by the environment too, and a path knows what an address is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import click
 
 from batchscore.config import LATEST
-from batchscore.errors import UsageError, printable
+from batchscore.errors import UsageError
+from batchscore.system.addresses import refuse_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
+_BETWEEN_PATHS = re.compile(rf"{os.pathsep}(?!//)")
 
 
 def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
@@ -37,23 +38,15 @@ class SeveralNames(click.Option):
         return " ".join(filter(None, values)) or None
 
 
-def refuse_address(text: str, what: str = "A path") -> None:
-    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if _ADDRESS.fullmatch(text):
-        scheme = text.partition(":")[0].lower()
-        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
-        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
-
-
 class LocalPath(click.Path):
     """A path on this machine, as a :class:`pathlib.Path`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Several paths with ``:`` between them; that of an address divides nothing."""
+        return [each for each in _BETWEEN_PATHS.split(rv) if each]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an address."""
