@@ -11,13 +11,13 @@ import pytest
 
 import batchscore
 from batchscore import cli
+from batchscore.addresses import Address, address_in, is_address
 from batchscore.api.evaluating import evaluate
 from batchscore.api.options import spellings, values_of
 from batchscore.cli.declaring import LocalPath
 from batchscore.cli.options import LocalName
 from batchscore.cli.train import command as train_command
 from batchscore.errors import UsageError
-from batchscore.system.addresses import Address, address_in, is_address
 
 SUPPORTED: dict[str, tuple[str, ...]] = {}
 """Parameter → the schemes that it takes; of all other paths every address is refused."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.addresses import refuse_address
 from batchscore.api.indexes import in_types, with_index
 from batchscore.api.options import PathLike, local_path
 from batchscore.api.page import Page, mismatches_in
@@ -28,7 +29,6 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.headlines import headline_of
 from batchscore.runs.refusals import read_refusal
-from batchscore.system.addresses import refuse_address
 
 if TYPE_CHECKING:
     from typing import Unpack

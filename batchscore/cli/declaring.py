@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from batchscore.addresses import BUCKETS, Address, address_in, refuse_address
 from batchscore.config import LATEST
 from batchscore.errors import UsageError
-from batchscore.system.addresses import refuse_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _BETWEEN_PATHS = re.compile(rf"{os.pathsep}(?!//)")
@@ -54,15 +54,40 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class LatestOrPath(LocalPath):
+class AnyPlace(LocalPath):
+    """A path on this machine, or an :class:`~batchscore.addresses.Address` of some ``schemes``."""
+
+    def __init__(self, *schemes: str) -> None:
+        super().__init__()
+        self.schemes = schemes or BUCKETS
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An address as what it is; one that cannot be meant is refused."""
+        found = value if isinstance(value, Address) else address_given(value, self.schemes, param, ctx)
+        return click.Path.convert(self, value, param, ctx) if found is None else found
+
+
+class LatestOrPath(AnyPlace):
     """The same, or the word ``latest``; a folder of that name is ``./latest``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The word as it is; a folder of that name as its whole path, so that it is not taken for the word later."""
-        if str(value) == LATEST and not isinstance(value, Path):
-            return LATEST
-        path = super().convert(value, param, ctx)
-        return path.absolute() if path == Path(LATEST) else path
+        return _latest_or(super().convert, value, param, ctx)
+
+
+class LatestOrLocal(LocalPath):
+    """The same without addresses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As :class:`LatestOrPath`."""
+        return _latest_or(super().convert, value, param, ctx)
+
+
+def _latest_or(convert: Callable[..., Any], value: Any, *where: Any) -> Any:
+    if str(value) == LATEST and not isinstance(value, Path):
+        return LATEST
+    path = convert(value, *where)
+    return path.absolute() if path == Path(LATEST) else path
 
 
 def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
@@ -73,5 +98,19 @@ def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Cont
     """
     try:
         refuse_address(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def address_given(
+    value: Any, schemes: Collection[str], param: click.Parameter | None, ctx: click.Context | None
+) -> Address | None:
+    """:func:`address_in` with click's own error.
+
+    Raises:
+        BadParameter: an address that cannot be meant.
+    """
+    try:
+        return address_in(str(value), schemes)
     except UsageError as error:
         raise click.BadParameter(str(error), ctx, param) from error

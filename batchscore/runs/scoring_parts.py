@@ -14,7 +14,6 @@ from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.loading import Models, ModelSettings
 from batchscore.model.references import RowsToScore
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
-from batchscore.runs import shapes
 from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.engines import ENGINES
 from batchscore.runs.planning import given_labels, read_parts
@@ -64,7 +63,7 @@ class Scoring:
 
     def score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
-        journal = Journal(self._staging.journal, shapes.JOURNAL)
+        journal = self._staging.open_journal()
         try:
             compute, done = self._resume(journal)
             self.spent.take_over(entry for entry in journal.entries if entry.get("part") in done)

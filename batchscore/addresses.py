@@ -7,6 +7,7 @@ of its own, so that nothing opens it as one by mistake.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -51,6 +52,11 @@ class Address:
 
 Place = Path | Address
 """Where something is: on this machine, or in a bucket."""
+
+
+def copy_of(place: Place) -> Path:
+    """A path on this machine that stands for a place: of an address one where nothing can be, until there is a copy."""
+    return Path(os.devnull) / place.name if isinstance(place, Address) else place
 
 
 def is_address(text: str) -> bool:
