@@ -94,6 +94,10 @@ def copied(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStac
             raise UsageError(
                 "latest looks among the runs beside --output, and that is in a bucket. Name the run."
             )
+        if settings.append_to is not None:
+            raise UsageError(
+                "--append-to takes predictions from a run folder on this machine, and --output is in a bucket."
+            )
     if (addresses := addresses_of(settings.inputs)) is not None:
         folder = scratch / "in"
         for scheme in {each.scheme for each in addresses}:

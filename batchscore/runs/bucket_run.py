@@ -87,7 +87,9 @@ class BucketRun:
         for key in self._staged_keys():
             pieces = key.split("/")
             if len(pieces) == 4:  # that anything was scored is enough, until it is known which run this is
-                write_bytes(self._copy / f"{STAGING}/{pieces[1]}/parts/{pieces[3]}", b"")
+                folder = self._copy / f"{STAGING}/{pieces[1]}/parts"
+                make_folder(folder)
+                write_bytes(folder / pieces[3], b"")
 
     def _fetch(self, name: str) -> None:
         path = self._copy / name

@@ -18,11 +18,12 @@ import mmap
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from batchscore.addresses import Address
-from batchscore.errors import BatchscoreError, ModelError, StorageError, missing_extra, printable
+from batchscore.errors import ModelError, StorageError, missing_extra, printable
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.stores import ChangedError, Content, Stored, Version, opened, same_bytes, size_of
 
@@ -36,6 +37,10 @@ _SLOWEST = 2**20
 """Bytes in a second that a connection carries at least; a request that takes longer is given up."""
 _SHORTEST_SECONDS = 30
 _CHUNK = 2**20
+_PATIENCE = 60.0
+"""Seconds for which a request is made again."""
+_LASTING = ("no credentials were found", "the region is not known", "the account is not known")
+"""Reasons that do not pass."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _REASONS = (
@@ -184,7 +189,7 @@ class BucketStore:
 
 @functools.cache
 def client_of(scheme: str, bucket: str, seconds: int) -> ObjectStore:
-    """The library's client of a bucket, whose requests take at most ``seconds``, and are tried again for a minute.
+    """The library's client of a bucket, whose requests take at most ``seconds``, and are tried again a few times.
 
     Raises:
         UsageError, ModelError: as :class:`BucketStore`.
@@ -195,11 +200,11 @@ def client_of(scheme: str, bucket: str, seconds: int) -> ObjectStore:
     except ImportError as error:
         raise missing_extra(f"{scheme}://", "cloud") from error
     tries: Any = {
-        "max_retries": 8,
-        "retry_timeout": datetime.timedelta(seconds=60),
+        "max_retries": 4,
+        "retry_timeout": datetime.timedelta(seconds=20),
         "backoff": {
             "init_backoff": datetime.timedelta(milliseconds=100),
-            "max_backoff": datetime.timedelta(seconds=10),
+            "max_backoff": datetime.timedelta(seconds=5),
             "base": 2,
         },
     }
@@ -223,40 +228,49 @@ _VARIABLES = {
 
 
 class _Body(io.RawIOBase):
-    """The bytes of an object, as they come."""
+    """The bytes of one version of an object, as they come; where the connection breaks, it is read on from there."""
 
     def __init__(self, store: BucketStore, what: str, key: str, version: Version | None) -> None:
-        self._what = what
+        self._store, self._what, self._key = store, what, key
         pinned = {"if_match": version.e_tag, "version": version.number} if version is not None else {}
-        options = {name: value for name, value in pinned.items() if value is not None}
+        self._options: dict[str, Any] = {name: value for name, value in pinned.items() if value is not None}
+        self._at, self._block = 0, memoryview(b"")
+        self._blocks: Iterator[Any] | None = None
+        meta = _done(what, self._ask)
+        self._size, self._options["if_match"] = int(meta["size"]), meta["e_tag"]
+        if self._size > _SHORTEST_SECONDS * _SLOWEST:  # it takes a client with more time
+            self._blocks = None
 
-        def get() -> Any:
-            import obstore
+    def _ask(self) -> Any:
+        import obstore
 
-            found: Any = obstore.get(store._client(0), key, options=cast(Any, options))
-            size = int(found.meta["size"])
-            if size > _SHORTEST_SECONDS * _SLOWEST:  # a client with more time
-                options["if_match"] = found.meta["e_tag"]
-                found = obstore.get(store._client(size), key, options=cast(Any, options))
-            return found, size, iter(found.stream(min_chunk_size=_CHUNK))
+        client = self._store._client(getattr(self, "_size", 0))
+        options = {**self._options, "range": {"offset": self._at}} if self._at else self._options
+        found = obstore.get(client, self._key, options=cast("Any", options))
+        self._blocks = iter(found.stream(min_chunk_size=_CHUNK))
+        return found.meta
 
-        self._result, self._left, self._blocks = _done(what, get)
-        self._block = memoryview(b"")
+    def _next(self) -> bytes:
+        try:
+            if self._blocks is None:
+                self._ask()
+            block = next(cast("Iterator[Any]", self._blocks), b"")
+        except BaseException:
+            self._blocks = None
+            raise
+        return bytes(block)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._block:
-            block = _done(self._what, lambda: next(self._blocks, None))
-            if block is None:
-                if self._left:
-                    raise StorageError(
-                        f"{self._what} failed: {self._left} bytes at its end are missing. Try it again."
-                    )
-                return 0
-            self._block = memoryview(bytes(block))
-            self._left -= len(self._block)
+        if not self._block and self._at < self._size:
+            block = _done(self._what, self._next)
+            if not block:
+                raise StorageError(
+                    f"{self._what} failed: {self._size - self._at} bytes at its end are missing. Try it again."
+                )
+            self._block, self._at = memoryview(block), self._at + len(block)
         count = min(len(buffer), len(self._block))
         buffer[:count] = self._block[:count]
         self._block = self._block[count:]
@@ -279,53 +293,72 @@ def _stored(meta: Any, start: str) -> Stored:
 
 
 def _done(what: str, call: Callable[[], Result]) -> Result:
-    """The result of a request, made by a thread of its own, so that a signal ends the wait for it.
+    """The result of a request that may be made several times; it is, for a minute, while the store or the network fails.
 
     Raises:
         FileNotFoundError, FileExistsError, ChangedError: as the store says.
         StorageError: anything else.
     """
+    until, pause = time.monotonic() + _PATIENCE, 0.1
+    while True:
+        try:
+            return _awaited(call)
+        except Exception as error:  # noqa: BLE001 - raised again, as one of ours
+            if not _may_pass(error) or time.monotonic() > until:
+                raise _error_of(what, error) from None
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def _awaited(call: Callable[[], Result]) -> Result:
+    """The result of a call that is made by a thread of its own, so that a signal ends the wait for it."""
     found: list[Result] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
             found.append(call())
-        except BaseException as error:  # noqa: BLE001 - raised again below, where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join()
-    if not failed:
-        return found[0]
-    raise _error_of(what, failed[0]) from None
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may do better later."""
+    from obstore import exceptions
+
+    if not isinstance(error, exceptions.GenericError):
+        return False
+    status = _STATUS.search(str(error))
+    if status is None:
+        return _reason(error) not in _LASTING
+    return int(status[1]) >= 500 or int(status[1]) in {408, 429}
 
 
 def _error_of(what: str, error: BaseException) -> BaseException:
     from obstore import exceptions
 
-    if isinstance(error, FileNotFoundError):
-        is_bucket = "NoSuchBucket" in str(error)
-        return (
-            StorageError(f"{what} failed: there is no such bucket.") if is_bucket else FileNotFoundError(what)
-        )
+    status = _STATUS.search(str(error))
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+        return FileNotFoundError(what)
     if isinstance(error, exceptions.AlreadyExistsError):
         return FileExistsError(what)
     if isinstance(error, exceptions.PreconditionError):
         return ChangedError(what)
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+    if not isinstance(error, exceptions.BaseError | ValueError | FileNotFoundError):
+        return error
+    if status is not None and status[1] in {"401", "403"}:
         return StorageError(
             f"{what} failed: permission denied ({_reason(error)}). Give the job's credentials the right to do it."
         )
-    if isinstance(error, exceptions.BaseError | ValueError):
-        return StorageError(
-            f"{what} failed: {_reason(error)}. Look after the cause and run the same command again: what was finished is kept."
-        )
-    return (
-        error
-        if isinstance(error, BatchscoreError) or not isinstance(error, OSError)
-        else StorageError(f"{what} failed.")
+    return StorageError(
+        f"{what} failed: {_reason(error)}. Look after the cause and run the same command again: what was finished is kept."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import IO, NamedTuple, Protocol
 
 from batchscore.errors import NotOursError, storage_error
 from batchscore.system.own_paths import Entry, OwnPath
-from batchscore.system.storage import atomic_write, locked, make_folder, remove_file, sync_folder
+from batchscore.system.storage import atomic_write, make_folder, remove_file, sync_folder
 
 Content = bytes | OwnPath
 """What is written: bytes, or those of a file of ours."""
@@ -179,7 +180,7 @@ class FolderStore:
     def replace(self, name: str, content: Content, version: Version) -> Version:
         """As the protocol says."""
         path = self._folder / name
-        with locked(self._folder):
+        with self._exclusive():
             if not path.exists() or _stored(name, path.stat()).version != version:
                 if path.exists() and self._holds(name, content):
                     return _stored(name, path.stat()).version
@@ -189,6 +190,13 @@ class FolderStore:
     def delete(self, name: str) -> None:
         """As the protocol says."""
         remove_file(self._folder, name)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        make_folder(self._folder)
+        with self._folder.handle() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # goes with the handle
+            yield
 
     def _holds(self, name: str, content: Content) -> bool:
         with self.open(name) as there, opened(content) as ours:
