@@ -70,6 +70,11 @@ def check(store: BucketStore, expected: dict[str, str], upstream: str) -> str:
     return "finished"
 
 
+def tell(**facts: object) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
@@ -98,20 +103,22 @@ def main() -> None:
                 starts += 1
                 scratch = tempfile.mkdtemp(dir=folder)  # as another machine has it
                 kill_now = kills < options.kills and starts < 8
-                code = killed(arguments, chance.uniform(0.3, 1.2) * whole if kill_now else 600, scratch)
+                code = killed(arguments, chance.uniform(0.4, 1.1) * whole if kill_now else 600, scratch)
                 state = check(store, expected, upstream)
                 if code is None:
                     kills += 1
                     staged = sum("/parts/" in each.name for each in store.list(".staging"))
                     seen[f"killed, {state}, {staged} staged"] += 1
+                    whole *= 1 if staged else 1.1  # the machine may be busier now
                     continue
+                whole *= 0.8 if kill_now else 1
                 assert code == 0, code
                 assert state == "finished"
                 break
             left = {each.name for each in store.list()} - expected.keys() - {MANIFEST}
             assert not left, left
-            print(json.dumps({"run": runs, "starts": starts, "kills": kills}), flush=True)
-        print(json.dumps({"kills": kills, "runs": runs, "seen": dict(seen), "broken": dict(proxy.done)}))
+            tell(run=runs, starts=starts, kills=kills)
+        tell(kills=kills, runs=runs, seen=dict(seen), broken=dict(proxy.done))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,20 @@ from batchscore.cli.options import LocalName
 from batchscore.cli.train import command as train_command
 from batchscore.errors import UsageError
 
-SUPPORTED: dict[str, tuple[str, ...]] = {}
+BUCKETS = ("s3", "gs", "az")
+SUPPORTED: dict[str, tuple[str, ...]] = {
+    "score inputs": (*BUCKETS, "hf"),
+    "score output": BUCKETS,
+    "score model": BUCKETS,
+    "score baseline": BUCKETS,
+    "inbox inbox": BUCKETS,
+    "inbox output": BUCKETS,
+    "inbox model": BUCKETS,
+    "inbox baseline": BUCKETS,
+    "report runs_dir": BUCKETS,
+    "verify path": BUCKETS,
+    "inspect path": BUCKETS,
+}
 """Parameter → the schemes that it takes; of all other paths every address is refused."""
 WORDS = {
     "accept", "accept_confidence", "audit", "backend", "delimiter", "encoding", "engine", "escapechar", "fail_above",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchscore.addresses import BUCKETS, Address, address_in
 from batchscore.errors import BatchscoreError, UsageError, shown_below
@@ -64,6 +65,20 @@ def score(
             return dataclasses.replace(result, bucket=settings.bucket)
 
 
+@contextlib.contextmanager
+def with_copies(settings: ScoreSettings, work: str) -> Iterator[ScoreSettings]:
+    """The settings of many runs, whose model and earlier run are copied once, for as long as the block lasts.
+
+    Raises:
+        BatchscoreError: as :func:`score`, of the two.
+    """
+    if address_in(settings.model) is None and not isinstance(settings.baseline, Address):
+        yield settings
+        return
+    with scratch_folder(work) as scratch, contextlib.ExitStack() as stack:
+        yield dataclasses.replace(settings, **_fixed(settings, scratch, stack))
+
+
 def has_addresses(settings: ScoreSettings) -> bool:
     """Whether anything of a run is in a bucket, or on the hub.
 
@@ -85,7 +100,7 @@ def _copy_of(bucket: Address, scratch: OwnPath) -> OwnPath:
 
 def copied(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStack) -> ScoreSettings:
     """The same settings with what they name in buckets copied; messages call the copies by the addresses until ``stack`` ends."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if settings.bucket is not None:
         output = _copy_of(settings.bucket, scratch).path
         stack.enter_context(shown_below(output, str(settings.bucket)))
@@ -104,12 +119,19 @@ def copied(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStac
             stack.enter_context(shown_below((folder / scheme).path, f"{scheme}:/"))
         found = copy_inputs(addresses, folder, settings.bucket)
         changes |= {"inputs": found.arguments, "pinned": found.pinned}
+    changes |= _fixed(settings, scratch, stack)
+    return dataclasses.replace(settings, **changes)
+
+
+def _fixed(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """What is the same for many runs, copied."""
+    changes: dict[str, Any] = {}
     if (model := address_in(settings.model, BUCKETS)) is not None:
         changes["model"] = str(_shown(copy_bundle(model, scratch / "model"), model, stack))
     if isinstance(settings.baseline, Address):
         folder = copy_folder(settings.baseline, scratch / "baseline")
         changes["baseline"] = _shown(folder, settings.baseline, stack)
-    return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return changes
 
 
 def _shown(copy: OwnPath, address: Address, stack: contextlib.ExitStack) -> Path:

@@ -115,7 +115,7 @@ def copy_inputs(addresses: Sequence[Address], folder: OwnPath, without: Address 
 
 
 def copy_folder(address: Address, folder: OwnPath) -> OwnPath:
-    """Copy all that is below an address, but what a run is at work on; returns the folder that it is in.
+    """Copy all that is below an address, or the one object there, but what a run is at work on; returns the copy.
 
     Raises:
         NoInputError: there is nothing.
@@ -123,10 +123,15 @@ def copy_folder(address: Address, folder: OwnPath) -> OwnPath:
     """
     store = open_store(address)
     found = [each for each in store.list() if not each.name.startswith(f"{STAGING}/")]
+    place = folder / address.name
+    if found:
+        _copy(store, found, place)
+        return place
+    beside = open_store(address.parent)
+    found = [each for each in beside.list() if address.key and each.name == address.name]
     if not found:
         raise NoInputError(f"There is nothing at {printable(address)}. Check the address.")
-    place = folder / address.name
-    _copy(store, found, place)
+    _copy(beside, found, folder)
     return place
 
 
