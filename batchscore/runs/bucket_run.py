@@ -32,6 +32,7 @@ from batchscore.runs.folder import (
     FACTS,
     MANIFEST,
     METRICS,
+    PREDICTIONS,
     REPLACED,
     STAGING,
     Staging,
@@ -302,7 +303,7 @@ def changes_in_store(
     problems += [
         f"{printable(name)}: not in the manifest"
         for name in sorted(found.keys() - hashes.keys() - {MANIFEST})
-        if name.partition("/")[0] == "predictions" or (hash_all and name.partition("/")[0] != STAGING)
+        if name.partition("/")[0] == PREDICTIONS or (hash_all and name.partition("/")[0] != STAGING)
     ]
     doubtful = [
         name
