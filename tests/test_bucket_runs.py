@@ -20,7 +20,15 @@ from conftest import run_score
 from batchscore import cli
 from batchscore.addresses import Address
 from batchscore.config import ReadSettings, ScoreSettings
-from batchscore.errors import BusyError, DataError, NoInputError, OutputError, TakenError, UsageError
+from batchscore.errors import (
+    BusyError,
+    DataError,
+    NoInputError,
+    NothingToDoError,
+    OutputError,
+    TakenError,
+    UsageError,
+)
 from batchscore.runs import anywhere, copies
 from batchscore.runs.anywhere import score
 from batchscore.runs.bucket_run import BucketRun
@@ -397,6 +405,19 @@ def test_a_run_with_too_many_rejects_leaves_their_list(
     scored(dataclasses.replace(bad, max_rejects=Allowance(1)))
     assert {"rejects.jsonl", MANIFEST} <= set(content(store))
     assert "refused.json" not in content(store)
+
+
+@pytest.mark.parametrize(("skip_empty", "kind"), [(False, NoInputError), (True, NothingToDoError)])
+def test_a_night_without_its_input_says_so_in_the_bucket(
+    skip_empty: bool, kind: type[Exception], shop: Path, settings: ScoreSettings
+) -> None:
+    missing = dataclasses.replace(settings, inputs=("s3://shop/none.csv",), skip_empty=skip_empty)
+    with pytest.raises(kind, match="No such input"):
+        scored(missing)
+    (note,) = content(FolderStore(shop / "shop/runs/2026-11-23")).values()
+    assert json.loads(note)["date"] == "2026-11-23"
+    scored(settings)
+    assert "refused.json" not in content(FolderStore(shop / "shop/runs/2026-11-23"))
 
 
 @pytest.mark.parametrize(

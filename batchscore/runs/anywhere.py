@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.addresses import BUCKETS, Address, address_in
-from batchscore.errors import BatchscoreError, UsageError, shown_below
+from batchscore.errors import BatchscoreError, NoInputError, NothingToDoError, UsageError, shown_below
 from batchscore.runs import run
 from batchscore.runs.bucket_run import BucketRun, refuse_foreign_objects
 from batchscore.runs.copies import addresses_of, copy_bundle, copy_folder, copy_inputs, open_bucket
+from batchscore.runs.dates import date_of_run
 from batchscore.runs.folder import STAGING
+from batchscore.runs.refusals import refusals_noted
 from batchscore.system.leases import Lease
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.scratch import scratch_folder
@@ -49,10 +51,12 @@ def score(
         store = open_bucket(settings.bucket)
         refuse_foreign_objects(store)
         with Lease(store, STAGING) as lease:
-            place = BucketRun(store, lease, _copy_of(settings.bucket, scratch))
-            here = copied(settings, scratch, stack)
+            copy = _copy_of(settings.bucket, scratch)
+            place = BucketRun(store, lease, copy)
             place.fetch()
             try:
+                with refusals_noted(copy, settings.date or date_of_run(copy.path)):
+                    here = copied(settings, scratch, stack)
                 result = run.score(here, progress, models, place)
                 if result.status == "scored":
                     place.publish()
@@ -117,7 +121,10 @@ def copied(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStac
         folder = scratch / "in"
         for scheme in {each.scheme for each in addresses}:
             stack.enter_context(shown_below((folder / scheme).path, f"{scheme}:/"))
-        found = copy_inputs(addresses, folder, settings.bucket)
+        try:
+            found = copy_inputs(addresses, folder, settings.bucket)
+        except NoInputError as error:
+            raise NothingToDoError(str(error)) if settings.skip_empty else error from None
         changes |= {"inputs": found.arguments, "pinned": found.pinned}
     changes |= _fixed(settings, scratch, stack)
     return dataclasses.replace(settings, **changes)
