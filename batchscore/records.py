@@ -141,7 +141,7 @@ class ColumnChoice:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """Consecutive rows of a file: the unit of work, of resuming and of distribution."""
+    """Consecutive rows of a file, which are planned and read back together."""
 
     number: int
     file: int
@@ -150,6 +150,30 @@ class Part:
     """Rows of the input in this part, rejected ones included."""
     digest: str
     """Digest of these rows: shows whether reading them again gives the same."""
+    bytes: int = 0
+    """What its rows take once they are read, all columns of theirs, roughly."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive whole parts: what is scored, staged and entered in the journal as one, here or on another machine.
+
+    One part of a large file, or several small files (:func:`batchscore.runs.shards.shards_of`).
+    """
+
+    number: int
+    """That of its first part."""
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, *parts: Part) -> Shard:
+        """One of these parts."""
+        return cls(parts[0].number, parts)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input in its parts, rejected ones included."""
+        return sum(part.rows for part in self.parts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -285,6 +309,28 @@ class Encodings:
     token_type_ids: list[NDArray[np.int8]] | None = None
     failures: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Encodings]) -> Encodings:
+        """The texts of each one behind the other's."""
+        import numpy as np
+
+        starts = np.cumsum([0, *(len(part.n_tokens) for part in parts)]).tolist()
+        types = [part.token_type_ids for part in parts]
+        return cls(
+            row=np.concatenate([part.row + start for part, start in zip(parts, starts, strict=False)]).astype(
+                np.int32
+            ),
+            input_ids=[ids for part in parts for ids in part.input_ids],
+            weight=np.concatenate([part.weight for part in parts]),
+            n_tokens=np.concatenate([part.n_tokens for part in parts]),
+            token_type_ids=[each for some in types for each in some or ()] if any(types) else None,
+            failures={
+                start + text: why
+                for part, start in zip(parts, starts, strict=False)
+                for text, why in part.failures.items()
+            },
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MicroBatch:
@@ -317,4 +363,33 @@ class Predictions:
     """Index and reason of each row whose status is ``failed``."""
     work: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Cost: ``forward_seconds`` (sum over workers), ``tokens``, ``padded_tokens``, ``micro_batches``, ``halvings`` of the
-    token budget, ``duplicates``."""
+    token budget, ``waiting_seconds`` of the device, ``duplicates``. Of the parts of a shard the first has the cost of all; each has
+    its own ``duplicates``."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Those of each one behind the other's, without what they cost and why any failed."""
+        import numpy as np
+
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            status=np.concatenate([part.status for part in parts]),
+            predicted=np.concatenate([part.predicted for part in parts]),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            n_tokens=np.concatenate([part.n_tokens for part in parts]),
+            truncated=np.concatenate([part.truncated for part in parts]),
+        )
+
+    def between(self, start: int, end: int, work: Mapping[str, float]) -> Predictions:
+        """Those of the rows from ``start`` to before ``end``, at the cost of ``work``."""
+        rows = slice(start, end)
+        return Predictions(
+            status=self.status[rows],
+            predicted=self.predicted[rows],
+            probabilities=self.probabilities[rows],
+            n_tokens=self.n_tokens[rows],
+            truncated=self.truncated[rows],
+            failures=tuple((row - start, why) for row, why in self.failures if start <= row < end),
+            work=work,
+        )

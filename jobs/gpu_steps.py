@@ -355,7 +355,7 @@ def throughput(place: Place, which: int) -> None:
 
 
 def _with_parallel_tokenizer(place: Place, name: str, work: Any) -> None:
-    """The same command with all cores tokenising, which by default one does: whether the device waits for that."""
+    """The same command with threads of the tokenizer's own beside ours: whether the device waits for tokens still."""
     import bench
 
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

@@ -18,7 +18,7 @@ from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files, output_names
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import suffix_of
-from batchscore.formats.staged import StagedPart, read_part, stage_part
+from batchscore.formats.staged import Section, StagedPart, read_part, stage_shard
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
 from batchscore.model.heads import Activation, Head
@@ -121,7 +121,7 @@ def flow(
         path = folder / "parts" / f"{part.number}.arrow"
         predictions = fake_predictions(rows, len(labels))
         indices = given[part.file].indices(rows.labels, len(rows.texts))
-        stage_part(path, rows, predictions, indices, answers)
+        stage_shard(path, [Section(rows, predictions, indices)], answers)
         all_rows.append(rows)
         staged.append(read_part(path, answers))
     outputs = _written(folder, plan, staged, bundle, settings)

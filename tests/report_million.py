@@ -30,7 +30,7 @@ from report_samples import rows as synthetic
 from batchscore.config import ScoreSettings
 from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files
-from batchscore.formats.staged import stage_part
+from batchscore.formats.staged import Section, stage_shard
 from batchscore.records import Predictions
 from batchscore.runs.baselines import open_baseline
 from batchscore.runs.finishing import Finish
@@ -90,9 +90,8 @@ def stage(folder: Path, path: Path, seed: int) -> tuple[Staging, Any, ScoreSetti
         rng = np.random.default_rng(part.number)
         is_right = (rng.random(len(indices)) < 0.9) & (predictions.predicted >= 0)
         indices = np.where(is_right, predictions.predicted, indices).astype(np.int32)
-        stage_part(
-            staging.part(part.number), rows, predictions, indices, answers_of(bundle.task, bundle.labels)
-        )
+        section = Section(rows, predictions, indices)
+        stage_shard(staging.shard(part.number), [section], answers_of(bundle.task, bundle.labels))
     return staging, plan, settings
 
 

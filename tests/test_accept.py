@@ -15,7 +15,7 @@ import pytest
 from conftest import run_score, seal_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from task_models import answering_at_once, several_labels
 
 from batchscore.config import ComputeSettings, EvaluateSettings

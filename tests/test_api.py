@@ -332,7 +332,7 @@ def test_every_documented_error_is_raised_with_its_code(
     with locked(out):
         for kind, code, data, options in cases:
             if kind is StorageError:
-                monkeypatch.setattr("batchscore.runs.scoring_parts.stage_part", full)
+                monkeypatch.setattr("batchscore.runs.shards.stage_shard", full)
             with pytest.raises(kind) as caught:
                 batchscore.score(data, **{"model": tiny_bundle, "quiet": True, **options})
             assert (caught.type, caught.value.exit_code) == (kind, code)

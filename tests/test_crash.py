@@ -29,7 +29,7 @@ from batchscore.model.loading import load_model
 from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import finishing, measuring
+from batchscore.runs import finishing, measuring, shards
 from batchscore.runs import run as runs
 from batchscore.runs.engines import local
 from batchscore.runs.inspection import verify
@@ -372,7 +372,7 @@ def flip(path: Path, where: float = 0.5) -> None:
 
 def scored_parts(output: Path) -> list[int]:
     with contextlib.closing(Journal(staged(output, "journal.jsonl"))) as journal:
-        return [entry["part"] for entry in journal.entries if "part" in entry]
+        return [entry["shard"] for entry in journal.entries if "shard" in entry]
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (scoring, "prepare"),
         (scoring, "Computation"),
         (scoring, "conclude"),
-        (runs, "stage_part"),
+        (shards, "stage_shard"),
     ],
 )
 @pytest.mark.parametrize("error", [MemoryError("none left"), SystemExit(9)], ids=["error", "exit"])
@@ -537,7 +537,7 @@ def test_a_thread_that_dies_without_a_word_ends_in_an_error_not_a_hang(
     [
         (scoring, "prepare"),
         (FakeBackend, "logits"),
-        (runs, "stage_part"),
+        (shards, "stage_shard"),
         (runs, "make_plan"),
         (finishing, "write_predictions"),
         (finishing, "publish"),

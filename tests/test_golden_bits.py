@@ -45,12 +45,12 @@ from batchscore.runs.scoring_parts import STAGING_FORMAT
 from batchscore.system.journal import Journal, read_checked
 from batchscore.system.storage import STAGING
 
-GOLDEN_FORMAT = 8
+GOLDEN_FORMAT = 9
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "f8e1760c40468862",
-        "journal.jsonl": "f067fcb4f758a241",
+        "plan.json": "8af2b00f69b8c45d",
+        "journal.jsonl": "91d1f39f7d8ef04c",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "af2073371595c1ce",
@@ -58,8 +58,8 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "head-tail": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "f8e1760c40468862",
-        "journal.jsonl": "f067fcb4f758a241",
+        "plan.json": "8af2b00f69b8c45d",
+        "journal.jsonl": "91d1f39f7d8ef04c",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "c535d47d8be6fecf",
@@ -67,8 +67,8 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
     "windows": {
         "files": "0bf457182cdcb4f7",
-        "plan.json": "f8e1760c40468862",
-        "journal.jsonl": "b670ccc0b5b7f5a4",
+        "plan.json": "8af2b00f69b8c45d",
+        "journal.jsonl": "895f698b2e74ebbf",
         "rejects.jsonl": "87d0f1092501237b",
         "schemas of parts": "9cf1f870d486f616",
         "values of parts": "c61c5726a7f7677f",

@@ -19,7 +19,7 @@ from batchscore.model.backends.architectures import ARCHITECTURES, BertLike
 from batchscore.model.backends.architectures.architecture import REQUIRED
 from batchscore.model.backends.encoders import Loadable, encoder_of, load_encoder
 from batchscore.model.backends.packed import pack
-from batchscore.model.scoring import CANARY_TOLERANCE
+from batchscore.model.canaries import CANARY_TOLERANCE
 
 LENGTHS = (66, 65, 49, 33, 32, 17, 16, 9, 3, 2, 1)
 KIN = {name: each.classifier for name, each in ARCHITECTURES.items() if isinstance(each.classifier, BertLike)}

@@ -414,7 +414,7 @@ def test_an_actor_of_ray_scores_pairs_as_this_process_does(made: Callable[[str],
     bundle = open_bundle(str(made("bert"))).for_texts(are_pairs=True)
     backend = open_backend("transformers", bundle, "cpu", "fp32")
     model = Model(bundle, Tokenizer(bundle), backend, InferenceSettings(256, "head", missing_pair="empty"))
-    found = ScoringActor(*_recipe(model)).score(MISSING)
+    (found,) = ScoringActor(*_recipe(model)).score([MISSING])
     expected = score_texts(MISSING, model)
     assert found.probabilities.tobytes() == expected.probabilities.tobytes()
     assert found.status.tolist() == expected.status.tolist()

@@ -24,10 +24,10 @@ from test_appending_again import InThisProcess
 from batchscore import score as score_from_python
 from batchscore.config import Allowance, EvaluateSettings, InboxSettings, ReadSettings, ScoreSettings
 from batchscore.errors import BatchscoreError, OutputError
-from batchscore.formats.staged import stage_part
+from batchscore.formats.staged import stage_shard
 from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import remove_run
-from batchscore.runs import scoring_parts
+from batchscore.runs import scoring_parts, shards
 from batchscore.runs.evaluating import evaluate
 from batchscore.runs.trend import write_trend
 from batchscore.training import work_folder
@@ -63,13 +63,13 @@ class Stopped(BaseException):
 def stopped_run(reviews: Path, model: Path, output: Path, **options: Any) -> None:
     """A run that is stopped after its first part."""
 
-    def stop(path: Any, *args: Any) -> None:
+    def stop(path: Any, *args: Any) -> str:
         if path.name.startswith("00000001"):
             raise Stopped
-        stage_part(path, *args)
+        return stage_shard(path, *args)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
-        patch.setattr(scoring_parts, "stage_part", stop)
+        patch.setattr(shards, "stage_shard", stop)
         run_score(reviews, model, output, **options)
 
 

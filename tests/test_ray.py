@@ -58,7 +58,7 @@ def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bun
     bundle = open_bundle(str(tiny_bundle))
     texts: list[str | None] = ["a wonderful film", None, "terrible", ""]
     spec, inference = BackendSpec("torch", "cpu", "fp32"), InferenceSettings(512, "head")
-    found = ScoringActor(bundle, spec, inference).score(texts)
+    (found,) = ScoringActor(bundle, spec, inference).score([texts])
     model = Model(bundle, Tokenizer(bundle), spec.open(bundle), inference)
     from test_scoring import rows_of
 
@@ -67,7 +67,7 @@ def test_an_actor_scores_as_this_process_does_and_refuses_another_model(tiny_bun
     assert found.status.tolist() == expected.status.tolist()
     other = dataclasses.replace(bundle, fingerprint="0" * 64)
     with pytest.raises(ModelError, match="not the same model"):
-        ScoringActor(other, spec, inference).score(texts)
+        ScoringActor(other, spec, inference).score([texts])
 
 
 MAKERS: dict[type, Callable[[Any], Any]] = {

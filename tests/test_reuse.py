@@ -219,7 +219,7 @@ def test_parts_of_a_store_that_is_no_longer_named_are_scored_again(nights: Night
 
 
 def answer_agrees() -> Any:
-    from batchscore.model.scoring import CanaryCheck
+    from batchscore.model.canaries import CanaryCheck
 
     return CanaryCheck(0, 0.0)
 

@@ -19,7 +19,7 @@ from batchscore.runs.folder import (
     foreign_names,
     prediction_names,
     read_run,
-    staged_parts,
+    staged_shards,
     state_of,
 )
 from batchscore.system.own_paths import OwnPath
@@ -107,9 +107,9 @@ def test_what_no_unfinished_run_leaves_is_foreign(tmp_path: Path) -> None:
 def test_parts_are_found_whatever_run_they_are_of(tmp_path: Path) -> None:
     first, second = (Staging(OwnPath(tmp_path) / f".staging/{name}") for name in ("a" * 32, "b" * 32))
     make_folder(second.parts)
-    assert not list(staged_parts(tmp_path))
-    second.part(7).open_fresh().close()
-    assert list(staged_parts(tmp_path)) == [second.part(7)]
+    assert not list(staged_shards(tmp_path))
+    second.shard(7).open_fresh().close()
+    assert list(staged_shards(tmp_path)) == [second.shard(7)]
     assert (first.holds_work, second.holds_work) == (False, True)
 
 

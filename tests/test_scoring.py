@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from batchscore.errors import InterruptedRunError, ModelError
 from batchscore.model.backends import OutOfDeviceMemoryError
 from batchscore.model.bundle import Bundle, Canaries, open_bundle
-from batchscore.model.scoring import InferenceSettings, Model, check_canaries, score_part
+from batchscore.model.canaries import check_canaries
+from batchscore.model.scoring import InferenceSettings, Model, score_part
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch, Position, Predictions, Rows, Status
 

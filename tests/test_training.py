@@ -28,7 +28,8 @@ from batchscore.errors import (
 )
 from batchscore.model.backends import open_backend, torch_backend
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import InferenceSettings, Model, check_canaries, compute, conclude, prepare
+from batchscore.model.canaries import check_canaries
+from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.storage import locked
 from batchscore.training import TrainResult, TrainSettings, train

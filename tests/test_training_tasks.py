@@ -30,7 +30,7 @@ from batchscore.config import ComputeSettings
 from batchscore.errors import DataError, InterruptedRunError, UsageError
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
-from batchscore.model.scoring import canary_check
+from batchscore.model.canaries import canary_check
 from batchscore.records import Task
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.training import TrainResult, TrainSettings, head_fitting, train
@@ -183,7 +183,9 @@ def test_the_card_and_inspect_tell_every_label(several: TrainResult) -> None:
     assert [each.metric_type for each in card.data.eval_results][:2] == ["f1", "f1"]
     for word in ("any number of labels", "micro F1", "average precision", "from a probability of", *WORDS):
         assert word in card.text
+    assert "of a linear model on words" in card.text
     lines = "\n".join(bundle_lines(inspect(str(several.output))))
+    assert "of a linear model on words" in lines
     assert "micro f1: 0." in lines
     assert "average precision" in lines
 

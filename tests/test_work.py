@@ -19,7 +19,7 @@ from batchscore.config import ComputeSettings
 from batchscore.errors import StorageError
 from batchscore.model.backends import OutOfDeviceMemoryError
 from batchscore.model.backends.torch_backend import TorchBackend
-from batchscore.records import MicroBatch, Part, Position
+from batchscore.records import MicroBatch, Part, Position, Shard
 from batchscore.runs import work
 from batchscore.runs.work import MicroBatches
 from batchscore.system import terminal
@@ -226,22 +226,22 @@ def test_the_first_line_comes_soon_and_the_next_ones_seldom(
 
 
 @pytest.fixture
-def part() -> Part:
-    return Part(0, 0, Position(0, 0, 0), 100, "")
+def shard() -> Shard:
+    return Shard.of(Part(0, 0, Position(0, 0, 0), 60, ""), Part(1, 1, Position(0, 0, 0), 40, ""))
 
 
-def test_rows_are_told_once_whatever_happens(part: Part, tmp_path: Path) -> None:
+def test_rows_are_told_once_whatever_happens(shard: Shard, tmp_path: Path) -> None:
     from batchscore.model.scoring import Scored
 
     told: list[int] = []
     batches = MicroBatches(tmp_path / "micro-batches", lambda rows, _: told.append(rows))
-    watcher = batches.watch(part)
+    watcher = batches.watch(shard)
     scored = Scored(np.arange(2), np.zeros((2, 3), np.float32), {}, Counter())
     for number in range(3):
         watcher.done(64, number, scored, 0.25)
     for number in range(6):  # again, with half the budget
         watcher.done(32, number, scored, 1 / 6)
-    batches.staged(part)
+    batches.staged(shard)
     batches.close()
     assert sum(told) == 100
     assert min(told) >= 0

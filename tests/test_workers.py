@@ -19,7 +19,7 @@ from batchscore.config import ComputeSettings, ReadSettings, ScoreSettings
 from batchscore.errors import InterruptedRunError
 from batchscore.model.bundle import Bundle
 from batchscore.model.scoring import UNWATCHED, InferenceSettings, Model, score_part
-from batchscore.records import MicroBatch, Part, Predictions, Rows, Status
+from batchscore.records import MicroBatch, Part, Predictions, Rows, Shard, Status
 from batchscore.runs.engines import ENGINES, local
 from batchscore.runs.run import score
 from batchscore.system.cores import usable_cores
@@ -27,10 +27,10 @@ from batchscore.system.cores import usable_cores
 __all__ = ["bundle"]
 
 
-def parts_of(texts: list[str | None], size: int) -> Iterator[tuple[Part, Rows]]:
+def parts_of(texts: list[str | None], size: int) -> Iterator[tuple[Shard, list[Rows]]]:
     for number, start in enumerate(range(0, len(texts), size)):
         rows = rows_of(texts[start : start + size])
-        yield Part(number, 0, rows.start, rows.rows_in, ""), rows
+        yield Shard.of(Part(number, 0, rows.start, rows.rows_in, "")), [rows]
 
 
 def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predictions]:
@@ -39,7 +39,7 @@ def scored(model: Model, texts: list[str | None], size: int = 25) -> list[Predic
     ENGINES["local"](
         parts_of(texts, size),
         model,
-        lambda part, _, p: found.append((part.number, p)),
+        lambda shard, _, p: found.append((shard.number, p[0])),
         lambda _: UNWATCHED,
     )
     assert [number for number, _ in found] == list(range(len(found)))
@@ -132,7 +132,7 @@ def test_memory_that_runs_out_above_a_hidden_limit_loses_no_row(bundle: Bundle, 
     assert all((predictions.status == Status.OK).all() for predictions in found)
     assert scarce.released > 0
     assert all(rows * width <= 300 for rows, width in scarce.shapes)
-    for predictions, (_, rows) in zip(found, parts_of(texts, 25), strict=True):
+    for predictions, (_, (rows,)) in zip(found, parts_of(texts, 25), strict=True):
         halvings = int(predictions.work["halvings"])
         assert halvings <= 3  # 1024, 512, 256; texts of few lengths may fit as they are
         plain = FakeBackend()
@@ -161,11 +161,11 @@ def test_no_more_than_a_few_parts_are_held_at_a_time(bundle: Bundle) -> None:
     """A stage that is slow holds up the reader, so that memory does not grow with the number of rows."""
     read, most = 0, 0
 
-    def reading() -> Iterator[tuple[Part, Rows]]:
+    def reading() -> Iterator[tuple[Shard, list[Rows]]]:
         nonlocal read
-        for part in parts_of(texts_of(60), 1):
+        for shard in parts_of(texts_of(60), 1):
             read += 1
-            yield part
+            yield shard
 
     staged = 0
 

@@ -166,6 +166,7 @@ class TrainOptions(_ReadingOptions, total=False):
     gradient_checkpointing: bool
     precision: Literal["auto", "fp32", "bf16"] | None
     tune: bool
+    learning_curve: bool
     max_length: int | None
     task: Literal["auto", "single-label", "multi-label", "regression"] | None
     threshold: float | Literal["auto"] | None

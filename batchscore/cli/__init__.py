@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from batchscore.cli import adopt, bundles, evaluate, inbox, promote, report, review, score, signing
+from batchscore.cli import adopt, bundles, evaluate, inbox, promote, report, review, score, signing, suggest
 from batchscore.cli.output import TellsMachines
 from batchscore.version import __version__
 
@@ -35,6 +35,7 @@ for _command in (
     evaluate.command,
     report.command,
     review.command,
+    suggest.command,
     adopt.command,
     promote.command,
     signing.sign,

@@ -46,6 +46,13 @@ _STOPPED = "every verdict is kept, and the same command goes on"
     help="Show rows whose prediction is less likely than this too, whatever their label.",
 )
 @click.option(
+    "--suggested",
+    type=LocalPath(),
+    metavar="FILE",
+    help="Show the rows of this file, in its order, instead of mismatches and unsure rows: what batchscore suggest wrote, or an "
+    "export.",
+)
+@click.option(
     "--export",
     "kind",
     type=click.Choice(("labelstudio", DEFAULT)),
@@ -77,7 +84,9 @@ def command(run_dir: Path, *, quiet: bool, verbose: int, as_json: bool, **option
             from batchscore.reviewing.server import refuse_missing_extra
 
             refuse_missing_extra()
-        settings = ReviewSettings(run_dir, options["unsure_below"], options["n_drawn"], options["blind"])
+        settings = ReviewSettings(
+            run_dir, options["unsure_below"], options["n_drawn"], options["blind"], options["suggested"]
+        )
         with opened(settings) as review:
             if is_served:
                 _serve(review, options["port"], as_json=as_json)

@@ -143,6 +143,11 @@ class Threshold(click.ParamType[float | None]):
     help="Precision to compute in; auto takes bf16 if it is measured to be faster.",
 )
 @click.option(
+    "--learning-curve",
+    is_flag=True,
+    help="Afterwards train on a quarter and a half of the rows too, and tell what more labels would bring.",
+)
+@click.option(
     "--tune",
     is_flag=True,
     help="First search for the best learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",

@@ -1,5 +1,8 @@
 """A staged part: one Arrow IPC file with the rows as they were read and their predictions.
 
+A shard of one part is that file. One of several small parts is a file with a section for each, which is what its own file would
+be, and behind them where each begins.
+
 Columns: the input's own (Parquet and Arrow) or one binary column with the exact bytes of each record (text formats); then
 the added columns; then five internal ones: ``line``, ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
 position, never by name, so that no name in an input can collide.
@@ -8,9 +11,11 @@ position, never by name, so that no name in an input can collide.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +33,13 @@ COLUMNS = "arrow"
 """The format of a part whose rows are kept as Arrow arrays, as :func:`stage_columns` stages them."""
 _OWN = ("line", "row", "given", "predicted", "status")
 _FACTS = b"batchscore"
+_MARK = b"batchscore shard"
+"""The end of a file of several sections; a part's own ends with Arrow's mark."""
+_LENGTH = struct.Struct("<Q")
+_SMALL = 1 << 20
+"""Bytes of rows; a section of fewer is made in memory, as Arrow writes a file in dozens of pieces."""
+_ALIGNED = 64
+"""Bytes; a section begins at a multiple of it, so that numbers lie in memory as they should."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,22 +113,95 @@ class StagedPart:
         return dataclasses.replace(self, batch=batch)
 
 
-def stage_part(
-    path: AnyPath, rows: Rows, predictions: Predictions, given: NDArray[Any], answers: Answers
-) -> None:
-    """Write a part atomically and durably."""
+class Section(NamedTuple):
+    """A part to be staged: its rows as they were read, their predictions, and what they were given, in the array of their task."""
+
+    rows: Rows
+    predictions: Predictions
+    given: NDArray[Any]
+
+
+def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) -> str:
+    """Write the parts of a shard into one file, atomically; returns the SHA-256 (hex) of its bytes.
+
+    They are durable, and their name is once its folder is synced, which is the caller's to do.
+    """
+    columns, start = _added_and_own(sections, answers), 0
+    with atomic_write(path, syncs_folder=False) as file:
+        out, places = _Hashed(file), []
+        for section in sections:
+            end = start + len(section.rows.row)
+            begun = out.size
+            _write_section(out, section, [each.slice(start, end - start) for each in columns], answers)
+            places.append([begun, out.size - begun])
+            if len(sections) > 1:
+                out.write(b"\0" * (-out.size % _ALIGNED))
+            start = end
+        if len(sections) > 1:
+            told = json.dumps(places).encode()
+            out.write(told + _LENGTH.pack(len(told)) + _MARK)
+        return out.digest
+
+
+def _added_and_own(sections: Sequence[Section], answers: Answers) -> list[pa.Array]:
+    """The added columns and the internal ones, for the rows of all sections: a few large arrays are made sooner than many small ones."""
+    predictions = Predictions.joined([section.predictions for section in sections])
+    given = [section.given for section in sections]
+    positions = np.concatenate([np.asarray(section.rows.row, dtype=np.int64) for section in sections])
+    lines = [_lines(section.rows) for section in sections]
+    own = OwnColumns(
+        pa.concat_arrays(lines) if len(lines) > 1 else lines[0],
+        pa.array(positions),
+        np.concatenate(given) if len(given) > 1 else given[0],
+        predictions.predicted,
+        predictions.status,
+    )
+    return [*answers.arrays(predictions), *own.arrays(answers)]
+
+
+def _lines(rows: Rows) -> pa.Array:
+    return pa.nulls(len(rows.row), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64())
+
+
+class _Hashed:
+    """A file that is written from its start to its end, and the digest of its bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+    def flush(self) -> None:
+        """Nothing: its file is flushed when it is complete."""
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _write_section(out: _Hashed, section: Section, columns: Sequence[pa.Array], answers: Answers) -> None:
+    """Write the input's columns and the added and internal ``columns``; a small section at once."""
+    rows, predictions, _ = section
     if rows.table is not None:
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
         inputs, fields = [_binary(rows.raw or [])], [pa.field("record", pa.large_binary())]
-    positions = np.asarray(rows.row, dtype=np.int64)
-    lines = pa.nulls(len(positions), pa.int64()) if rows.lines is None else pa.array(rows.lines, pa.int64())
-    own = OwnColumns(lines, pa.array(positions), given, predictions.predicted, predictions.status)
     facts = {
         "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
         "duplicates": int(predictions.work.get("duplicates", 0)),
     }
-    stage_columns(path, pa.schema(fields), inputs, answers.arrays(predictions), own, facts, answers)
+    if rows.weight > _SMALL:
+        _write_columns(out, pa.schema(fields), [*inputs, *columns], facts, answers)
+        return
+    memory = pa.BufferOutputStream()
+    _write_columns(memory, pa.schema(fields), [*inputs, *columns], facts, answers)
+    out.write(memory.getvalue())
 
 
 class OwnColumns(NamedTuple):
@@ -144,13 +229,21 @@ def stage_columns(
     facts: Mapping[str, Any],
     answers: Answers,
 ) -> None:
-    """The same from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
+    """Write a part from columns: ``schema`` is that of the ``inputs``, ``facts`` has ``failures`` and ``duplicates``."""
+    with atomic_write(path) as file:
+        _write_columns(file, schema, [*inputs, *added, *own.arrays(answers)], facts, answers)
+
+
+def _write_columns(
+    out: Any, schema: pa.Schema, columns: Sequence[pa.Array], facts: Mapping[str, Any], answers: Answers
+) -> None:
+    """Write a part: ``schema`` is that of the input's columns, which are the first of ``columns``."""
     kinds = (pa.int64(), pa.int64(), answers.given_type, answers.predicted_type, pa.int8())
     schema = pa.schema(
         [*schema, *answers.fields(), *map(pa.field, _OWN, kinds)], metadata={_FACTS: json.dumps(facts)}
     )
-    batch = pa.RecordBatch.from_arrays([*inputs, *added, *own.arrays(answers)], schema=schema)
-    with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
+    batch = pa.RecordBatch.from_arrays(list(columns), schema=schema)
+    with pa.ipc.new_file(out, schema, options=pa.ipc.IpcWriteOptions()) as writer:
         writer.write_batch(batch)
 
 
@@ -162,7 +255,24 @@ def _binary(records: Sequence[bytes]) -> pa.Array:
 
 
 def read_part(path: AnyPath, answers: Answers) -> StagedPart:
-    """Map a staged part into memory; pages are read on demand."""
+    """Map a part that is staged in a file of its own into memory; pages are read on demand."""
+    (section,) = sections_of(path)
+    return staged_part(section, answers)
+
+
+def sections_of(path: AnyPath) -> list[pa.Buffer]:
+    """The sections of a staged shard, mapped into memory, for :func:`staged_part`."""
     with readable(path) as name, mapped(name) as file:
-        reader = pa.ipc.open_file(file)
-        return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))
+        whole = file.read_buffer()
+    tail = _LENGTH.size + len(_MARK)
+    if len(whole) < tail or whole.slice(len(whole) - len(_MARK)).to_pybytes() != _MARK:
+        return [whole]
+    (length,) = _LENGTH.unpack(whole.slice(len(whole) - tail, _LENGTH.size).to_pybytes())
+    places = json.loads(whole.slice(len(whole) - tail - length, length).to_pybytes())
+    return [whole.slice(start, size) for start, size in places]
+
+
+def staged_part(section: pa.Buffer, answers: Answers) -> StagedPart:
+    """The part that a section holds; it keeps the section's memory."""
+    reader = pa.ipc.open_file(section)
+    return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))

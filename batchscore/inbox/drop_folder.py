@@ -49,7 +49,7 @@ from batchscore.inbox.whole_files import (
     refuse_missing,
     settling_line,
 )
-from batchscore.runs.folder import STAGING, staged_parts
+from batchscore.runs.folder import STAGING, staged_shards
 from batchscore.system.memory import NO_MEMORY, has_room
 from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
@@ -331,7 +331,7 @@ def _score_in_place(path: Path, call: _Call) -> tuple[Outcome, str]:
 
 def _score_with_retry(path: Path, job: Job, call: _Call) -> Outcome:
     """Score a file while its mark is on disk; try once more if the process died, since it may have been killed from outside."""
-    parts = sum(1 for folder in job.folders for _ in staged_parts(call.runs.place_of(folder)))
+    parts = sum(1 for folder in job.folders for _ in staged_shards(call.runs.place_of(folder)))
     deaths, room = call.attempts.deaths(job.sha256, parts), has_room()
     is_culprit = call.attempts.deaths_with_room(job.sha256, parts) >= MAX_DEATHS
     if is_culprit:
@@ -379,7 +379,7 @@ def _waiting(message: str, exit_code: int = 0) -> Outcome:
 
 def _remove_unscored(folder: OwnPath) -> None:
     """Remove what a process that died left of a run, if nothing was scored."""
-    if not any(staged_parts(folder)):
+    if not any(staged_shards(folder)):
         remove_tree(folder / STAGING)
         for each in (folder, folder.parent):  # and that of the day, unless it holds other runs
             with contextlib.suppress(OSError):

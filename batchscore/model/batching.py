@@ -121,6 +121,21 @@ def plan(
     return batches
 
 
+def plan_apart(
+    input_ids: Sequence[NDArray[np.int32]], apart: Sequence[int], max_batch_tokens: int, padding: Padding
+) -> list[NDArray[np.int64]]:
+    """The micro-batches of sequences, as index arrays, of which so many consecutive ones are planned ``apart`` from the rest."""
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    for count in apart:
+        batches += [
+            start + batch
+            for batch in plan_sequences(input_ids[start : start + count], max_batch_tokens, padding)
+        ]
+        start += count
+    return batches
+
+
 def assemble(
     input_ids: Sequence[NDArray[np.int32]],
     sequence: NDArray[np.int64],

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import PLAIN, open_backend
 from batchscore.model.bundle import open_bundle
+from batchscore.model.canaries import CANARY_TOLERANCE, CanaryCheck, check_canaries
 from batchscore.model.foreign import refuse_other_models
 from batchscore.model.model_files import times_of
 from batchscore.model.probing import padded_safely
@@ -34,11 +35,11 @@ from batchscore.model.references import (
     trusted,
     way_of,
 )
-from batchscore.model.scoring import CANARY_TOLERANCE, CanaryCheck, InferenceSettings, Model, check_canaries
+from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.signing import trusted_keys
 from batchscore.model.thresholds import thresholds_of
 from batchscore.model.tokenization import Tokenizer
-from batchscore.system.cores import usable_cores
+from batchscore.system.cores import tokenising_threads, usable_cores
 
 if TYPE_CHECKING:
     from batchscore.config import ComputeSettings, ScoreSettings
@@ -302,7 +303,8 @@ class _Loading:
     ) -> Model:
         backend = loaded or open_backend(candidate[0], bundle, self.device, candidate[1])
         workers = self.wanted.compute.workers or (usable_cores() if backend.device == "cpu" else _GPU_WORKERS)
-        return Model(bundle, tokenizer, backend, self.wanted.inference(self.budget), workers)
+        tokenisers = 0 if backend.device == "cpu" else tokenising_threads()
+        return Model(bundle, tokenizer, backend, self.wanted.inference(self.budget), workers, tokenisers)
 
 
 def _first_agreeing(

@@ -52,7 +52,8 @@ from batchscore.errors import ModelError, printable
 from batchscore.model import batching
 from batchscore.model.backends import open_backend
 from batchscore.model.bundle import Bundle, Canaries
-from batchscore.model.scoring import CANARY_TOLERANCE, LONGEST_PROBE, check_canaries
+from batchscore.model.canaries import CANARY_TOLERANCE, check_canaries
+from batchscore.model.scoring import LONGEST_PROBE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

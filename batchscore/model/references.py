@@ -8,7 +8,7 @@ on neither transformers nor its model is loaded for them.
 
 Whatever scores the rows is held against these answers at every start, in micro-batches like those of the rows. In float32
 it may differ by rounding alone, as :mod:`batchscore.model.probing` defines it; in a lower precision a probability may change
-by :data:`~batchscore.model.scoring.CANARY_TOLERANCE`. That also bounds the labels: one changes only where two probabilities
+by :data:`~batchscore.model.canaries.CANARY_TOLERANCE`. That also bounds the labels: one changes only where two probabilities
 are closer than twice that, which is a tie and no evidence.
 
 A larger run adds the first distinct texts of its own, as reviews may be in another language than the samples: one for each
@@ -34,8 +34,9 @@ from batchscore import samples
 from batchscore.config import fingerprint
 from batchscore.errors import ModelError, printable
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries
+from batchscore.model.canaries import CANARY_TOLERANCE
 from batchscore.model.probing import Difference, compare, probe, probe_texts, reference_answers
-from batchscore.model.scoring import CANARY_TOLERANCE, LONGEST_PROBE, Computation, Model, prepare
+from batchscore.model.scoring import LONGEST_PROBE, Computation, Model, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Status, status_of
 from batchscore.system.cache import keep, recall

@@ -16,16 +16,15 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchscore import records
-from batchscore.errors import ModelError, printable
+from batchscore.errors import printable
 from batchscore.model import batching
 from batchscore.model.backends import PLAIN, Backend, OutOfDeviceMemoryError
 from batchscore.model.decisions import decided, undecided
+from batchscore.model.device_time import DeviceTime
 from batchscore.records import OUT_OF_MEMORY, Encodings, MicroBatch, Predictions, Rows, Status, status_of
 from batchscore.system.memory import has_room
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LONGEST_PROBE = 65 * batching.LENGTH_MULTIPLE
 """Tokens of the longest probe (:mod:`batchscore.model.probing`); a length that rows are padded to."""
-CANARY_TOLERANCE = 0.01
-"""The largest change in a canary's probability that a precision may cause."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +75,8 @@ class Model:
     inference: InferenceSettings
     workers: int = dataclasses.field(default=1, compare=False)
     """Micro-batches computed at a time; changes no prediction."""
+    tokenisers: int = dataclasses.field(default=0, compare=False)
+    """Threads that tokenise beside the one that reads; 0: that one does. Changes no prediction."""
 
     @property
     def padding(self) -> batching.Padding:
@@ -89,19 +88,32 @@ class Model:
             else padding
         )
 
+    @property
+    def mixes_parts(self) -> bool:
+        """Whether rows of several small parts may go through the model in one micro-batch.
+
+        Our own encoder computes a row alike whatever is beside it, and a GPU needs large micro-batches. Anywhere else the
+        last bit of an answer is that of its own part's micro-batches.
+        """
+        return self.backend.name == "torch" or self.backend.device != "cpu"
+
     def with_inference(self, **changes: Any) -> Model:
         """The same model with some :class:`InferenceSettings` changed."""
         return dataclasses.replace(self, inference=dataclasses.replace(self.inference, **changes))
 
 
 class Prepared(NamedTuple):
-    """A part ready for the device."""
+    """A part, or the parts of a shard, ready for the device."""
 
     status: NDArray[np.int8]
     unique: NDArray[np.int64]
     """Index of each row into the distinct texts, -1 if there is nothing to score."""
     encodings: Encodings
     """Of the distinct texts."""
+    rows: tuple[int, ...]
+    """Of each part, in order."""
+    apart: tuple[int, ...]
+    """How many consecutive sequences are planned into micro-batches together, for all of them."""
 
 
 class Computed(NamedTuple):
@@ -119,8 +131,13 @@ def score_part(rows: Rows, model: Model) -> Predictions:
 
 def score_texts(texts: Sequence[GivenText], model: Model) -> Predictions:
     """Score texts, or two texts a row; predictions are in their order."""
-    prepared = prepare(texts, model)
-    return conclude(prepared, compute(prepared, model), model)
+    return score_parts([texts], model)[0]
+
+
+def score_parts(parts: Sequence[Sequence[GivenText]], model: Model) -> list[Predictions]:
+    """The same for the parts of a shard: the predictions of each."""
+    prepared = prepare_parts(parts, model)
+    return conclude_parts(prepared, compute(prepared, model), model)
 
 
 def prepare(texts: Sequence[GivenText], model: Model) -> Prepared:
@@ -132,7 +149,31 @@ def prepare(texts: Sequence[GivenText], model: Model) -> Prepared:
         if status[index] == Status.OK and text is not None:
             whole = text if isinstance(text, str) else (text[0] or "", text[1] or "")
             unique[index] = seen.setdefault(whole, len(seen))
-    return Prepared(status, unique, model.tokenizer.encode(list(seen), model.inference.long_text))
+    encodings = model.tokenizer.encode(list(seen), model.inference.long_text)
+    return Prepared(status, unique, encodings, (len(status),), (len(encodings.input_ids),))
+
+
+def prepare_parts(parts: Sequence[Sequence[GivenText]], model: Model) -> Prepared:
+    """The same for the parts of a shard: each distinct text of all of them once, if the model may mix them."""
+    if len(parts) == 1:
+        return prepare(parts[0], model)
+    if not model.mixes_parts:
+        return _joined([prepare(texts, model) for texts in parts])
+    whole = prepare([text for texts in parts for text in texts], model)
+    return whole._replace(rows=tuple(map(len, parts)))
+
+
+def _joined(parts: Sequence[Prepared]) -> Prepared:
+    """Parts one behind the other."""
+    starts = np.cumsum([0, *(len(part.encodings.n_tokens) for part in parts)])
+    unique = [np.where(p.unique >= 0, p.unique + start, -1) for p, start in zip(parts, starts, strict=False)]
+    return Prepared(
+        status=np.concatenate([part.status for part in parts]),
+        unique=np.concatenate(unique),
+        encodings=Encodings.joined([part.encodings for part in parts]),
+        rows=tuple(rows for part in parts for rows in part.rows),
+        apart=tuple(each for part in parts for each in part.apart),
+    )
 
 
 class Scored(NamedTuple):
@@ -170,21 +211,28 @@ def compute(prepared: Prepared, model: Model) -> Computed:
 class Computation:
     """The forward passes of a part.
 
-    ``map_tasks`` runs them; an executor's ``map`` starts at once, so that several parts can be in flight.
+    ``map_tasks`` runs them; an executor's ``map`` starts at once, so that several parts can be in flight. ``device`` is told when
+    its device has something to do.
     """
 
     def __init__(
-        self, prepared: Prepared, model: Model, map_tasks: MapTasks = map, watcher: Watcher = UNWATCHED
+        self,
+        prepared: Prepared,
+        model: Model,
+        map_tasks: MapTasks = map,
+        watcher: Watcher = UNWATCHED,
+        device: DeviceTime | None = None,
     ) -> None:
         self._sequences, self._model, self._map_tasks = prepared.encodings.input_ids, model, map_tasks
+        self._apart = prepared.apart
         self._types = prepared.encodings.token_type_ids
-        self._watcher = watcher
+        self._watcher, self._device = watcher, device or DeviceTime()
         self._budget, self._halvings = model.inference.max_batch_tokens, 0
         self._scored = self._begin()
 
     def _begin(self) -> Iterator[Scored]:
         budget = self._budget
-        batches = batching.plan_sequences(self._sequences, budget, self._model.padding)
+        batches = batching.plan_apart(self._sequences, self._apart, budget, self._model.padding)
         known = self._watcher.known(budget)
 
         def task(number: int) -> Scored:
@@ -232,7 +280,8 @@ class Computation:
         batch = batching.assemble(self._sequences, sequence, model.padding, self._types)
         started = time.perf_counter()
         try:
-            logits = model.backend.logits(batch)
+            with self._device.busy():
+                logits = model.backend.logits(batch)
             if not np.isfinite(logits).all():
                 raise FloatingPointError("the model's output is not finite")
             return Scored(sequence, logits, {}, _work(batch, time.perf_counter() - started))
@@ -301,6 +350,21 @@ def conclude(prepared: Prepared, computed: Computed, model: Model) -> Prediction
     )
 
 
+def conclude_parts(prepared: Prepared, computed: Computed, model: Model) -> list[Predictions]:
+    """The same for each part: the first has the cost of all, as it cannot be told apart, each its own duplicates."""
+    whole = conclude(prepared, computed, model)
+    if len(prepared.rows) == 1:
+        return [whole]
+    ends = np.cumsum(prepared.rows).tolist()
+    parts: list[Predictions] = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        unique = prepared.unique[start:end]
+        scored = unique[unique >= 0]
+        duplicates = {"duplicates": float(len(scored) - len(np.unique(scored)))}
+        parts.append(whole.between(start, end, duplicates if parts else {**computed.work, **duplicates}))
+    return parts
+
+
 def with_answers(
     predictions: Predictions,
     rows: NDArray[np.int64],
@@ -342,62 +406,3 @@ def _merge_windows(encodings: Encodings, probabilities: NDArray[np.float32]) -> 
     )  # int64 of nothing
     weight[list(encodings.failures)] = np.nan
     return (total / weight[:, None]).astype(np.float32)
-
-
-class CanaryCheck(NamedTuple):
-    """Result of scoring the canaries: changed labels, and the largest change in a probability."""
-
-    labels_changed: int
-    largest_change: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the model predicts as it did when trained."""
-        return not self.labels_changed and self.largest_change <= CANARY_TOLERANCE
-
-
-def check_canaries(model: Model) -> CanaryCheck | None:
-    """Score the bundle's canaries on this device and precision; ``None`` if it has none.
-
-    Raises:
-        ModelError: the model cannot score a text at all.
-    """
-    canaries = model.bundle.canaries
-    model = model.with_inference(long_text=model.bundle.long_text, missing_pair=model.bundle.missing_pair)
-    model = model.with_inference(thresholds=(), below="next")
-    nothing: Text = ("batchscore", "batchscore") if model.bundle.takes_pairs else "batchscore"
-    texts: tuple[Text, ...] = canaries.texts if canaries else (nothing,)
-    prepared = prepare(texts, model)
-    with (
-        model.backend.one_core_each() as begin,  # as for the rows
-        ThreadPoolExecutor(model.workers, "canaries", begin) as workers,
-    ):
-        computed = Computation(prepared, model, workers.map).result()
-    predictions = conclude(prepared, computed, model)
-    if predictions.failures:
-        raise ModelError(
-            f"{printable(model.bundle.path)} cannot score on {model.backend.device} in {model.backend.precision}: "
-            f"{predictions.failures[0][1]}. Try --device cpu --precision fp32."
-        )
-    if canaries is None:
-        return None
-    return canary_check(predictions.probabilities, canaries.probabilities, model.bundle.task)
-
-
-def canary_check(
-    found: NDArray[np.floating],
-    expected: NDArray[np.floating],
-    kind: records.Task = records.Task.SINGLE_LABEL,
-) -> CanaryCheck:
-    """Compare two arrays of answers ``[n, C]`` to the same texts.
-
-    Probabilities of several labels have no likeliest one that could change. Numbers change in shares of the range of those
-    expected (of 1 plus their size, if they are all the same).
-    """
-    change = np.abs(found - expected)
-    if kind == records.Task.REGRESSION:
-        spread = float(np.ptp(expected)) or 1 + float(np.abs(expected).max())
-        return CanaryCheck(0, float(change.max()) / spread)
-    is_one = kind == records.Task.SINGLE_LABEL
-    changed = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()) if is_one else 0
-    return CanaryCheck(changed, float(change.max()))

@@ -276,6 +276,8 @@ def _pace(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "rows a second", f"{work['rows_per_second']:,.1f} from start to finish"
     if work.get("tokens_per_second"):
         yield "tokens a second", f"{round(work['tokens_per_second']):,} while scoring"
+    if work.get("device_waiting_seconds") is not None:
+        yield "device waited", f"{duration(work['device_waiting_seconds'])} for texts"
     if work.get("padding_share") is not None:
         yield "padding", f"{percent(work['padding_share'])} of what went through the model"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchscore.errors import DataError, NoInputError, printable
 from batchscore.reviewing import csv_exchange, label_studio
-from batchscore.reviewing.exchange import is_json
+from batchscore.reviewing.named_rows import is_json
 from batchscore.reviewing.places import run_of
 from batchscore.reviewing.records import rows_of
 from batchscore.reviewing.run_rows import open_run

@@ -1,4 +1,4 @@
-"""Verdicts as a CSV file, for spreadsheets and for the trainer: one line a row that has a verdict.
+"""Verdicts as a CSV file, for spreadsheets and for the trainer: one line a row that has a verdict, or may get one.
 
 No cell is a formula: an apostrophe stands before one that could be taken for it, as in ``mismatches.csv``. Texts are whole.
 ``text_hash`` says which text a row has, whatever a spreadsheet made of the text itself.
@@ -53,8 +53,8 @@ class CsvRow(NamedTuple):
     """None if a spreadsheet changed it."""
 
 
-def write(out: IO[bytes], run: str, rows: Iterable[tuple[RunRow, Verdict]], *, has_pairs: bool) -> int:
-    """Write reviewed rows; ``run`` is the fingerprint of theirs. Returns their number."""
+def write(out: IO[bytes], run: str, rows: Iterable[tuple[RunRow, Verdict | None]], *, has_pairs: bool) -> int:
+    """Write rows with their verdicts, empty where there is none yet; ``run`` is the fingerprint of theirs. Returns their number."""
     dialect, count = Dialect(), 0
     out.write(codecs.BOM_UTF8 + encode_fields([*_FIRST, *[_PAIR] * has_pairs], dialect) + b"\n")
     for row, verdict in rows:
@@ -67,8 +67,8 @@ def write(out: IO[bytes], run: str, rows: Iterable[tuple[RunRow, Verdict]], *, h
             str(row.row),
             *(cell(each or "") for each in cells),
             sure,
-            verdict.kind,
-            cell(verdict.label or ""),
+            "" if verdict is None else verdict.kind,
+            cell((verdict and verdict.label) or ""),
             row.text_hash,
             *map(cell, texts),
         ]
@@ -83,7 +83,7 @@ def cell(text: str) -> str:
 
 
 def read(path: Path) -> Iterator[CsvRow]:
-    """The lines with a verdict.
+    """The lines with a verdict, or with a label, which says as much.
 
     Raises:
         DataError: it is no such file, or a line cannot be meant.
@@ -91,11 +91,7 @@ def read(path: Path) -> Iterator[CsvRow]:
     """
     source, settings = identify(path), ReadSettings()
     names = [column.name for column in describe(source, settings).columns]
-    if lacking := sorted(_NEEDED - set(names)):
-        raise DataError(
-            f"{printable(path)} is no export of batchscore review: it has no column {printable(lacking[0])}. Make one with "
-            "batchscore review RUN_DIR --export."
-        )
+    _refuse_other(path, names)
     has_pairs = _PAIR in names
     wanted = [*_FIRST[:3], "given_label", "predicted_label", "verdict", "label", "text_hash", "text"]
     wanted += [_PAIR] * has_pairs
@@ -103,15 +99,31 @@ def read(path: Path) -> Iterator[CsvRow]:
     for texts in texts_of_file(source, settings, wanted):
         for values in zip(*(texts[name] for name in wanted), strict=True):
             line += 1
-            if values[5]:
+            if values[5] or values[6]:
                 yield _row(path, line, values)
+
+
+def places(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Run, file and row of every line, whether it has a verdict or not.
+
+    Raises:
+        DataError: it is no such file, or a line cannot be meant.
+        StorageError: it cannot be read.
+    """
+    source, settings = identify(path), ReadSettings()
+    _refuse_other(path, [column.name for column in describe(source, settings).columns])
+    line = 1
+    for texts in texts_of_file(source, settings, list(_FIRST[:3])):
+        for run, file, row in zip(*(texts[name] for name in _FIRST[:3]), strict=True):
+            line += 1
+            yield run or "", file or "", _number(path, line, row or "")
 
 
 def _row(path: Path, line: int, values: Sequence[str | None]) -> CsvRow:
     run, file, row, given, predicted, verdict, label, text_hash, *texts = (value or "" for value in values)
-    place = f"{printable(path)}, record {line}"
-    if not row.isdecimal() or int(row) < 1:
-        raise DataError(f"{place}: row is no number from 1 on.")
+    place, number = f"{printable(path)}, record {line}", _number(path, line, row)
+    if not verdict:
+        verdict = OTHER
     if verdict not in KINDS:
         raise DataError(f"{place}: verdict is none of {', '.join(KINDS)}.")
     right = plain(label)
@@ -123,7 +135,7 @@ def _row(path: Path, line: int, values: Sequence[str | None]) -> CsvRow:
     return CsvRow(
         run,
         file,
-        int(row),
+        number,
         plain(given) or None,
         verdict,
         right or None,
@@ -136,6 +148,20 @@ def plain(text: str) -> str:
     """The inverse of :func:`cell`, but for a NUL, and a text that begins with an apostrophe and white space."""
     bare = text.removeprefix("'")
     return bare if bare != text and cell(bare) == text else text
+
+
+def _number(path: Path, line: int, row: str) -> int:
+    if not row.isdecimal() or int(row) < 1:
+        raise DataError(f"{printable(path)}, record {line}: row is no number from 1 on.")
+    return int(row)
+
+
+def _refuse_other(path: Path, names: Sequence[str]) -> None:
+    if lacking := sorted(_NEEDED - set(names)):
+        raise DataError(
+            f"{printable(path)} is no export of batchscore review: it has no column {printable(lacking[0])}. Make one with "
+            "batchscore review RUN_DIR --export, or with batchscore suggest RUN_DIR."
+        )
 
 
 def _text(cells: Sequence[str], text_hash: str) -> Text | None:

@@ -10,9 +10,10 @@ from batchscore.errors import DataError, NoInputError, UsageError, printable
 from batchscore.formats.registry import DEFAULT
 from batchscore.reviewing import csv_exchange, label_studio
 from batchscore.reviewing.judging import verdict_of
+from batchscore.reviewing.named_rows import is_json, key_in, refuse_another
 from batchscore.reviewing.queue import Filter, Row, label_of
 from batchscore.reviewing.records import RunRow, Said, rows_of
-from batchscore.reviewing.run_rows import ReviewedRun, key_of, place_of
+from batchscore.reviewing.run_rows import ReviewedRun, place_of
 from batchscore.reviewing.session import Review
 from batchscore.reviewing.store import DRAWN, IMPORTED, WORST, Verdict, kind_of
 from batchscore.system.storage import atomic_write
@@ -127,38 +128,17 @@ def _said(run: ReviewedRun, path: Path) -> tuple[Mapping[int, Said], int]:
     differing = 0
     if is_json(path):
         for task in label_studio.read(path):
-            _refuse_another(run, path, task.run)
+            refuse_another(run, path, task.run)
             differing += len(task.answers) > 1
             if len(task.answers) == 1:
                 ((answer, label),) = task.answers
-                key = _key(path, names, task.file, task.row)
+                key = key_in(path, names, task.file, task.row)
                 found[key] = Said(answer, label, task.text_hash)
         return found, differing
     labels = dict.fromkeys(run.labels)
     for row in csv_exchange.read(path):
-        _refuse_another(run, path, row.run)
+        refuse_another(run, path, row.run)
         right = None if row.label is None else csv_exchange.meant(labels, row.label) or row.label
         answer = "other" if right is not None else row.verdict
-        found[_key(path, names, row.file, row.row)] = Said(answer, right, row.text_hash)
+        found[key_in(path, names, row.file, row.row)] = Said(answer, right, row.text_hash)
     return found, 0
-
-
-def is_json(path: Path) -> bool:
-    """Whether a file begins as a list in JSON does."""
-    try:
-        with path.open("rb") as file:
-            return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-    except OSError as error:
-        raise NoInputError(f"{printable(path)} cannot be read: {error.strerror}.") from error
-
-
-def _refuse_another(run: ReviewedRun, path: Path, of_run: str) -> None:
-    if of_run != run.fingerprint:
-        raise DataError(f"{printable(path)} has verdicts on another run than {printable(run.path)}.")
-
-
-def _key(path: Path, names: Mapping[str, int], file: str, row: int) -> int:
-    name = csv_exchange.meant(names, file)
-    if name is None or not 0 < row < 2**40:
-        raise DataError(f"{printable(path)} names a row that the run has not: {printable(file)}, {row}.")
-    return key_of(names[name], row - 1)

@@ -8,6 +8,7 @@ again where it is missing, or of something else. Memory holds two numbers for ea
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from batchscore.system.own_paths import OwnPath
 
-VERSION = 1
+VERSION = 2
 """Of the file: raised when its tables change."""
 MOST_MISMATCHES = 100_000
 MOST_UNSURE = 5_000
@@ -65,6 +66,8 @@ class Recipe(NamedTuple):
     """Which rows are drawn at random, and in which order."""
     unsure_below: float
     """A row whose prediction is less likely than this is for review, whatever it was given."""
+    suggested: str = ""
+    """SHA-256 (hex) of the keys of the rows that are for review, in the place of mismatches and unsure rows; empty without."""
     version: int = VERSION
 
 
@@ -98,9 +101,19 @@ class _Least:
 class _Building:
     """The rows that are chosen while a run is read."""
 
-    def __init__(self, run: ReviewedRun, recipe: Recipe, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        run: ReviewedRun,
+        recipe: Recipe,
+        suggested: Sequence[int] | None,
+        connection: sqlite3.Connection,
+    ) -> None:
         self._connection, self._recipe = connection, recipe
         self.mismatches, issues, self.n_mismatches = run.mismatches(MOST_MISMATCHES)
+        if suggested is not None:  # these alone, in their order
+            self.mismatches = np.array(suggested, dtype=np.int64)
+            issues = np.zeros(len(self.mismatches), dtype=np.bool_)
+        self._seeks_unsure = suggested is None
         order = np.argsort(self.mismatches)
         self._sorted, self._issues = self.mismatches[order], issues[order]
         self.unsure, self.drawn = _Least(MOST_UNSURE), _Least(MOST_DRAWN)
@@ -123,7 +136,10 @@ class _Building:
         differs = (chunk.given >= 0) & is_answered & (chunk.given != chunk.predicted)
         doubt = np.where(chunk.abstained & readable, 0.0, chunk.probability)
         doubt = np.where(
-            (is_answered | (chunk.abstained & readable)) & ~differs & (doubt < self._recipe.unsure_below),
+            (is_answered | (chunk.abstained & readable))
+            & ~differs
+            & (doubt < self._recipe.unsure_below)
+            & self._seeks_unsure,
             doubt,
             np.inf,
         )
@@ -185,8 +201,13 @@ class _Building:
         self._connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
 
 
-def build(run: ReviewedRun, recipe: Recipe) -> OwnPath:
-    """The file of a run's index, made anew unless one by the same recipe is there.
+def mark_of(suggested: Sequence[int] | None) -> str:
+    """By what rows that were suggested are known in a :class:`Recipe`."""
+    return "" if suggested is None else hashlib.sha256(repr(list(suggested)).encode()).hexdigest()
+
+
+def build(run: ReviewedRun, recipe: Recipe, suggested: Sequence[int] | None = None) -> OwnPath:
+    """The file of a run's index, made anew unless one by the same recipe is there; with ``suggested`` rows of these alone.
 
     Raises:
         DataError: the run is damaged.
@@ -200,7 +221,7 @@ def build(run: ReviewedRun, recipe: Recipe) -> OwnPath:
     temporary = folder / f".{INDEX}.{os.getpid()}.tmp"
     try:
         temporary.open_fresh().close()
-        _fill(temporary, run, recipe)
+        _fill(temporary, run, recipe, suggested)
         temporary.sync()
         temporary.replace(path)
         sync_folder(folder)
@@ -213,7 +234,7 @@ def build(run: ReviewedRun, recipe: Recipe) -> OwnPath:
     return path
 
 
-def _fill(path: OwnPath, run: ReviewedRun, recipe: Recipe) -> None:
+def _fill(path: OwnPath, run: ReviewedRun, recipe: Recipe, suggested: Sequence[int] | None) -> None:
     connection = connect(path)
     try:
         with telling(path):
@@ -221,7 +242,7 @@ def _fill(path: OwnPath, run: ReviewedRun, recipe: Recipe) -> None:
             connection.execute("PRAGMA synchronous = OFF")
             connection.executescript(_SCHEMA)
             connection.execute("BEGIN")
-            building = _Building(run, recipe, connection)
+            building = _Building(run, recipe, suggested, connection)
             for chunk in run.chunks():
                 building.add(chunk)
             building.finish()

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchscore.reviewing.index import Recipe, build
+from batchscore.reviewing.index import Recipe, build, mark_of
 from batchscore.reviewing.judging import estimates
+from batchscore.reviewing.named_rows import keys_in
 from batchscore.reviewing.queue import Filter, ReviewQueue
 from batchscore.reviewing.run_rows import ReviewedRun, open_run
 from batchscore.reviewing.store import DRAWN, VerdictStore, open_store
@@ -30,6 +31,8 @@ class ReviewSettings:
     """Rows drawn at random that are shown."""
     is_blind: bool = False
     """Whether rows drawn at random are shown without their labels, so that these sway nobody."""
+    suggested: Path | None = None
+    """A file of rows that are for review, in the place of mismatches and unsure rows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ def opened(settings: ReviewSettings) -> Iterator[Review]:
     run = open_run(settings.run)
     store = open_store(run, secrets.randbits(48))
     try:
-        index = build(run, Recipe(run.mark, store.seed, settings.unsure_below))
+        suggested = None if settings.suggested is None else keys_in(run, settings.suggested)
+        recipe = Recipe(run.mark, store.seed, settings.unsure_below, mark_of(suggested))
+        index = build(run, recipe, suggested)
         queue = ReviewQueue(run, index, store, settings.n_drawn)
         try:
             yield Review(settings, run, store, queue)

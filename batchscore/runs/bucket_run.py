@@ -161,10 +161,10 @@ class BucketRun:
 
     def _stage(self, entry: Mapping[str, Any], staging: Staging, number: int) -> None:
         folder, line = f"{STAGING}/{staging.folder.name}", checked_line(entry)
-        if entry.get("part") is None:
+        if entry.get("shard") is None:
             name, content = f"{folder}/entries/{number:08d}", line
         else:
-            path = staging.part(entry["part"])
+            path = staging.shard(entry["shard"])
             name, content = f"{folder}/parts/{path.name}", line + path.read_bytes()
         self._lease.assert_held()
         try:

@@ -17,7 +17,7 @@ from batchscore.evaluation import (
     parse_gates,
 )
 from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.staged import StagedPart, read_part
+from batchscore.formats.staged import StagedPart
 from batchscore.formats.writing import Output, count_rows, write_predictions
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
@@ -39,6 +39,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.measuring import MEASURED_BY, Measuring, StagedRows, Yardstick, build, write_json
 from batchscore.runs.partitions import Partitions
+from batchscore.runs.shards import StagedParts, shards_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
@@ -83,6 +84,7 @@ class Finish:
         self._staging, self._plan, self._bundle, self._settings = staging, plan, bundle, settings
         self._baseline = baseline
         self._answers = answers_of_run(bundle, settings)
+        self._staged = StagedParts(staging, shards_of(plan, settings.read), self._answers)
         self._partitions: Partitions | None = None
         self._basis = Basis(
             task=bundle.task,
@@ -129,7 +131,7 @@ class Finish:
                 yield part, self._open(part.number)
 
     def _open(self, number: int) -> StagedPart:
-        return read_part(self._staging.part(number), self._answers)
+        return self._staged.open(number)
 
     def _outputs(self) -> Iterator[tuple[int, OwnPath, Output, str]]:
         """File index, staging path and :class:`Output` of each prediction file, and the folder of its partition or none."""

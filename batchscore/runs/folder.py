@@ -69,7 +69,7 @@ __all__ = [
     "read_run",
     "refuse_links",
     "staged_manifests",
-    "staged_parts",
+    "staged_shards",
     "state_of",
 ]
 
@@ -338,7 +338,7 @@ class Staging:
 
     @property
     def journal(self) -> OwnPath:
-        """The journal of the staged parts."""
+        """The journal of the staged shards."""
         return self.folder / "journal.jsonl"
 
     def replaced(self) -> set[str]:
@@ -361,13 +361,13 @@ class Staging:
         """Record the files to remove unless this run writes them again."""
         write_checked(self.folder.with_name(REPLACED), sorted(names))
 
-    def part(self, number: int) -> OwnPath:
-        """The file of a staged part."""
+    def shard(self, number: int) -> OwnPath:
+        """The file of a staged shard, by the number of its first part."""
         return self.parts / f"{number:08d}{_PART_SUFFIX}"
 
 
-def staged_parts(folder: AnyPath) -> Iterator[OwnPath]:
-    """The parts that are staged in a run folder, of any run."""
+def staged_shards(folder: AnyPath) -> Iterator[OwnPath]:
+    """The files of the shards that are staged in a run folder, of any run."""
     for run in _staged_runs(folder):
         parts = run / "parts"
         yield from (parts / name for name in _names_in(parts) if name.endswith(_PART_SUFFIX))

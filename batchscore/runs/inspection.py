@@ -15,6 +15,9 @@ from batchscore.model.bundle_facts import FACTS
 from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.signing import claimed_signer
 from batchscore.model.thresholds import thresholds_of
+from batchscore.records import Task
+from batchscore.reports.learning_curve import curve_lines
+from batchscore.reports.linear_baseline import linear_line
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
@@ -98,6 +101,10 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     for name in ("accuracy", "accuracy_held_out", *_FIGURES):
         if (value := metrics.get(name)) is not None:
             lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")
+    if compared := training.get("linear_baseline"):
+        lines.append(linear_line(Task(facts["task"]), compared))
+    if curve := training.get("learning_curve"):
+        lines += curve_lines(Task(facts["task"]), curve)
     if "log_loss" in metrics:
         lines.append(
             f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"

@@ -302,7 +302,7 @@ class LateRows:
 
     def part(self, number: int) -> OwnPath:
         """The file of a staged part."""
-        return self._staging.part(number)
+        return self._staging.shard(number)
 
     def open(self, number: int) -> StagedPart:
         """A part, with what its rows are given now."""

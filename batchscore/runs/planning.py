@@ -95,13 +95,14 @@ class Plan:
 
 
 def _flat(part: Part) -> tuple[int | str, ...]:
-    return part.number, part.file, *part.start, part.rows, part.digest
+    return part.digest, part.number, part.file, *part.start, part.rows, part.bytes
 
 
-def _part_from_json(number: int, file: int, row: int, offset: int, line: int, rows: int, digest: str) -> Part:
-    if not all(type(value) is int and value >= 0 for value in (number, file, row, offset, line, rows)):
+def _part_from_json(digest: str, *numbers: int) -> Part:
+    if not all(type(value) is int and value >= 0 for value in numbers):
         raise ValueError("a part begins or ends nowhere")
-    return Part(number, file, Position(row, offset, line), rows, digest)
+    number, file, row, offset, line, rows, size = numbers
+    return Part(number, file, Position(row, offset, line), rows, digest, size)
 
 
 def _file_from_json(value: Mapping[str, Any]) -> InputFile:
@@ -150,7 +151,9 @@ def make_plan(
             if (name := partitions.column) is not None:
                 fmt = format_of(file.source.format)
                 partitions.update(fmt.texts_of_rows(rows, layout, [name])[name], file.source.path)
-            parts.append(Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows)))
+            parts.append(
+                Part(len(parts), len(surveys), rows.start, rows.rows_in, digest_of(rows), rows.weight)
+            )
             rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
             del rows
         file.assert_unchanged()  # so what was planned is what was hashed

@@ -1,6 +1,6 @@
 """``--reuse``: texts that were scored before are not scored again, and each night some of them are all the same, as an audit.
 
-The engine sees the parts without the texts that are known: their rows are as rows without a text to it. What is known is put into
+The engine sees the shards without the texts that are known: their rows are as rows without a text to it. What is known is put into
 its predictions before they are staged. So every engine is the same here, and none of them knows of it.
 
 An answer depends on its text alone (:mod:`batchscore.model.answer_bits`), so the bytes are those of a run that takes none. The
@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,8 +24,9 @@ import numpy as np
 from batchscore.config import LATEST
 from batchscore.errors import DataError, ModelError, UsageError, printable
 from batchscore.model.answer_bits import refuse_dependent
-from batchscore.model.scoring import CANARY_TOLERANCE, canary_check, with_answers
-from batchscore.records import Part, Predictions, Rows, Status, status_of
+from batchscore.model.canaries import CANARY_TOLERANCE, canary_check
+from batchscore.model.scoring import with_answers
+from batchscore.records import Part, Predictions, Rows, Shard, Status, status_of
 from batchscore.runs.answer_store import Answer, AnswerStore, TextDigests, refuse_foreign_store
 from batchscore.runs.earlier_predictions import EarlierPredictions, open_earlier_predictions
 from batchscore.runs.folder import is_finished
@@ -200,34 +201,41 @@ class Reuse:
         self._parts: dict[int, _PartTexts] = {}
         self._lock = threading.Lock()
 
-    def unknown(self, parts: Iterable[tuple[Part, Rows]]) -> Iterator[tuple[Part, Rows]]:
-        """The parts, in which rows have no text whose answer is taken."""
-        for part, rows in parts:
-            found = self._look_up(rows)
-            with self._lock:
-                self._parts[part.number] = found
-            texts = [
-                None if found.is_taken(digest) else text
-                for text, digest in zip(rows.texts, found.digests, strict=True)
-            ]
-            light = dataclasses.replace(rows, texts=texts)
+    def unknown(
+        self, shards: Iterable[tuple[Shard, Sequence[Rows]]]
+    ) -> Iterator[tuple[Shard, Sequence[Rows]]]:
+        """The shards, in which rows have no text whose answer is taken."""
+        for shard, rows in shards:
+            light = [self._unknown(part, each) for part, each in zip(shard.parts, rows, strict=True)]
             del rows
-            yield part, light
-            del light, texts
+            yield shard, light
+            del light
 
-    def without(self, part: Part) -> str:
-        """Names the rows of a part that are not scored, for micro-batches that are noted."""
-        found = self._parts[part.number]
-        return hashlib.sha256(
-            np.packbits([found.is_taken(each) for each in found.digests]).tobytes()
-        ).hexdigest()[:16]
+    def _unknown(self, part: Part, rows: Rows) -> Rows:
+        found = self._look_up(rows)
+        with self._lock:
+            self._parts[part.number] = found
+        texts = [
+            None if found.is_taken(digest) else text
+            for text, digest in zip(rows.texts, found.digests, strict=True)
+        ]
+        return dataclasses.replace(rows, texts=texts)
 
-    def completed(self, part: Part, predictions: Predictions) -> Predictions:
-        """The predictions of a part with the answers that are taken, once it has passed its audit.
+    def without(self, shard: Shard) -> str:
+        """Names the rows of a shard that are not scored, for micro-batches that are noted."""
+        found = [self._parts[part.number] for part in shard.parts]
+        is_taken = [each.is_taken(digest) for each in found for digest in each.digests]
+        return hashlib.sha256(np.packbits(is_taken).tobytes()).hexdigest()[:16]
+
+    def completed(self, shard: Shard, predictions: Sequence[Predictions]) -> list[Predictions]:
+        """The predictions of a shard's parts with the answers that are taken, once each has passed its audit.
 
         Raises:
             ModelError: an answer that is stored is another than the model gives.
         """
+        return [self._completed(part, each) for part, each in zip(shard.parts, predictions, strict=True)]
+
+    def _completed(self, part: Part, predictions: Predictions) -> Predictions:
         with self._lock:
             found = self._parts.pop(part.number)
         work = {**predictions.work, **self._audited(found, predictions)}
@@ -248,7 +256,7 @@ class Reuse:
         return dataclasses.replace(whole, work=work)
 
     def finish(self) -> None:
-        """Every part is staged: write what is not written yet."""
+        """Every shard is staged: write what is not written yet."""
         if self._is_added_to:
             self._store.flush()
 

@@ -1,6 +1,6 @@
-"""The part of a run that takes the night: the parts that are not staged yet are scored, staged and journalled.
+"""What takes the night: the shards of a run that are not staged yet are scored, staged and journalled.
 
-A killed run finds here what was done before: whole parts, and micro-batches of unfinished ones.
+A killed run finds here what was done before: whole shards, and micro-batches of unfinished ones.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchscore.formats.staged import stage_part
 from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.loading import Models, ModelSettings
 from batchscore.model.references import RowsToScore
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
 from batchscore.runs.accepting import answers_of_run, refuse_other_precision
+from batchscore.runs.done_shards import DoneShards
 from batchscore.runs.engines import ENGINES
 from batchscore.runs.planning import given_labels, read_parts
 from batchscore.runs.reuse import Reuse, identity_of, open_reuse
+from batchscore.runs.shards import ShardWriter, read_shards, shards_of
 from batchscore.runs.work import MicroBatches, WorkDone
 from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.journal import Journal
@@ -26,14 +27,14 @@ from batchscore.system.storage import remove_tree, sha256_of
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings
     from batchscore.model.scoring import Model
-    from batchscore.records import Part, Predictions, Rows
+    from batchscore.records import Predictions, Rows, Shard
     from batchscore.runs.folder import Staging
     from batchscore.runs.opening import Opened
     from batchscore.runs.planning import Plan
     from batchscore.system.terminal import ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 8
+STAGING_FORMAT = 9
 """When staged parts are of an older kind: it counts for the fingerprint of a run."""
 _FINISHING_MODULES = ("jinja2",)
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"
@@ -65,9 +66,10 @@ class Scoring:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
         journal = self._staging.open_journal()
         try:
-            compute, done = self._resume(journal)
-            self.spent.take_over(entry for entry in journal.entries if entry.get("part") in done)
-            todo = [part for part in plan.parts if part.number not in done]
+            shards = shards_of(plan, self._settings.read)
+            compute, done = self._resume(journal, shards)
+            self.spent.take_over(entry for entry in journal.entries if entry.get("shard") in done)
+            todo = [shard for shard in shards if shard.number not in done]
             self.deciding = _only_one(journal.entries)
             if not todo:
                 return compute
@@ -90,12 +92,12 @@ class Scoring:
                 self._source, self._settings, model, deciding, self._fingerprint, self._staging.reused
             )
             bar = self._progress(plan.rows)
-            bar.add(sum(part.rows for part in plan.parts if part.number in done), counted=False)
+            bar.add(sum(shard.rows for shard in shards if shard.number in done), counted=False)
             micro_batches = MicroBatches(
                 self._staging.micro_batches, lambda rows, is_new: bar.add(rows, counted=is_new)
             )
             try:
-                self._run_parts(plan, todo, model, journal, micro_batches, reuse)
+                self._run_shards(plan, todo, model, journal, micro_batches, reuse)
             finally:
                 micro_batches.close()
                 bar.close()
@@ -119,61 +121,66 @@ class Scoring:
         ((_, rows),) = read_parts(plan, plan.parts[:1], self._settings.read)
         return rows.given_texts
 
-    def _resume(self, journal: Journal) -> tuple[dict[str, Any], set[int]]:
-        """The facts of an earlier start's computation, and the numbers of its intact parts.
+    def _resume(self, journal: Journal, shards: Sequence[Shard]) -> tuple[dict[str, Any], set[int]]:
+        """The facts of an earlier start's computation, and the numbers of its intact shards.
 
-        A part with answers of a store or run counts only while that is named still: its audit may not have come to an end.
+        A shard with answers of a store or run counts only while that is named still: its audit may not have come to an end.
         """
         compute: dict[str, Any] = {}
         done: set[int] = set()
+        parts = {shard.number: len(shard.parts) for shard in shards}
         taken_from = {entry["reused_from"] for entry in journal.entries if "reused_from" in entry}
         trusted = identity_of(self._source) if taken_from else None
         for entry in journal.entries:
             if entry.get("compute"):
                 compute = entry["compute"]
-            elif entry.get("reused_from", trusted) == trusted and self._is_whole(entry):
-                done.add(entry["part"])
+            elif entry.get("reused_from", trusted) == trusted and self._is_whole(entry, parts):
+                done.add(entry["shard"])
         return compute, done
 
-    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
-        if entry.get("part") is None:
+    def _is_whole(self, entry: Mapping[str, Any], parts: Mapping[int, int]) -> bool:
+        number = entry.get("shard")
+        if number is None or parts.get(number) != entry.get("parts"):
             return False
-        path = self._staging.part(entry["part"])
+        path = self._staging.shard(number)
         return path.exists() and sha256_of(path) == entry.get("sha256")
 
-    def _run_parts(
+    def _run_shards(
         self,
         plan: Plan,
-        todo: list[Part],
+        todo: list[Shard],
         model: Model,
         journal: Journal,
         micro_batches: MicroBatches,
         reuse: Reuse | None,
     ) -> None:
         given = given_labels(plan, self._bundle, self._settings.label_map)
-        answers = answers_of_run(self._bundle, self._settings)
+        writer = ShardWriter(self._staging, given, answers_of_run(self._bundle, self._settings))
         self.spent.start(model.workers)
 
-        def sink(part: Part, rows: Rows, predictions: Predictions) -> None:
-            path = self._staging.part(part.number)
+        def sink(shard: Shard, rows: Sequence[Rows], predictions: Sequence[Predictions]) -> None:
             if reuse is not None:
-                predictions = reuse.completed(part, predictions)
-            indices = given[part.file].indices(rows.labels, len(rows.texts))
-            stage_part(path, rows, predictions, indices, answers)
-            work = self.spent.add(predictions.work, micro_batches.earlier_seconds(part))
+                predictions = reuse.completed(shard, predictions)
+            staged = writer.stage(shard, rows, predictions)
+            work = self.spent.add(staged.work, micro_batches.earlier_seconds(shard))
             source = {"reused_from": reuse.identity} if reuse is not None and work.get("reused") else {}
-            journal.append({"part": part.number, "sha256": sha256_of(path), "work": work, **source})
-            micro_batches.staged(part)
+            entry = {"shard": staged.number, "parts": staged.parts, "sha256": staged.sha256}
+            done.add({**entry, "work": work, **source}, shard, micro_batches.staged)
             give_back_freed_memory()
 
-        parts = read_parts(plan, todo, self._settings.read)
+        shards = read_shards(plan, todo, self._settings.read)
         engine = ENGINES[self._settings.engine]
-        if reuse is None:
-            engine(parts, model, sink, micro_batches.watch)
-        else:
-            engine(
-                reuse.unknown(parts), model, sink, lambda part: micro_batches.watch(part, reuse.without(part))
-            )
+        with DoneShards(journal, self._staging.parts) as done:
+            if reuse is None:
+                engine(shards, model, sink, micro_batches.watch)
+            else:
+                engine(
+                    reuse.unknown(shards),
+                    model,
+                    sink,
+                    lambda shard: micro_batches.watch(shard, reuse.without(shard)),
+                )
+        if reuse is not None:
             reuse.finish()
 
 

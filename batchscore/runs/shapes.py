@@ -87,7 +87,8 @@ PLAN: Shape = {
 REJECT: Shape = {"file": str, "row": int}
 """Of a line of ``rejects.jsonl``."""
 JOURNAL: Shape = {
-    "part?": int,
+    "shard?": int,
+    "parts?": int,
     "sha256?": str,
     "work?": {str: int | float},
     "reused_from?": str,
@@ -103,7 +104,7 @@ JOURNAL: Shape = {
         "references?": {str: object},
     },
 }
-"""Of an entry of a run's journal: a staged part, and where some of its answers were taken from; how it is computed; or by what a
+"""Of an entry of a run's journal: a staged shard, of so many parts, and where some of its answers were taken from; how it is computed; or by what a
 start's answers are known."""
 MICRO_BATCH: Shape = {
     "budget": int,
@@ -113,4 +114,4 @@ MICRO_BATCH: Shape = {
     "logits": str,
     "work": {str: int | float},
 }
-"""Of an entry of a part's journal: a micro-batch that is done."""
+"""Of an entry of a shard's journal: a micro-batch that is done."""

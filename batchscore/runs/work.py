@@ -26,7 +26,7 @@ from batchscore.system.storage import make_folder, remove_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.records import Part
+    from batchscore.records import Shard
 
 _WRITE_SECONDS = 1.0
 """How often what is done is written: what a kill may lose."""
@@ -45,28 +45,28 @@ class MicroBatches:
         self._last = time.monotonic()
         make_folder(self._folder)
 
-    def watch(self, part: Part, without: str = "") -> Watcher:
+    def watch(self, shard: Shard, without: str = "") -> Watcher:
         """What sees the micro-batches of a part; the engine asks for it when it begins the part.
 
         ``without`` tells which of its rows are not scored: micro-batches of other ones are noted apart.
         """
-        name = f"{part.number:08d}{without and '-'}{without}.journal"
-        self._parts[part.number] = watcher = _PartInWork(
-            part.rows, self._folder, name, self._lock, self._seen
+        name = f"{shard.number:08d}{without and '-'}{without}.journal"
+        self._parts[shard.number] = watcher = _PartInWork(
+            shard.rows, self._folder, name, self._lock, self._seen
         )
         return watcher
 
-    def staged(self, part: Part) -> None:
+    def staged(self, shard: Shard) -> None:
         """The whole part is staged, so its micro-batches need not be kept."""
-        watcher = self._parts.pop(part.number, None)
+        watcher = self._parts.pop(shard.number, None)
         with self._lock:
-            self._note(part.rows - (watcher.noted if watcher else 0), True)
+            self._note(shard.rows - (watcher.noted if watcher else 0), True)
         if watcher:
             watcher.forget()
 
-    def earlier_seconds(self, part: Part) -> float:
+    def earlier_seconds(self, shard: Shard) -> float:
         """What earlier starts spent on micro-batches of a part."""
-        watcher = self._parts.get(part.number)
+        watcher = self._parts.get(shard.number)
         return watcher.earlier_seconds if watcher else 0.0
 
     def close(self) -> None:
@@ -203,6 +203,7 @@ class WorkDone:
         return {
             "scoring_seconds": round(total["seconds"], 3),
             "forward_seconds": round(total["forward_seconds"], 3),
+            "device_waiting_seconds": round(total["waiting_seconds"], 3),
             "workers": self.workers,
             **{key: round(total[key]) for key in ("tokens", "padded_tokens", "micro_batches", "halvings")},
             "rows_per_second": scored / seconds if seconds else None,

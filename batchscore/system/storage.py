@@ -108,8 +108,10 @@ def failing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_write(path: AnyPath) -> Iterator[IO[bytes]]:
+def atomic_write(path: AnyPath, *, syncs_folder: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file that is renamed to ``path`` if the block ends without an error.
+
+    Of several files in one folder the name of each is durable after one :func:`sync_folder`, for which ``syncs_folder`` can wait.
 
     Raises:
         OutputError: a link lies in the place of a folder of ours.
@@ -126,7 +128,8 @@ def atomic_write(path: AnyPath) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
-        sync_folder(final.parent)
+        if syncs_folder:
+            sync_folder(final.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -38,8 +38,8 @@ from batchscore.training.data import load_for_labels
 from batchscore.training.examination import MIN_FOR_TEMPERATURE, Examination, canaries_of, examine
 from batchscore.training.results import results_of
 from batchscore.training.sampling import spread
+from batchscore.training.saved_units import in_the_weights
 from batchscore.training.settings import TrainSettings
-from batchscore.training.trainer import in_the_weights
 from batchscore.training.work_folder import publish_bundle, work_folder, writing
 from batchscore.version import __version__
 

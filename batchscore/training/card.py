@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchscore.records import Task
+from batchscore.reports.learning_curve import curve_lines
+from batchscore.reports.linear_baseline import linear_line
 from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
 from batchscore.training.outcome import MEASURES, measure_of, score_of
@@ -51,7 +53,7 @@ On {rows} evaluation rows ({evaluation_from}){calibrated}:
 | | value | 95 % interval |
 | --- | --- | --- |
 {quality}
-{per_label}{confusion}
+{per_label}{confusion}{linear}
 ## Training
 
 | | |
@@ -63,7 +65,7 @@ The curve, on the evaluation rows that were watched:
 | epoch | training loss | loss | {measure} | |
 | --- | --- | --- | --- | --- |
 {curve}
-{tuning}
+{more_labels}{tuning}
 ## Data
 
 | | training | evaluation |
@@ -102,9 +104,11 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         quality=_quality(metrics),
         per_label=_per_label(metrics["per_label"]) if "per_label" in metrics else "",
         confusion=_confused(facts["labels"], metrics) if "confusion_matrix" in metrics else "",
+        linear=_linear(facts, training.get("linear_baseline")),
         measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), ""),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
+        more_labels=_more_labels(facts, training.get("learning_curve")),
         tuning=_tuning(training["tuning"]),
         hygiene=_hygiene(training["data"]),
         left_out=_left_out(training["data"]),
@@ -152,6 +156,14 @@ def _per_label(tables: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     table = [_table_row(row) for row in [head, ["---"] * len(head), *rows]]
     return "\n" + "\n".join(row.replace("|  |", "| |") for row in table) + "\n"
+
+
+def _linear(facts: Mapping[str, Any], compared: Mapping[str, Any] | None) -> str:
+    """What the same rows say of a model that knows words alone."""
+    if compared is None:
+        return ""
+    said = linear_line(Task(facts.get("task", Task.SINGLE_LABEL)), compared)
+    return f"\nAgainst TF-IDF of words and pairs of words with a linear model, fitted on the same rows: {said}.\n"
 
 
 def _number(found: Any) -> str:
@@ -213,6 +225,18 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
 
 def _table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _more_labels(facts: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str:
+    """What more labels would bring, if smaller trainings told it."""
+    if curve is None:
+        return ""
+    lines = curve_lines(Task(facts.get("task", Task.SINGLE_LABEL)), curve)
+    return (
+        "\nWhat more labels would bring, by a power law through these trainings:\n\n"
+        + "\n".join(f"- {line}" for line in lines)
+        + "\n"
+    )
 
 
 def _tuning(trials: Sequence[Mapping[str, Any]]) -> str:

@@ -16,8 +16,10 @@ import numpy as np
 
 from batchscore.errors import ModelError, printable
 from batchscore.model.backends import open_backend
+from batchscore.model.backends.backend import PLAIN
 from batchscore.model.bundle import N_CANARIES, Bundle, Canaries, open_bundle
 from batchscore.model.bundle_facts import predicted_names
+from batchscore.model.canaries import canary_check
 from batchscore.model.held_out import HeldOutAnswers
 from batchscore.model.loading import DEFAULT_BATCH_TOKENS
 from batchscore.model.probing import padded_safely
@@ -27,7 +29,6 @@ from batchscore.model.scoring import (
     InferenceSettings,
     Model,
     Prepared,
-    canary_check,
     compute,
     conclude,
     prepare,
@@ -74,6 +75,12 @@ class Examination:
     canaries: dict[str, Any]
     examples: tuple[Example, ...]
     mismatches: tuple[Example, ...]
+    predicted: NDArray[Any]
+    """Of each evaluation row, as :class:`~batchscore.records.Predictions` has it."""
+    n_chosen: int
+    """The first rows, which chose the epoch or the thresholds."""
+    is_ours: bool
+    """Whether our own encoder scored the rows, as it agrees with transformers."""
     held_out: HeldOutAnswers | None = None
     """Of one label a text: the answers to rows that neither trained it nor chose its epoch, if there are any."""
 
@@ -114,7 +121,7 @@ def examine(
     Raises:
         ModelError: a row cannot be scored.
     """
-    ours = dataclasses.replace(bundle, canaries=Canaries((), np.zeros((0, len(bundle.labels)), np.float32)))
+    ours = dataclasses.replace(bundle, canaries=_no_canaries(bundle))
     found = _scored(_load(ours, context.device, context.precision), split, context.progress)
     known = set(trained_on)
     is_new = np.array([row >= n_selection and text not in known for row, text in enumerate(split.texts)])
@@ -124,6 +131,14 @@ def examine(
         found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
         examination, _ = _evaluate(found, bundle, split, n_selection, threshold, is_new)
     return examination
+
+
+def answers_to(bundle: Bundle, split: Split, context: TrainingContext, *, is_ours: bool) -> Predictions:
+    """The answers of a saved classifier to the rows, without a temperature; by our own encoder, which is not checked, or by transformers."""
+    if is_ours:
+        bundle = dataclasses.replace(bundle, canaries=_no_canaries(bundle))
+    found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
+    return _joined([conclude(prepared, computed, found.model) for prepared, computed in found.parts])
 
 
 def _evaluate(
@@ -163,6 +178,9 @@ def _evaluate(
         canaries=canaries,
         examples=tuple(examples),
         mismatches=tuple(wrong),
+        predicted=whole.predicted,
+        n_chosen=n_chosen,
+        is_ours=found.model.backend.name not in PLAIN,
         held_out=_held_out(whole, given, is_new, found.model),
     )
     check = canary_check(answers[rows], np.array(canaries["probabilities"]), bundle.task)
@@ -204,6 +222,11 @@ def _load(bundle: Bundle, device: str, precision: str) -> Model:
         if precision == "fp32":
             raise
         return _load(bundle, device, "fp32")
+
+
+def _no_canaries(bundle: Bundle) -> Canaries:
+    """As if they had been checked: so our own encoder is loaded."""
+    return Canaries((), np.zeros((0, len(bundle.labels)), np.float32))
 
 
 class _Scored(NamedTuple):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.evaluation import Basis, fit_temperature, measures_of
+from batchscore.model.canaries import CANARY_TOLERANCE
 from batchscore.model.decisions import decided
-from batchscore.model.scoring import CANARY_TOLERANCE
 from batchscore.records import Status, Task
 from batchscore.training.objectives import best_thresholds, strata_of
 from batchscore.training.splits import named

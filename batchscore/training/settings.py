@@ -94,6 +94,8 @@ class TrainSettings:
     precision: str = "auto"
     check_labels: bool = False
     tune: bool = False
+    learning_curve: bool = False
+    """Whether smaller trainings tell what more labels would bring."""
     resume: bool = False
     force: bool = False
     corrections: Corrections | None = None

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.config import fingerprint
-from batchscore.errors import DataError, ModelError, UsageError, printable
+from batchscore.errors import DataError, UsageError, printable
 from batchscore.model.backends.torch_backend import faster_precisions, resolve_device
 from batchscore.model.bundle import open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import FACTS
-from batchscore.model.last_layer import rescale_logits
 from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
+from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
 from batchscore.training.base_check import checked_base
@@ -47,8 +47,12 @@ from batchscore.training.examination import (
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
-from batchscore.training.objectives import AS_IT_IS, Standard, strata_of
+from batchscore.training.learning_curve import Sizes, learning_curve
+from batchscore.training.linear_baseline import compared_with_linear
+from batchscore.training.objectives import strata_of
 from batchscore.training.outcome import Fitted
+from batchscore.training.results import results_of
+from batchscore.training.saved_units import in_its_unit, in_the_weights
 from batchscore.training.splits import TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
@@ -196,6 +200,10 @@ class _Trained:
     hygiene: dict[str, Any]
     suspects: dict[str, Any] | None
     trials: tuple[Trial, ...]
+    linear: dict[str, Any] | None
+    """How it differs from a linear model on the same rows."""
+    curve: dict[str, Any] | None
+    """What more labels would bring, if that was asked for."""
 
 
 def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
@@ -268,35 +276,19 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         remove_tree(context.folder / _BUNDLE)
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
         n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
-        saved = _in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
+        saved = in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
         examination = examine(
             saved, data.evaluation, n_selection, watched, job.settings.threshold, data.train.texts
         )
+    linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
+    if linear is not None:
+        context.tell(linear_line(data.goal.task, linear))
+    curve = None
+    if job.settings.learning_curve:
+        sizes = Sizes(job.base, data, job.settings, plan, watch.over)
+        curve = learning_curve(sizes, (tokenized["train"], tokenized["evaluation"]), examination, context)
     temperature = in_the_weights(saved, examination.temperature, context.tell)
-    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials))
-
-
-def _in_its_unit(saved: Bundle, standard: Standard, base: Bundle) -> Bundle:
-    """The saved folder, whose numbers are no longer standardised."""
-    if standard == AS_IT_IS:
-        return saved
-    if not rescale_logits(saved, *standard):
-        raise ModelError(
-            f"{printable(base.path)}: a regression of this architecture cannot give numbers in their own unit. Use another base "
-            "model."
-        )
-    return open_saved(saved.path, base)
-
-
-def in_the_weights(saved: Bundle, temperature: float, tell: Tell) -> float:
-    """Divide the temperature into the last layer; returns what is still to be divided by."""
-    if temperature == 1 or rescale_logits(saved, 1 / temperature):
-        return 1.0
-    tell(
-        f"the temperature, {temperature:.4f}, does not go into the weights of this architecture: batchscore applies it, plain "
-        "transformers does not"
-    )
-    return temperature
+    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve)
 
 
 def _suspects(
@@ -431,6 +423,8 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "precision": trained.fitted.precision,
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
+            "linear_baseline": trained.linear,
+            **({"learning_curve": trained.curve} if settings.learning_curve else {}),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
             "versions": versions(),
         },

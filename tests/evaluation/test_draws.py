@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from batchscore.evaluation.draws import DrawnShare, drawn_share, least_good
 

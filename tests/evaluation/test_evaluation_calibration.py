@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from scipy import optimize, special  # type: ignore[import-untyped]
+from scipy import optimize, special
 
 from batchscore.evaluation import Evaluation, apply_temperature, fit_temperature, softmax, undo_temperature
 

@@ -10,8 +10,8 @@ import pytest
 from evaluation_samples import evaluate, literal, random_sample
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
-from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
 
 from batchscore.errors import DataError
 from batchscore.evaluation import Comparison, Distributions, Evaluation, measure_drift

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_samples import evaluate, literal, random_sample
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from sklearn import metrics as sk
 
 from batchscore.evaluation.quality import macro_f1, matthews

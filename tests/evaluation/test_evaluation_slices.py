@@ -8,7 +8,7 @@ import pytest
 from evaluation_samples import literal
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from batchscore.evaluation import Evaluation
 from batchscore.evaluation.significance import (

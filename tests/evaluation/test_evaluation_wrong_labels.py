@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from evaluation_samples import evaluate, literal
 from numpy.typing import NDArray
-from scipy import optimize  # type: ignore[import-untyped]
+from scipy import optimize
 
 from batchscore.evaluation import Claim, apply_temperature, claim_wrong_labels, wrong_labels
 from batchscore.evaluation.reliability import EDGES

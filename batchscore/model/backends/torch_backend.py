@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -121,6 +121,13 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
     return time.perf_counter() - started
 
 
+class _Copied(NamedTuple):
+    """The input of one forward pass on a GPU, or on its way there, and the event after which it is there."""
+
+    inputs: list[torch.Tensor | None]
+    there: Any
+
+
 class TorchBackend:
     """A sequence classifier in evaluation mode, its weights in the chosen precision.
 
@@ -141,6 +148,7 @@ class TorchBackend:
         self.precision = precision
         self._torch = torch
         self._launching = threading.Lock()
+        self._copying = None if self.device == "cpu" else torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         dtype = getattr(torch, _DTYPES[precision])
         is_plain = kind in PLAIN
         encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
@@ -155,47 +163,67 @@ class TorchBackend:
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32.
 
-        On a GPU kernels are launched asynchronously and copies are pinned and asynchronous. A thread waits for its own
-        results only, so that another thread can queue its micro-batch meanwhile. One thread launches at a time: two would
-        hold the memory of two micro-batches.
+        On a GPU copies are pinned and asynchronous and kernels are launched asynchronously. A micro-batch is copied while another
+        is computed, in a stream of its own. A thread waits for its own results only, so that another thread can queue its
+        micro-batch meanwhile. One thread launches at a time: two would hold the memory of two micro-batches.
         """
-        is_full = self._skips_full_mask and bool(
-            batch.attention_mask.all()
-        )  # checked on the host: on a GPU it would synchronise
+        arrays = self._inputs(batch)
         try:
             with self._torch.inference_mode():
-                if self.device == "cpu":
-                    return self._launch(batch, is_full=is_full)[0].numpy()
+                if self._copying is None:
+                    return self._output(
+                        [None if each is None else self._torch.from_numpy(each) for each in arrays]
+                    ).numpy()
+                copied = self._copy(arrays)
                 with self._launching:
-                    logits, done = self._launch(batch, is_full=is_full)
+                    logits, done = self._launch(copied)
                 done.synchronize()
                 return logits.numpy()
         except self._torch.OutOfMemoryError as error:
             raise OutOfDeviceMemoryError(str(error)) from error
 
-    def _launch(self, batch: MicroBatch, *, is_full: bool) -> tuple[torch.Tensor, Any]:
-        """Logits in host memory, and on a GPU the event after which they are complete."""
-        mask = None if is_full else self._on_device(batch.attention_mask)
-        inputs = [self._on_device(batch.input_ids), mask]
+    def _inputs(self, batch: MicroBatch) -> list[NDArray[np.int64] | None]:
+        """What the model takes of a micro-batch: token ids, the mask or None, and perhaps token types."""
+        is_full = self._skips_full_mask and bool(
+            batch.attention_mask.all()
+        )  # checked on the host: on a GPU it would synchronise
         types = batch.token_type_ids
-        if types is not None and not (
-            self._is_ours and not types.any()
-        ):  # to ours no types mean that all are 0
-            inputs.append(self._on_device(types))
-        output = self.forward(*inputs).float()
-        if self.device == "cpu":
-            return output, None
+        has_types = types is not None and (
+            not self._is_ours or bool(types.any())
+        )  # to ours no types mean that all are 0
+        return [batch.input_ids, None if is_full else batch.attention_mask, *([types] if has_types else [])]
+
+    def _output(self, inputs: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        return self.forward(*inputs).float()
+
+    def _copy(self, arrays: Sequence[NDArray[np.int64] | None]) -> _Copied:
+        """Begin to copy a micro-batch to the GPU, beside whatever it computes."""
+        with self._torch.cuda.stream(self._copying):
+            inputs = [
+                None
+                if each is None
+                else self._torch.from_numpy(each).pin_memory().to(self.device, non_blocking=True)
+                for each in arrays
+            ]
+        there = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
+        there.record(self._copying)
+        return _Copied(inputs, there)
+
+    def _launch(self, copied: _Copied) -> tuple[torch.Tensor, Any]:
+        """Logits in host memory, and the event after which they are complete."""
+        stream = self._torch.cuda.current_stream(
+            self.device
+        )  # of this GPU, which need not be the current one
+        stream.wait_event(copied.there)
+        for each in copied.inputs:
+            if each is not None:
+                each.record_stream(stream)  # its memory is in use until then
+        output = self._output(copied.inputs)
         logits = self._torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
         logits.copy_(output, non_blocking=True)
         done = self._torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
+        done.record(stream)
         return logits, done
-
-    def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
-        tensor = self._torch.from_numpy(array)
-        if self.device == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def one_core_each(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """See :class:`~batchscore.model.backends.Backend`."""

@@ -1,28 +1,28 @@
-"""Where parts run: an engine is one function and one entry in ``ENGINES``."""
+"""Where shards run: an engine is one function and one entry in ``ENGINES``."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from batchscore.errors import UsageError, missing_extra
 from batchscore.model.scoring import Model, Watcher
-from batchscore.records import Part, Predictions, Rows
+from batchscore.records import Predictions, Rows, Shard
 from batchscore.runs.engines import local, ray
 
 __all__ = ["ENGINES", "Engine", "refuse_unusable"]
 
 Engine = Callable[
     [
-        Iterable[tuple[Part, Rows]],
+        Iterable[tuple[Shard, Sequence[Rows]]],
         Model,
-        Callable[[Part, Rows, Predictions], None],
-        Callable[[Part], Watcher],
+        Callable[[Shard, Sequence[Rows], Sequence[Predictions]], None],
+        Callable[[Shard], Watcher],
     ],
     None,
 ]
-"""Called with the parts to score and their rows, the model, a function that takes each result, in order, and one that gives
-what sees the micro-batches of a part."""
+"""Called with the shards to score and the rows of their parts, the model, a function that takes each result, in order, and one
+that gives what sees the micro-batches of a shard."""
 
 ENGINES: dict[str, Engine] = {"local": local.run, "ray": ray.run}
 

@@ -1,12 +1,13 @@
-"""All parts in this process: reading and tokenising, computing, and staging run concurrently, with bounded queues.
+"""All shards in this process: reading and tokenising, computing, and staging run concurrently, with bounded queues.
 
 On a CPU there is one worker per core, each a thread that computes one micro-batch at a time on one core; weights are
 shared. That is faster than one micro-batch on all cores, whose threads wait for each other at the end of every operation,
 and it makes answers independent of the number of cores: how a matmul is split among threads changes its last bit, and
-here it is never split. Micro-batches of the next part start while the last ones of a part are still running, so no worker
-idles at the end of a part.
+here it is never split. Micro-batches of the next shard start while the last ones of a shard are still running, so no worker
+idles at the end of a shard.
 
-On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device.
+On a GPU two workers take turns: while one waits for its results, the other has its micro-batch queued on the device. Texts are
+tokenised by several threads there (:mod:`batchscore.runs.engines.tokenising`).
 """
 
 from __future__ import annotations
@@ -16,69 +17,63 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from batchscore.model import scoring
+from batchscore.model.device_time import DeviceTime
 from batchscore.model.scoring import Model
-from batchscore.records import Part, Predictions, Rows
+from batchscore.records import Predictions, Rows, Shard
+from batchscore.runs.engines.tokenising import Ready, made_ready
 
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Maximum parts in each queue: tokenised, computing, and to be staged."""
-_HEAVY = 16 << 20
-"""Bytes; of parts that hold as much there is one in each queue."""
+"""Maximum shards in each queue: tokenised, computing, and to be staged."""
 _PAUSE = 0.05
 """Seconds."""
 
 
 def run(
-    parts: Iterable[tuple[Part, Rows]],
+    shards: Iterable[tuple[Shard, Sequence[Rows]]],
     model: Model,
-    sink: Callable[[Part, Rows, Predictions], None],
-    watch: Callable[[Part], scoring.Watcher],
+    sink: Callable[[Shard, Sequence[Rows], Sequence[Predictions]], None],
+    watch: Callable[[Shard], scoring.Watcher],
 ) -> None:
-    """Score ``parts`` and call ``sink`` with each, in order, one at a time, in a separate thread.
+    """Score ``shards`` and call ``sink`` with each, in order, one at a time, in a separate thread.
 
-    ``watch`` gives what sees the micro-batches of a part. The first error of any stage ends the run; parts already given to ``sink`` are kept.
+    ``watch`` gives what sees the micro-batches of a shard. The first error of any stage ends the run; shards already given to
+    ``sink`` are kept.
     """
+    device = DeviceTime()
 
-    def prepared() -> Iterator[tuple[Part, Rows, scoring.Prepared]]:
-        for part, rows in parts:
-            ready = scoring.prepare(rows.given_texts, model)
-            light = rows.without_texts()
-            del rows
-            yield part, light, ready
-            del light, ready
+    def conclude(ready: Ready, computed: scoring.Computed) -> None:
+        computed.work["waiting_seconds"] = device.waited()
+        sink(ready.shard, ready.rows, scoring.conclude_parts(ready.prepared, computed, model))
 
-    def conclude(part: Part, rows: Rows, ready: scoring.Prepared, computed: scoring.Computed) -> None:
-        sink(part, rows, scoring.conclude(ready, computed, model))
-
-    computing: collections.deque[tuple[Part, Rows, scoring.Prepared, scoring.Computation]] = (
-        collections.deque()
-    )
+    computing: collections.deque[tuple[Ready, scoring.Computation]] = collections.deque()
     pending: collections.deque[Future[None]] = collections.deque()
 
     def stage_oldest(most: int = _AHEAD) -> None:
-        """Wait for the oldest part and hand it to staging; raises its error, or one of staging."""
-        part, rows, ready, computation = computing.popleft()
-        pending.append(stage.submit(conclude, part, rows, ready, computation.result()))
+        """Wait for the oldest shard and hand it to staging; raises its error, or one of staging."""
+        ready, computation = computing.popleft()
+        pending.append(stage.submit(conclude, ready, computation.result()))
         while len(pending) > most or (pending and pending[0].done()):
             pending.popleft().result()
 
     with (
         model.backend.one_core_each() as begin_worker,
-        ahead(prepared(), is_heavy=lambda item: item[1].weight >= _HEAVY) as stream,
+        ahead(made_ready(shards, model), is_heavy=lambda ready: ready.is_heavy) as stream,
         ThreadPoolExecutor(model.workers, "worker", begin_worker) as workers,
         ThreadPoolExecutor(1, "stage") as stage,
         _cancel_on_error(workers, stage),
     ):
-        for part, rows, ready in stream:
-            is_heavy = rows.weight >= _HEAVY
-            computing.append((part, rows, ready, scoring.Computation(ready, model, workers.map, watch(part))))
-            del part, rows, ready
+        for ready in stream:
+            is_heavy = ready.is_heavy
+            computation = scoring.Computation(ready.prepared, model, workers.map, watch(ready.shard), device)
+            computing.append((ready, computation))
+            del ready, computation
             while len(computing) >= (1 if is_heavy else _AHEAD):
                 stage_oldest(0 if is_heavy else _AHEAD)
         while computing:

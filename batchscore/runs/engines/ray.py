@@ -1,10 +1,10 @@
-"""Parts on the actors of a Ray cluster: that of ``RAY_ADDRESS``, or one on this machine for the length of the run.
+"""Shards on the actors of a Ray cluster: that of ``RAY_ADDRESS``, or one on this machine for the length of the run.
 
 Reading, staging and the journal stay in this process, so a run is resumed like any other. Texts go to an actor and
-predictions come back, a part at a time; each actor has a model of its own and computes on one core, or one GPU. Answers
+predictions come back, a shard at a time; each actor has a model of its own and computes on one core, or one GPU. Answers
 equal those of the local engine if the machines are of the same kind.
 
-An actor that dies (its node is lost, its memory runs out) is restarted with the part it had, at most three times.
+An actor that dies (its node is lost, its memory runs out) is restarted with the shard it had, at most three times.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from batchscore.errors import ModelError, StorageError, printable
 from batchscore.model.backends import BackendSpec
 from batchscore.model.bundle import open_bundle
-from batchscore.model.scoring import InferenceSettings, Model, Watcher, score_texts
+from batchscore.model.scoring import InferenceSettings, Model, Watcher, score_parts
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Part, Predictions, Rows
+from batchscore.records import Predictions, Rows, Shard
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
@@ -35,14 +35,14 @@ _OBJECT_STORE = 256 * 2**20
 
 
 def run(
-    parts: Iterable[tuple[Part, Rows]],
+    shards: Iterable[tuple[Shard, Sequence[Rows]]],
     model: Model,
-    sink: Callable[[Part, Rows, Predictions], None],
-    _watch: Callable[[Part], Watcher],
+    sink: Callable[[Shard, Sequence[Rows], Sequence[Predictions]], None],
+    _watch: Callable[[Shard], Watcher],
 ) -> None:
-    """Score ``parts`` and call ``sink`` with each, in order; see :func:`batchscore.runs.engines.local.run`.
+    """Score ``shards`` and call ``sink`` with each, in order; see :func:`batchscore.runs.engines.local.run`.
 
-    Nothing is heard of a part before its actor has scored it all, so micro-batches are not watched.
+    Nothing is heard of a shard before its actor has scored it all, so micro-batches are not watched.
 
     Raises:
         ModelError: the model on an actor's machine is missing or differs from the one here.
@@ -53,12 +53,12 @@ def run(
     with _connected(model.workers):
         remote = ray.remote(num_cpus=1, num_gpus=int(model.backend.device != "cpu"), max_restarts=_STARTS)
         actors: list[Any] = [remote(ScoringActor).remote(*_recipe(model)) for _ in range(model.workers)]
-        in_flight: collections.deque[tuple[Part, Rows, Any]] = collections.deque()
+        in_flight: collections.deque[tuple[Shard, Sequence[Rows], Any]] = collections.deque()
         try:
-            for number, (part, rows) in enumerate(parts):
+            for number, (shard, rows) in enumerate(shards):
                 task = actors[number % len(actors)].score.options(max_task_retries=_STARTS)
-                in_flight.append((part, rows, task.remote(list(rows.given_texts))))
-                if len(in_flight) > 2 * len(actors):  # per actor one part in computation and one waiting
+                in_flight.append((shard, rows, task.remote([list(each.given_texts) for each in rows])))
+                if len(in_flight) > 2 * len(actors):  # per actor one shard in computation and one waiting
                     _deliver_oldest(in_flight, sink)
             while in_flight:
                 _deliver_oldest(in_flight, sink)
@@ -74,11 +74,13 @@ def run(
                 ray.kill(actor)
 
 
-def _deliver_oldest(in_flight: collections.deque[tuple[Part, Rows, Any]], sink: Callable[..., None]) -> None:
+def _deliver_oldest(
+    in_flight: collections.deque[tuple[Shard, Sequence[Rows], Any]], sink: Callable[..., None]
+) -> None:
     import ray
 
-    part, rows, answer = in_flight.popleft()
-    sink(part, rows, ray.get(answer))
+    shard, rows, answer = in_flight.popleft()
+    sink(shard, rows, ray.get(answer))
 
 
 @contextlib.contextmanager
@@ -129,8 +131,8 @@ class ScoringActor:
             pass
         self._problem = f"{printable(bundle.path)} is not the same model on a machine of Ray's"
 
-    def score(self, texts: Sequence[GivenText]) -> Predictions:
-        """The predictions of a part's texts, or pairs of texts.
+    def score(self, parts: Sequence[Sequence[GivenText]]) -> list[Predictions]:
+        """The predictions of the texts, or pairs of texts, of each part of a shard.
 
         Raises:
             ModelError: the model's folder differs from the one where the run was started.
@@ -138,4 +140,4 @@ class ScoringActor:
         if self._problem:
             raise ModelError(f"{self._problem}. Put the folder there under the same path.")
         with self._model.backend.one_core_each():
-            return score_texts(texts, self._model)
+            return score_parts(parts, self._model)
