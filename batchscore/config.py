@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from batchscore.addresses import Address
 from batchscore.errors import UsageError
 
 LONG_TEXT = ("head", "head-tail", "windows")
@@ -170,8 +171,8 @@ class ScoreSettings:
     max_rejects: Allowance = dataclasses.field(default_factory=Allowance)
     fail_below: tuple[str, ...] = ()
     fail_above: tuple[str, ...] = ()
-    baseline: Path | Literal["latest"] | None = None
-    """The folder of an earlier run to compare with, or :data:`LATEST`."""
+    baseline: Path | Address | Literal["latest"] | None = None
+    """The folder of an earlier run to compare with, or :data:`LATEST`; an address is copied to this machine when the run starts."""
     reuse: Path | Literal["latest"] | None = None
     """An earlier run, :data:`LATEST`, or the folder of a store, whose answers are taken for texts that were scored before."""
     audit: float = 0.01
@@ -212,6 +213,10 @@ class ScoreSettings:
     """Whether all of a run that has finished is hashed before it is called so, instead of what may have changed."""
     verify_inputs: bool = False
     """Whether the inputs of a run that was begun or has finished are hashed again, instead of those that may have changed."""
+    bucket: Address | None = None
+    """The run folder, where that is in a bucket; ``output`` is then its copy on this machine, made when the run starts."""
+    pinned: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Address of an input → the version of it (its ETag, or the commit) that was copied to this machine."""
     within: Path | None = None
     """The folder that the user named, where that is not ``output`` itself but one that it lies in: no link below it is followed."""
     date: datetime.date | None = None
@@ -236,6 +241,8 @@ HARMLESS: Mapping[str, str] = {
     "revision": "it names a model's bytes, and these are hashed",
     "trust": "it tells whether a model is taken, whose bytes are hashed",
     "output": "it is where the results go",
+    "bucket": "it is where the results go",
+    "pinned": "the inputs' bytes are hashed",
     "within": "it is where the results go",
     "verify": "it tells how a finished run is looked at",
     "verify_inputs": "it tells how inputs are looked at",

@@ -119,6 +119,28 @@ def shown_as(path: os.PathLike[str], name: str) -> Iterator[None]:
         _SHOWN.pop(os.fspath(path), None)
 
 
+_SHOWN_BELOW: dict[str, str] = {}
+"""Folder → what messages call it, and thereby all that is in it."""
+
+
+@contextlib.contextmanager
+def shown_below(folder: os.PathLike[str], name: str) -> Iterator[None]:
+    """Have messages call what is in a folder by names below ``name``: where it is a copy of what the user named."""
+    _SHOWN_BELOW[os.fspath(folder)] = name
+    try:
+        yield
+    finally:
+        _SHOWN_BELOW.pop(os.fspath(folder), None)
+
+
+def as_named(text: object) -> str:
+    """A text with each folder in it as it is :func:`shown_below`: what to write where the user reads it."""
+    plain = str(text)
+    for folder, name in reversed(_SHOWN_BELOW.items()):  # what lies in another one came later
+        plain = plain.replace(folder, name)
+    return plain
+
+
 _SPACE_OF_SCRIPTS = "\u3000"
 """The space of Chinese and Japanese."""
 _JOINERS = "\u200c\u200d"
@@ -135,7 +157,7 @@ def printable(text: object) -> str:
     'Größe 漢字 👩‍🚀 \\x9b31m'
     """
     plain = str(text)
-    return _escaped(_SHOWN.get(plain, plain), lambda char: char.encode("unicode_escape").decode())
+    return _escaped(_SHOWN.get(plain) or as_named(plain), lambda char: char.encode("unicode_escape").decode())
 
 
 def printable_lines(text: str) -> str:

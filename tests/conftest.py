@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from broken_buckets import Proxy, environment, make_bucket, plain, proxied, serving
 
 from batchscore import samples
 from batchscore.config import ScoreSettings
 from batchscore.runs.result import RunResult
 from batchscore.runs.run import score
+from batchscore.system import buckets
 from batchscore.system.terminal import Progress
 
 os.environ.setdefault(
@@ -146,6 +148,27 @@ def run_score(inputs: Path | Sequence[Path], model: Path, output: Path, **option
     paths = [inputs] if isinstance(inputs, Path) else inputs
     settings = ScoreSettings(tuple(str(path) for path in paths), str(model), output, **options)
     return score(settings, lambda total: Progress(total, quiet=True))
+
+
+@pytest.fixture(scope="session")
+def bucket_proxy() -> Iterator[Proxy]:
+    """A store of the S3 kind with the bucket ``reviews``, behind a proxy that can break what passes; the environment names it."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    with serving() as upstream, proxied(upstream) as proxy, pytest.MonkeyPatch.context() as patched:
+        make_bucket(upstream, "reviews")
+        for name, value in environment(proxy.endpoint).items():
+            patched.setenv(name, value)
+        buckets.client_of.cache_clear()
+        yield proxy
+        buckets.client_of.cache_clear()
+
+
+@pytest.fixture
+def proxy(bucket_proxy: Proxy) -> Iterator[Proxy]:
+    """The same, whole again after each test."""
+    yield bucket_proxy
+    bucket_proxy.plan = plain
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def finish(staging: Staging, plan: Any, settings: Any) -> None:
     model = {"labels": list(bundle.labels), "path": "synthetic", "fingerprint": "made", "task": bundle.task}
     facts = {
         "fingerprint": "made",
-        "files": [_file(file) for file in plan.files],
+        "files": [_file(file, {}) for file in plan.files],
         "model": model,
         "options": settings.result_options(),
         "finished": "2026-11-23T03:00:00+00:00",

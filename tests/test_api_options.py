@@ -133,7 +133,7 @@ def test_a_value_is_what_the_command_makes_of_it(option: str, value: object, exp
         ({"force": "maybe"}, "force is True or False, not a str"),
         ({"precision": "half"}, "precision: 'half' is not one of"),
         ({"output_format": "xls"}, "output_format: 'xls' is not one of"),
-        ({"baseline": "s3://bucket/run"}, "baseline: A path is wanted"),
+        ({"reuse": "s3://bucket/run"}, "reuse: A path is wanted"),
         ({"text_column": ["a", "b"]}, "text_column takes one value"),
         ({"text_column": b"a"}, "text_column takes one value, not a bytes"),
         ({"slice_column": {"a": "b"}}, "slice_column takes no dictionary"),

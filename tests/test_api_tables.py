@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nothing": (lambda: None, UsageError, "a NoneType"),
     "no_path": (list, NoInputError, "empty"),
     "paths_that_are_missing": (lambda: ["a.csv", "b.csv"], NoInputError, "No such input: a.csv"),
-    "an_address": (lambda: ["s3://bucket/a b.csv"], UsageError, "is an address"),
+    "an_address": (lambda: ["ftp://bucket/a b.csv"], UsageError, "is an address"),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import run_score
 from flow import fake_bundle
 
+from batchscore.addresses import Address
 from batchscore.config import (
     HARMLESS,
     REPORT_ONLY,
@@ -29,6 +30,8 @@ OTHER_VALUES: dict[str, Any] = {
     "model": "other",
     "output": Path("other"),
     "within": Path("all"),
+    "bucket": Address("s3", "shop", "run"),
+    "pinned": {"s3://shop/a.csv": "1"},
     "verify": True,
     "verify_inputs": True,
     "revision": "0" * 40,

@@ -108,8 +108,7 @@ def test_mappings_that_follow_a_label_map_belong_to_it(
 # ------------------------------------------------------------------------------- known before anything is scored
 
 ADDRESSES = (
-    "s3://bucket/run3",
-    "gs://bucket/x",
+    "ftp://bucket/run3",
     "file:///tmp/run",
     "https://example.org/model",
     "s3:/bucket/run3",

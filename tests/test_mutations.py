@@ -251,9 +251,9 @@ MUTATIONS = {
         "test_tokenization.py::test_a_folder_without_the_files_of_a_tokenizer_is_a_model_error[gpt2]",
     ),
     "an address is a folder's name": Mutation(
-        "cli/declaring.py",
-        "    if _ADDRESS.fullmatch(text):",
-        "    if False:",
+        "addresses.py",
+        "    if (found := _ADDRESS.fullmatch(text)) is not None:",
+        "    if (found := _ADDRESS.fullmatch(text)) is not None and False:",
         "test_messages.py::test_an_address_is_never_taken_for_a_folders_name",
     ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscore.api.data import files_of, folder_of_tables
@@ -78,7 +77,7 @@ def evaluate(
         TypeError: an option that does not exist.
     """
     files = files_of(labels, folder_of_tables(f"{local_path(run).rstrip('/')}.labels"))
-    taken: dict[str, Any] = {"run_dir": Path(local_path(run)), "labels": files.arguments}
+    taken: dict[str, Any] = {"run_dir": local_path(run), "labels": files.arguments}
     if output is not None:
         taken["output"] = output
     values = values_of(command, taken, dict(options), "evaluate")

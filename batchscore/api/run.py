@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.addresses import Address, address_in
 from batchscore.api.indexes import in_types, with_index
 from batchscore.api.options import PathLike, local_path
 from batchscore.api.page import Page, mismatches_in
-from batchscore.errors import DataError, NoInputError, UsageError, printable
+from batchscore.errors import DataError, NoInputError, UsageError, printable, shown_below
 from batchscore.runs.folder import (
     DAMAGE,
     PAGE,
@@ -28,6 +29,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.headlines import headline_of
 from batchscore.runs.refusals import read_refusal
+from batchscore.system.own_paths import OwnPath
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -218,6 +220,8 @@ def open_run(path: PathLike) -> Run:
         DataError: it has not finished, was refused, or a file is not as it was written; the message names it.
         NoInputError: there is no such folder, or it holds no run.
     """
+    if (address := address_in(local_path(path))) is not None:
+        return opened_there(address)
     output = Path(local_path(path))
     state = state_of(output)
     if state is RunState.NO_RUN:
@@ -232,6 +236,26 @@ def open_run(path: PathLike) -> Run:
         )
     check_run(output)
     return run_of(output, "done")
+
+
+def opened_there(address: Address, status: str = "done") -> Run:
+    """The object of a finished run in a bucket: of a copy of it in a temporary folder, checked as :func:`open_run` does.
+
+    Raises:
+        BatchscoreError: as :func:`open_run`, and where the store fails.
+    """
+    from batchscore.runs.copies import copy_folder
+
+    temporary = TemporaryFolder()
+    try:
+        copy = copy_folder(address, OwnPath(temporary.path)).path
+        with shown_below(copy, str(address)):
+            opened = open_run(copy)
+        opened.status, opened._temporary = status, temporary
+        return opened
+    except BaseException:
+        temporary.remove()
+        raise
 
 
 def run_of(output: Path, status: str) -> Run:

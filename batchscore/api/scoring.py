@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscore.addresses import Address, Place, address_in
 from batchscore.api.data import Files, files_of, folder_of_tables
 from batchscore.api.indexes import index_of, joinable
 from batchscore.api.libraries import as_talkative_as_before
 from batchscore.api.options import PathLike, ScoreOptions, documented, local_path, values_of
 from batchscore.api.progress import Bar
-from batchscore.api.run import Run, TemporaryFolder
+from batchscore.api.run import Run, TemporaryFolder, opened_there
 from batchscore.cli.output import measured
 from batchscore.cli.score import command, score_settings
 from batchscore.errors import BatchscoreError
@@ -35,7 +38,7 @@ def score(
     ``data`` is a path or several (files, folders, globs), or a table: a pandas or Polars ``DataFrame``, a ``pyarrow.Table``, a
     ``datasets.Dataset``, or whatever else has the Arrow PyCapsule interface. ``model`` is a bundle, a Hugging Face folder, or a
     hub id with ``revision``. ``output`` is the run folder: called again, a finished run is returned at once, and one that was
-    stopped goes on. Without it the run is temporary: its folder lives as long as the result.
+    stopped goes on; in a bucket, the result reads a copy of it. Without it the run is temporary: its folder lives as long as the result.
 
     Raises:
         BatchscoreError: what went wrong, by its class (:mod:`batchscore.errors`), with the ``exit_code`` of the command. Where
@@ -44,12 +47,16 @@ def score(
     """
     temporary = TemporaryFolder() if output is None else None
     try:
-        target = Path(local_path(output)) if output is not None else _inside(temporary)
+        target = _named(output) if output is not None else _inside(temporary)
         return _scored(data, model, target, temporary, dict(options))
     except BaseException as error:
         if temporary is not None and getattr(error, "run", None) is None:
             temporary.remove()
         raise
+
+
+def _named(output: PathLike) -> Place:
+    return address_in(local_path(output)) or Path(local_path(output))
 
 
 def _inside(temporary: TemporaryFolder | None) -> Path:
@@ -58,10 +65,10 @@ def _inside(temporary: TemporaryFolder | None) -> Path:
 
 
 def _scored(
-    data: Data, model: PathLike, output: Path, temporary: TemporaryFolder | None, options: dict[str, Any]
+    data: Data, model: PathLike, output: Place, temporary: TemporaryFolder | None, options: dict[str, Any]
 ) -> Run:
-    files = files_of(data, folder_of_tables(output))
-    taken = {"inputs": files.arguments, "model": model, "output": output}
+    files = files_of(data, folder_of_tables(output if isinstance(output, Path) else _beside()))
+    taken = {"inputs": files.arguments, "model": model, "output": str(output)}
     values = values_of(command, taken, options, "score")
     index = None
     if (table := files.table) is not None:
@@ -70,6 +77,8 @@ def _scored(
     with measured(values["metrics_file"]) as results:
         result = _result(files, values)
         results.append(result)
+        if result.bucket is not None and result.status != "planned":
+            return _there(result, result.bucket)
         run = Run(
             result.output,
             result.status,
@@ -90,9 +99,25 @@ def _scored(
         return run
 
 
+def _there(result: RunResult, address: Address) -> Run:
+    """A run in a bucket; its object reads a copy."""
+    run = opened_there(address, result.status)
+    try:
+        result.outcome()
+    except BatchscoreError as error:
+        error.run = run
+        raise
+    return run
+
+
+def _beside() -> Path:
+    """A name in the folder for temporary files, of which tables are kept beside while they are scored into a bucket."""
+    return Path(tempfile.gettempdir()) / f"batchscore-{os.getuid()}-{os.getpid()}"
+
+
 def _result(files: Files, values: dict[str, Any]) -> RunResult:
     settings = score_settings(**values)
-    from batchscore.runs.run import score as run
+    from batchscore.runs.anywhere import score as run
 
     with files.there(), as_talkative_as_before():
         return run(settings, lambda total: Bar(total, quiet=values["quiet"]))

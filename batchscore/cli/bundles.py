@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import click
 
-from batchscore.cli.declaring import LocalPath
-from batchscore.cli.options import LocalName
+from batchscore.addresses import Place, address_in
+from batchscore.cli.declaring import AnyPlace
+from batchscore.cli.options import AnyName, LocalName
 from batchscore.cli.output import json_summary, print_json, start_logs, verbosity
 from batchscore.cli.signing import sign_option, trust_option
-from batchscore.errors import printable, printable_json
+from batchscore.errors import as_named, printable, printable_json
 from batchscore.system.terminal import boundary, show
 
 
 @click.command()
-@click.argument("path", type=LocalPath())
+@click.argument("path", type=AnyPlace())
 @trust_option
 @json_summary
 @verbosity
-def verify(path: Path, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as_json: bool) -> None:
+def verify(path: Place, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as_json: bool) -> None:
     """Check that the files of a run or a bundle are as they were written."""
     start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json):
         from batchscore.runs.inspection import verify as check
+        from batchscore.runs.visiting import fetched
 
-        facts = check(path, trust)
+        with fetched(path) as copy:
+            facts = check(copy, trust)
         if as_json:
             print_json(status="sound", exit_code=0, **facts)
         elif not quiet:
@@ -33,6 +38,10 @@ def verify(path: Path, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as
             show(
                 f"{printable(path)}: {facts['kind']}, {facts['files']} files, all as they were written{signed}"
             )
+
+
+def _named(value: Any) -> Any:
+    return as_named(value) if isinstance(value, str) else value
 
 
 @click.command()
@@ -61,7 +70,7 @@ def export(bundle: str, *, sign: Path | None, quiet: bool, verbose: int, as_json
 
 
 @click.command()
-@click.argument("path", type=LocalName())
+@click.argument("path", type=AnyName())
 @trust_option
 @json_summary
 @verbosity
@@ -71,8 +80,11 @@ def inspect(path: str, *, trust: tuple[Path, ...], quiet: bool, verbose: int, as
     with boundary(as_json):
         from batchscore.runs.inspection import bundle_lines
         from batchscore.runs.inspection import inspect as look
+        from batchscore.runs.visiting import fetched
 
-        facts = look(path, trust)
+        address = address_in(path)
+        with fetched(address) if address else contextlib.nullcontext(path) as copy:
+            facts = {name: _named(value) for name, value in look(str(copy), trust).items()}
         if as_json:
             print_json(**facts)
             return

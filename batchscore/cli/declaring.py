@@ -1,20 +1,21 @@
-"""How an option is declared: every one can be set by the environment too, and a path is one on this machine."""
+"""How an option is declared: every one can be set by the environment too, and a path knows what an address is."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from batchscore.addresses import BUCKETS, Address, address_in, refuse_address
 from batchscore.config import LATEST
-from batchscore.errors import UsageError, printable
+from batchscore.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
+_BETWEEN_PATHS = re.compile(rf"{os.pathsep}(?!//)")
 
 
 def option(*names: str, **facts: Any) -> Callable[[Command], Command]:
@@ -37,23 +38,15 @@ class SeveralNames(click.Option):
         return " ".join(filter(None, values)) or None
 
 
-def refuse_address(text: str, what: str = "A path") -> None:
-    """Refuse an address such as ``s3://bucket/run`` where a path is wanted: as a path it would be a local folder's name.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if _ADDRESS.fullmatch(text):
-        scheme = text.partition(":")[0].lower()
-        way = "Write the path alone" if scheme == "file" else "Copy it to or from this machine"
-        raise UsageError(f"{what} is wanted, and {printable(text)} is an address ({scheme}:). {way}.")
-
-
 class LocalPath(click.Path):
     """A path on this machine, as a :class:`pathlib.Path`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Several paths with ``:`` between them; that of an address divides nothing."""
+        return [each for each in _BETWEEN_PATHS.split(rv) if each]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an address."""
@@ -61,15 +54,40 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class LatestOrPath(LocalPath):
+class AnyPlace(LocalPath):
+    """A path on this machine, or an :class:`~batchscore.addresses.Address` of some ``schemes``."""
+
+    def __init__(self, *schemes: str) -> None:
+        super().__init__()
+        self.schemes = schemes or BUCKETS
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An address as what it is; one that cannot be meant is refused."""
+        found = value if isinstance(value, Address) else address_given(value, self.schemes, param, ctx)
+        return click.Path.convert(self, value, param, ctx) if found is None else found
+
+
+class LatestOrPath(AnyPlace):
     """The same, or the word ``latest``; a folder of that name is ``./latest``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The word as it is; a folder of that name as its whole path, so that it is not taken for the word later."""
-        if str(value) == LATEST and not isinstance(value, Path):
-            return LATEST
-        path = super().convert(value, param, ctx)
-        return path.absolute() if path == Path(LATEST) else path
+        return _latest_or(super().convert, value, param, ctx)
+
+
+class LatestOrLocal(LocalPath):
+    """The same without addresses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As :class:`LatestOrPath`."""
+        return _latest_or(super().convert, value, param, ctx)
+
+
+def _latest_or(convert: Callable[..., Any], value: Any, *where: Any) -> Any:
+    if str(value) == LATEST and not isinstance(value, Path):
+        return LATEST
+    path = convert(value, *where)
+    return path.absolute() if path == Path(LATEST) else path
 
 
 def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
@@ -80,5 +98,19 @@ def refused_as_address(text: str, param: click.Parameter | None, ctx: click.Cont
     """
     try:
         refuse_address(text)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def address_given(
+    value: Any, schemes: Collection[str], param: click.Parameter | None, ctx: click.Context | None
+) -> Address | None:
+    """:func:`address_in` with click's own error.
+
+    Raises:
+        BadParameter: an address that cannot be meant.
+    """
+    try:
+        return address_in(str(value), schemes)
     except UsageError as error:
         raise click.BadParameter(str(error), ctx, param) from error

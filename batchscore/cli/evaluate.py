@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchscore.cli.declaring import LatestOrPath, LocalPath, option
+from batchscore.cli.declaring import LatestOrLocal, LocalPath, option
 from batchscore.cli.options import (
     MapsLabels,
     config_option,
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
 @gate_options
 @option(
     "--baseline",
-    type=LatestOrPath(),
+    type=LatestOrLocal(),
     metavar="RUN_DIR|latest",
     help="Compare with this earlier run, or the latest before this one of these files and labels.",
 )

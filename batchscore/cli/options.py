@@ -10,12 +10,15 @@ from typing import Any
 
 import click
 
+from batchscore.addresses import BUCKETS
 from batchscore.cli.accept_options import ACCEPT_OPTIONS
 from batchscore.cli.declaring import (
     Command,
+    LatestOrLocal,
     LatestOrPath,
     LocalPath,
     SeveralNames,
+    address_given,
     option,
     refused_as_address,
 )
@@ -44,6 +47,19 @@ class LocalName(click.ParamType[str]):
         """Refuse an address."""
         refused_as_address(str(value), param, ctx)
         return str(value)
+
+
+class AnyName(LocalName):
+    """The same, or an address of some ``schemes``, as text."""
+
+    def __init__(self, *schemes: str) -> None:
+        self.schemes = schemes or BUCKETS
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an address that cannot be meant."""
+        if address_given(value, self.schemes, param, ctx) is not None:
+            return str(value)
+        return super().convert(value, param, ctx)
 
 
 class Device(click.ParamType[str]):
@@ -224,9 +240,9 @@ _SCORING_OPTIONS = (
     option(
         "--model",
         required=True,
-        type=LocalName(),
+        type=AnyName(),
         metavar="PATH",
-        help="A bundle, a local Hugging Face folder, or a hub id.",
+        help="A bundle, a Hugging Face folder, or a hub id.",
     ),
     option("--revision", metavar="COMMIT", help="The full commit hash, if the model is a hub id."),
     trust_option,
@@ -373,7 +389,7 @@ _SCORING_OPTIONS = (
     ),
     option(
         "--reuse",
-        type=LatestOrPath(),
+        type=LatestOrLocal(),
         metavar="RUN_DIR|latest|STORE",
         help="Do not score a text again whose answer is in this earlier run, or store (a folder, made if missing).",
     ),

@@ -20,6 +20,7 @@ from batchscore.system.surroundings import refuse_missing_folder, settle_in
 from batchscore.system.terminal import Logs, boundary, end_at_once, say, set_up_logs, show, show_json
 
 if TYPE_CHECKING:
+    from batchscore.addresses import Place
     from batchscore.inbox.drop_folder import InboxResult
     from batchscore.runs.evaluating import EvaluationResult
     from batchscore.runs.result import RunResult
@@ -137,7 +138,7 @@ def remove_old(
     folder: Path,
     days: int | None,
     tell: Callable[[str], None],
-    baseline: Path | Literal["latest"] | None = None,
+    baseline: Place | Literal["latest"] | None = None,
     *,
     dry_run: bool = False,
 ) -> list[str]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import iter_params_for_processing
 
-from batchscore.cli.declaring import LocalPath, option
+from batchscore.addresses import BUCKETS, HUB, Address, copy_of
+from batchscore.cli.declaring import AnyPlace, LocalPath, option
 from batchscore.cli.options import (
+    AnyName,
     Day,
-    LocalName,
     MapsLabels,
     finite,
     read_settings,
@@ -60,8 +61,8 @@ class _ScoreCommand(MapsLabels):
 
 
 @click.command("score", cls=_ScoreCommand)
-@click.argument("inputs", type=LocalName(), metavar="INPUT...", nargs=-1, required=True)
-@option("--output", required=True, metavar="DIR", type=LocalPath(), help="The run folder.")
+@click.argument("inputs", type=AnyName(*BUCKETS, HUB), metavar="INPUT...", nargs=-1, required=True)
+@option("--output", required=True, metavar="DIR", type=AnyPlace(), help="The run folder.")
 @scoring_options
 @option(
     "--date",
@@ -105,12 +106,12 @@ def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None
     logs = start_logs(quiet=quiet, verbose=verbose)
     with boundary(as_json), measured(options["metrics_file"]) as results:
         settings = score_settings(**options)
-        from batchscore.runs.run import score as run
+        from batchscore.runs.anywhere import score as run
 
         result = run(settings, lambda total: Progress(total, quiet=quiet))
         results.append(result)
         if logs.format == "json" and not quiet:
-            say(f"{result.status}: {printable(result.output)}", **_event(result))
+            say(f"{result.status}: {printable(result.place)}", **_event(result))
         for line in _lines(result) if not quiet and not as_json else ():
             show(line)
         summary = _summary(result)
@@ -121,7 +122,7 @@ def command(*, quiet: bool, verbose: int, as_json: bool, **options: Any) -> None
 
 def _event(result: RunResult) -> dict[str, Any]:
     """Fields of the log event at the end of a run."""
-    facts = {"output": str(result.output), "rows": result.rows, "rejects": result.rejects}
+    facts = {"output": str(result.place), "rows": result.rows, "rejects": result.rejects}
     return {"event": result.status, **facts, "seconds": round(result.seconds, 3)}
 
 
@@ -153,7 +154,8 @@ def score_settings(**options: Any) -> ScoreSettings:
     return ScoreSettings(
         inputs=options.get("inputs", ()),
         model=options["model"],
-        output=options["output"],
+        output=copy_of(options["output"]),
+        bucket=options["output"] if isinstance(options["output"], Address) else None,
         revision=options["revision"],
         trust=tuple(options["trust"]),
         label_map=parse_label_map(options["label_map"]),
@@ -219,7 +221,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
     return {
         "status": result.status,
         "exit_code": 0,
-        "output": str(result.output),
+        "output": str(result.place),
         "rows": result.rows,
         "rejects": result.rejects,
         "counts": metrics.get("counts", {}),
@@ -292,5 +294,5 @@ def _lines(result: RunResult) -> list[str]:
         lines.append(
             f"{accepted['accepted']} rows accepted, {accepted['review']} to review (promised: {accepted['precision']:.2%} right)"
         )
-    lines.append(f"{printable(result.output)}/{PAGE}")
+    lines.append(f"{printable(result.place)}/{PAGE}")
     return lines

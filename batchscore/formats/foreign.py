@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 HEAD_BYTES = 4096
@@ -112,6 +112,29 @@ _TABLES = (
 def table_folder(folder: Path) -> str:
     """The kind of table with its own log that ``folder`` is; empty for a plain folder."""
     return next((what for what, marks in _TABLES if _holds(folder, marks)), "")
+
+
+def is_mark(name: str) -> bool:
+    """Whether a file with this POSIX path shows that a folder above it is such a table.
+
+    >>> is_mark("shop/_delta_log/0.json"), is_mark("shop/metadata/v1.metadata.json"), is_mark("shop/day=1/x.parquet")
+    (True, True, False)
+    """
+    path = PurePosixPath(name)
+    return any(each.match(mark) for each in (path, *path.parents) for _, marks in _TABLES for mark in marks)
+
+
+MARKS = tuple(
+    sorted(
+        {
+            mark.partition("/")[0]
+            for _, marks in _TABLES
+            for mark in marks
+            if "*" not in mark.partition("/")[0]
+        }
+    )
+)
+"""Names beside the files of such a table, or of folders there."""
 
 
 def _holds(folder: Path, marks: tuple[str, ...]) -> bool:

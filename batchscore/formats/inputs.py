@@ -227,6 +227,13 @@ def _expand(argument: str) -> list[Path]:
     )
 
 
+def is_scorable(name: str) -> bool:
+    """Whether a file in a folder is taken for a table by its POSIX path from there."""
+    *folders, last = name.split("/")
+    is_hidden = last.startswith((".", "_", "~$")) or any(each.startswith((".", "_")) for each in folders)
+    return not is_hidden and format_of_name(last) is not None
+
+
 def _scorable_below(folder: Path) -> Iterator[Path]:
     """Files with a known suffix, except hidden ones and those that start with ``_`` or ``~$``, which are programs' markers.
 
@@ -240,7 +247,7 @@ def _scorable_below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         for name in files:
             path = Path(root) / name
-            if not name.startswith((".", "_", "~$")) and format_of_name(name) and not _is_metadata(path):
+            if is_scorable(name) and not _is_metadata(path):
                 yield path
 
 

@@ -78,9 +78,18 @@ def refuse_changed(folder: AnyPath, *, hash_all: bool = False) -> None:
         problems = changes_in(folder, hash_all=hash_all)
     except DataError as error:
         problems = [str(error)]
+    refuse_problems(str(folder), problems)
+
+
+def refuse_problems(run: str, problems: list[str]) -> None:
+    """The same of what was found already, in words.
+
+    Raises:
+        OutputError: there are any.
+    """
     if problems:
         raise OutputError(
-            f"{printable(folder)} holds this run, finished, but not as it was written: {told(problems)}. Add --force to score it "
+            f"{printable(run)} holds this run, finished, but not as it was written: {told(problems)}. Add --force to score it "
             "again, or name another --output."
         )
 
@@ -110,6 +119,11 @@ def _written(run: OwnPath) -> Mapping[str, Any]:
         return written if isinstance(written, dict) and all(map(_is_identity, written.values())) else {}
     except DAMAGE:
         return {}
+
+
+def written_sizes(folder: AnyPath) -> dict[str, int]:
+    """Name → bytes of the files that ``run.json`` knows."""
+    return {name: identity[0] for name, identity in _written(own_folder(folder)).items()}
 
 
 def _is_identity(value: object) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from batchscore.errors import DataError, ModelError, NoInputError, printable
+from batchscore.errors import DataError, ModelError, NoInputError, as_named, printable
 from batchscore.evaluation import Distributions
 from batchscore.formats.columns import Texts, texts_of
 from batchscore.formats.output_columns import OutputColumns
@@ -374,7 +374,7 @@ class _ByRow:
 def earlier_run(baseline: Baseline) -> dict[str, Any]:
     """The entry about the baseline in ``run.json``: ``path``, ``fingerprint``, when it ``finished``, and its ``content``."""
     return {
-        "path": str(baseline.path),
+        "path": as_named(baseline.path),
         "fingerprint": baseline.facts.get("fingerprint"),
         "finished": baseline.facts.get("finished"),
         "content": baseline.fingerprint,

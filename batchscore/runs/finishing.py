@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.config import LATEST
+from batchscore.errors import as_named
 from batchscore.evaluation import (
     Basis,
     parse_gates,
@@ -119,7 +120,7 @@ class Finish:
         write_json(final / METRICS, metrics)
         facts = {**make_facts(metrics["counts"]), MEASURED_BY: by.to_json(), WRITTEN: written_facts(final)}
         write_json(final / FACTS, facts)
-        measuring.write_pages(facts, metrics, listed, final, str(self._settings.output.absolute()))
+        measuring.write_pages(facts, metrics, listed, final, as_named(self._settings.output.absolute()))
         self._assert_conserved()
         self._put_in_place()
         return metrics

@@ -19,12 +19,12 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchscore.errors import DataError, OutputError, printable
 from batchscore.runs import shapes
 from batchscore.system.documents import checked, read_json
-from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.journal import Journal, read_checked, write_checked
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder, refuse_strange
 from batchscore.system.storage import HOLDER, MANIFEST, STAGING, damaged_files, read_manifest
 
@@ -49,12 +49,14 @@ __all__ = [
     "PREDICTIONS",
     "PURPOSES",
     "REJECTS",
+    "REPLACED",
     "RUN_NAMES",
     "STAGING",
     "STAGING_NAMES",
     "TEXT",
     "TIMED",
     "UNNAMED",
+    "Keeper",
     "RunFolder",
     "RunState",
     "Staging",
@@ -105,7 +107,8 @@ RUN_NAMES = frozenset({MANIFEST, STAGING, NOTE, FACTS, METRICS, REJECTS})
 """Names by which a folder is recognised as a run folder."""
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """Exceptions that reading a damaged run may raise."""
-_REPLACED = "replaced.json"
+REPLACED = "replaced.json"
+"""In ``.staging/``: files of earlier runs, to be removed unless they are written again."""
 CHOSEN = "baseline.json"
 """In ``.staging/``: the run that ``--baseline latest`` found at the first start."""
 ACCEPTING = "accepting.json"
@@ -113,7 +116,7 @@ ACCEPTING = "accepting.json"
 UNNAMED = "0" * 32
 """In ``.staging/``: the folder of a run that is being planned, before its inputs are hashed; it has no other name yet."""
 _PART_SUFFIX = ".arrow"
-_STAGING_FILES = "|".join(map(re.escape, (HOLDER, _REPLACED, CHOSEN, ACCEPTING)))
+_STAGING_FILES = "|".join(map(re.escape, (HOLDER, REPLACED, CHOSEN, ACCEPTING)))
 STAGING_NAMES = re.compile(rf"[0-9a-f]{{32}}|{_STAGING_FILES}|\.[0-9a-f]{{16}}\.tmp")
 """Names directly in ``.staging/``: a folder per fingerprint, the lock's holder, files to replace, what was chosen, unfinished writes."""
 
@@ -269,11 +272,36 @@ def prediction_names(names: Sequence[str], output_format: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- before it has finished
 
 
+class Keeper(Protocol):
+    """A run folder that is not on this machine, and of which this one has a copy."""
+
+    def open_journal(self, staging: Staging) -> Journal:
+        """A journal whose entries, and staged parts, are kept there too."""
+        ...
+
+    def refuse_changed(self, *, hash_all: bool = False) -> None:
+        """What :func:`~batchscore.runs.as_written.refuse_changed` does with a folder."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Staging:
     """The staging folder of one run: its plan, its parts, and the final files while they are built."""
 
     folder: OwnPath
+    keeper: Keeper | None = None
+    """Who keeps what is staged elsewhere too."""
+
+    @property
+    def alone(self) -> Staging:
+        """The folder without who keeps it, for other processes."""
+        return Staging(self.folder)
+
+    def open_journal(self) -> Journal:
+        """The journal of the staged parts."""
+        return (
+            Journal(self.journal, shapes.JOURNAL) if self.keeper is None else self.keeper.open_journal(self)
+        )
 
     @property
     def parts(self) -> OwnPath:
@@ -329,7 +357,7 @@ class Staging:
         Raises:
             OutputError: the list is damaged, so it is unknown which files to remove.
         """
-        path = self.folder.with_name(_REPLACED)
+        path = self.folder.with_name(REPLACED)
         names = read_checked(path)
         if names is None and path.exists():
             raise OutputError(
@@ -339,7 +367,7 @@ class Staging:
 
     def note_replaced(self, names: Iterable[str]) -> None:
         """Record the files to remove unless this run writes them again."""
-        write_checked(self.folder.with_name(_REPLACED), sorted(names))
+        write_checked(self.folder.with_name(REPLACED), sorted(names))
 
     def shard(self, number: int) -> OwnPath:
         """The file of a staged shard, by the number of its first part."""

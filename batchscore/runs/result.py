@@ -14,6 +14,7 @@ from batchscore.runs.dataset import DataSet
 from batchscore.runs.folder import METRICS, output_of, read_facts
 
 if TYPE_CHECKING:
+    from batchscore.addresses import Address, Place
     from batchscore.config import ScoreSettings
     from batchscore.runs.forecast import Forecast
     from batchscore.runs.planning import Plan
@@ -40,15 +41,23 @@ class RunResult:
     forecast: Forecast | None = None
     """With ``dry_run``: what the run would take."""
 
+    bucket: Address | None = None
+    """Where the run folder is, if that is in a bucket; then ``output`` was its copy on this machine."""
+
+    @property
+    def place(self) -> Place:
+        """The run folder."""
+        return self.bucket or self.output
+
     def outcome(self) -> None:
         """Raise :class:`DataError` if rows of the finished run failed, or :class:`GateFailedError` if a gate did."""
         failed = self.metrics.get("counts", {}).get("failed", 0)
         if failed:
             raise DataError(
                 f"{failed} rows could not be scored and are kept with status=failed; the reasons are in "
-                f"{printable(self.output)}/{METRICS} (failed_rows). {self._advice()}"
+                f"{printable(self.place)}/{METRICS} (failed_rows). {self._advice()}"
             )
-        refuse_missed_gates(self.metrics, self.output)
+        refuse_missed_gates(self.metrics, self.place)
 
     def _advice(self) -> str:
         """What may help failed rows: the same again only where something else held the memory."""
@@ -61,7 +70,7 @@ class RunResult:
         )
 
 
-def refuse_missed_gates(metrics: Mapping[str, Any], output: Path) -> None:
+def refuse_missed_gates(metrics: Mapping[str, Any], output: Place) -> None:
     """Raise :class:`GateFailedError` if a gate of a finished run failed."""
     missed = [gate["reason"] for gate in (metrics.get("gates") or []) if not gate["passed"]]
     if missed:

@@ -44,6 +44,7 @@ from batchscore.runs.folder import (
     PREDICTIONS,
     STAGING,
     UNNAMED,
+    Keeper,
     Staging,
     is_finished,
     output_of,
@@ -87,10 +88,16 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | None = None) -> RunResult:
+def score(
+    settings: ScoreSettings,
+    progress: ProgressFactory,
+    models: Models | None = None,
+    keeper: Keeper | None = None,
+) -> RunResult:
     """Score files into a run folder, resuming where an earlier call of the same was stopped.
 
-    ``models`` loads the model; a caller with many runs gives one that keeps it.
+    ``models`` loads the model; a caller with many runs gives one that keeps it. ``keeper`` is the run folder itself, where this one is
+    its copy.
 
     Raises:
         BatchscoreError: see :mod:`batchscore.errors` for the kinds.
@@ -114,7 +121,7 @@ def score(settings: ScoreSettings, progress: ProgressFactory, models: Models | N
         ):
             opened = open_inputs(settings, models, stdin, want)
             decided = with_acceptance(settings, opened.bundle)
-            return _Run(opened, decided, models, progress, started, want).go()
+            return _Run(opened, decided, models, progress, (started, want), keeper).go()
 
 
 def _planned(opened: Opened, settings: ScoreSettings, models: Models, started: float) -> RunResult:
@@ -170,16 +177,18 @@ class _Run:
         settings: ScoreSettings,
         models: Models,
         progress: ProgressFactory,
-        started: float,
-        want: Callable[..., None],
+        start: tuple[float, Callable[..., None]],
+        keeper: Keeper | None = None,
     ) -> None:
-        self._want = want
+        """``start`` is when it was, and what imports ahead."""
+        started, self._want = start
         self._opened = opened
         self._found, self._bundle, self._chosen, self._source = opened
         self._settings, self._models = settings, models
         self._progress, self._started = progress, started
         self._output = output_of(settings)
-        self._staging = Staging(self._output / STAGING / UNNAMED)
+        self._keeper = keeper
+        self._staging = Staging(self._output / STAGING / UNNAMED, keeper)
         self._begun = _now()
 
     def go(self) -> RunResult:
@@ -235,7 +244,7 @@ class _Run:
     def _named_staging(self) -> Staging:
         """The staging folder of these inputs, this model and these options."""
         staged = run_fingerprint(self._found, self._bundle, self._settings.part_options())
-        return Staging(self._output / STAGING / staged[:32])
+        return Staging(self._output / STAGING / staged[:32], self._keeper)
 
     def _noted_for_plans(self) -> list[Noted]:
         """What the inputs were when they were planned, by all plans in the folder."""
@@ -277,7 +286,10 @@ class _Run:
                 f"{printable(self._output)} holds a finished run of other inputs, another model or other options. Name "
                 "another --output, or add --force to replace it."
             )
-        refuse_changed(self._output, hash_all=self._settings.verify)
+        if self._keeper is None:
+            refuse_changed(self._output, hash_all=self._settings.verify)
+        else:
+            self._keeper.refuse_changed(hash_all=self._settings.verify)
         remove_tree(self._output / STAGING)
         result = self._result("done", counts["read"], counts["rejects"], run.metrics)
         return with_appended(result, self._settings)

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from batchscore.errors import as_named
 from batchscore.formats.inputs import Noted
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.model.thresholds import thresholds_of
@@ -54,9 +55,9 @@ def facts_of_run(
         "date": night.isoformat() if (night := night_of(settings)) else None,
         "started": times.begun.isoformat(timespec="seconds"),
         "finished": times.finished.isoformat(timespec="seconds"),
-        "files": [_file(file) for file in plan.files],
+        "files": [_file(file, settings.pinned) for file in plan.files],
         "model": {
-            "path": str(bundle.path),
+            "path": as_named(bundle.path),
             "fingerprint": bundle.fingerprint,
             "signed_by": bundle.signed_by,
             "task": bundle.task,
@@ -68,7 +69,7 @@ def facts_of_run(
         "added_columns": OutputColumns.of(settings).added_names(answers_of_run(bundle, settings)),
         "compute": {},
         "baseline": earlier_run(baseline) if baseline else None,
-        "options": settings.result_options(),
+        "options": {name: _named(value) for name, value in settings.result_options().items()},
         "python": platform.python_version(),
         "seconds": round(times.seconds, 3),
     }
@@ -84,9 +85,15 @@ def noted_inputs(run: RunFolder) -> list[Noted]:
     return [Noted.from_json(noted, file["sha256"]) for noted, file in pairs]
 
 
-def _file(file: InputFile) -> dict[str, Any]:
+def _named(value: Any) -> Any:
+    return as_named(value) if isinstance(value, str) else value
+
+
+def _file(file: InputFile, pinned: Mapping[str, str]) -> dict[str, Any]:
+    path = as_named(file.shown)
     return {
-        "path": file.shown,
+        "path": path,
+        **({"version": pinned[path]} if path in pinned else {}),
         "name": file.name,
         "format": file.format,
         "compression": file.compression,

@@ -15,7 +15,6 @@ from batchscore.model.answer_bits import deciding_fingerprint, goes_alone
 from batchscore.model.loading import Models, ModelSettings
 from batchscore.model.references import RowsToScore
 from batchscore.model.tuning import is_worth_tuning, tuned_budget
-from batchscore.runs import shapes
 from batchscore.runs.accepting import answers_of_run, refuse_other_precision
 from batchscore.runs.done_shards import DoneShards
 from batchscore.runs.engines import local, pool_of
@@ -73,7 +72,7 @@ class Scoring:
 
     def score(self, plan: Plan) -> dict[str, Any]:
         """Score the parts that are not staged yet; returns the facts of the computation (device, precision and so on)."""
-        journal = Journal(self._staging.journal, shapes.JOURNAL)
+        journal = self._staging.open_journal()
         try:
             shards = shards_of(plan, self._settings.read)
             compute, done = self._resume(journal, shards)
@@ -144,7 +143,7 @@ class Scoring:
             rows = RowsToScore(plan.rows, lambda: self._first_texts(plan))
             model, compute = self._models.load(self._bundle, wanted, compute, rows)
         given = given_labels(plan, self._bundle, settings.label_map)
-        writer = ShardWriter(self._staging, given, answers_of_run(self._bundle, settings))
+        writer = ShardWriter(self._staging.alone, given, answers_of_run(self._bundle, settings))
         recipe = Recipe(
             bundle=self._bundle,
             wanted=wanted,

@@ -64,7 +64,7 @@ class Journal:
     def extend(self, entries: Sequence[Mapping[str, Any]], *, is_durable: bool) -> None:
         """Add entries, which outlive a kill of this process, and if they are durable the machine's too."""
         try:
-            self._file.writelines(map(_checked_line, entries))
+            self._file.writelines(map(checked_line, entries))
             self._file.flush()
             if is_durable:
                 os.fsync(self._file.fileno())
@@ -80,7 +80,7 @@ class Journal:
 
 def write_checked(path: AnyPath, value: Any) -> None:
     """Write a JSON value after its checksum, atomically, for :func:`read_checked`."""
-    write_bytes(path, _checked_line(value))
+    write_bytes(path, checked_line(value))
 
 
 def read_checked(path: AnyPath) -> Any:
@@ -92,8 +92,14 @@ def read_checked(path: AnyPath) -> Any:
         return None
 
 
-def _checked_line(value: Any) -> bytes:
+def checked_line(value: Any) -> bytes:
+    """A JSON value as a line of a journal."""
     return _journal_line(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+
+def checked_entry(line: bytes) -> bytes | None:
+    """The JSON in a line of a journal; None if it is damaged."""
+    return line[9:-1] if line == _journal_line(line[9:-1]) else None
 
 
 def _journal_line(entry: bytes) -> bytes:

@@ -289,6 +289,11 @@ class OwnPath:
         with self._named() as folder, target._named() as other:
             os.replace(self.name, target.name, src_dir_fd=folder, dst_dir_fd=other)
 
+    def link_to(self, target: OwnPath) -> None:
+        """Give the file another name, which must be free: of several who try at once, one succeeds."""
+        with self._named() as folder, target._named() as other:
+            os.link(self.name, target.name, src_dir_fd=folder, dst_dir_fd=other, follow_symlinks=False)
+
     def exchange(self, other: OwnPath) -> bool:
         """Let two files or folders change their names, both at once; False where the system cannot."""
         with self._named() as folder, other._named() as there:
