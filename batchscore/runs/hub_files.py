@@ -46,9 +46,9 @@ class HubStore:
             raise FileNotFoundError(name)
         if version is not None and version != found.version:
             raise ChangedError(name)
-        hub = importlib.import_module("huggingface_hub")
+        hub, commit = importlib.import_module("huggingface_hub"), self._commit
         with self._failing(f"Reading {printable(name)}"):
-            path = hub.hf_hub_download(self._repository, name, repo_type="dataset", revision=self._commit)
+            path = hub.hf_hub_download(self._repository, name, repo_type="dataset", revision=commit)
         with Path(path).open("rb") as file:
             yield file
 
@@ -60,10 +60,10 @@ class HubStore:
 
     @functools.cached_property
     def _files(self) -> Sequence[Stored]:
-        hub = importlib.import_module("huggingface_hub")
+        hub, commit = importlib.import_module("huggingface_hub"), self._commit
         with self._failing("Listing the files"):
             tree = hub.HfApi().list_repo_tree(
-                self._repository, recursive=True, revision=self._commit, repo_type="dataset"
+                self._repository, recursive=True, revision=commit, repo_type="dataset"
             )
             return sorted(self._stored(each) for each in tree if hasattr(each, "size"))
 
@@ -86,7 +86,7 @@ class HubStore:
             raise NoInputError(
                 f"{printable(self.place)}: there is no such data set, revision or file, or it is not open to you."
             ) from None
-        except (OSError, ValueError, hub_errors.HfHubHTTPError) as error:  # what is said may hold a token
+        except Exception as error:  # noqa: BLE001 - whatever the client's transport raises; what is said may hold a token
             raise StorageError(
                 f"{what} of {printable(self.place)} failed ({type(error).__name__}). Is the hub reachable?"
             ) from None
