@@ -26,7 +26,7 @@ from batchscore.model.bundle import open_bundle
 from batchscore.model.last_layer import rescale_logits
 from batchscore.runs.inspection import inspect
 from batchscore.system.storage import sha256_of
-from batchscore.training import TrainSettings, train, trainer
+from batchscore.training import TrainSettings, train
 
 __all__ = ["make", "words"]  # fixtures
 TEXTS = ["a good film", "bad", "it was a long story and not a good one"]
@@ -146,7 +146,7 @@ def test_where_the_weights_cannot_have_it_the_scorer_divides(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(trainer, "rescale_logits", lambda *_: False)
+    monkeypatch.setattr("batchscore.training.saved_units.rescale_logits", lambda *_: False)
     result = train(dataclasses.replace(settings, force=True), Silent, told.append)
     bundle = open_bundle(str(result.output))
     assert bundle.temperature == bundle.calibration_temperature != 1

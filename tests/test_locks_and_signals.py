@@ -132,10 +132,10 @@ def test_stopped_at_any_moment_it_ends_within_five_seconds_and_goes_on(
 
 
 STAGES = {
-    "planning": ("batchscore.runs.planning", "_Survey.read"),
+    "planning": ("batchscore.runs.surveying", "Surveyor.survey"),
     "loading": ("batchscore.model.backends.torch_backend", "TorchBackend.__init__"),
     "scoring": ("batchscore.model.backends.torch_backend", "TorchBackend.logits"),
-    "finishing": ("batchscore.runs.mismatches", "write_parquet"),
+    "finishing": ("batchscore.runs.measuring", "Measuring.list_mismatches"),
 }
 
 

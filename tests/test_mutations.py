@@ -185,9 +185,9 @@ MUTATIONS = {
         "test_writable.py::test_a_nul_in_parquet_is_refused_for_csv_with_its_place",
     ),
     "rows that are read again are believed": Mutation(
-        "runs/planning.py",
-        "if rows is None or digest_of(rows) != part.digest:",
-        "if rows is None or rows.rows_in != part.rows or rows.start != part.start:",
+        "runs/part_reading.py",
+        "if rows is None or rows.start != part.start or digest_of(rows) != part.digest:",
+        "if rows is None or rows.start != part.start or rows.rows_in != part.rows:",
         "test_unchanged.py::test_a_file_that_changed_between_plan_and_scoring_is_noticed_by_its_rows",
     ),
     "what was hashed need not be what is planned": Mutation(
