@@ -11,6 +11,7 @@ import pytest
 
 from batchscore.errors import BusyError, DataError, ModelError, StorageError
 from batchscore.records import Part, Position, Shard
+from batchscore.runs.engines import dispatching
 from batchscore.runs.engines.dispatching import Dispatcher, Patience
 from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Ready, Up
 
@@ -227,6 +228,42 @@ def test_processes_that_die_before_any_is_ready_are_an_error() -> None:
 def test_processes_that_die_early_beside_one_that_works_end_nothing() -> None:
     pool = FakePool(2, loads=lambda worker, _: Gone(worker, "killed") if worker in (2, 3, 4, 5) else None)
     assert len(dispatched(pool, FakeWork(30)).done) == 30
+
+
+@pytest.mark.parametrize(("pace", "given_up"), [(1.0, [1]), (30.0, [])])
+def test_a_process_that_lives_and_does_not_answer_is_given_up(
+    pace: float, given_up: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless all are slow. What it says later is not heard."""
+    now = 0.0
+
+    class Pool(FakePool):
+        """The first process answers its tasks very late."""
+
+        def events(self, seconds: float) -> Sequence[Event]:
+            nonlocal now
+            now += pace
+            found = [
+                each
+                for each in super().events(seconds)
+                if each.worker != 1 or getattr(each, "task", None) is None
+            ]
+            late = [Answered(1, task, "late") for worker, task, _ in self.given if worker == 1]
+            return [*found, *(late if 500 < now <= 500 + pace else [])]
+
+    monkeypatch.setattr(dispatching, "_TICK", 100.0)
+    pool, work = Pool(2, lambda worker, task, _: Answered(worker, task, "")), FakeWork(6, size=1)
+    Dispatcher(pool, work, {}, Patience(1, 150, lambda: now)).run()
+    assert sorted(work.done) == list(range(6))
+    assert pool.turned_away == given_up
+
+
+def test_what_is_loading_is_told() -> None:
+    pool = FakePool(2, loads=lambda *_: Gone(9, "not ours"))
+    with pytest.raises(
+        BusyError, match=r"0 of at least 1 .*; 1 of them loads the model; the cluster has 1 CPU"
+    ):
+        Dispatcher(pool, FakeWork(3), {}, Patience(1, 0.0)).run()
 
 
 def test_waiting_is_said_every_half_minute_and_ends(caplog: pytest.LogCaptureFixture) -> None:
