@@ -11,7 +11,7 @@ import pytest
 
 from batchscore.errors import BusyError, DataError, ModelError, StorageError
 from batchscore.records import Part, Position, Shard
-from batchscore.runs.engines import dispatching
+from batchscore.runs.engines import dispatching, ray
 from batchscore.runs.engines.dispatching import Dispatcher, Patience
 from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Ready, Up
 
@@ -302,3 +302,15 @@ def test_a_run_without_processes_ends_with_words() -> None:
     with pytest.raises(BusyError, match="0 of at least 1"):
         Dispatcher(pool, work, {}, Patience(1, 0.3)).run()
     assert work.done[:2] == [0, 1]
+
+
+def test_what_was_asked_of_a_cluster_and_is_not_up_is_told() -> None:
+    actors = ray._Actors.__new__(ray._Actors)
+    actors._has_gpu, actors._there, actors._free, actors._told = False, 2, 0.0, ""
+    actors._asked = {"a": (1, None, True), "b": (2, None, True), "c": (3, 7, False)}
+    assert actors.news() == (
+        "Ray's cluster has 2 CPUs, 0 of them free; 2 scoring processes were asked of it, and not up yet"
+    )
+    assert actors.news() is None
+    actors._asked = {}
+    assert actors.news() == "Ray's cluster has 2 CPUs, 0 of them free"
