@@ -21,6 +21,12 @@ HUB = "hf"
 _ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):(/.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _UNFIT_PIECES = {"", ".", ".."}
+_USER = re.compile(r"(?<=:)(//?)(?:[^/]*:.*|[^/]*)@", re.DOTALL)
+"""Who asks, and by what key: keys of stores have slashes in them."""
+_SIGNATURE = re.compile(
+    r"[?&](?:X-(?:Amz|Goog)-\w+|sig|signature|AWSAccessKeyId|GoogleAccessId)=", re.IGNORECASE
+)
+"""What an address has that was signed to be given away."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -98,7 +104,7 @@ def address_in(text: str, schemes: Collection[str] = BUCKETS) -> Address | None:
     if not rest.startswith("//") or text != text.strip():
         raise UsageError(f"{_shown(text)} is an address, and is written {scheme}://BUCKET/KEY, as text.")
     bucket, _, key = rest[2:].partition("/")
-    if "@" in bucket or ":" in bucket:
+    if "@" in bucket or ":" in bucket or _SIGNATURE.search(rest):
         raise UsageError(
             f"{_shown(text)} is an address with credentials in it. Leave them out, and give them by the environment."
         )
@@ -115,5 +121,5 @@ def address_in(text: str, schemes: Collection[str] = BUCKETS) -> Address | None:
 
 def _shown(text: str) -> str:
     """An address for a message: without what may be a password or a signature in it."""
-    without_user = re.sub(r"(?<=:)(//?)[^/]*@", r"\1...@", text)
+    without_user = _USER.sub(r"\1...@", text)
     return printable(re.sub(r"\?.*=.*", "?...", without_user, flags=re.DOTALL))

@@ -165,6 +165,7 @@ def test_nor_by_a_function(call: Callable[[], Any], tmp_path: Path, monkeypatch:
         ("runs/a:b", None),
         ("C:x", None),
         ("./s3:/x", None),
+        ("s3://bucket/year=202?/day=1/x@2.csv", Address("s3", "bucket", "year=202?/day=1/x@2.csv")),
     ],
 )
 def test_an_address_is_known(text: str, address: Address | None) -> None:
@@ -176,7 +177,9 @@ def test_an_address_is_known(text: str, address: Address | None) -> None:
     "text",
     [
         "s3://", "s3:///key", "s3://b", "s3:/bucket/x", " s3://bucket/x", "s3://bucket//x", "s3://bucket/../x", "s3://bucket/a\nb",
-        "s3://AKIA:wJalr@bucket/x", "http://bucket/x", "s3+https://bucket/x", "az://box/x.csv\x00",
+        "s3://AKIA:wJalr@bucket/x", "s3://AKIA:a/wJalr@bucket/x", "s3:/AKIA:a/wJalr@bucket/x", "https://AKIA:a/wJalr@host/x",
+        "http://bucket/x", "s3+https://bucket/x", "az://box/x.csv\x00", "az://box/x.csv?sv=2026&sig=wJalr",
+        "s3://bucket/x.csv?X-Amz-Date=1&X-Amz-Signature=wJalr", "s3://bucket/x.csv?AWSAccessKeyId=AKIA&Signature=wJalr",
     ],
 )  # fmt: skip
 def test_one_that_cannot_be_meant_is_refused(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -16,7 +17,14 @@ import batchscore
 from batchscore import cli
 from batchscore.addresses import Address
 from batchscore.config import ReadSettings, ScoreSettings
-from batchscore.errors import BusyError, DataError, NoInputError, UsageError
+from batchscore.errors import (
+    BusyError,
+    DataError,
+    InterruptedRunError,
+    ModelError,
+    NoInputError,
+    UsageError,
+)
 from batchscore.inbox import bucket_inbox
 from batchscore.inbox.bucket_inbox import LEDGER, BucketInboxSettings, empty, refuse_unfit
 from batchscore.inbox.drop_folder import FileOutcome, InboxResult
@@ -110,18 +118,25 @@ class Killed(BaseException):
     """The machine is gone."""
 
 
+def gone(*_: Any) -> None:
+    raise Killed
+
+
 def test_what_calls_die_on_is_set_aside_in_the_end(
     drop: FolderStore, settings: BucketInboxSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dying(*_: Any) -> None:
+        monkeypatch.setattr(bucket_inbox._Call, "_note", gone)  # nothing is done any more
         raise Killed
 
+    noting = bucket_inbox._Call._note
     monkeypatch.setattr(leases, "_is_gone", lambda _: True)
     with monkeypatch.context() as patched:
         patched.setattr(bucket_inbox, "score", dying)
         for _ in range(3):
             with pytest.raises(Killed):
                 emptied(settings)
+            monkeypatch.setattr(bucket_inbox._Call, "_note", noting)
         result = emptied(settings)
     assert told(result)["a.csv"] == ("failed", 0)
     assert "died while they scored it" in result.files[0].message
@@ -138,6 +153,72 @@ def test_what_is_not_its_fault_leaves_it_for_the_next_call(
         for _ in range(4):
             assert told(emptied(settings))["a.csv"] == ("waiting", 0)
     assert told(emptied(settings)) == {"a.csv": ("scored", 12)}
+
+
+def test_neither_a_signal_nor_a_model_that_cannot_be_used_is_its_death(
+    drop: FolderStore, settings: BucketInboxSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[BaseException] = [ModelError("There is none."), InterruptedRunError("Terminated.", 15)]
+    for error in 2 * errors:
+
+        def failing(*_: Any, error: BaseException = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bucket_inbox, "score", failing)
+            with contextlib.suppress(InterruptedRunError):
+                assert isinstance(emptied(settings).error, ModelError)
+    assert told(emptied(settings))["a.csv"] == ("scored", 12)
+
+
+def test_one_that_calls_die_on_while_they_get_on_is_not_set_aside(
+    drop: FolderStore, settings: BucketInboxSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Address] = []
+
+    def dying(given: ScoreSettings, *_: Any) -> None:
+        assert given.bucket is not None
+        runs.append(given.bucket)
+        drop.put(f"{given.bucket.key}/.staging/{64 * '0'}/parts/{len(runs)}.npz", b"")
+        monkeypatch.setattr(bucket_inbox._Call, "_note", gone)
+        raise Killed
+
+    noting = bucket_inbox._Call._note
+    monkeypatch.setattr(leases, "_is_gone", lambda _: True)
+    for _ in range(5):
+        monkeypatch.setattr(bucket_inbox._Call, "_note", noting)
+        monkeypatch.setattr(bucket_inbox, "score", dying)
+        with pytest.raises(Killed):
+            emptied(settings)
+    assert len(set(runs)) == 1
+
+
+def test_what_is_moved_takes_the_place_of_nothing(drop: FolderStore, settings: BucketInboxSettings) -> None:
+    settings = dataclasses.replace(settings, after="move")
+    emptied(settings)
+    first = bytes_of(drop, "in/done/a.csv")
+    drop.put("in/a.csv", b"text,label\nanother night,1\n")
+    drop.put("in/thesis.pdf", b"%PDF 2")
+    emptied(settings)
+    assert bytes_of(drop, "in/done/a.csv") == first
+    assert bytes_of(drop, "in/done/a-2.csv") == b"text,label\nanother night,1\n"
+    assert {"failed/thesis-2.pdf", "failed/thesis-2.pdf.error.txt"} < names(drop)
+    drop.put("in/a.csv", first)  # by a call that was killed before it removed it
+    emptied(settings)
+    assert "done/a-3.csv" not in names(drop)
+
+
+def test_another_version_than_the_one_that_was_listed_is_for_the_next_call(
+    drop: FolderStore, settings: BucketInboxSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written_meanwhile(*given: Any) -> Any:
+        drop.put("in/a.csv", b"text,label\nanother night,1\n")
+        return anywhere.score(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket_inbox, "score", written_meanwhile)
+        assert told(emptied(settings))["a.csv"] == ("waiting", 0)
+    assert told(emptied(settings)) == {"a.csv": ("scored", 1)}
 
 
 def test_a_marker_is_waited_for_and_one_call_holds_the_inbox(

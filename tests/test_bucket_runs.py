@@ -440,7 +440,7 @@ def test_what_a_bucket_cannot_do_is_refused(
 def copied(folder: Path, *inputs: str, without: Address | None = None) -> list[str]:
     addresses = copies.addresses_of(inputs)
     assert addresses is not None
-    found = copies.copy_inputs(addresses, OwnPath(folder), without)
+    found = copies.copy_inputs(addresses, OwnPath(folder), without, {})
     return [str(Path(each).relative_to(folder)) for each in found.arguments]
 
 

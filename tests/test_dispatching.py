@@ -11,6 +11,7 @@ import pytest
 
 from batchscore.errors import BusyError, DataError, ModelError, StorageError
 from batchscore.records import Part, Position, Shard
+from batchscore.runs.engines import dispatching, ray
 from batchscore.runs.engines.dispatching import Dispatcher, Patience
 from batchscore.runs.engines.pool import Answered, Event, Failed, Gone, Ready, Up
 
@@ -229,6 +230,42 @@ def test_processes_that_die_early_beside_one_that_works_end_nothing() -> None:
     assert len(dispatched(pool, FakeWork(30)).done) == 30
 
 
+@pytest.mark.parametrize(("pace", "given_up"), [(1.0, [1]), (30.0, [])])
+def test_a_process_that_lives_and_does_not_answer_is_given_up(
+    pace: float, given_up: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless all are slow. What it says later is not heard."""
+    now = 0.0
+
+    class Pool(FakePool):
+        """The first process answers its tasks very late."""
+
+        def events(self, seconds: float) -> Sequence[Event]:
+            nonlocal now
+            now += pace
+            found = [
+                each
+                for each in super().events(seconds)
+                if each.worker != 1 or getattr(each, "task", None) is None
+            ]
+            late = [Answered(1, task, "late") for worker, task, _ in self.given if worker == 1]
+            return [*found, *(late if 500 < now <= 500 + pace else [])]
+
+    monkeypatch.setattr(dispatching, "_TICK", 100.0)
+    pool, work = Pool(2, lambda worker, task, _: Answered(worker, task, "")), FakeWork(6, size=1)
+    Dispatcher(pool, work, {}, Patience(1, 150, lambda: now)).run()
+    assert sorted(work.done) == list(range(6))
+    assert pool.turned_away == given_up
+
+
+def test_what_is_loading_is_told() -> None:
+    pool = FakePool(2, loads=lambda *_: Gone(9, "not ours"))
+    with pytest.raises(
+        BusyError, match=r"0 of at least 1 .*; 1 of them loads the model; the cluster has 1 CPU"
+    ):
+        Dispatcher(pool, FakeWork(3), {}, Patience(1, 0.0)).run()
+
+
 def test_waiting_is_said_every_half_minute_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     now = 0
     patience = Patience(2, 100, lambda: now)
@@ -265,3 +302,15 @@ def test_a_run_without_processes_ends_with_words() -> None:
     with pytest.raises(BusyError, match="0 of at least 1"):
         Dispatcher(pool, work, {}, Patience(1, 0.3)).run()
     assert work.done[:2] == [0, 1]
+
+
+def test_what_was_asked_of_a_cluster_and_is_not_up_is_told() -> None:
+    actors = ray._Actors.__new__(ray._Actors)
+    actors._has_gpu, actors._there, actors._free, actors._told = False, 2, 0.0, ""
+    actors._asked = {"a": (1, None, True), "b": (2, None, True), "c": (3, 7, False)}
+    assert actors.news() == (
+        "Ray's cluster has 2 CPUs, 0 of them free; 2 scoring processes were asked of it, and not up yet"
+    )
+    assert actors.news() is None
+    actors._asked = {}
+    assert actors.news() == "Ray's cluster has 2 CPUs, 0 of them free"

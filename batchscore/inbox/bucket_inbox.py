@@ -9,9 +9,11 @@ An entry is made before an object is scored, too: if calls die on it again and a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -39,9 +41,12 @@ from batchscore.inbox.filing import MAX_NAME_BYTES, cut_name
 from batchscore.inbox.whole_files import ERROR, MARKER, is_plain_name
 from batchscore.model.loading import Models
 from batchscore.runs.anywhere import score
+from batchscore.runs.bucket_run import copy_object
 from batchscore.runs.copies import open_bucket
+from batchscore.runs.folder import STAGING, staged_shards
 from batchscore.system.documents import DocumentError, checked, parse_json
 from batchscore.system.leases import Lease
+from batchscore.system.scratch import scratch_folder
 from batchscore.system.storage import to_json
 from batchscore.system.stores import ChangedError, Store, Stored, bytes_of
 from batchscore.system.terminal import ProgressFactory
@@ -59,6 +64,7 @@ _ENTRY = {
     "run": str,
     "message": str,
     "deaths": int,
+    "parts": int,
 }
 _BEGUN = "begun"
 _STAYS = {cls.exit_code for cls in (UsageError, OutputError, StorageError, BusyError)}
@@ -91,7 +97,9 @@ class _Entry(NamedTuple):
     run: str
     message: str
     deaths: int
-    """How many calls began and did not tell how it ended."""
+    """How many calls in a row began, did not tell how it ended, and staged nothing more."""
+    parts: int
+    """How many shards were staged when the last one began."""
 
 
 def empty(
@@ -161,7 +169,7 @@ class _Call:
         key, entry = _key_of(found), self._entry(found)
         is_new = entry is None or entry.status == _BEGUN
         if is_new:
-            entry = self._scored(found, key, entry.deaths if entry else 0)
+            entry = self._scored(found, key, entry)
         assert entry is not None  # noqa: S101 - made above
         if entry.status == "waiting":
             return FileOutcome(found.name, "waiting", entry.exit_code, 0, "", entry.message)
@@ -186,30 +194,39 @@ class _Call:
         self._lease.assert_held()
         self._store.put(key, to_json(entry._asdict()))
 
-    def _scored(self, found: Stored, key: str, deaths: int) -> _Entry:
+    def _scored(self, found: Stored, key: str, earlier: _Entry | None) -> _Entry:
+        run = self._run_of(found, earlier)
+        parts = _staged_in(run) if earlier else 0
+        deaths = earlier.deaths if earlier and parts <= earlier.parts else 0
         version = found.version.e_tag or ""
-        begun = _Entry(found.name, version, _BEGUN, 0, 0, "", "", deaths + 1)
+        begun = _Entry(found.name, version, _BEGUN, 0, 0, str(run), "", deaths, parts)
         if message := _refusal(found, self._settings.score.read.format):
-            entry = begun._replace(status="failed", exit_code=DataError.exit_code, message=message)
+            entry = begun._replace(status="failed", exit_code=DataError.exit_code, run="", message=message)
         elif deaths >= MAX_DEATHS:
             message = (
                 f"The last {deaths} calls died while they scored it. Try it alone with `batchscore score`."
             )
             entry = begun._replace(status="failed", exit_code=1, message=message)
         else:
-            run = self._run_of(found)
-            self._note(key, begun._replace(run=str(run)))
-            entry = self._run(found, run, begun)
+            self._note(key, begun._replace(deaths=deaths + 1))
+            try:
+                entry = self._run(found, run, begun)
+            except BaseException:  # stopped by a signal, or for what it shares with all: not a death
+                with contextlib.suppress(BatchscoreError, OSError):
+                    self._note(key, begun)
+                raise
         if entry.status == "waiting":
-            self._note(key, begun._replace(deaths=deaths))  # it was told how it ended
+            self._note(key, begun)  # it was told how it ended
         else:
             self._note(key, entry._replace(deaths=0))
         return entry
 
     def _run(self, found: Stored, run: Place, begun: _Entry) -> _Entry:
+        place = str(self._settings.inbox / found.name)
         settings = dataclasses.replace(
             self._settings.score,
-            inputs=(str(self._settings.inbox / found.name),),
+            inputs=(place,),
+            pinned={place: begun.version},
             output=copy_of(run),
             bucket=run if isinstance(run, Address) else None,
         )
@@ -224,16 +241,23 @@ class _Call:
         except BatchscoreError as error:
             code, message = error.exit_code, str(error)
             if not counts:
-                status = "waiting" if code in _STAYS else "failed"
+                status = "waiting" if code in _STAYS or self._has_changed(found) else "failed"
             elif not isinstance(error, GateFailedError | DataError):
                 status = "waiting"
         return begun._replace(
             status=status, exit_code=code, rows=int(counts.get("read", 0)), run=str(run), message=message
         )
 
-    def _run_of(self, found: Stored) -> Place:
+    def _has_changed(self, found: Stored) -> bool:
+        """Whether this version of an object is there no more."""
+        try:
+            with self._store.open(found.name, found.version):
+                return False
+        except (ChangedError, FileNotFoundError):
+            return True
+
+    def _run_of(self, found: Stored, entry: _Entry | None) -> Place:
         """The run folder: that of an earlier call on this version, which may have been on another day."""
-        entry = self._entry(found)
         output = self._settings.output
         name = f"{cut_name(found.name, MAX_NAME_BYTES)}-{_digest_of(found)[:16]}"
         day = datetime.datetime.now().astimezone().date().isoformat()
@@ -249,21 +273,38 @@ class _Call:
         self._lease.assert_held()
         try:
             if after == "move":
-                folder = DONE if is_scored else FAILED
-                content = bytes_of(self._store, found.name, found.version)
-                self._store.put(f"{folder}/{found.name}", content)
+                name = self._move(found, DONE if is_scored else FAILED)
                 if not is_scored:
-                    self._store.put(f"{folder}/{found.name}{ERROR}", f"{printable(entry.message)}\n".encode())
-            else:
-                with self._store.open(found.name, found.version):
-                    pass  # that it is this version still
+                    self._store.put(f"{name}{ERROR}", f"{printable(entry.message)}\n".encode())
         except (ChangedError, FileNotFoundError):
             return False  # written anew meanwhile: for the next call
+        if self._has_changed(found):
+            return False
         self._lease.assert_held()
         self._store.delete(found.name)
         if found.name in self._marked:
             self._store.delete(found.name + MARKER)
         return True
+
+    def _move(self, found: Stored, folder: str) -> str:
+        """Copy an object into a folder, under its name or, if other content has that name, a numbered one; returns it."""
+        with scratch_folder(f"{self._settings.inbox} ({folder})") as scratch:
+            content = scratch / "object"
+            copy_object(self._store, found, content)
+            stem, dot, suffix = found.name.partition(".")
+            for number in itertools.count(1):
+                name = f"{folder}/{found.name if number == 1 else f'{stem}-{number}{dot}{suffix}'}"
+                with contextlib.suppress(FileExistsError):
+                    self._store.create(name, content)
+                    return name
+        raise AssertionError
+
+
+def _staged_in(run: Place) -> int:
+    """How many shards of a run are staged."""
+    if isinstance(run, Path):
+        return sum(1 for _ in staged_shards(run))
+    return sum("/parts/" in each.name for each in open_bucket(run).list(STAGING))
 
 
 def _digest_of(found: Stored) -> str:

@@ -122,7 +122,7 @@ def copied(settings: ScoreSettings, scratch: OwnPath, stack: contextlib.ExitStac
         for scheme in {each.scheme for each in addresses}:
             stack.enter_context(shown_below((folder / scheme).path, f"{scheme}:/"))
         try:
-            found = copy_inputs(addresses, folder, settings.bucket)
+            found = copy_inputs(addresses, folder, settings.bucket, settings.pinned)
         except NoInputError as error:
             raise NothingToDoError(str(error)) if settings.skip_empty else error from None
         changes |= {"inputs": found.arguments, "pinned": found.pinned}

@@ -81,8 +81,12 @@ def addresses_of(inputs: Sequence[str]) -> list[Address] | None:
     return [each for each in found if each is not None]
 
 
-def copy_inputs(addresses: Sequence[Address], folder: OwnPath, without: Address | None) -> Copied:
+def copy_inputs(
+    addresses: Sequence[Address], folder: OwnPath, without: Address | None, pinned: Mapping[str, str]
+) -> Copied:
     """Copy inputs below ``folder``, with their keys for names; what lies below ``without``, the run folder, is left out.
+
+    ``pinned`` has versions that are wanted alone, by address.
 
     Raises:
         NoInputError: an address leads to nothing.
@@ -103,15 +107,18 @@ def copy_inputs(addresses: Sequence[Address], folder: OwnPath, without: Address 
         for mark in _marks_beside(store, key if is_folder else _literal(key)):
             make_folder((place / mark).parent)
             write_bytes(place / mark, b"")
+    for (root, name), each in wanted.items():
+        if pinned.get(str(root / name), each.version.e_tag) != each.version.e_tag:
+            raise _changed(open_store(root), name)
     size = sum(each.size for each in wanted.values())
     _LOG.log(NOTICE, "%d files (%.1f MB) are copied to this machine first", len(wanted), size / 1e6)
-    pinned: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for root, group in itertools.groupby(sorted(wanted), key=lambda each: each[0]):
         place = folder / f"{root.scheme}/{root.bucket}/{root.key}".rstrip("/")
         objects = [wanted[each] for each in group]
         _copy(open_store(root), objects, place)
-        pinned |= {str(root / each.name): each.version.e_tag or "" for each in objects}
-    return Copied(tuple(arguments), pinned)
+        versions |= {str(root / each.name): each.version.e_tag or "" for each in objects}
+    return Copied(tuple(arguments), versions)
 
 
 def copy_folder(address: Address, folder: OwnPath) -> OwnPath:
@@ -255,11 +262,15 @@ def _copy_one(store: ReadStore, found: Stored, place: OwnPath) -> None:
                 out.write(block)
                 size += len(block)
     except (ChangedError, FileNotFoundError):
-        raise DataError(
-            f"{printable(found.name)} in {printable(store)} changed while it was being copied. Write it under another name, and "
-            "rename it when it is whole, then run the same command again."
-        ) from None
+        raise _changed(store, found.name) from None
     if size != found.size:
         raise StorageError(
             f"{printable(found.name)} in {printable(store)}: {size} bytes came of {found.size}. Try it again."
         )
+
+
+def _changed(store: ReadStore, name: str) -> DataError:
+    return DataError(
+        f"{printable(name)} in {printable(store)} changed while it was being copied. Write it under another name, and "
+        "rename it when it is whole, then run the same command again."
+    )

@@ -31,6 +31,8 @@ DEATHS = 3
 """Processes that may die over one shard, or one after the other before any is ready."""
 _TICK = 1.0
 """Seconds."""
+_HANGS = 20
+"""How many times as long as the slowest shard so far, by bytes, one may take; only then, and after the limit on waiting, it hangs."""
 TOLD_EVERY = 30.0
 """Seconds between words about what is waited for."""
 
@@ -62,7 +64,7 @@ class Patience:
 
     def __init__(self, least: int, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
         """``least`` processes are to be ready; without them ``limit`` seconds are waited."""
-        self._least, self._limit, self._clock = least, limit, clock
+        self._least, self.limit, self.clock = least, limit, clock
         self._since = self._told = clock()
 
     def check(self, ready: int, shortage: Callable[[], str]) -> None:
@@ -71,21 +73,21 @@ class Patience:
         Raises:
             BusyError: too few were ready for too long.
         """
-        now = self._clock()
+        now = self.clock()
         if ready >= self._least:
             self._since = self._told = now
             return
         waited = now - self._since
-        if waited < self._limit and now - self._told < TOLD_EVERY:
+        if waited < self.limit and now - self._told < TOLD_EVERY:
             return
         said = f"{ready} of at least {self._least} scoring processes are ready; {shortage()}"
-        if waited >= self._limit:
+        if waited >= self.limit:
             raise BusyError(
                 f"Waited {waited:.0f} s for scoring processes: {said}. What was finished is kept: run the same command again when "
                 "there are more, or with fewer --workers, or a longer --wait-for-workers."
             )
         self._told = now
-        _LOG.log(NOTICE, "waiting: %s. It ends in %.0f s if no more come", said, self._limit - waited)
+        _LOG.log(NOTICE, "waiting: %s. It ends in %.0f s if no more come", said, self.limit - waited)
 
 
 @dataclasses.dataclass(eq=False)
@@ -97,6 +99,11 @@ class _Task:
     """Processes that died while they had it."""
     is_texts: bool = False
     """Whether it is given as texts, whatever its process shares."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its rows."""
+        return sum(part.bytes for part in self.shard.parts)
 
 
 @dataclasses.dataclass(eq=False)
@@ -110,6 +117,8 @@ class _Worker:
     is_asked: bool = False
     """Whether it is loading the model."""
     tasks: dict[int, _Task] = dataclasses.field(default_factory=dict)
+    since: float = 0.0
+    """When it began the oldest of them: when it was given, or the one before it was answered."""
 
     def takes(self, task: _Task) -> bool:
         """Whether it may have another one: one over which a process died goes alone."""
@@ -117,7 +126,7 @@ class _Worker:
             return False
         if task.deaths or any(each.deaths for each in self.tasks.values()):
             return not self.tasks
-        weight = sum(part.bytes for each in self.tasks.values() for part in each.shard.parts)
+        weight = sum(each.bytes for each in self.tasks.values())
         return len(self.tasks) < (self.ready.at_once if weight < _HEAVY else 2)
 
 
@@ -135,6 +144,10 @@ class Dispatcher:
         self._next: _Task | None = None
         self._stillborn = 0
         """Processes that died one after the other before any was ready."""
+        self._awake, self._looked = 0.0, patience.clock()
+        """Seconds in which this process ran, so that one which was stopped blames nobody; and when it was looked last."""
+        self._slowest = 0.0
+        """Seconds for a byte."""
         self.most_ready = 0
         """How many were ready at most."""
 
@@ -149,11 +162,20 @@ class Dispatcher:
         while not self._is_done():
             for event in self._pool.events(_TICK):
                 self._handle(event)
+            self._give_up_what_hangs()
             self._hand_out()
             ready = sum(worker.ready is not None for worker in self._workers.values())
             self.most_ready = max(self.most_ready, ready)
             if not self._is_done():
-                self._patience.check(ready, self._pool.shortage)
+                self._patience.check(ready, self._shortage)
+
+    def _shortage(self) -> str:
+        """What there is of processes, and of what they run on."""
+        loading = sum(each.is_asked and each.ready is None for each in self._workers.values())
+        return (
+            f"{loading} of them load{'s' * (loading == 1)} the model; " * (loading > 0)
+            + self._pool.shortage()
+        )
 
     def _is_done(self) -> bool:
         return self._peek() is None and not any(worker.tasks for worker in self._workers.values())
@@ -180,11 +202,14 @@ class Dispatcher:
                 return
             worker = min(free, key=lambda each: len(each.tasks))
             self._take()
+            worker.since = worker.since if worker.tasks else self._awake
             payload = self._work.payload(task.shard, shares=worker.shares and not task.is_texts)
             worker.tasks[task.shard.number] = task
             self._pool.submit(worker.number, task.shard.number, payload)
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Answered | Failed) and event.worker not in self._workers:
+            return  # it was on its way when its process was given up
         match event:
             case Up(number):
                 self._workers[number] = _Worker(number)
@@ -196,11 +221,31 @@ class Dispatcher:
             case Failed(number, None, error):
                 self._not_ready(self._workers[number], error)
             case Answered(number, int(shard), answer):
-                task = self._workers[number].tasks.pop(shard)
+                task = self._done(self._workers[number], shard)
                 if not self._work.accept(task.shard, answer):
                     self._once_more(task, None)
             case Failed(number, int(shard), error):
-                self._once_more(self._workers[number].tasks.pop(shard), error)
+                self._once_more(self._done(self._workers[number], shard), error)
+
+    def _done(self, worker: _Worker, shard: int) -> _Task:
+        """Take a shard from a process, and note how long it took."""
+        task = worker.tasks.pop(shard)
+        self._slowest = max(self._slowest, (self._awake - worker.since) / max(task.bytes, 1))
+        worker.since = self._awake
+        return task
+
+    def _give_up_what_hangs(self) -> None:
+        """Use a process no more that lives and does not answer: what it had is done by another."""
+        now = self._patience.clock()
+        self._awake, self._looked = self._awake + min(now - self._looked, 2 * _TICK), now
+        for worker in list(self._workers.values()):
+            limit = _HANGS * self._slowest * max((task.bytes for task in worker.tasks.values()), default=0)
+            waited = self._awake - worker.since
+            if worker.tasks and self._slowest and waited >= max(self._patience.limit, limit):
+                rows = self._work.rows_of(next(iter(worker.tasks.values())).shard)
+                reason = f"it lives, and has not answered for {waited:.0f} s; it has {rows}"
+                self._turn_away(worker, reason)
+                self._hand_back(worker, reason)
 
     def _get_ready(self) -> None:
         """Ask processes to load the model: one until it is known how, then all."""
@@ -243,6 +288,10 @@ class Dispatcher:
             self._died_early(reason)
             return
         _LOG.warning("a scoring process died, and what it had goes to another: %s", printable(reason)[:300])
+        self._hand_back(worker, reason)
+
+    def _hand_back(self, worker: _Worker, reason: str) -> None:
+        """Have what a process had done by others, unless that has been tried often enough."""
         for task in worker.tasks.values():
             task.deaths += 1
             if task.deaths >= DEATHS:

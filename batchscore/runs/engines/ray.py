@@ -288,6 +288,10 @@ class _Actors:
         text = (
             f"Ray's cluster has {self._there} {kind}{'s' * (self._there != 1)}, {self._free:g} of them free"
         )
+        if asked := sum(is_up for _, _, is_up in self._asked.values()):
+            text += (
+                f"; {asked} scoring process{'es were' if asked > 1 else ' was'} asked of it, and not up yet"
+            )
         if text == self._told:
             return None
         self._told = text
