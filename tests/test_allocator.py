@@ -40,7 +40,8 @@ def test_a_run_gives_memory_back_after_its_plan_and_each_part(
     tiny_bundle: Path, reviews: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
-    monkeypatch.setattr("batchscore.runs.run.give_back_freed_memory", lambda: given.append(1))
+    for module in ("run", "scoring_parts"):
+        monkeypatch.setattr(f"batchscore.runs.{module}.give_back_freed_memory", lambda: given.append(1))
     reviews.head(60).to_parquet(tmp_path / "in.parquet")
     run_score(tmp_path / "in.parquet", tiny_bundle, tmp_path / "run", read=ReadSettings(part_rows=20))
     assert len(given) == 1 + 3 + 1  # the plan, the parts, and what the last part left

@@ -159,7 +159,6 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(options: dict[str, Any]
         ("fail_under", "Did you mean 'fail_below'?"),
         ("show_config", "it prints and ends the command"),
         ("verbose", "logging.getLogger('batchscore')"),
-        ("inputs", "There are: "),
         ("zzz", "There are: "),
     ],
 )
