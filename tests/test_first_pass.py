@@ -171,13 +171,25 @@ def found(identity: Identity, path: Path) -> FoundFile:
 
 @pytest.mark.parametrize("field", Identity._fields)
 def test_a_file_is_recognised_only_if_all_that_the_file_system_tells_is_the_same(
-    field: str, tmp_path: Path
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = Identity(10, 2, 3, AN_HOUR, AN_HOUR)
     noted = Noted(identity, Hashed("aa", 2 * AN_HOUR))
+    monkeypatch.setattr(inputs, "identity_of", lambda _: identity)
     same, other = found(identity, tmp_path), found(identity._replace(**{field: 7}), tmp_path)
     recognise([same, other], [noted])
     assert (same.hashed, other.hashed) == (noted.hashed, None)
+
+
+def test_a_file_is_recognised_only_if_that_is_the_same_after_it_was_opened_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share tells what it told last, until a file is opened."""
+    identity = Identity(10, 2, 3, AN_HOUR, AN_HOUR)
+    monkeypatch.setattr(inputs, "identity_of", lambda _: identity._replace(changed=AN_HOUR + 1))
+    file = found(identity, tmp_path)
+    recognise([file], [Noted(identity, Hashed("aa", 2 * AN_HOUR))])
+    assert file.hashed is None
 
 
 def test_a_file_that_was_hashed_within_a_tick_of_its_last_change_is_not_recognised(tmp_path: Path) -> None:

@@ -169,3 +169,14 @@ def test_a_bundle_is_scored_by_our_own_code(bundle: Path, tmp_path: Path, review
         found.append(table.filter(like="prob_").to_numpy())
     assert np.nanstd(found[0]) > 0.1
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5)
+
+
+def test_a_file_has_the_bits_that_it_has_without_other_files(bundle: Path, tmp_path: Path) -> None:
+    texts = [f"A film of {k} scenes and {7 * k} actors" for k in range(9)]
+    pd.DataFrame({"text": texts[:2]}).to_csv(tmp_path / "small.csv", index=False)
+    pd.DataFrame({"text": texts[2:]}).to_csv(tmp_path / "other.csv", index=False)
+    compute = ComputeSettings(backend="torch", precision="fp32")
+    run_score(tmp_path / "small.csv", bundle, tmp_path / "alone", compute=compute)
+    run_score([tmp_path / "small.csv", tmp_path / "other.csv"], bundle, tmp_path / "both", compute=compute)
+    found, expected = (tmp_path / run / "predictions/small.csv" for run in ("both", "alone"))
+    assert found.read_bytes() == expected.read_bytes()

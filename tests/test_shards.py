@@ -88,7 +88,13 @@ def test_every_part_is_in_one_shard_and_none_is_larger_than_a_part_may_be(files:
 class Ours(FakeBackend):
     """One whose answers do not depend on the rows beside them."""
 
-    name = "torch"
+    name, rows_are_alone = "torch", True
+
+
+class OursTogether(FakeBackend):
+    """Our encoder of an architecture whose answers do depend on them, or on a machine that packs no weights."""
+
+    name, rows_are_alone = "torch", False
 
 
 def parts_of(n: int = 40) -> list[list[str | None]]:
@@ -109,13 +115,14 @@ def test_a_shard_has_the_answers_of_its_parts(bundle: Bundle, backend: type[Fake
 
 def test_micro_batches_of_several_parts_are_larger_only_if_the_model_may_mix_them(bundle: Bundle) -> None:
     shapes = {}
-    for kind in (FakeBackend, Ours):
+    for kind in (FakeBackend, OursTogether, Ours):
         apart, together = kind(), kind()
         for texts in parts_of():
             score_texts(texts, model_of(bundle, apart))
         score_parts(parts_of(), model_of(bundle, together))
         shapes[kind] = sorted(apart.shapes), sorted(together.shapes)
-    assert shapes[FakeBackend][0] == shapes[FakeBackend][1]
+    for kind in (FakeBackend, OursTogether):
+        assert shapes[kind][0] == shapes[kind][1]
     assert len(shapes[Ours][1]) < len(shapes[Ours][0])
 
 
@@ -166,6 +173,8 @@ def test_a_part_in_a_shard_is_what_it_is_in_a_file_of_its_own(tmp_path: Path) ->
     assert (staged.number, staged.parts) == (0, 7)
     assert staged.sha256 == sha256_of(staging.shard(0))
     assert staging.parts.names() == ["00000000.arrow"]
+    for number, section in enumerate(sections_of(staging.shard(0))):
+        assert section.to_pybytes() == (tmp_path / "parts" / f"{number}.arrow").read_bytes()
     parts = StagedParts(staging, [shard], answers)
     for number in (0, 6, 3, 1, 2, 4, 5):
         found, alone = parts.open(number), made.staged[number]

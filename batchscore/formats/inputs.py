@@ -136,11 +136,17 @@ class FoundFile:
 def recognise(files: Iterable[FoundFile], noted: Iterable[Noted]) -> None:
     """Take over the hashes that an earlier call noted for files that have certainly not changed since.
 
-    That is as sure as :meth:`FoundFile.assert_unchanged`: size, inode, device, mtime and ctime are the same.
+    That is as sure as :meth:`FoundFile.assert_unchanged`: size, inode, device, mtime and ctime are the same, still after the file was
+    opened. On a network share they may be those of a minute ago until then.
+
+    Raises:
+        NoInputError: a file is gone.
     """
     known = {note.identity: note.hashed for note in noted if note.is_certain}
     for file in files:
-        file.hashed = file.hashed or known.get(file.identity)
+        hashed = known.get(file.identity)
+        if file.hashed is None and hashed is not None and identity_of(file.source.path) == file.identity:
+            file.hashed = hashed
 
 
 def find_files(

@@ -154,7 +154,8 @@ def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) ->
         for section in sections:
             end = start + len(section.rows.row)
             begun = out.size
-            _write_section(out, section, [each.slice(start, end - start) for each in columns], answers)
+            own = [_only(each, start, end) for each in columns] if len(sections) > 1 else columns
+            _write_section(out, section, own, answers)
             places.append([begun, out.size - begun])
             if len(sections) > 1:
                 out.write(b"\0" * (-out.size % _ALIGNED))
@@ -179,6 +180,11 @@ def _added_and_own(sections: Sequence[Section], answers: Answers) -> list[pa.Arr
         predictions.status,
     )
     return [*answers.arrays(predictions), *own.arrays(answers)]
+
+
+def _only(column: pa.Array, start: int, end: int) -> pa.Array:
+    """Some rows in memory of their own: Arrow writes what lies behind a slice as its padding, which would be another file's answers."""
+    return pa.concat_arrays([column.slice(start, end - start)])
 
 
 def _lines(rows: Rows) -> pa.Array:

@@ -92,10 +92,10 @@ class Model:
     def mixes_parts(self) -> bool:
         """Whether rows of several small parts may go through the model in one micro-batch.
 
-        Our own encoder computes a row alike whatever is beside it, and a GPU needs large micro-batches. Anywhere else the
-        last bit of an answer is that of its own part's micro-batches.
+        A GPU needs large micro-batches. On a CPU a file's answers are the same bits whatever files are beside it: in a micro-batch
+        with theirs if the backend computes a row alike there, else in its own.
         """
-        return self.backend.name == "torch" or self.backend.device != "cpu"
+        return self.backend.device != "cpu" or (self.backend.name == "torch" and self.backend.rows_are_alone)
 
     def with_inference(self, **changes: Any) -> Model:
         """The same model with some :class:`InferenceSettings` changed."""

@@ -27,6 +27,8 @@ class Backend(Protocol):
     """Its key in ``BACKENDS``."""
     device: str
     precision: str
+    rows_are_alone: bool
+    """Whether the logits of a row are the same bits whatever rows are beside it, as far as is known."""
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, C]`` float32 of one micro-batch.

@@ -25,6 +25,7 @@ class OpenVinoBackend:
     """A compiled int8 model, without torch."""
 
     name = "openvino"
+    rows_are_alone = False
 
     def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
         if precision not in ("auto", "int8"):

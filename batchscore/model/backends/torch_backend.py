@@ -153,6 +153,7 @@ class TorchBackend:
         is_plain = kind in PLAIN
         encoder = None if is_plain else _encoder(bundle, dtype, self.device, kind)
         self.name = kind if is_plain or encoder is not None else "transformers"
+        self.rows_are_alone = self.device == "cpu" and _is_packed(encoder)
         self._skips_full_mask = self.name == "torch"
         """Without padding there is nothing to mask, and attention is faster; a compiled encoder always takes a mask."""
         if kind == "compiled":
@@ -233,6 +234,12 @@ class TorchBackend:
         """Empty the allocator's cache."""
         if self.device != "cpu":
             self._torch.cuda.empty_cache()
+
+
+def _is_packed(encoder: Any) -> bool:
+    from batchscore.model.backends.packed import PackedEncoder
+
+    return isinstance(encoder, PackedEncoder)  # which has the last layer and the head in blocks of rows
 
 
 def _plain(bundle: Bundle, dtype: torch.dtype, device: str, *, fresh: bool) -> Forward:
