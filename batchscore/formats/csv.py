@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import DataError, UsageError, printable
@@ -376,10 +375,10 @@ class Csv(RecordFormat):
                 cells = delimited.parse_record(record, dialect)
                 yield delimited.encode_fields([cells[place] for place in held], dialect)
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Records after the header."""
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
-        with open_bytes(Source(path, self.name, compression), _NO_LIMIT) as stream:
+        with open_bytes(source, _NO_LIMIT) as stream:
             header = delimited.read_header(stream, dialect, _NO_LIMITS)  # type: ignore[arg-type]
             if header is None:
                 return 0
