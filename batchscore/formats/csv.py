@@ -383,7 +383,7 @@ class Csv(RecordFormat):
             if header is None:
                 return 0
             start = delimited.next_position(header, dialect)
-            blocks = delimited.read_records(
+            return delimited.count_records(
                 stream,  # type: ignore[arg-type]
                 dialect,
                 len(header.fields),
@@ -391,7 +391,6 @@ class Csv(RecordFormat):
                 offset=start.offset,
                 line=start.line,
             )
-            return sum(isinstance(record, delimited.Record) for block in blocks for record in block)
 
 
 FORMAT = Csv()

@@ -130,7 +130,7 @@ class _Surveys:
 
     def __call__(self, task: _Task) -> list[Any]:
         """What was found of each file; None of one where anything stood in the way."""
-        looks = task.looks or [None] * len(task.files)
+        looks: Sequence[Look | None] = task.looks or [None] * len(task.files)
         return [_result(self._surveyor, *each) for each in zip(task.files, looks, strict=True)]
 
 
