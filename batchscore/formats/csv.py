@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
 from batchscore.formats.arrow_values import plain_values, records_of
+from batchscore.formats.csv_lines import appended
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,
@@ -342,7 +343,11 @@ class Csv(RecordFormat):
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
         has_inputs = bool(output.held)
         out.write(self._header(output, dialect))
+        is_as_read = is_input_format(self, output.file) and has_inputs and output.columns.are_whole
         for part in parts:
+            if is_as_read and (pieces := appended(part.inputs[0], output.added(part), dialect)):
+                out.writelines(pieces)
+                continue
             extra = zip(*output.added_texts(part), strict=True)
             for record, fields in zip(self._records(part, output, dialect), extra, strict=True):
                 if has_inputs:
