@@ -73,10 +73,10 @@ ALONE = {
     "plan": ("batchscore.runs.run", "make_plan"),
     "finish": ("batchscore.runs.finishing", "Finish.run"),
     "finish: metrics": ("batchscore.runs.measuring", "Measuring.metrics"),
-    "finish: predictions": ("batchscore.runs.finishing", "Finish._predictions"),
+    "finish: predictions": ("batchscore.runs.prediction_building", "Building.finish"),
     "finish: mismatches": ("batchscore.runs.measuring", "Measuring.list_mismatches"),
     "finish: page": ("batchscore.runs.measuring", "Measuring.write_pages"),
-    "finish: recount": ("batchscore.runs.finishing", "Finish._assert_conserved"),
+    "finish: recount": ("batchscore.runs.prediction_building", "Builder.read"),
     "finish: publish": ("batchscore.runs.finishing", "Finish._put_in_place"),
 }
 """Steps with nothing beside them: CPU time of the process, and of those that it started and that have ended."""

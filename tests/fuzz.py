@@ -214,7 +214,7 @@ def make_world(folder: Path, model: Path) -> None:
     shutil.copytree(model, folder / "model", ignore=shutil.ignore_patterns("batchscore.json"))
     _run(folder, "score", "in.csv", "--model", "bundle", "--output", "run")
     full = mock.patch(
-        "batchscore.runs.finishing.write_predictions", side_effect=StorageError("the disk is full")
+        "batchscore.runs.prediction_building.write_predictions", side_effect=StorageError("the disk is full")
     )
     with full:
         _run(folder, "score", "in.csv", "--model", "bundle", "--output", "stopped")

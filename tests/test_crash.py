@@ -29,7 +29,7 @@ from batchscore.model.loading import load_model
 from batchscore.model.scoring import InferenceSettings, Model
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import MicroBatch
-from batchscore.runs import finishing, measuring, shards
+from batchscore.runs import finishing, measuring, prediction_building, shards
 from batchscore.runs import run as runs
 from batchscore.runs.engines import local
 from batchscore.runs.inspection import verify
@@ -458,7 +458,7 @@ def test_a_row_that_a_writer_drops_is_noticed_before_anything_gets_its_name(
         write([type(first)(first.batch.slice(1), first.answers, first.facts), *rest], *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finishing, "write_predictions", drop_a_row)
+        patch.setattr(prediction_building, "write_predictions", drop_a_row)
         with pytest.raises(
             RuntimeError, match=r"a.csv: 33 rows were read and 2 of them rejected, .* have 30"
         ):
@@ -540,7 +540,7 @@ def test_a_thread_that_dies_without_a_word_ends_in_an_error_not_a_hang(
         (FakeBackend, "logits"),
         (shards, "stage_shard"),
         (runs, "make_plan"),
-        (finishing, "write_predictions"),
+        (prediction_building, "write_predictions"),
         (finishing, "publish"),
     ],
 )

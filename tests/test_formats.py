@@ -21,8 +21,9 @@ from batchscore.formats.format import Format, format_of
 from batchscore.formats.reading import describe, identify, read, texts_of_file
 from batchscore.formats.registry import ENTRIES, NAMES, format_of_name, suffix_of
 from batchscore.formats.source import Source
-from batchscore.formats.writing import Output, count_rows
+from batchscore.formats.writing import Output, read_back
 from batchscore.records import ColumnChoice
+from batchscore.system.storage import sha256_of
 
 ROWS = [
     {"id": f"{k:03}", "text": text, "label": "POSITIVE" if k % 2 else "NEGATIVE"}
@@ -101,7 +102,8 @@ def test_rows_of_every_format_can_be_written_in_every_other(given: str, target: 
     assert len(frame.predicted_label) == len(ROWS)
     assert identify(result.only).format == target
     output = Output(result.plan.files[0], answers_of(result.bundle.task, result.bundle.labels))
-    assert count_rows(result.only, output, target) == len(ROWS)
+    back = read_back(result.only, output, target)
+    assert (back.rows, back.sha256) == (len(ROWS), sha256_of(result.only))
     source = Source(result.only, target, "")
     found = [text for texts in texts_of_file(source, ReadSettings(), ["id"]) for text in texts["id"]]
     assert found == [row["id"] for row in ROWS]

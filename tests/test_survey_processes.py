@@ -23,6 +23,7 @@ from batchscore.runs import survey_processes
 from batchscore.runs.planning import make_plan
 from batchscore.runs.survey_processes import processes_for
 from batchscore.runs.surveying import Surveyor
+from batchscore.system.helpers import Helpers
 
 KINDS = {
     "a.csv": b"id,text,label\n" + b"".join(b"%d,fine %d,POSITIVE\n" % (k, k) for k in range(30)) + b"1,x\n",
@@ -90,14 +91,14 @@ def test_the_plan_is_the_same_even_if_a_process_is_killed(
     )
     assert planned(folder) == expected
     assert (len(two), here) == (2, [])
-    taken = survey_processes._Processes._take
+    taken = Helpers._take
 
-    def take(self: survey_processes._Processes, at_work: object, done: object) -> None:
+    def take(self: Helpers, at_work: object, done: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(two[-1], signal.SIGKILL)
         taken(self, at_work, done)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(survey_processes._Processes, "_take", take)
+    monkeypatch.setattr(Helpers, "_take", take)
     assert planned(folder) == expected
 
 

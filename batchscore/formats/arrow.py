@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -255,9 +254,9 @@ class ArrowIpc(ColumnFormat):
                 ]
                 writer.write_batch(pa.RecordBatch.from_arrays([*columns, *output.added(part)], schema=schema))
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Rows of all batches."""
-        with _opened(Source(path, self.name, compression)) as reader:
+        with _opened(source) as reader:
             return sum(batch.num_rows for batch in _whole_batches(reader))
 
 

@@ -52,24 +52,31 @@ def plain_values(array: pa.Array) -> list[Any]:
 
 def texts_of_values(array: pa.Array) -> list[str]:
     """:func:`~batchscore.formats.text_values.as_text` of each of the :func:`plain_values`: common types all at once."""
+    texts = text_array(array) if len(array) >= _FEW and not pa.types.is_string(array.type) else None
+    return [as_text(value) for value in plain_values(array)] if texts is None else texts.to_pylist()
+
+
+def text_array(array: pa.Array) -> pa.Array | None:
+    """The same as an array of strings; None for types that are not made into text all at once."""
     kind = array.type
-    if pa.types.is_float32(kind) and len(array) >= _FEW:
+    if pa.types.is_float32(kind):
         return _texts_of_floats(array)
     if pa.types.is_boolean(kind):
-        return pc.if_else(array, "true", "false").fill_null("").to_pylist()  # type: ignore[no-any-return]
+        return pc.if_else(array, "true", "false").fill_null("")
     if pa.types.is_integer(kind):
-        return array.cast(pa.string()).fill_null("").to_pylist()  # type: ignore[no-any-return]
-    return [as_text(value) for value in plain_values(array)]
+        return array.cast(pa.string()).fill_null("")
+    return array.fill_null("") if pa.types.is_string(kind) else None
 
 
-def _texts_of_floats(array: pa.FloatArray) -> list[str]:
+def _texts_of_floats(array: pa.FloatArray) -> pa.Array:
     """From 0.0001 to 1 Arrow writes the digits that Python does; a probability is rarely anything else."""
-    texts = array.cast(pa.string()).to_pylist()
     is_usual = pc.and_(pc.greater_equal(array, _LEAST_PLAIN), pc.less(array, 1.0)).fill_null(False)
     odd = np.flatnonzero(~is_usual.to_numpy(zero_copy_only=False))
-    for place, value in zip(odd.tolist(), plain_values(take(array, odd)), strict=True):
-        texts[place] = as_text(value)
-    return texts  # type: ignore[no-any-return]
+    texts = array.cast(pa.string())
+    if not len(odd):
+        return texts
+    others = [as_text(value) for value in plain_values(take(array, odd))]
+    return pc.replace_with_mask(texts, pc.invert(is_usual), pa.array(others, pa.string()))
 
 
 # Nested, dictionary and extension types

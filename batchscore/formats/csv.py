@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
 from batchscore.formats.arrow_values import plain_values, records_of
+from batchscore.formats.csv_lines import appended
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,
@@ -343,7 +343,11 @@ class Csv(RecordFormat):
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
         has_inputs = bool(output.held)
         out.write(self._header(output, dialect))
+        is_as_read = is_input_format(self, output.file) and has_inputs and output.columns.are_whole
         for part in parts:
+            if is_as_read and (pieces := appended(part.inputs[0], output.added(part), dialect)):
+                out.writelines(pieces)
+                continue
             extra = zip(*output.added_texts(part), strict=True)
             for record, fields in zip(self._records(part, output, dialect), extra, strict=True):
                 if has_inputs:
@@ -376,15 +380,15 @@ class Csv(RecordFormat):
                 cells = delimited.parse_record(record, dialect)
                 yield delimited.encode_fields([cells[place] for place in held], dialect)
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Records after the header."""
         dialect = dialect_of(output.file.layout) if is_input_format(self, output.file) else _DEFAULT_DIALECT
-        with open_bytes(Source(path, self.name, compression), _NO_LIMIT) as stream:
+        with open_bytes(source, _NO_LIMIT) as stream:
             header = delimited.read_header(stream, dialect, _NO_LIMITS)  # type: ignore[arg-type]
             if header is None:
                 return 0
             start = delimited.next_position(header, dialect)
-            blocks = delimited.read_records(
+            return delimited.count_records(
                 stream,  # type: ignore[arg-type]
                 dialect,
                 len(header.fields),
@@ -392,7 +396,6 @@ class Csv(RecordFormat):
                 offset=start.offset,
                 line=start.line,
             )
-            return sum(isinstance(record, delimited.Record) for block in blocks for record in block)
 
 
 FORMAT = Csv()

@@ -12,7 +12,6 @@ import functools
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import pyarrow as pa
@@ -275,8 +274,8 @@ class Format(abc.ABC):
         """Write a prediction file; ``out`` is also readable, unless it is compressed."""
 
     @abc.abstractmethod
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
-        """Rows in a prediction file, by reading whatever of it could be damaged.
+    def count_rows(self, source: Source, output: Output) -> int:
+        """Rows in a prediction file of this format, by reading whatever of it could be damaged.
 
         Raises:
             DataError: it cannot be read.

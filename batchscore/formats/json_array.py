@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from batchscore.config import ReadSettings
@@ -277,9 +276,8 @@ class JsonArray(jsonl.JsonFormat):
             before = b",\n"
         out.write((b"[" if before == b"[\n" else b"\n") + b"]\n")
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Elements of the array."""
-        source = Source(path, self.name, compression)
         with open_bytes(source, 2**40) as stream:
             return sum(1 for _ in _elements(stream, source, ReadSettings(max_row_bytes=2**40), Position()))
 

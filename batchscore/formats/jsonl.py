@@ -7,7 +7,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -395,9 +394,9 @@ class JsonLines(JsonFormat):
         for body, end in scored_objects(parts, output):
             out.write(body + (end or b"\n") if own else _LINE_END.sub(b" ", body) + b"\n")
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Lines that are not blank."""
-        with open_bytes(Source(path, self.name, compression), _NO_LIMIT) as stream:
+        with open_bytes(source, _NO_LIMIT) as stream:
             return sum(not line.isspace() for line in stream)
 
 

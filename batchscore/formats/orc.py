@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -186,9 +185,9 @@ class Orc(ColumnFormat):
                 ]
                 writer.write(pa.Table.from_arrays([*columns, *output.added(part)], schema=schema))
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Rows of all batches, decoded."""
-        return sum(batch.num_rows for batch in _batches(Source(path, self.name, compression)))
+        return sum(batch.num_rows for batch in _batches(source))
 
 
 FORMAT = Orc()

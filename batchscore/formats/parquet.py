@@ -6,7 +6,6 @@ import contextlib
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -185,9 +184,9 @@ class Parquet(ColumnFormat):
         if nodes := format_of(output.file.format).annotations(output.file):
             restore_annotations(out, [nodes[place] for place in output.held])
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """The number in the footer."""
-        with open_parquet(Source(path, self.name, compression)) as file:
+        with open_parquet(source) as file:
             return int(file.metadata.num_rows)
 
 

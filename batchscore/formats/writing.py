@@ -6,13 +6,15 @@ import bz2
 import contextlib
 import dataclasses
 import gzip
+import os
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 import zstandard
 
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
+from batchscore.formats.first_pass import FirstPass
 from batchscore.formats.format import Format, Output, Unheld, format_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import ENTRIES
@@ -25,6 +27,7 @@ __all__ = [
     "Output",
     "count_rows",
     "packed",
+    "read_back",
     "refuse_unwritable",
     "refuse_unwritable_names",
     "write_predictions",
@@ -55,18 +58,36 @@ def write_predictions(
         _target(output.file.format, output_format).write(parts, output, stream)
 
 
-def count_rows(path: AnyPath, output: Output, output_format: str) -> int:
-    """Rows in a finished prediction file, counted by reading it.
+class ReadBack(NamedTuple):
+    """What a finished prediction file was when it was read back."""
+
+    rows: int
+    sha256: str
+    """Of the bytes in which the rows were counted."""
+    found: os.stat_result
+    """What the file system told of it before it was read."""
+
+
+def read_back(path: AnyPath, output: Output, output_format: str) -> ReadBack:
+    """Read a finished prediction file as anybody would: its rows are counted, and what is read is hashed as it is read.
 
     Raises:
         DataError: it cannot be read.
+        StorageError: the disk fails.
     """
-    target, compression = (
-        _target(output.file.format, output_format),
-        _compression(output.file, output_format),
-    )
-    with readable(path) as name, reading(Source(name, target.name, compression)):
-        return target.count_rows(name, compression, output)
+    target = _target(output.file.format, output_format)
+    with readable(path) as name:
+        first_pass = FirstPass(name)
+        source = Source(name, target.name, _compression(output.file, output_format), first_pass)
+        with reading(source):
+            found = name.stat()
+            rows = target.count_rows(source, output)
+            return ReadBack(rows, first_pass.finish().sha256, found)
+
+
+def count_rows(path: AnyPath, output: Output, output_format: str) -> int:
+    """The rows of :func:`read_back`."""
+    return read_back(path, output, output_format).rows
 
 
 def _target(input_format: str, output_format: str) -> Format:

@@ -13,7 +13,6 @@ import logging
 import math
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.errors import DataError, printable
@@ -314,9 +313,9 @@ class Xlsx(RecordFormat):
                 rows = zip(inputs, added if arrays else itertools.repeat(()), strict=bool(arrays))
                 sheet.write([*(cells[place] for place in held), *more] for cells, more in rows)
 
-    def count_rows(self, path: Path, compression: str, output: Output) -> int:
+    def count_rows(self, source: Source, output: Output) -> int:
         """Rows below the header."""
-        with open_package(Source(path, self.name, compression), _NO_LIMIT) as package:
+        with open_package(source, _NO_LIMIT) as package:
             return sum(1 for _ in rows_of(package, package.sheets[0])) - 1
 
 

@@ -7,7 +7,7 @@ has the same bytes each time (except for times in ``run.json``, ``report.html`` 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from batchscore.config import LATEST
@@ -18,7 +18,7 @@ from batchscore.evaluation import (
 )
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.staged import StagedPart
-from batchscore.formats.writing import Output, count_rows, write_predictions
+from batchscore.formats.writing import Output, ReadBack
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
 from batchscore.model.thresholds import thresholds_of
@@ -38,11 +38,11 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.measuring import MEASURED_BY, Measuring, StagedRows, Yardstick, build, write_json
 from batchscore.runs.partitions import Partitions
+from batchscore.runs.prediction_building import Builder, Building, ToBuild, is_as_read
 from batchscore.runs.shards import StagedParts, shards_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
-    building,
     files_below,
     make_folder,
     manifest,
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 _ROW_PARTITIONS = "partitions"
 """In the staging folder: the partition of each row."""
+_Read = Sequence[tuple[ToBuild, ReadBack]]
+"""The prediction files, and what each was when it was read back."""
 
 
 def outputs_of(plan: Plan, bundle: Bundle, settings: ScoreSettings) -> list[Output]:
@@ -89,7 +91,6 @@ class Finish:
         """The numbers of the parts of each file."""
         for part in plan.parts:
             self._numbers[part.file].append(part.number)
-        self._partitions: Partitions | None = None
         self._basis = Basis(
             task=bundle.task,
             labels=bundle.labels,
@@ -109,55 +110,63 @@ class Finish:
         rows = StagedRows(self._plan.files, self._plan.parts, self._open, self._staging.folder)
         by, final = self._yardstick(), self._staging.final
         measuring = Measuring(rows, by)
-        metrics = measuring.metrics()
-        if (column := self._settings.partition_by) is not None:
-            path = self._staging.folder / _ROW_PARTITIONS
-            self._partitions = Partitions(self._plan.files, self._plan.parts, column, path, self._open)
-        self._predictions()
-        listed = measuring.list_mismatches(metrics, final)
+        builder = Builder(self._staged, self._settings.output_format, self._partitions())
+        wanted = list(self._wanted(builder.partitions))
+        with Building(builder, wanted, self._plan.rows) as building:
+            metrics = measuring.metrics()
+            listed = measuring.list_mismatches(metrics, final)
+            read: _Read = list(zip(wanted, building.finish(), strict=True))
         if self._plan.rejects:
             build(final / REJECTS, self._copy_rejects)
         write_json(final / METRICS, metrics)
         facts = {**make_facts(metrics["counts"]), MEASURED_BY: by.to_json(), WRITTEN: written_facts(final)}
         write_json(final / FACTS, facts)
         measuring.write_pages(facts, metrics, listed, final, as_named(self._settings.output.absolute()))
-        self._assert_conserved()
-        self._put_in_place()
+        read = self._read_again(builder, read)
+        self._assert_conserved(read)
+        self._put_in_place(read)
         return metrics
 
     def _copy_rejects(self, out: IO[bytes]) -> None:
         with self._staging.rejects.open_read() as rejects:
             shutil.copyfileobj(rejects, out)
 
-    def _parts(self, file: int) -> Iterator[StagedPart]:
-        return (self._open(number) for number in self._numbers[file])
-
     def _open(self, number: int) -> StagedPart:
         return self._staged.open(number)
 
-    def _outputs(self) -> Iterator[tuple[int, OwnPath, Output, str]]:
-        """File index, staging path and :class:`Output` of each prediction file, and the folder of its partition or none."""
+    def _partitions(self) -> Partitions | None:
+        if (column := self._settings.partition_by) is None:
+            return None
+        path = self._staging.folder / _ROW_PARTITIONS
+        return Partitions(self._plan.files, self._plan.parts, column, path, self._staged.open)
+
+    def _wanted(self, partitions: Partitions | None) -> Iterator[ToBuild]:
+        """The prediction files; the folders that they are built in are made."""
         names = prediction_names([file.name for file in self._plan.files], self._settings.output_format)
         outputs = outputs_of(self._plan, self._bundle, self._settings)
-        for index, (output, name) in enumerate(zip(outputs, names, strict=True)):
-            for folder in [""] if self._partitions is None else self._partitions.folders(index):
-                yield index, self._staging.final / f"{PREDICTIONS}/{folder}/{name}", output, folder
-
-    def _predictions(self) -> None:
         made: set[OwnPath] = set()
-        for index, path, output, folder in self._outputs():
-            parts = self._partitions.parts(index, folder) if self._partitions else self._parts(index)
-            if path.parent not in made:
-                make_folder(path.parent)
-                made.add(path.parent)
-            with building(path) as out:
-                write_predictions(parts, output, self._settings.output_format, out)
+        for index, (output, name) in enumerate(zip(outputs, names, strict=True)):
+            for folder in [""] if partitions is None else partitions.folders(index):
+                path = self._staging.final / f"{PREDICTIONS}/{folder}/{name}"
+                if path.parent not in made:
+                    make_folder(path.parent)
+                    made.add(path.parent)
+                yield ToBuild(path, output, index, folder, self._numbers[index], output.file.rows)
 
-    def _assert_conserved(self) -> None:
-        """Count rows in the finished files: for each file, rows read = rows in predictions + rejects."""
+    def _read_again(self, builder: Builder, read: _Read) -> _Read:
+        """What the prediction files are now: one that is no longer as it was when it was read is read again."""
+        final = self._staging.final
+        now = {final / entry.name: entry.facts for entry in final.walk()}
+        return [
+            (each, back if is_as_read(now.get(each.path), back) else builder.read(each))
+            for each, back in read
+        ]
+
+    def _assert_conserved(self, read: _Read) -> None:
+        """For each file, rows read = rows counted in its finished predictions + rejects."""
         found = [0] * len(self._plan.files)
-        for index, path, output, _ in self._outputs():
-            found[index] += count_rows(path, output, self._settings.output_format)
+        for each, back in read:
+            found[each.file] += back.rows
         for file, rows in zip(self._plan.files, found, strict=True):
             if rows + file.rejects != file.rows:
                 raise RuntimeError(
@@ -196,11 +205,12 @@ class Finish:
         long_text = ModelSettings.of(self._settings, self._bundle).long_text
         return None if long_text == "windows" else self._bundle.calibration_temperature
 
-    def _put_in_place(self) -> None:
+    def _put_in_place(self, read: _Read) -> None:
         """Remove files of an earlier run and rename every file to its final name, the manifest last."""
         output, final = output_of(self._settings), self._staging.final
         names = files_below(final)
-        hashes = {name: sha256_of(final / name) for name in names}
+        known = {each.path: back.sha256 for each, back in read}
+        hashes = {name: known.get(final / name) or sha256_of(final / name) for name in names}
         write_bytes(final / MANIFEST, manifest(hashes))
         before = self._staging.replaced()
         self._staging.note_replaced(before | set(names))

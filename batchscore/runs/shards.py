@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.formats.staged import Section, sections_of, stage_shard, staged_part
 from batchscore.records import Shard
@@ -109,6 +109,10 @@ class StagedParts:
         self._places = [(shard.number, place) for shard in shards for place in range(len(shard.parts))]
         self._mapped: tuple[int, list[pa.Buffer]] = (-1, [])
         """The shard that was read last, as its parts are mostly read one after the other."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is mapped."""
+        return {**self.__dict__, "_staging": self._staging.alone, "_mapped": (-1, [])}
 
     def open(self, number: int) -> StagedPart:
         """A part, mapped into memory; pages are read on demand."""

@@ -30,8 +30,14 @@ def most_used() -> int:
 
 def has_room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, own_cgroups: Path = _OWN_CGROUPS) -> bool:
     """Whether there is so much memory that a process which lacks some has itself to blame; True if nobody says."""
+    free = room(meminfo, cgroup, own_cgroups)
+    return free is None or free >= ROOM
+
+
+def room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, own_cgroups: Path = _OWN_CGROUPS) -> int | None:
+    """Bytes that may still be taken; None if nobody says."""
     free = [_available(meminfo), *_left_in_cgroups(own_cgroups, cgroup), *_limits()]
-    return min((each for each in free if each is not None), default=ROOM) >= ROOM
+    return min((each for each in free if each is not None), default=None)
 
 
 def _available(meminfo: Path) -> int | None:

@@ -16,6 +16,7 @@ import dataclasses
 import errno
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -28,6 +29,8 @@ from batchscore.errors import NotOursError, shown_as
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DESCRIPTORS = Path("/proc/self/fd")
+_PLAIN_NAME = re.compile(r"[^/.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")
+"""Names without a step that means something else, which many begin with a dot."""
 _EXCHANGE = 2
 """``RENAME_EXCHANGE`` of Linux."""
 _NO_SUCH_KIND = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EMLINK}
@@ -71,6 +74,8 @@ class OwnPath:
 
     def __truediv__(self, name: str) -> OwnPath:
         """The path of a name, or of several with ``/`` between them, below this one."""
+        if _PLAIN_NAME.fullmatch(name):
+            return OwnPath(self.root, (*self.parts, *name.split("/")))
         more = PurePosixPath(name)
         if more.is_absolute() or ".." in more.parts:
             raise ValueError(f"{name!r} leads out of the folder")

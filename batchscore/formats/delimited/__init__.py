@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from batchscore.formats.delimited.dialect import Dialect, Limits, Position, detect_encoding, encoding_hint
 from batchscore.formats.delimited.fields import append_fields, encode_fields, parse_record
-from batchscore.formats.delimited.records import Record, Rejected, next_position, read_records
+from batchscore.formats.delimited.records import Record, Rejected, count_records, next_position, read_records
 from batchscore.formats.delimited.sniffing import (
     DELIMITERS,
     MOST_HEADER_BYTES,
@@ -57,6 +57,7 @@ __all__ = [
     "Record",
     "Rejected",
     "append_fields",
+    "count_records",
     "detect_encoding",
     "encode_fields",
     "encoding_hint",

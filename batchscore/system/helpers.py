@@ -1,0 +1,150 @@
+"""Processes beside this one that help with work which is otherwise done here.
+
+Each is told once how to work, and then handed task after task. Where a process says nothing of a task, because something stood
+in the way or because it died, the caller does that task itself: so results, errors and their order are the same whatever the
+number of processes, and one that dies costs time only. They are started by a command of their own, so that the program
+that called is not imported a second time, and they end with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+MOST = 16
+"""Processes beside this one at most."""
+_PR_SET_PDEATHSIG = 1
+_COMMAND = "import sys; sys.path[:] = {path!r}; from batchscore.system.helpers import serve; serve({fd})"
+
+
+class Helpers:
+    """Some processes; the caller closes them."""
+
+    def __init__(self, count: int, make: Callable[..., Callable[[Any], Any]], *told: Any) -> None:
+        """``make`` makes of ``told``, in each process, the function that does a task; all of them can be pickled."""
+        self._running: dict[Connection, subprocess.Popen[bytes]] = {}
+        try:
+            for _ in range(count):
+                self._start()
+            for pipe in self._running:
+                pipe.send((make, told))
+        except OSError:  # the machine has no room for them: what they do not do is done here
+            self.close()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = _COMMAND.format(path=sys.path, fd=theirs.fileno())
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                [sys.executable, "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # what the keyboard sends comes to us, and we end them
+            )
+        self._running[Connection(ours.detach())] = process
+
+    def results(self, tasks: Sequence[Any], ahead: int | None = None) -> Iterator[Any]:
+        """What came of each task, in order; None where a process said nothing.
+
+        ``ahead`` is how many tasks per process may be done before an earlier one is taken.
+        """
+        waiting = list(range(len(tasks)))[::-1]
+        done: dict[int, Any] = {}
+        at_work: dict[Connection, int] = {}
+        for place in range(len(tasks)):
+            while place not in done:
+                most = len(tasks) if ahead is None else place + ahead * max(len(self._running), 1)
+                for pipe in [each for each in self._running if each not in at_work]:
+                    if waiting and waiting[-1] < most:
+                        self._hand_out(pipe, waiting.pop(), tasks, at_work, done)
+                if place not in done and not at_work:  # no process is left
+                    done[place] = None
+                    waiting = [task for task in waiting if task != place]
+                self._take(at_work, done)
+            yield done.pop(place)
+
+    def _hand_out(
+        self,
+        pipe: Connection,
+        place: int,
+        tasks: Sequence[Any],
+        at_work: dict[Connection, int],
+        done: dict[int, Any],
+    ) -> None:
+        at_work[pipe] = place
+        try:
+            pipe.send(tasks[place])
+        except OSError:
+            self._give_up(pipe, at_work, done)
+
+    def _take(self, at_work: dict[Connection, int], done: dict[int, Any]) -> None:
+        """Wait until a process answers, or dies."""
+        for pipe in wait(list(at_work)) if at_work else ():
+            assert isinstance(pipe, Connection)  # noqa: S101 - we wait for nothing else
+            try:
+                with _without_collections():
+                    done[at_work[pipe]] = pipe.recv()
+                del at_work[pipe]
+            except (EOFError, OSError, pickle.UnpicklingError):
+                self._give_up(pipe, at_work, done)
+
+    def _give_up(self, pipe: Connection, at_work: dict[Connection, int], done: dict[int, Any]) -> None:
+        """Go on without a process: its task is done by the caller."""
+        done[at_work.pop(pipe)] = None
+        _end(pipe, self._running.pop(pipe))
+
+    def kill(self) -> None:
+        """Let :meth:`results`, in another thread, come to its end at once, with None for what is not done."""
+        for process in list(self._running.values()):
+            process.kill()
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        while self._running:
+            _end(*self._running.popitem())
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Within the block nothing is searched for cycles: thousands of objects come at once, and all of them stay."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
+
+
+def _end(pipe: Connection, process: subprocess.Popen[bytes]) -> None:
+    pipe.close()
+    process.kill()
+    process.wait()
+
+
+# ---------------------------------------------------------------------------------------------- in such a process
+
+
+def serve(descriptor: int) -> None:
+    """Do tasks until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.set_inheritable(descriptor, False)
+    with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe:
+        make, told = pipe.recv()
+        work = make(*told)
+        while True:
+            pipe.send(work(pipe.recv()))
