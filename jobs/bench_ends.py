@@ -160,6 +160,7 @@ class FreeBackend:
     """The first word of a text is its label; the others say how sure that is."""
 
     name, device, precision = "free", "cpu", "fp32"
+    rows_are_alone = False
 
     def __init__(self, positive: int) -> None:
         self._positive = positive

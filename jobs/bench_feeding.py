@@ -47,6 +47,7 @@ class Device:
     """On neither core: it answers at once."""
 
     name, device, precision = "free", "free:0", "fp32"
+    rows_are_alone = False
 
     def logits(self, batch: MicroBatch) -> NDArray[np.float32]:
         """Logits ``[b, 2]`` float32."""

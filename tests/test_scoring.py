@@ -25,6 +25,7 @@ class FakeBackend:
     """Logits are ``(mean token id, 0)``, so that each row's answer can be told; it may run out of memory or fail."""
 
     name, device, precision = "fake", "cpu", "fp32"
+    rows_are_alone = False
 
     def __init__(
         self, memory: float = float("inf"), poison: int | None = None, error: BaseException | None = None
