@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscore.errors import BusyError, DataError, OutputError, StorageError
+from batchscore.errors import BusyError, DataError, NotOursError, OutputError, StorageError
 from batchscore.system import journal as journals
 from batchscore.system import storage
 from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     MANIFEST,
     STAGING,
@@ -549,3 +550,32 @@ def test_json_is_strict() -> None:
     assert json.loads(storage.to_json({"a": "\udcff"})) == {"a": "\udcff"}
     with pytest.raises(ValueError, match="JSON"):
         storage.to_json(float("nan"))
+
+
+def test_json_is_written_as_the_standard_library_writes_it() -> None:
+    values: list[Any] = [
+        {}, [], "", None, True, 0, -1.5e-9, "é\n\"", (), (1,), [[], {}, [[{"a": []}]]],
+        {"a": {"b": [1, {"c: d": "e"}], "f": {}}, 7: 2, True: None, 2.5: (3, "4"), None: []},
+    ]  # fmt: skip
+    for value in [*values, values]:
+        expected = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        assert storage.to_json(value) == expected.encode()
+
+
+def test_below_a_folder_that_is_held_no_link_is_followed_either(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    folder = OwnPath(tmp_path) / "a"
+    with folder.held():
+        with (folder / "b/c").open_new() as file:
+            file.write(b"ours")
+        (tmp_path / "a/d").symlink_to(tmp_path / "out")
+        with pytest.raises(NotOursError, match="a/d"):
+            (folder / "d/e").open_new()
+        assert (folder / "b/c").read_bytes() == b"ours"
+        assert folder.names() == ["b", "d"]
+        (tmp_path / "a").rename(tmp_path / "gone")
+        (tmp_path / "a").mkdir()
+        assert (folder / "b").names() == ["c"]  # the folder that is held, whatever has its name
+    assert folder.names() == []
+    assert list((tmp_path / "out").iterdir()) == []

@@ -110,7 +110,7 @@ class Finish:
         rows = StagedRows(self._plan.files, self._plan.parts, self._open, self._staging.folder)
         by, final = self._yardstick(), self._staging.final
         measuring = Measuring(rows, by)
-        builder = Builder(self._staged, self._settings.output_format, self._partitions())
+        builder = Builder(final / PREDICTIONS, self._staged, self._settings.output_format, self._partitions())
         wanted = list(self._wanted(builder.partitions))
         with Building(builder, wanted, self._plan.rows) as building:
             metrics = measuring.metrics()

@@ -51,7 +51,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            "files": [dataclasses.asdict(file) for file in self.files],
+            "files": [_file_to_json(file) for file in self.files],
             "parts": [list(_flat(p)) for p in self.parts],
         }
 
@@ -94,6 +94,16 @@ def _part_from_json(digest: str, *numbers: int) -> Part:
         raise ValueError("a part begins or ends nowhere")
     number, file, row, offset, line, rows, size = numbers
     return Part(number, file, Position(row, offset, line), rows, digest, size)
+
+
+def _file_to_json(file: InputFile) -> dict[str, Any]:
+    """As :func:`dataclasses.asdict`, which copies all that is in it."""
+    layout = {"columns": file.layout.columns, "details": file.layout.details}
+    return {**_fields(file), "layout": layout, "columns": _fields(file.columns)}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _file_from_json(value: Mapping[str, Any]) -> InputFile:

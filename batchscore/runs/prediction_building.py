@@ -60,6 +60,8 @@ class ToBuild(NamedTuple):
 class Builder:
     """Builds prediction files from what is staged; it can be pickled."""
 
+    folder: OwnPath
+    """Where all of them are built."""
     staged: StagedParts
     output_format: str
     partitions: Partitions | None = None
@@ -142,7 +144,10 @@ class Building:
         """
         if self._helpers is not None:
             self._thread.join()
-        return [self._done.get(place) or self._builder.build(each) for place, each in enumerate(self._wanted)]
+        with self._builder.folder.held():
+            return [
+                self._done.get(place) or self._builder.build(each) for place, each in enumerate(self._wanted)
+            ]
 
 
 def is_as_read(found: os.stat_result | None, read: ReadBack) -> bool:
@@ -180,7 +185,8 @@ class _Built:
         self._parent = os.getppid()
 
     def __call__(self, task: Sequence[ToBuild]) -> list[ReadBack | None]:
-        return [self._built(each) for each in task]
+        with self._builder.folder.held():
+            return [self._built(each) for each in task]
 
     def _built(self, wanted: ToBuild) -> Any:
         if os.getppid() != self._parent:  # nobody waits for it, and another start may build it

@@ -111,9 +111,9 @@ class OwnPath:
     @contextlib.contextmanager
     def handle(self) -> Iterator[int]:
         """A descriptor of this folder, step by step from ``root``."""
-        descriptor = os.open(self.root, _FOLDER)
+        descriptor, held = self._nearest_held()
         try:
-            for depth, name in enumerate(self.parts, start=1):
+            for depth, name in enumerate(self.parts[held:], start=held + 1):
                 with _naming(OwnPath(self.root, self.parts[:depth]), descriptor):
                     below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
                 os.close(descriptor)
@@ -121,6 +121,26 @@ class OwnPath:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block the way to what is below this folder begins at one handle of it, as many files are below it."""
+        with self.handle() as descriptor:
+            before = _HELD.get(self)
+            _HELD[self] = descriptor
+            try:
+                yield
+            finally:
+                del _HELD[self]
+                if before is not None:
+                    _HELD[self] = before
+
+    def _nearest_held(self) -> tuple[int, int]:
+        """A descriptor of the nearest folder on the way that is held, or of ``root``, and how many names lead there."""
+        for depth in range(len(self.parts), 0, -1) if _HELD else ():
+            if (held := _HELD.get(OwnPath(self.root, self.parts[:depth]))) is not None:
+                return os.dup(held), depth
+        return os.open(self.root, _FOLDER), 0
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[int]:
@@ -322,6 +342,9 @@ class OwnPath:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self))
         raise NotOursError(str(self), _KINDS.get(stat.S_IFMT(found), "no file"))
 
+
+_HELD: dict[OwnPath, int] = {}
+"""Folders that are held open, and their descriptors."""
 
 AnyPath = Path | OwnPath
 """A path of our own, or one whose folder the user named."""
