@@ -43,7 +43,7 @@ from batchscore.errors import (
     UsageError,
 )
 from batchscore.runs.inspection import verify
-from batchscore.system.storage import locked
+from batchscore.system.locks import locked
 from batchscore.system.terminal import Progress
 
 pytestmark = pytest.mark.usefixtures("quick_runs")

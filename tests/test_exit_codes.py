@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from batchscore.runs.inspection import verify
-from batchscore.system.storage import locked
+from batchscore.system.locks import locked
 
 COMMAND = Path(sys.executable).with_name("batchscore")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -37,7 +37,8 @@ from batchscore.inbox import drop_folder as drop
 from batchscore.inbox.housekeeping import OldRun, old_runs, remove_old_runs, remove_run
 from batchscore.inbox.scoring_process import Job, Outcome, ScoringProcess
 from batchscore.runs.inspection import verify
-from batchscore.system.storage import locked, manifest, sha256_of
+from batchscore.system.locks import locked
+from batchscore.system.storage import manifest, sha256_of
 from batchscore.system.terminal import Logs
 
 FRAME = pd.DataFrame({"id": [1, 2, 3], "text": ["Good.", "Bad.", None], "label": ["pos", "neg", "pos"]})

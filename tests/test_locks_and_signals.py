@@ -21,7 +21,7 @@ from test_crash import contents
 from batchscore.errors import InterruptedRunError
 from batchscore.runs.folder import TIMED
 from batchscore.runs.inspection import verify
-from batchscore.system import storage, terminal
+from batchscore.system import locks, terminal
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import STAGING
 
@@ -97,7 +97,7 @@ def test_a_finished_command_run_again_does_nothing(
 
 def is_held_by(output: Path, pid: int | None) -> bool:
     """Whether this process has the lock of the folder, so that it hears signals."""
-    return output.exists() and storage._holder(OwnPath(output)).startswith(f"process {pid}")
+    return output.exists() and locks._holder(OwnPath(output)).startswith(f"process {pid}")
 
 
 # --- signals ------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from batchscore.runs.inspection import verify
 from batchscore.runs.nights import read_nights
 from batchscore.runs.refusals import read_refusal
 from batchscore.runs.trend import Trend, write_trend
-from batchscore.system.storage import locked
+from batchscore.system.locks import locked
 
 NOW = datetime.datetime(2026, 11, 26, 9, 0, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
 TODAY = NOW.date()

@@ -13,10 +13,10 @@ import pytest
 from batchscore.errors import NotOursError, OutputError, storage_error
 from batchscore.system import cache
 from batchscore.system.journal import Journal, read_checked
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
     atomic_write,
-    locked,
     make_folder,
     publish,
     remove_file,

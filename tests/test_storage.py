@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from batchscore.errors import BusyError, DataError, NotOursError, OutputError, StorageError
 from batchscore.system import journal as journals
-from batchscore.system import storage
+from batchscore.system import locks, storage
 from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.locks import locked, note_holder
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     MANIFEST,
@@ -32,10 +33,8 @@ from batchscore.system.storage import (
     damaged_files,
     failing,
     files_below,
-    locked,
     manifest,
     names_in_manifest,
-    note_holder,
     publish,
     read_manifest,
     refuse_long_names,
@@ -378,7 +377,7 @@ def test_where_the_system_does_not_tell_the_note_does(
         take(tmp_path / "run")
     with held(tmp_path / "other", noted=False), pytest.raises(BusyError, match="not told its number"):
         take(tmp_path / "other")
-    put(tmp_path / "other" / STAGING, storage.HOLDER, b"{rubbish")
+    put(tmp_path / "other" / STAGING, locks.HOLDER, b"{rubbish")
     with held(tmp_path / "other", noted=False), pytest.raises(BusyError, match="not told its number"):
         take(tmp_path / "other")
 

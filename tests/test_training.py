@@ -31,7 +31,7 @@ from batchscore.model.bundle import open_bundle
 from batchscore.model.canaries import check_canaries
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
-from batchscore.system.storage import locked
+from batchscore.system.locks import locked
 from batchscore.training import TrainResult, TrainSettings, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of

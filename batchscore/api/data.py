@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batchscore.api.options import PathLike, local_path
 from batchscore.api.tables import Table, table_of
 from batchscore.errors import NoInputError, UsageError, printable, shown_as
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath, own
-from batchscore.system.storage import locked, remove_tree
+from batchscore.system.storage import remove_tree
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -50,15 +50,10 @@ from batchscore.inbox.whole_files import (
     settling_line,
 )
 from batchscore.runs.folder import STAGING, staged_shards
+from batchscore.system.locks import locked
 from batchscore.system.memory import NO_MEMORY, has_room
 from batchscore.system.own_paths import OwnPath, own
-from batchscore.system.storage import (
-    locked,
-    make_folder,
-    remove_tree,
-    sha256_of,
-    write_bytes,
-)
+from batchscore.system.storage import make_folder, remove_tree, sha256_of, write_bytes
 from batchscore.system.terminal import PLAIN, Logs
 
 _LOG = logging.getLogger(__name__)

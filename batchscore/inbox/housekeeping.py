@@ -30,14 +30,9 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.refusals import read_refusal
 from batchscore.system.documents import checked, parse_json
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath
-from batchscore.system.storage import (
-    damage,
-    locked,
-    read_manifest,
-    remove_file,
-    remove_tree,
-)
+from batchscore.system.storage import damage, read_manifest, remove_file, remove_tree
 
 _REJECT_FIELDS = {"file", "row", "line", "byte_offset", "reason", "column", "raw"}
 """Fields of a line of the rejects."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchscore.errors import BatchscoreError, ModelError, StorageError, TakenError, printable
+from batchscore.system.locks import locked
 from batchscore.system.memory import NO_MEMORY
-from batchscore.system.storage import failing, locked
+from batchscore.system.storage import failing
 from batchscore.system.surroundings import died_of_a_limit, settle_in, shortage
 from batchscore.system.terminal import Logs, Progress, set_up_logs
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchscore.errors import BusyError, ModelError, NoInputError, OutputError, printable, storage_error
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath, own, own_folder
-from batchscore.system.storage import locked, sync_folder
+from batchscore.system.storage import sync_folder
 
 PREVIOUS = ".previous"
 """After the link's name."""

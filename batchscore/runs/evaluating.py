@@ -49,14 +49,10 @@ from batchscore.runs.latest import latest_run
 from batchscore.runs.measuring import MEASURED_BY, Measuring, StagedRows, Yardstick, build, write_json
 from batchscore.runs.result import refuse_missed_gates
 from batchscore.runs.task_options import HALF
+from batchscore.system.locks import locked
 from batchscore.system.memory import shortage_told
 from batchscore.system.own_paths import own_folder
-from batchscore.system.storage import (
-    failing,
-    locked,
-    make_folder,
-    sha256_of,
-)
+from batchscore.system.storage import failing, make_folder, sha256_of
 from batchscore.system.terminal import NOTICE
 from batchscore.version import __version__
 

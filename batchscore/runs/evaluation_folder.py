@@ -19,10 +19,10 @@ from batchscore.runs.folder import (
     RunFolder,
     read_run,
 )
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
     files_below,
-    locked,
     make_folder,
     manifest,
     remove_tree,

@@ -25,8 +25,9 @@ from batchscore.errors import DataError, OutputError, printable
 from batchscore.runs import shapes
 from batchscore.system.documents import checked, read_json
 from batchscore.system.journal import Journal, read_checked, write_checked
+from batchscore.system.locks import HOLDER
 from batchscore.system.own_paths import AnyPath, OwnPath, own_folder, refuse_strange
-from batchscore.system.storage import HOLDER, MANIFEST, STAGING, damaged_files, read_manifest
+from batchscore.system.storage import MANIFEST, STAGING, damaged_files, read_manifest
 
 if TYPE_CHECKING:
     from batchscore.config import ScoreSettings

@@ -65,14 +65,13 @@ from batchscore.system.allocator import give_back_freed_memory
 from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.locks import locked, note_holder
 from batchscore.system.memory import shortage_told
 from batchscore.system.storage import (
     atomic_write,
     failing,
-    locked,
     make_folder,
     names_in_manifest,
-    note_holder,
     refuse_long_names,
     remove_file,
     remove_tree,

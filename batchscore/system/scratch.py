@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchscore.errors import printable, shown_below, storage_error
+from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath
-from batchscore.system.storage import locked, remove_tree
+from batchscore.system.storage import remove_tree
 
 VARIABLE = "BATCHSCORE_SCRATCH"
 """Environment variable: where scratch folders are made; by default in the folder for temporary files."""

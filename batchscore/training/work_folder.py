@@ -13,9 +13,10 @@ from pathlib import Path
 from batchscore.errors import InterruptedRunError, OutputError, StorageError, printable, storage_error
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.journal import read_checked, write_checked
+from batchscore.system.locks import locked
 from batchscore.system.names import is_utf8
 from batchscore.system.own_paths import OwnPath, own, refuse_strange_below
-from batchscore.system.storage import locked, remove_tree, sync_folder, sync_tree
+from batchscore.system.storage import remove_tree, sync_folder, sync_tree
 
 _STARTED = "started.json"
 
