@@ -16,6 +16,7 @@ from batchscore.formats.digests import digest_of
 from batchscore.formats.format import format_of
 from batchscore.formats.reading import read
 from batchscore.formats.source import source_of
+from batchscore.records import Position
 
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
@@ -39,20 +40,40 @@ class PartReader:
             StorageError: the file cannot be read.
         """
         file = self._files[part.file]
-        if self._stream is None or not self._leads_to(part, file):
-            self._stream = read(source_of(file), file.layout, file.columns, self._settings, part.start)
-            self._file, self._row = part.file, part.start.row
-        stream, self._stream = self._stream, None  # not to be used again after an error
-        rows = next(stream, None)
-        while rows is not None and rows.start.row < part.start.row:
-            rows = next(stream, None)
-        end = 0 if rows is None else rows.start.row + rows.rows_in
-        rows = rows.head(part.rows) if rows else None
-        if rows is None or rows.start != part.start or digest_of(rows) != part.digest:
+        is_begun = self._stream is None or not self._leads_to(part, file)
+        if is_begun:
+            self._begin(part.file, part.start)
+        rows = self._planned(part)
+        if rows is None and is_begun and file.rejects and part.start.row:
+            self._begin(
+                part.file, Position()
+            )  # it may begin amid damage, which is known to who comes from before
+            rows = self._planned(part)
+        if rows is None:
             raise DataError(
                 f"{printable(file.path)} changed while it was being read (row {part.start.row}). Write it under another "
                 "name, rename it when it is whole, and run the same command again."
             )
+        return rows
+
+    def _begin(self, number: int, start: Position) -> None:
+        file = self._files[number]
+        self._stream = read(source_of(file), file.layout, file.columns, self._settings, start)
+        self._file, self._row = number, start.row
+
+    def _planned(self, part: Part) -> Rows | None:
+        """The part, read on from where the stream is; None if it is not as it was planned."""
+        stream, self._stream = self._stream, None  # not to be used again after an error
+        assert stream is not None  # noqa: S101 - as the caller knows
+        rows = next(stream, None)
+        while rows is not None and rows.start.row < part.start.row:
+            rows = next(stream, None)
+        if rows is None:
+            return None
+        end = rows.start.row + rows.rows_in
+        rows = rows.head(part.rows)
+        if rows.start != part.start or digest_of(rows) != part.digest:
+            return None
         self._stream, self._row = stream, end
         return rows
 
