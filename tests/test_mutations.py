@@ -186,8 +186,8 @@ MUTATIONS = {
     ),
     "rows that are read again are believed": Mutation(
         "runs/part_reading.py",
-        "if rows is None or rows.start != part.start or digest_of(rows) != part.digest:",
-        "if rows is None or rows.start != part.start or rows.rows_in != part.rows:",
+        "if rows.start != part.start or digest_of(rows) != part.digest:",
+        "if rows.start != part.start or rows.rows_in != part.rows:",
         "test_unchanged.py::test_a_file_that_changed_between_plan_and_scoring_is_noticed_by_its_rows",
     ),
     "what was hashed need not be what is planned": Mutation(
