@@ -66,6 +66,7 @@ from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.memory import shortage_told
+from batchscore.system.names import refuse_long_names
 from batchscore.system.storage import (
     atomic_write,
     failing,
@@ -73,7 +74,6 @@ from batchscore.system.storage import (
     make_folder,
     names_in_manifest,
     note_holder,
-    refuse_long_names,
     remove_file,
     remove_tree,
     sha256_of,
