@@ -250,3 +250,24 @@ def test_a_stopped_run_goes_on_without_hashing_its_inputs_or_planning_again(
     monkeypatch.setattr(inputs, "sha256_of", lambda _: pytest.fail("it was hashed"))
     monkeypatch.setattr(runs, "make_plan", lambda *_: pytest.fail("it was planned anew"))
     assert run_score(path, tiny_model, tmp_path / "run").status == "scored"
+
+
+def test_what_was_read_to_its_end_is_not_opened_again_unless_it_grew(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"some bytes")
+    first_pass = FirstPass(path)
+    with open_passed(path, first_pass) as file:
+        assert file.read(4) == b"some"
+        assert file.read() == b" bytes"
+        path.unlink()
+        assert first_pass.finish().sha256 == hashlib.sha256(b"some bytes").hexdigest()
+        assert first_pass.finish().sha256 == hashlib.sha256(b"some bytes").hexdigest()
+    path.write_bytes(b"some bytes")
+    first_pass = FirstPass(path)
+    with open_passed(path, first_pass) as file:
+        file.seek(3)
+        assert file.read(0) == b""
+        assert file.read() == b"e bytes"
+        file.seek(100)
+        assert file.read() == b""
+    assert first_pass.finish().sha256 == hashlib.sha256(b"some bytes").hexdigest()

@@ -25,6 +25,7 @@ from batchscore.system import journal as journals
 from batchscore.system import locks, storage
 from batchscore.system.journal import Journal, read_checked, write_checked
 from batchscore.system.locks import locked, note_holder
+from batchscore.system.names import refuse_long_names
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
     MANIFEST,
@@ -37,7 +38,6 @@ from batchscore.system.storage import (
     names_in_manifest,
     publish,
     read_manifest,
-    refuse_long_names,
     remove_file,
     remove_tree,
     sha256_of,
@@ -549,16 +549,6 @@ def test_json_is_strict() -> None:
     assert json.loads(storage.to_json({"a": "\udcff"})) == {"a": "\udcff"}
     with pytest.raises(ValueError, match="JSON"):
         storage.to_json(float("nan"))
-
-
-def test_json_is_written_as_the_standard_library_writes_it() -> None:
-    values: list[Any] = [
-        {}, [], "", None, True, 0, -1.5e-9, "é\n\"", (), (1,), [[], {}, [[{"a": []}]]],
-        {"a": {"b": [1, {"c: d": "e"}], "f": {}}, 7: 2, True: None, 2.5: (3, "4"), None: []},
-    ]  # fmt: skip
-    for value in [*values, values]:
-        expected = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        assert storage.to_json(value) == expected.encode()
 
 
 def test_below_a_folder_that_is_held_no_link_is_followed_either(tmp_path: Path) -> None:

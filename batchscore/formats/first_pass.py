@@ -39,13 +39,18 @@ class FirstPass:
         """Where the bytes were that are sought."""
         self.position = 0
         """All bytes before this one are hashed."""
+        self._has_ended = False
+        """Whether a reader was told that there are no more."""
 
     def seek_bytes(self, sought: bytes) -> None:
         """Look for some bytes among those that are not hashed yet."""
         self._sought = sought
 
     def take(self, offset: int, data: memoryview | bytes | bytearray) -> None:
-        """Bytes of the file that were just read, from ``offset`` on."""
+        """Bytes of the file that were just read, from ``offset`` on; none where it ends."""
+        if not data:
+            self._has_ended = offset == self.position
+            return
         if offset > self.position:
             self._read_up_to(offset)
         behind = self.position - offset
@@ -66,6 +71,8 @@ class FirstPass:
         return Hashed(self._digest.hexdigest(), self._begun)
 
     def _read_up_to(self, end: int | None) -> None:
+        if end is None and self._has_ended:
+            return
         with self._path.open("rb", buffering=0) as file:
             file.seek(self.position)
             while end is None or self.position < end:
@@ -76,6 +83,7 @@ class FirstPass:
 
     def _pass(self, data: memoryview) -> None:
         self._digest.update(data)
+        self._has_ended = False
         if self._sought:
             self._seek_in(self._tail + bytes(data))
         self.position += len(data)
@@ -183,14 +191,15 @@ class _Passed(io.FileIO):
     def readinto(self, buffer: bytearray | memoryview) -> int | None:  # type: ignore[override]
         at = self.tell()
         size = super().readinto(buffer)
-        if size:
+        if len(buffer):
             self._first_pass.take(at, memoryview(buffer)[:size])
         return size
 
     def read(self, size: int | None = -1, /) -> bytes:
         at = self.tell()
         data = super().read(-1 if size is None else size)
-        self._first_pass.take(at, data)
+        if size != 0:
+            self._first_pass.take(at, data)
         return data
 
     def readall(self) -> bytes:

@@ -115,7 +115,7 @@ class Building:
         self._tasks = _tasks(costs) if count else []
         self._done: dict[int, ReadBack | None] = {}
         self._helpers = Helpers(count, _Built, builder) if count else None
-        self._thread = threading.Thread(target=self._hand_out, name="builder", daemon=True)
+        self._thread = threading.Thread(target=self._hand_out, name="building", daemon=True)
 
     def __enter__(self) -> Building:
         """Start the processes, if any are worth it."""

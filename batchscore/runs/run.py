@@ -67,12 +67,12 @@ from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.locks import locked, note_holder
 from batchscore.system.memory import shortage_told
+from batchscore.system.names import refuse_long_names
 from batchscore.system.storage import (
     atomic_write,
     failing,
     make_folder,
     names_in_manifest,
-    refuse_long_names,
     remove_file,
     remove_tree,
     sha256_of,

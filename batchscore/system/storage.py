@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -27,7 +27,6 @@ MANIFEST = "_SUCCESS"
 STAGING = ".staging"
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _SYNCED_AT_ONCE = 8
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 """Errors of file systems that do not sync folders (some network shares); PostgreSQL ignores them too."""
 
@@ -145,25 +144,9 @@ def write_bytes(path: AnyPath, content: bytes) -> None:
 
 def to_json(value: Any) -> bytes:
     """Indented UTF-8 JSON with a final newline; NaN is an error, as it is not JSON."""
-    pieces: list[str] = []
-    _write_json(value, "\n", pieces.append)
-    return ("".join(pieces) + "\n").encode("utf-8", "backslashreplace")
-
-
-def _write_json(value: Any, line: str, write: Callable[[str], None]) -> None:
-    """What ``json.dumps`` with an indent of two writes, which takes several times as long; ``line`` begins a line at this depth."""
-    is_object = isinstance(value, dict)
-    if not value or not (is_object or isinstance(value, list | tuple)):
-        write(_JSON.encode(value))
-        return
-    before, within = "{" if is_object else "[", f"{line}  "
-    for key in value:
-        write(before + within)
-        if is_object:
-            write(_JSON.encode({key: 0})[1:-2])  # numbers and truth values are told as texts
-        _write_json(value[key] if is_object else key, within, write)
-        before = ","
-    write(line + ("}" if is_object else "]"))
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def open_file(path: AnyPath) -> io.BufferedReader:
@@ -187,30 +170,23 @@ def publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]
 
     No file has its final name before all are durable.
     """
-    with contextlib.ExitStack() as stack:
-        for folder in (staged, final):
-            if folder.is_folder():
-                stack.enter_context(folder.held())
-        _publish_all(staged, final, names)
-
-
-def _publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]]) -> None:
-    sync_files([(staged / name, final / last) for name, last in names])
-    made: set[OwnPath] = set()
-    for name, last in names:
-        target = final / last
-        try:
-            if target.parent not in made:
-                make_folder(target.parent)
-                made.add(target.parent)
-            (staged / name).replace(target)
-        except OSError as error:
-            raise storage_error("Putting in place", target, error) from error
-    for folder in sorted(made):
-        try:
-            sync_folder(folder)
-        except OSError as error:
-            raise storage_error("Putting in place", folder, error) from error
+    with staged.held():
+        sync_files([(staged / name, final / last) for name, last in names])
+        made: set[OwnPath] = set()
+        for name, last in names:
+            target = final / last
+            try:
+                if target.parent not in made:
+                    make_folder(target.parent)
+                    made.add(target.parent)
+                (staged / name).replace(target)
+            except OSError as error:
+                raise storage_error("Putting in place", target, error) from error
+        for folder in sorted(made):
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                raise storage_error("Putting in place", folder, error) from error
 
 
 def sync_files(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
@@ -372,21 +348,3 @@ def remove_tree(folder: AnyPath) -> None:
         own(folder).remove_tree()
     except OSError as error:
         raise storage_error("Removing", folder, error) from error
-
-
-def refuse_long_names(folder: AnyPath, names: Iterable[str]) -> None:
-    """Refuse names that are too long for the file system, before any work is done.
-
-    Raises:
-        OutputError: a name or its full path has too many bytes.
-    """
-    path = own_folder(folder).path
-    longest_name, longest_path = (os.pathconf(path, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
-    before = len(os.fsencode(path.resolve())) + 1
-    for name in names:
-        sizes = [len(os.fsencode(piece)) for piece in PurePosixPath(name).parts]
-        if max(sizes) > longest_name or before + len(os.fsencode(name)) >= longest_path:
-            raise OutputError(
-                f"{printable(name)}: too long for a file below {printable(folder)}, where a name has at most "
-                f"{longest_name} bytes and a path {longest_path}. Rename the input, or leave --output-format alone."
-            )
