@@ -181,6 +181,8 @@ def test_what_is_given_is_not_sniffed() -> None:
         {"escapechar": "\\\\"},
         {"escapechar": '"'},
         {"escapechar": ","},
+        {"delimiter": "|\ufdd2"},
+        {"quotechar": "\ufdd0"},
     ],
 )
 def test_a_dialect_that_cannot_be_meant_is_wrong_usage(broken: dict[str, str]) -> None:
@@ -202,6 +204,7 @@ def test_a_dialect_survives_json() -> None:
         ("a,b\r", "1,2\r", ["a", "b"]),
         ('"a\r\nb\rc\n","d""e"\n', "1,2\n", ["a\r\nb\rc\n", 'd"e']),
         ("a,a,,a\n", "1,2,3,4\n", ["a", "a", "", "a"]),
+        ('\ufdd0,"b\rc\ufdd5\ufdd6\nd"\n', "1,2\n", ["\ufdd0", "b\rc\ufdd5\ufdd6\nd"]),
         ("\n\na,b\n", "1,2\n", ["a", "b"]),
         ("a", "", ["a"]),
     ],
@@ -658,6 +661,7 @@ CELL_PIECES = (
         "🎬",
     ),
     *("\u2028", "\x0b", "\x0c", "\x1c", "\x85", "\ufeff", "\ufffd"),
+    *("\ufdd0", "\ufdd4", "\ufdd5\ufdd7", "\ufddb"),
 )
 HOSTILE = st.lists(st.sampled_from(CELL_PIECES), max_size=6).map("".join)
 
@@ -894,6 +898,8 @@ def test_a_head_that_was_cut_within_quotes_is_no_evidence_against_an_escape() ->
         (b"1||a|b\n", Dialect("||"), ["1", "a|b"]),
         (b'1||"a||b"\n', Dialect("||"), ["1", "a||b"]),
         (b"1\\||x||a\n", Dialect("||", escapechar="\\"), ["1||x", "a"]),
+        ("1,\ufdd0\r\ufdd5\ufdd9\n".encode(), Dialect(), ["1", "\ufdd0\r\ufdd5\ufdd9"]),
+        ("1\ufdd0||\ufdd4\n".encode(), Dialect("||"), ["1\ufdd0", "\ufdd4"]),
     ],
 )
 def test_escapes_and_long_delimiters_mean_what_they_say(
@@ -909,7 +915,9 @@ def test_escapes_and_long_delimiters_mean_what_they_say(
 @quick
 @given(
     st.lists(
-        st.lists(st.text("ab|\\\",\n\r :'", max_size=6), min_size=2, max_size=2), min_size=1, max_size=4
+        st.lists(st.text("ab|\\\",\n\r :'\ufdd0\ufdd3\ufdd5\ufdd9", max_size=6), min_size=2, max_size=2),
+        min_size=1,
+        max_size=4,
     ),
     st.sampled_from(
         [Dialect("||"), Dialect(escapechar="\\"), Dialect("::", escapechar="\\"), Dialect("|^|")]

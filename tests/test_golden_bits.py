@@ -45,7 +45,7 @@ from batchscore.runs.scoring_parts import STAGING_FORMAT
 from batchscore.system.journal import Journal, read_checked
 from batchscore.system.storage import STAGING
 
-GOLDEN_FORMAT = 9
+GOLDEN_FORMAT = 10
 GOLDEN: dict[str, dict[str, str]] = {
     "head": {
         "files": "0bf457182cdcb4f7",
@@ -221,6 +221,12 @@ KERNELS: dict[str, dict[str, str]] = {
         "bert, packed": "ad8fc6d2ac64b37e",
         "distilbert, torch": "09bc590468c4f123",
         "distilbert, packed": "09bc590468c4f123",
+    },
+    "torch 2.13.0+cpu, AVX512, GenuineIntel": {
+        "bert, torch": "24fd3972234764cc",
+        "bert, packed": "24fd3972234764cc",
+        "distilbert, torch": "08b4d6d0687acf70",
+        "distilbert, packed": "08b4d6d0687acf70",
     },
 }
 """By versions and processor, digests of float32 logits of small models with fixed weights."""

@@ -126,7 +126,7 @@ def test_names_of_columns_come_back_from_csv_as_they_were(first: str, tmp_path: 
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=10) | st.text(
-    st.sampled_from('\0\ufeff\r\n",;\t \\\x1a\x85\u2028a'), max_size=6
+    st.sampled_from('\0\ufeff\r\n",;\t \\\x1a\x85\u2028\ufdd0\ufdd5\ufdd9a'), max_size=6
 )
 
 

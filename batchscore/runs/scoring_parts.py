@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from batchscore.system.terminal import Progress, ProgressFactory
 
 _LOG = logging.getLogger(__name__)
-STAGING_FORMAT = 9
+STAGING_FORMAT = 10
 """When staged parts are of an older kind: it counts for the fingerprint of a run."""
 _FINISHING_MODULES = ("jinja2",)
 _LABEL_ISSUES_MODULE = "cleanlab.experimental.label_issues_batched"

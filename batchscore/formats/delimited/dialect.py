@@ -2,7 +2,8 @@ r"""The dialect of one CSV file: its special characters, encoding and line ends,
 
 ``csv.reader`` supports delimiters of one character, no escape character together with doubled quotes, and no carriage
 return inside an unquoted cell. All three are replaced by *stand-ins*, characters that Unicode reserves for internal use
-(U+FDD0 to U+FDD4), line by line, and restored in the cells.
+(U+FDD0 to U+FDD4), line by line, and restored in the cells. A text that has such characters itself keeps them: each is
+written as U+FDD5 and another one (U+FDD6 to U+FDDB) there.
 """
 
 from __future__ import annotations
@@ -58,7 +59,11 @@ _ESCAPING_CODECS = frozenset(
 )
 _SEPARATOR, _DELIMITER, _QUOTE, _ESCAPE, _RETURN = map(chr, range(0xFDD0, 0xFDD5))
 """Stand-ins: for an active delimiter of several characters, and for four characters meant literally."""
-STAND_INS = re.compile("[\ufdd0-\ufdd4]")
+_LITERAL = "\ufdd5"
+"""Says that the next character stands for one of these six that was in the text."""
+_STAND_INS = re.compile("\ufdd5[\ufdd6-\ufddb]|[\ufdd0-\ufdd4]")
+_OWN = {chr(code): _LITERAL + chr(code + 6) for code in range(0xFDD0, 0xFDD6)}
+_OWN_STAND_INS = re.compile("[\ufdd0-\ufdd5]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,9 @@ class Dialect:
                 f"delimiter {self._said('delimiter')}, quote {self._said('quotechar')} and escape "
                 f"{self._said('escapechar')} must differ"
             )
+        for name in ("delimiter", "quotechar", "escapechar"):
+            if _OWN_STAND_INS.search(getattr(self, name)):
+                raise UsageError(f"U+FDD0 to U+FDD5 are no characters of a text: {self._said(name)}")
         if self.line_terminator not in TERMINATORS:
             raise UsageError(f"a line cannot end with {self.line_terminator!r}")
 
@@ -284,6 +292,18 @@ def _codes(dialect: Dialect) -> tuple[re.Pattern[str] | None, dict[str, str]]:
 
 def coded(text: str, dialect: Dialect) -> str:
     """``text`` with stand-ins for what ``csv.reader`` would misread; the same object if there is none."""
+    replaced = _replaced(text, dialect)
+    return replaced if replaced is text else to_decode(text, dialect)
+
+
+def to_decode(text: str, dialect: Dialect) -> str:
+    """``text`` as :func:`decoded` takes it, also where there is nothing to replace but stand-ins of its own."""
+    if not text.isascii() and _OWN_STAND_INS.search(text):
+        text = _OWN_STAND_INS.sub(lambda match: _OWN[match[0]], text)
+    return _replaced(text, dialect)
+
+
+def _replaced(text: str, dialect: Dialect) -> str:
     pattern, table = _codes(dialect)
     if pattern is not None:
         text = pattern.sub(lambda match: table[match[0]], text)
@@ -294,13 +314,14 @@ def coded(text: str, dialect: Dialect) -> str:
 
 def decoded(cells: list[str], dialect: Dialect) -> list[str]:
     """Cells of a coded text with stand-ins restored."""
-    return [_plain(cell, dialect) if STAND_INS.search(cell) else cell for cell in cells]
+    return [_plain(cell, dialect) if _STAND_INS.search(cell) else cell for cell in cells]
 
 
 def _plain(cell: str, dialect: Dialect) -> str:
-    own = {_SEPARATOR: dialect.delimiter, _DELIMITER: dialect.delimiter, _RETURN: "\r"}
-    own |= {_QUOTE: dialect.quotechar, _ESCAPE: dialect.escapechar}
-    return STAND_INS.sub(lambda match: own[match[0]], cell)
+    meant = {_SEPARATOR: dialect.delimiter, _DELIMITER: dialect.delimiter, _RETURN: "\r"}
+    meant |= {_QUOTE: dialect.quotechar, _ESCAPE: dialect.escapechar}
+    meant |= {code: own for own, code in _OWN.items()}
+    return _STAND_INS.sub(lambda match: meant[match[0]], cell)
 
 
 def csv_reader(lines: Iterable[str], dialect: Dialect) -> Reader:

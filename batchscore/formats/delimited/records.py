@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import BinaryIO, NamedTuple, cast
 
 from batchscore.formats.delimited.dialect import (
-    STAND_INS,
     Dialect,
     Limits,
     Position,
@@ -416,7 +415,7 @@ class _Parser:
         """Return why a row is rejected (empty: it is not) and the index of the field, -1 if no single one."""
         encoding = self.dialect.encoding
         try:
-            text = raw.decode(encoding)
+            raw.decode(encoding)
         except UnicodeDecodeError as error:
             bad = raw[error.start : error.end].hex()
             found = f"0x{bad} at byte {error.start} of the row is not {encoding}"
@@ -425,8 +424,6 @@ class _Parser:
         culprit = next((k for k, value in enumerate(row) if "\0" in value), -1)
         if culprit >= 0:
             return "a NUL character", culprit
-        if STAND_INS.search(text):
-            return "a noncharacter (U+FDD0 to U+FDD4), which is no text", -1
         return ("" if len(row) == self.n_fields else self._ragged(len(row))), -1
 
     def _ragged(self, n_fields: int) -> str:

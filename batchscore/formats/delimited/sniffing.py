@@ -19,13 +19,13 @@ from batchscore.formats.delimited.dialect import (
     Dialect,
     Limits,
     Position,
-    coded,
     csv_reader,
     decoded,
     detect_encoding,
     encoding_hint,
     rows_of,
     text_lines,
+    to_decode,
     unit_bytes,
 )
 from batchscore.formats.delimited.records import Record, Rejected, next_position, read_records
@@ -241,7 +241,7 @@ def _header_lines(stream: BinaryIO, dialect: Dialect, raws: list[bytes]) -> Iter
             raise DataError(f"the header is not {dialect.encoding} ({error.reason}){advice}") from error
         if "\0" in text:
             raise DataError("the header holds a NUL character; is this file CSV, and is --encoding right?")
-        yield coded(text, dialect)
+        yield to_decode(text, dialect)
 
 
 def _read_line(stream: BinaryIO, dialect: Dialect) -> bytes:

@@ -14,7 +14,6 @@ import numpy as np
 
 from batchscore.formats.delimited.dialect import (
     MARK,
-    STAND_INS,
     Dialect,
     Position,
     coded,
@@ -144,7 +143,7 @@ class Source:
             end=position.offset + len(shown) // width * width,
             is_final=is_final,
             is_stretched=is_stretched,
-            is_suspect=is_suspect or (text is not plain and bool(STAND_INS.search(plain))),
+            is_suspect=is_suspect,
             is_coded=text is not plain,
         )
 
@@ -163,7 +162,7 @@ class Source:
             end=position.offset + len(shown),
             is_final=is_final,
             is_stretched=True,
-            is_suspect=is_suspect or (text is not plain and bool(STAND_INS.search(plain))),
+            is_suspect=is_suspect,
             is_coded=text is not plain,
         )
 
