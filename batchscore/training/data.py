@@ -133,6 +133,17 @@ def load_for_labels(settings: TrainSettings, names: LabelNames) -> tuple[Split, 
     )
 
 
+def load_texts(data: str, settings: TrainSettings) -> list[GivenText]:
+    """The text of each row of ``data``, whose labels are not looked at; missing and empty ones too.
+
+    Raises:
+        DataError: no column of texts.
+        NoInputError: the data do not exist.
+    """
+    plain = dataclasses.replace(settings, label_column="", label_columns=(), group_column=None)
+    return [text for split in _read(data, plain).values() for text in split.texts]
+
+
 def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
     """The rows of ``data`` by split: ``train``, and ``test`` if the data have one."""
     if data == BUILTIN:
@@ -226,7 +237,7 @@ def _columns(
     for name in wanted:
         found = [c for c in (*layout.columns, *nested_columns(layout)) if c.name == name]
         refuse_named("label", name, found, layout, path, "--label-columns")
-    if not wanted and columns.label is None:
+    if not wanted and columns.label is None and settings.label_column != "":
         raise _no_label(path, layout)
     return dataclasses.replace(columns, labels=wanted)
 
@@ -296,6 +307,8 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     if columns.labels:
         flags = [[None if value is None else str(value) for value in split[name]] for name in columns.labels]
         labels = list(zip(*flags, strict=True))
+    elif columns.label is None:
+        labels = [None] * len(split)
     else:
         labels = [_named(value, names) for value in split[columns.label]]
     texts = [list(split[name]) for name in columns.texts]

@@ -2,7 +2,7 @@
 
 Of ``n`` rows and ``C`` labels, *targets* are int64 ``[n]`` (the label's index), 0 and 1 float32 ``[n, C]`` (several labels), or
 float32 ``[n]`` (numbers, standardised: the training rows have mean 0 and spread 1, which suits the learning rates that
-classifiers have).
+classifiers have). *Soft* targets of one label a row are float32 ``[n, C]`` that sum to 1: how likely each label is.
 """
 
 from __future__ import annotations

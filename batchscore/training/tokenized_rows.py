@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchscore.model.batching import TokenTypes
     from batchscore.model.bundle import Bundle
     from batchscore.training.context import TrainingContext
+    from batchscore.training.objectives import Objective
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
     from batchscore.training.splits import Goal, Label
@@ -37,6 +38,8 @@ class TokenizedRows:
     labels: Sequence[Label]
     token_type_ids: Sequence[NDArray[np.int8]] | None = None
     """Of rows that are two texts; ``None`` if all types are as for one text."""
+    soft: NDArray[np.float32] | None = None
+    """Targets ``[n, C]`` that are learned instead of the labels: how likely each label is."""
     subset: Sequence[int] | None = None
 
     def head(self, count: int) -> TokenizedRows:
@@ -51,6 +54,7 @@ class TokenizedRows:
             [self.input_ids[row] for row in rows],
             [self.labels[row] for row in rows],
             types and [types[row] for row in rows],
+            None if self.soft is None else self.soft[list(rows)],
         )
 
     def types(self, usual: TokenTypes | None) -> Sequence[Sequence[int] | NDArray[np.int8]] | None:
@@ -69,6 +73,10 @@ class TokenizedRows:
     def positions(self) -> Sequence[int]:
         """Positions of the rows that are used."""
         return range(len(self.labels)) if self.subset is None else self.subset
+
+    def targets(self, objective: Objective) -> NDArray[Any]:
+        """What is learned of each row."""
+        return objective.targets(self.labels) if self.soft is None else self.soft
 
     @property
     def subset_labels(self) -> list[Label]:
@@ -94,7 +102,7 @@ def fit_rows(
     if not plan.trains_encoder and uses_cls_only(model, splits[0].input_ids):
         precision = precision_for(len(splits[0].labels), context.precision)
         stored = [
-            StoredRows(_states(model, plan, rows, precision, context), objective.targets(rows.labels)).select(
+            StoredRows(_states(model, plan, rows, precision, context), rows.targets(objective)).select(
                 rows.positions
             )
             for rows in splits
@@ -103,7 +111,7 @@ def fit_rows(
         return dataclasses.replace(fitted, precision=precision, standard=objective.standard)
     usual = Tokenizer(base).padding(context.padding_mode).types
     train, evaluation = (
-        dataset_of(rows.input_ids, objective.targets(rows.labels), rows.types(usual))
+        dataset_of(rows.input_ids, rows.targets(objective), rows.types(usual))
         for rows in (rows.select(rows.positions, rows.name) for rows in splits)
     )
     fitted = fit(model, load_tokenizer(base), (train, evaluation), plan, objective, fit_context)
