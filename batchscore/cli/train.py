@@ -148,6 +148,18 @@ class Threshold(click.ParamType[float | None]):
     help="Afterwards train on a quarter and a half of the rows too, and tell what more labels would bring.",
 )
 @click.option(
+    "--unlabelled",
+    type=LocalName(),
+    metavar="DATA",
+    help="Texts without labels, which improve the model: files or folders as --data takes them.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="With --unlabelled: learn from so many of the texts that it takes about N minutes more.  [default: from 14,000 texts]",
+)
+@click.option(
     "--tune",
     is_flag=True,
     help="First search for the best learning rate, epochs and (head) pooling, on a held-out fifth of the training rows.",

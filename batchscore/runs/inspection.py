@@ -18,6 +18,7 @@ from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Task
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
+from batchscore.reports.self_training import self_training_line
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
@@ -103,6 +104,8 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")
     if compared := training.get("linear_baseline"):
         lines.append(linear_line(Task(facts["task"]), compared))
+    if texts := training.get("self_training"):
+        lines.append(self_training_line(Task(facts["task"]), texts))
     if curve := training.get("learning_curve"):
         lines += curve_lines(Task(facts["task"]), curve)
     if "log_loss" in metrics:

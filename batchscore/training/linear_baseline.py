@@ -37,8 +37,8 @@ _WITHOUT_SPACES = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = rf"(?u)[{_WITHOUT_SPACES}]|[^\W{_WITHOUT_SPACES}]{{2,}}"
 
 
-def linear_answers(data: TrainingData) -> NDArray[np.float32] | None:
-    """What the linear model says of the evaluation rows: ``[n, C]`` probabilities, or numbers ``[n, 1]``.
+def linear_answers(data: TrainingData, texts: Sequence[Text]) -> NDArray[np.float32] | None:
+    """What a linear model that was fitted on the training rows says of other texts: ``[n, C]`` probabilities, or numbers ``[n, 1]``.
 
     None if the training texts hold no word.
     """
@@ -48,7 +48,7 @@ def linear_answers(data: TrainingData) -> NDArray[np.float32] | None:
     with threadpool_limits(1), warnings.catch_warnings():  # one thread: the order of sums decides last bits
         warnings.simplefilter("ignore")  # a label that all rows have, or no row
         try:
-            words, others = _words(train.texts, data.evaluation.texts)
+            words, others = _words(train.texts, texts)
         except ValueError:  # an empty vocabulary
             return None
         return _fitted(data, np.array(train.labels), words, others)
@@ -109,16 +109,28 @@ def compared_with_linear(
     JSON values: the entry ``comparison`` of a run's metrics with the linear model as the earlier one, ``trained_on`` rows, and
     ``is_held_out``. None if the training texts hold no word. Of several labels, thresholds are chosen as for the trained model.
     """
-    answers = linear_answers(data)
+    answers = linear_answers(data, data.evaluation.texts)
     if answers is None:
         return None
     task, given = data.goal.task, results.given(data.evaluation.labels)
     chosen = n_validation_rows(len(given))
     thresholds = results.thresholds(answers[:chosen], given[:chosen], threshold)
     predicted = decided(task, answers, np.ones(len(answers), dtype=np.bool_), thresholds)
+    facts = {"trained_on": min(len(data.train), _MOST_ROWS)}
+    return facts | paired(data, examination, predicted, results)
+
+
+def paired(
+    data: TrainingData, examination: Examination, before: NDArray[Any], results: Results
+) -> dict[str, Any]:
+    """How a model differs from what was predicted ``before`` of the same evaluation rows, row by row.
+
+    JSON values: the entry ``comparison`` of a run's metrics, on the rows that chose nothing (``is_held_out``), or on all if there are
+    no others.
+    """
+    given = results.given(data.evaluation.labels)
     is_held_out = examination.n_chosen < len(given)
     rows = slice(examination.n_chosen if is_held_out else 0, None)
-    comparison = measures_of(task).comparison(results.basis(examination.thresholds))
-    comparison.update(given[rows], predicted[rows], examination.predicted[rows], given[rows])
-    facts = {"trained_on": min(len(data.train), _MOST_ROWS), "is_held_out": is_held_out}
-    return facts | comparison.summary(data.labels)
+    comparison = measures_of(data.goal.task).comparison(results.basis(examination.thresholds))
+    comparison.update(given[rows], before[rows], examination.predicted[rows], given[rows])
+    return {"is_held_out": is_held_out} | comparison.summary(data.labels)

@@ -96,6 +96,10 @@ class TrainSettings:
     tune: bool = False
     learning_curve: bool = False
     """Whether smaller trainings tell what more labels would bring."""
+    unlabelled: str | None = None
+    """Texts without labels, which improve the model: as ``data``."""
+    minutes: float | None = None
+    """About so long the unlabelled texts are learned from; ``None``: as many as :data:`~batchscore.training.self_training.MOST_TEXTS`."""
     resume: bool = False
     force: bool = False
     corrections: Corrections | None = None
@@ -112,6 +116,10 @@ class TrainSettings:
         if self.recipe == "head" and (self.train_layers is not None or self.gradient_checkpointing):
             raise UsageError(
                 "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."
+            )
+        if self.minutes is not None and self.unlabelled is None:
+            raise UsageError(
+                "--minutes is how long the texts of --unlabelled are learned from; give both, or neither."
             )
         if self.text_pair_column is None and self.missing_pair != "skip":
             raise UsageError(

@@ -21,17 +21,16 @@ from batchscore.records import Task
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
+from batchscore.training.attempts import Material, attempt
 from batchscore.training.base_check import checked_base
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
     hidden_size_of,
-    load_tokenizer,
     open_base,
     pooling_for_frozen_base,
     pooling_of,
     poolings_to_try,
-    save_classifier,
 )
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
@@ -41,18 +40,18 @@ from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
     Example,
-    examine,
     n_selection_rows,
     n_validation_rows,
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_lines, hygiene_of
-from batchscore.training.learning_curve import Sizes, learning_curve
+from batchscore.training.learning_curve import learning_curve
 from batchscore.training.linear_baseline import compared_with_linear
 from batchscore.training.objectives import strata_of
 from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
-from batchscore.training.saved_units import in_its_unit, in_the_weights
+from batchscore.training.saved_units import in_the_weights
+from batchscore.training.self_training import Unlabelled, load_unlabelled, self_trained
 from batchscore.training.splits import TrainingData, counted
 from batchscore.training.suspects import suspects_of
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
@@ -169,6 +168,7 @@ class _Job:
     data: TrainingData
     base: Bundle
     plan: Hyperparameters
+    unlabelled: Unlabelled | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that determines the bundle: settings, data, base model, device and versions."""
@@ -181,6 +181,7 @@ class _Job:
             {
                 "settings": {**given, "label_names": dict(self.settings.label_names)},
                 "data": self.data.facts(),
+                **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.facts}),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
                 "versions": versions(),
@@ -204,13 +205,15 @@ class _Trained:
     """How it differs from a linear model on the same rows."""
     curve: dict[str, Any] | None
     """What more labels would bring, if that was asked for."""
+    self_training: dict[str, Any] | None
+    """What texts without labels brought, if there were any."""
 
 
 def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
     base = base or open_base(settings)
     data = load_data(settings)
     plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
-    return _Job(settings, data, base, plan)
+    return _Job(settings, data, base, plan, load_unlabelled(settings, data))
 
 
 def _precision(wanted: str) -> str:
@@ -269,26 +272,34 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         )
     _tell_plan(plan, job.base, context.tell)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
+    material = Material(job.base, data, job.settings, plan, watch.over)
     rows = len(data.train) + len(tokenized["evaluation"].labels)
     rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
+    selects = plan.selects_epoch or job.settings.unlabelled is not None
+    n_selection = n_selection_rows(len(data.evaluation), selects)
+    both = tokenized["train"], tokenized["evaluation"]
+    folder, started = context.folder / _BUNDLE, time.monotonic()
     with watch.over(rows + len(data.evaluation), context) as watched:
-        fitted = fit_rows(job.base, data.goal, plan, (tokenized["train"], tokenized["evaluation"]), watched)
-        remove_tree(context.folder / _BUNDLE)
-        save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
-        n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
-        saved = in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
-        examination = examine(
-            saved, data.evaluation, n_selection, watched, job.settings.threshold, data.train.texts
-        )
+        made = attempt(material, both, data.evaluation, n_selection, folder, watched)
+    plain, self_training = made, None
+    if job.unlabelled is not None:
+        seconds = time.monotonic() - started
+        made, self_training = self_trained(material, job.unlabelled, both, made, seconds, context)
+        if made.saved.path != folder:
+            remove_tree(folder)
+            made.saved.path.rename(folder)
+            made = made._replace(saved=open_saved(folder, job.base))
+    fitted, saved, examination = made
     linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
     if linear is not None:
         context.tell(linear_line(data.goal.task, linear))
     curve = None
     if job.settings.learning_curve:
-        sizes = Sizes(job.base, data, job.settings, plan, watch.over)
-        curve = learning_curve(sizes, (tokenized["train"], tokenized["evaluation"]), examination, context)
+        curve = learning_curve(material, both, plain.examination, context)
     temperature = in_the_weights(saved, examination.temperature, context.tell)
-    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve)
+    return _Trained(
+        plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve, self_training
+    )
 
 
 def _suspects(
@@ -425,6 +436,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "curve": list(trained.fitted.curve),
             "linear_baseline": trained.linear,
             **({"learning_curve": trained.curve} if settings.learning_curve else {}),
+            **({"self_training": trained.self_training} if settings.unlabelled is not None else {}),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
             "versions": versions(),
         },
