@@ -17,7 +17,7 @@ from batchscore.model.bundle_facts import FACTS
 from batchscore.records import Task
 from batchscore.reports.self_training import self_training_line
 from batchscore.runs.inspection import bundle_lines, inspect
-from batchscore.training import attempts, self_training, train
+from batchscore.training import attempts, self_training, tokenized_rows, train
 from batchscore.training.data import load_data
 from batchscore.training.self_training import combined, load_unlabelled
 
@@ -98,7 +98,7 @@ def test_a_killed_one_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(self_training, "_compared", lambda *_: {**compared(), "is_better": True})
     whole = run(unlabelled, output=unlabelled.output.parent / "whole", minutes=5)
-    done, fit_rows = [0], attempts.fit_rows
+    done, fit_rows = [0], tokenized_rows.fit_rows
 
     def killed(*arguments: Any) -> Any:
         if done[0] == trainings:
@@ -138,7 +138,7 @@ def test_other_tasks_learn_from_texts_too(
     given["label"] = tags if task == "multi-label" else [float(k % 2 * 4 + 1) for k in range(len(given))]
     given.to_parquet(tmp_path / "task.parquet")
     result = run(unlabelled, data=str(tmp_path / "task.parquet"), task=task, recipe=recipe)
-    line = self_training_line(Task(result.metrics and task.replace("-", "_")), facts_of(result))
+    line = self_training_line(Task(task.replace("-", "_")), facts_of(result))
     assert "120 texts without labels" in line
     assert "of the model trained without them" in line
 
