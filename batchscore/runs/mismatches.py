@@ -8,9 +8,10 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import decimal
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from batchscore.formats.exact import Nodes, restore_annotations
 from batchscore.formats.format import RecordFormat, format_of
 from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.paths import path_of
-from batchscore.formats.staged import StagedPart
+from batchscore.formats.staged import Block, StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
 from batchscore.reports.formats import SHOWN_OF_TEXT
@@ -60,12 +61,19 @@ IsIssue = Callable[["NDArray[np.float32]"], "NDArray[np.bool_]"]
 """Label quality of some mismatches -> whether each is worth checking first."""
 
 
-def keys_of(part: int, staged: StagedPart, qualities: NDArray[np.float32], columns: MismatchColumns) -> Keys:
-    """The mismatches of one part, given the label quality of its rows; whether they are issues is told later."""
-    at = columns.found(staged)
-    place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
-    tokens = staged.n_tokens[at]
-    return Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens)
+def keys_of(
+    numbers: Sequence[int], block: Block, qualities: NDArray[np.float32], columns: MismatchColumns
+) -> tuple[NDArray[np.int64], Keys]:
+    """Where the mismatches of some parts are in their block, ``[m]``, given their numbers and the label quality of all rows.
+
+    Whether they are issues is told later.
+    """
+    at = columns.found(block.whole)
+    starts = np.asarray(block.starts)
+    place = np.searchsorted(starts, at, side="right") - 1
+    number, index = np.asarray(numbers, dtype=np.int32)[place], (at - starts[place]).astype(np.int32)
+    none, tokens = np.zeros(len(at), dtype=np.bool_), block.whole.n_tokens[at]
+    return at, Keys(number, index, qualities[at].astype(np.float32), none, tokens)
 
 
 class MismatchTable:
@@ -83,16 +91,14 @@ class MismatchTable:
         self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
         self._own = {name for name, _ in (*_PLACE, _TEXT, _PAIR)} | {field.name for field in columns.fields}
-        self._schemas = [input_schema(file) for file in files] if schemas is None else [*schemas]
-        ids = (file.columns.id for file in files if file.columns.id is not None)
+        self._kind, self._kinds = _kinds_of(files, schemas)
+        ids = (kind.file.columns.id for kind in self._kinds if kind.file.columns.id is not None)
         self.id_name = next((self._free(name) for name in ids), None)
-        self._other_columns = [
-            self._others_of(schema, file) for schema, file in zip(self._schemas, files, strict=True)
-        ]
+        self._other_columns = [self._others_of(kind.schema, kind.file) for kind in self._kinds]
         self.others = self._other_fields()
         place = [pa.field(name, kind) for name, kind in _PLACE]
         identifier = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
-        has_pairs = any(file.columns.text_pair is not None for file in files)
+        has_pairs = any(kind.file.columns.text_pair is not None for kind in self._kinds)
         texts = [pa.field(name, kind) for name, kind in (_TEXT, *[_PAIR] * has_pairs)]
         self.schema = pa.schema([*place, *identifier, *columns.fields, *texts, *self.others.values()])
 
@@ -119,7 +125,7 @@ class MismatchTable:
     def _id_type(self) -> pa.DataType:
         kinds = {
             without_dictionaries(_type_at(schema, path_of(file.layout, file.columns.id)))
-            for schema, file in zip(self._schemas, self._files, strict=True)
+            for schema, file in self._kinds
             if file.columns.id is not None
         }
         return kinds.pop() if len(kinds) == 1 else pa.large_string()
@@ -127,7 +133,7 @@ class MismatchTable:
     def _other_fields(self) -> dict[str, pa.Field]:
         """The remaining columns of all files; text if files have different types."""
         fields: dict[str, pa.Field] = {}
-        for schema, others in zip(self._schemas, self._other_columns, strict=True):
+        for (schema, _), others in zip(self._kinds, self._other_columns, strict=True):
             for name, place in others.items():
                 field = schema.field(place)
                 kind = without_dictionaries(field.type)
@@ -175,7 +181,7 @@ class MismatchTable:
     def nodes(self) -> list[Nodes]:
         """For each column its schema nodes in the first Parquet file that has it with this type, or none."""
         found: dict[str, Nodes] = {}
-        for file, schema, others in zip(self._files, self._schemas, self._other_columns, strict=True):
+        for (schema, file), others in zip(self._kinds, self._other_columns, strict=True):
             given = format_of(file.format).annotations(file)
             places = dict(others)
             if self.id_name is not None and file.columns.id in schema.names:
@@ -200,7 +206,7 @@ class MismatchTable:
     @property
     def has_lines(self) -> bool:
         """Whether the rows of any file begin on a line."""
-        return any(isinstance(format_of(file.format), RecordFormat) for file in self._files)
+        return any(isinstance(format_of(kind.file.format), RecordFormat) for kind in self._kinds)
 
     @property
     def own_names(self) -> list[str]:
@@ -212,38 +218,75 @@ class MismatchTable:
         places: list[NDArray[np.int64]] = []
         for number in np.unique(keys.part):
             at = np.flatnonzero(keys.part == number)
-            pieces.append(self.rows_of(self._open(int(number)), keys.at(at)))
+            found = keys.at(at)
+            pieces.append(self.rows_of(self._open(int(number)), found.index, found))
             places.append(at)
         back = np.argsort(np.concatenate(places), kind="stable")
         return take_rows(pa.concat_batches(pieces), back)
 
-    def rows_of(self, whole: StagedPart, keys: Keys) -> pa.RecordBatch:
-        """The rows ``keys.index`` of a part, one at least, in the columns of the report, then the line of each."""
-        part = whole.rows(take_rows(whole.batch, keys.index))
-        place = self._parts[int(keys.part[0])].file
-        file = self._files[place]
+    def rows_of(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> pa.RecordBatch:
+        """The rows of ``keys``, one at least, which are ``at`` these places in ``whole``, in the columns of the report, then the line of each.
+
+        ``whole`` are the rows of a part, or of a block of them.
+        """
+        files = np.array([self._parts[part].file for part in keys.part.tolist()])
+        cuts = [0, *(np.flatnonzero(np.diff(self._kind[files])) + 1).tolist(), len(files)]
+        pieces = []
+        for start, end in itertools.pairwise(cuts):
+            part = whole.rows(take_rows(whole.batch, at[start:end]))
+            pieces.append(self._rows_of_kind(part, files[start:end], keys.at(slice(start, end))))
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+
+    def _rows_of_kind(self, part: StagedPart, files: NDArray[np.int64], keys: Keys) -> pa.RecordBatch:
+        """The rows of ``part``, each of the file of this index; all files are of one kind."""
+        kind = int(self._kind[files[0]])
+        file, others = self._kinds[kind].file, self._other_columns[kind]
         columns = input_columns(part, file)
         rows = len(keys)
         values: dict[str, Any] = {
-            "file": pa.array([storable(file.name)] * rows, pa.string()),
+            "file": pa.array([storable(self._files[each].name) for each in files.tolist()], pa.string()),
             "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
-                name: _cast(_column(part, file, columns, column), kind)
-                for (name, kind), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
+                name: _cast(_column(part, file, columns, column), text_type)
+                for (name, text_type), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
             },
         }
         if self.id_name is not None:
-            kind, given = self.schema.field(self.id_name).type, file.columns.id
+            id_type, given = self.schema.field(self.id_name).type, file.columns.id
             ids = _column(part, file, columns, given) if given is not None else None
-            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(rows, kind)
-        others = self._other_columns[place]
+            values[self.id_name] = _cast(ids, id_type) if ids is not None else pa.nulls(rows, id_type)
         for name, field in self.others.items():
             values[name] = (
                 _cast(columns[others[name]], field.type) if name in others else pa.nulls(rows, field.type)
             )
         arrays = [*(values[name] for name in self.schema.names), part.line]
         return pa.RecordBatch.from_arrays(arrays, schema=self.sorting_schema)
+
+
+class _Kind(NamedTuple):
+    """Files whose rows become rows of the report in the same way: one of them, and the schema of its columns."""
+
+    schema: pa.Schema
+    file: InputFile
+
+
+def _kinds_of(
+    files: Sequence[InputFile], schemas: Sequence[pa.Schema] | None
+) -> tuple[NDArray[np.int64], list[_Kind]]:
+    """The place of each file's kind, and the kinds; files of one kind often follow each other, and only these are told."""
+    places, kinds = np.zeros(len(files), dtype=np.int64), []  # type: NDArray[np.int64], list[_Kind]
+    for place, file in enumerate(files):
+        last = kinds[-1] if kinds else None
+        schema = None if schemas is None else schemas[place]
+        if (
+            last is None
+            or (last.file.format, last.file.columns, last.file.layout) != (file.format, file.columns, file.layout)
+            or (schema is not None and not schema.equals(last.schema, check_metadata=True))
+        ):
+            kinds.append(_Kind(input_schema(file) if schema is None else schema, file))
+        places[place] = len(kinds) - 1
+    return places, kinds
 
 
 def _column(part: StagedPart, file: InputFile, columns: Sequence[pa.Array], name: str) -> pa.Array:
@@ -286,8 +329,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 class FoundMismatches(Protocol):
     """Takes the mismatches of part after part, and gives the rows of the report in their order."""
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:
-        """Those of a part."""
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:
+        """Those of a block, one at least, and where they are in it."""
 
     def chunks(self, is_issue: IsIssue) -> Iterator[Chunk]:
         """All that are listed, sorted by label quality, lowest first; ties keep the order of files and rows."""
@@ -306,7 +349,7 @@ class FirstMismatches:
         self._table, self._most = table, most
         self._pieces: list[Keys] = []
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:  # noqa: ARG002
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:  # noqa: ARG002
         """See :class:`FoundMismatches`."""
         self._pieces.append(keys)
         if sum(map(len, self._pieces)) > 2 * self._most:
@@ -335,10 +378,9 @@ class AllMismatches:
         self._table = table
         self._sorted = SortedMismatches(folder, table.sorting_schema)
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:
         """See :class:`FoundMismatches`."""
-        if len(keys):
-            self._sorted.add(self._table.rows_of(staged, keys), keys)
+        self._sorted.add(self._table.rows_of(whole, at, keys), keys)
 
     def first(self, most: int, is_issue: IsIssue) -> Keys:
         """See :class:`FoundMismatches`."""
