@@ -287,6 +287,9 @@ class Format(abc.ABC):
 class RecordFormat(Format):
     """A format whose rows are kept as the exact bytes of their records."""
 
+    is_stream = True
+    """Whether a file is read from its start to its end, and opened by :func:`~batchscore.formats.source.open_bytes` alone."""
+
     @abc.abstractmethod
     def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:
         """The cells of each record, in the order of the layout's columns, as text."""

@@ -107,7 +107,11 @@ class Finish:
         remove_tree(self._staging.final)
         make_folder(self._staging.final / PREDICTIONS)
         rows = StagedRows(
-            self._plan.files, self._plan.parts, self._staged.open, self._staging.folder, block=self._staged.block
+            self._plan.files,
+            self._plan.parts,
+            self._staged.open,
+            self._staging.folder,
+            block=self._staged.block,
         )
         by, final = self._yardstick(), self._staging.final
         measuring = Measuring(rows, by)

@@ -199,7 +199,9 @@ class Measuring:
                 for name, texts in texts_of(staged, file, self._by.slice_columns).items():
                     columns[name] += texts
         names = [file.name for file in files]
-        file_names = names[0] if len(names) == 1 else block.of_each_row(np.array(names, dtype=object)).tolist()
+        file_names = (
+            names[0] if len(names) == 1 else block.of_each_row(np.array(names, dtype=object)).tolist()
+        )
         return {"file": file_names} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
     # ---------------------------------------------------------------------------------------------- mismatches

@@ -281,7 +281,8 @@ def _kinds_of(
         schema = None if schemas is None else schemas[place]
         if (
             last is None
-            or (last.file.format, last.file.columns, last.file.layout) != (file.format, file.columns, file.layout)
+            or (last.file.format, last.file.columns, last.file.layout)
+            != (file.format, file.columns, file.layout)
             or (schema is not None and not schema.equals(last.schema, check_metadata=True))
         ):
             kinds.append(_Kind(input_schema(file) if schema is None else schema, file))

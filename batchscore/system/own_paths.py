@@ -284,6 +284,10 @@ class OwnPath:
             with self.handle() as descriptor:
                 os.fsync(descriptor)
             return
+        self.sync_file()
+
+    def sync_file(self) -> None:
+        """Make the bytes of this file durable."""
         descriptor = self._open(os.O_RDONLY)
         try:
             os.fsync(descriptor)
