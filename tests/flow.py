@@ -26,6 +26,7 @@ from batchscore.model.heads import Activation, Head
 from batchscore.records import Predictions, Rows, Status, Task
 from batchscore.runs import mismatches
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns, joined_keys, mismatch_columns_of
+from batchscore.runs.mismatch_files import write_both
 from batchscore.runs.mismatches import MismatchTable
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.system.own_paths import own
@@ -97,7 +98,7 @@ class Flow:
             if len(keys):
                 found.add(staged, at, keys)
         parquet, csv = io.BytesIO(), io.BytesIO()
-        mismatches.write_both(table, found.chunks(lambda quality: quality < 0.2), parquet, csv)
+        write_both(table, found.chunks(lambda quality: quality < 0.2), parquet, csv)
         found.close()
         return parquet.getvalue(), csv.getvalue()
 

@@ -45,6 +45,7 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
+from batchscore.runs.mismatch_files import write_both
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
 
@@ -224,7 +225,7 @@ class Measuring:
         metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
         make_folder(final)
         with atomic_write(final / MISMATCHES) as parquet, atomic_write(final / MISMATCHES_CSV) as csv:
-            listed = mismatches.write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
+            listed = write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
         metrics["mismatches"] = listed if columns.most is None else None
         worst = table.head(found.first(_SHOWN_MISMATCHES, issues.is_label_issue), _SHOWN_MISMATCHES)
         found.close()

@@ -288,11 +288,8 @@ class OwnPath:
 
     def sync_file(self) -> None:
         """Make the bytes of this file durable."""
-        descriptor = self._open(os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with self.open_read() as file:
+            os.fsync(file.fileno())
 
     def read_link(self) -> str:
         """What this link leads to, as it is written in it; an ``OSError`` if it is none."""
