@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import run_score
 from crashing import KILLED, Fault, in_child
@@ -185,6 +186,9 @@ def test_a_part_in_a_shard_is_what_it_is_in_a_file_of_its_own(tmp_path: Path) ->
         found, alone = parts.open(number), made.staged[number]
         assert found.batch.equals(alone.batch)
         assert found.facts == alone.facts
+        assert found.alone.batch.equals(alone.batch)
+        sizes = [[b and b.size for b in column.buffers()] for column in found.alone.batch.columns]
+        assert sizes == [[b and b.size for b in pa.concat_arrays([c]).buffers()] for c in alone.batch.columns]
         assert all(not buffer.address % 8 for buffer in found.batch.column(0).buffers() if buffer)
 
 
