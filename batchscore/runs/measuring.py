@@ -47,7 +47,7 @@ from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
 from batchscore.runs.mismatch_files import write_both
 from batchscore.system.own_paths import OwnPath
-from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
+from batchscore.system.storage import atomic_write, make_folder, to_json, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -293,12 +293,13 @@ def write_json(path: OwnPath, value: Any) -> None:
 def _written(final: OwnPath) -> list[WrittenFile]:
     """The files that are built, as the page links to them."""
     purposes = {**PURPOSES, LABELS: "the labels that came later"}
-    names, order = files_below(final), list(purposes)
-    found = [(order.index(name.partition("/")[0]), name) for name in names]
-    return [
-        WrittenFile(name, purposes[order[place]], (final / name).stat().st_size)
-        for place, name in sorted(found)
+    order = list(purposes)
+    found = [
+        (order.index(entry.name.partition("/")[0]), entry.name, entry.facts.st_size)
+        for entry in final.walk()
+        if not entry.is_folder
     ]
+    return [WrittenFile(name, purposes[order[place]], size) for place, name, size in sorted(found)]
 
 
 def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:
