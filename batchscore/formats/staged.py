@@ -385,7 +385,9 @@ def read_blocks(path: AnyPath, answers: Answers) -> list[Block]:
         return [Block.of(StagedPart(reader.get_batch(0), answers, facts))]
     (length,) = _LENGTH.unpack(whole.slice(len(whole) - tail, _LENGTH.size).to_pybytes())
     places = json.loads(whole.slice(len(whole) - tail - length, length).to_pybytes())
-    return [_read_block(whole.slice(start, size), *told, answers) for start, size, *told in places]
+    return [
+        _read_block(whole.slice(start, size), counts, facts, answers) for start, size, counts, facts in places
+    ]
 
 
 def _read_block(
