@@ -29,6 +29,7 @@ from batchscore.records import ColumnChoice, Position
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
     from batchscore.formats.exact import Nodes
+    from batchscore.formats.pieces import RowEnds
     from batchscore.formats.source import Source
     from batchscore.formats.staged import StagedPart
     from batchscore.records import InputFile, Layout, Rows
@@ -191,6 +192,10 @@ class Format(abc.ABC):
         Raises:
             DataError: the file is damaged; with the position if known.
         """
+
+    def row_ends(self, layout: Layout) -> RowEnds | None:
+        """Where rows end in the bytes of a file, as can be guessed without reading them; None if it cannot."""
+        return None
 
     def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
         """What else may be wrong with a file without a text column."""

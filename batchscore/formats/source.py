@@ -34,6 +34,10 @@ class Source(NamedTuple):
     """What hashes the bytes that are read, if this is the first time that all are."""
     awaits_first_pass: bool = False
     """Whether there will be such a time, at which it is seen what only all bytes tell."""
+    stream: IO[bytes] | None = None
+    """Its bytes, where somebody reads them already: sought by their offsets in the file, and closed by who opens them."""
+    is_piece: bool = False
+    """Whether the stream ends before the file does, at the beginning of a row."""
 
 
 def source_of(file: InputFile) -> Source:
@@ -92,6 +96,8 @@ class _Bounded(io.RawIOBase):
 
 def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     """Open a file for reading, decompressed, with at most ``max_expansion`` bytes out per byte in."""
+    if source.stream is not None:
+        return source.stream
     file = open_passed(source.path, source.first_pass) if source.first_pass else source.path.open("rb")
     if not source.compression:
         return file

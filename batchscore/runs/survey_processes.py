@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from batchscore.runs.survey_pieces import PieceSurvey, PieceTask, row_ends, survey_piece
 from batchscore.runs.surveying import Look, Surveyed, Surveyor
 from batchscore.system.cores import usable_cores
 from batchscore.system.helpers import MOST, Helpers
@@ -27,6 +29,8 @@ _BYTES_A_SECOND = 40e6
 """What a survey takes, roughly: of a file however small, and of its bytes."""
 _WORTH_SECONDS = 4.0
 """Surveys that take less are done before a process has started."""
+_IN_PIECES = ("csv", "jsonl")
+"""Formats of which a large file may be surveyed in pieces."""
 _TASK_SECONDS = 0.25
 """Small files are handed out together, so many that they take about as long."""
 _AHEAD = 4
@@ -61,24 +65,31 @@ def surveys_of(
     """
     surveyor = Surveyor(bundle, settings)
     count = processes_for(found, settings)
+    large = large_files(found) if count else set()
     with contextlib.ExitStack() as stack:
         helpers = Helpers(count, _Surveys, bundle, settings) if count else None
         if helpers is not None:
             stack.callback(helpers.close)
         seen = _results(helpers, found, None)
         looks = [look or surveyor.look(file) for file, look in zip(found, seen, strict=True)]
-        done = _results(helpers, found, looks)
         left = settings.limit
-        for file, look, sent in zip(found, looks, done, strict=True):
-            if sent is not None:
-                surveyed, lines = sent
-                rejects.write(lines)
-                file.identity, file.hashed = surveyed.file.identity, surveyed.file.hashed
-                surveyed.file = file
-            else:
-                surveyed = surveyor.survey(file, look, rejects, left)
-                left = None if left is None else left - surveyed.rows
-            yield surveyed
+        for is_large, group in itertools.groupby(range(len(found)), large.__contains__):
+            places = list(group)
+            files, theirs = [found[place] for place in places], [looks[place] for place in places]
+            done = _results(None if is_large else helpers, files, theirs)
+            for file, look, sent in zip(files, theirs, done, strict=True):
+                ends = row_ends(file, look) if is_large else None
+                if sent is not None:
+                    surveyed, lines = sent
+                    rejects.write(lines)
+                    file.identity, file.hashed = surveyed.file.identity, surveyed.file.hashed
+                    surveyed.file = file
+                elif helpers is not None and ends is not None:
+                    surveyed = PieceSurvey(surveyor, helpers, settings.read, file, look, rejects).survey(ends)
+                else:
+                    surveyed = surveyor.survey(file, look, rejects, left)
+                    left = None if left is None else left - surveyed.rows
+                yield surveyed
 
 
 def _results(
@@ -96,11 +107,24 @@ def _results(
 def processes_for(found: Sequence[FoundFile], settings: ScoreSettings, cores: int | None = None) -> int:
     """How many processes are worth their start; 0 if none is, or if a limit makes each file depend on those before."""
     cores = usable_cores() if cores is None else cores
-    costs = [_cost(file) for file in found]
-    gained = sum(costs) - max(sum(costs) / max(cores, 1), max(costs, default=0))
+    costs, large = [_cost(file) for file in found], large_files(found, cores)
+    whole = max((cost for place, cost in enumerate(costs) if place not in large), default=0)
+    gained = sum(costs) - max(sum(costs) / max(cores, 1), whole)
     if cores < 2 or settings.limit is not None or gained < _WORTH_SECONDS / 2 or not sys.executable:
         return 0
-    return min(cores, MOST, len(found))
+    return min(cores, MOST, len(found)) if not large else min(cores, MOST)
+
+
+def large_files(found: Sequence[FoundFile], cores: int | None = None) -> set[int]:
+    """The places of files that are surveyed in pieces: those that would keep one process at work when the others have done theirs."""
+    cores = usable_cores() if cores is None else cores
+    costs = [_cost(file) for file in found]
+    least = max(_WORTH_SECONDS, sum(costs) / max(cores, 1))
+    return {
+        place
+        for place, (file, cost) in enumerate(zip(found, costs, strict=True))
+        if cost > least and file.source.format in _IN_PIECES and not file.source.compression
+    }
 
 
 def _cost(file: FoundFile) -> float:
@@ -126,20 +150,27 @@ class _Surveys:
     """Looks at and surveys the files of a task."""
 
     def __init__(self, bundle: Bundle, settings: ScoreSettings) -> None:
-        self._surveyor = Surveyor(bundle, settings)
+        self._surveyor, self._settings = Surveyor(bundle, settings), settings
 
-    def __call__(self, task: _Task) -> list[Any]:
-        """What was found of each file; None of one where anything stood in the way."""
+    def __call__(self, task: _Task | PieceTask) -> Any:
+        """What was found of each file, or of a piece; None of one where anything stood in the way."""
+        if isinstance(task, PieceTask):
+            return _attempt(survey_piece, self._surveyor, task, self._settings.read, _Rejects())
         looks: Sequence[Look | None] = task.looks or [None] * len(task.files)
-        return [_result(self._surveyor, *each) for each in zip(task.files, looks, strict=True)]
+        each = zip(task.files, looks, strict=True)
+        return [_attempt(_found, self._surveyor, file, look) for file, look in each]
 
 
-def _result(surveyor: Surveyor, file: FoundFile, look: Look | None) -> Any:
+def _found(surveyor: Surveyor, file: FoundFile, look: Look | None) -> Any:
+    if look is None:
+        return surveyor.look(file)
+    rejects = _Rejects()
+    return surveyor.survey(file, look, rejects), rejects.getvalue()
+
+
+def _attempt(work: Callable[..., Any], *arguments: Any) -> Any:
     """What was found; None if anything stood in the way."""
     try:
-        if look is None:
-            return surveyor.look(file)
-        rejects = _Rejects()
-        return surveyor.survey(file, look, rejects), rejects.getvalue()
+        return work(*arguments)
     except Exception:  # noqa: BLE001 - it comes again where the file is surveyed instead
         return None
