@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.errors import BatchscoreError
 from batchscore.formats import pieces
+from batchscore.formats.first_pass import FirstPass
 from batchscore.formats.inputs import find_files
 from batchscore.formats.pieces import Kept, Piece
 from batchscore.records import Position
@@ -269,37 +270,34 @@ def test_what_is_damaged_is_read_in_sequence_and_the_rest_in_pieces(
     )
     monkeypatch.setattr(Surveyor, "survey", lambda *_: pytest.fail("in sequence"))
     assert in_pieces(path, 1000, 4096, read) == expected
-    assert [1990 < at.row <= 2000 for at in here] == [True]
+    assert [1900 < at.row <= 2000 for at in here] == [True]
     assert expected[1].count(b"\n") == 2
     assert expected[2] == [hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
-@pytest.mark.parametrize("partition_by", [None, "id"])
-def test_the_file_is_read_once_and_partitions_are_the_same(
-    partition_by: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_read_again_comes_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes(b"id,text,label\n" + ROWS[: ROWS.index(b"\n800,") + 1] + b'1,"never closed,0\n' + ROWS)
+    path.write_bytes(b"id,text,label\n" + ROWS + b'1,"never closed,0\n' + ROWS)
     read = ReadSettings(part_rows=7)
-    expected = planned(path, read, partition_by=partition_by)
-    assert ("more than 1,000 values" in expected[0]) is (partition_by is not None)
+    expected = planned(path, read)
     sizes: list[int] = []
-    plain = io.FileIO.readinto
+    plain = FirstPass.take
+    monkeypatch.setattr(
+        FirstPass,
+        "take",
+        lambda self, offset, data: sizes.append(len(data)) or plain(self, offset, data),  # type: ignore[func-returns-value]
+    )
+    assert in_pieces(path, 1000, 4096, read) == expected
+    assert sum(sizes) == path.stat().st_size - len(b"id,text,label\n")
 
-    class Counting(pieces.Kept):
-        def __init__(self, stream: Any, offset: int) -> None:
-            super().__init__(stream, offset)
-            assert plain is not None
-            sizes.append(-offset)
 
-        def read(self, offset: int, size: int) -> bytes:
-            before = self.end
-            data = super().read(offset, size)
-            sizes.append(self.end - before)
-            return data
-
-    monkeypatch.setattr(survey_pieces, "Kept", Counting)
-    assert in_pieces(path, 1000, 4096, read, partition_by=partition_by) == expected
+def test_partitions_of_all_pieces_are_refused_where_they_are_too_many(tmp_path: Path) -> None:
+    path, read = tmp_path / "a.csv", ReadSettings(part_rows=7)
+    for rows in (900, 1500):
+        path.write_bytes(b"id,text,label\n" + ROWS[: ROWS.index(b"\n%d," % rows) + 1])
+        expected = planned(path, read, partition_by="id")
+        assert ("more than 1,000 values" in expected[0]) is (rows > 1000)
+        assert in_pieces(path, 1000, 4096, read, partition_by="id") == expected
 
 
 @pytest.fixture

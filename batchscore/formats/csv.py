@@ -276,6 +276,7 @@ class Csv(RecordFormat):
 
     name = "csv"
     is_for_people = True
+    has_row_ends = True
     holds_lists = False
     holds_nul = False
 

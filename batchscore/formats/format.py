@@ -145,6 +145,8 @@ class Format(abc.ABC):
     """Whether later rows may have fields that are not in the head."""
     rows_read_on: float = 0
     """So many rows further on it is cheaper to read on than to open the file anew there, if it is not compressed."""
+    has_row_ends = False
+    """Whether :meth:`row_ends` can tell of any file."""
     has_notes = False
     """Whether a file with this format's suffix may be metadata about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False

@@ -374,6 +374,7 @@ class JsonLines(JsonFormat):
     """One object per line."""
 
     name = "jsonl"
+    has_row_ends = True
 
     def begins(self, head: bytes) -> bool:
         """True for an object."""

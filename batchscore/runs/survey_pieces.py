@@ -127,6 +127,15 @@ def row_ends(file: FoundFile, look: Look) -> RowEnds | None:
     return None if source.compression else format_of(source.format).row_ends(look.layout)
 
 
+def _behind_blank_lines(kept: Kept, at: Position, blank: bytes) -> Position:
+    """Where the next row begins: blank lines belong to no part."""
+    with kept.view() as lines:
+        lines.seek(at.offset)
+        while (line := lines.readline()).endswith(b"\n") and not line.strip(blank):
+            at = Position(at.row, at.offset + len(line), at.line + 1)
+    return at
+
+
 class PieceSurvey:
     """Surveys one file."""
 
@@ -180,7 +189,9 @@ class PieceSurvey:
             if not has_failed:
                 came, is_whole = found.end, is_last
                 kept.forget(came.offset)
-        return None if is_whole else came
+        if is_whole:
+            return None
+        return came if came == at else _behind_blank_lines(kept, came, ends.blank)
 
     def _join(self, found: FoundPiece) -> bool:
         """Add what a piece holds; nothing if it cannot be added, as the survey in sequence will tell."""

@@ -1,5 +1,7 @@
 """Surveys of all files of a run, in their order: here, or of many or large files in processes beside this one.
 
+A file that would keep one process at work when the others have nothing left is surveyed in pieces (:mod:`batchscore.runs.survey_pieces`).
+
 A process gives back what it found, or says nothing of a file: then the file is surveyed here. So errors, the order in which
 they are raised, and files with very many rejects are the same whatever the number of processes
 (:mod:`batchscore.system.helpers`).
@@ -14,8 +16,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from batchscore.formats.format import format_of
 from batchscore.runs.survey_pieces import PieceSurvey, PieceTask, row_ends, survey_piece
 from batchscore.runs.surveying import Look, Surveyed, Surveyor
+from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.cores import usable_cores
 from batchscore.system.helpers import MOST, Helpers
 
@@ -29,8 +33,6 @@ _BYTES_A_SECOND = 40e6
 """What a survey takes, roughly: of a file however small, and of its bytes."""
 _WORTH_SECONDS = 4.0
 """Surveys that take less are done before a process has started."""
-_IN_PIECES = ("csv", "jsonl")
-"""Formats of which a large file may be surveyed in pieces."""
 _TASK_SECONDS = 0.25
 """Small files are handed out together, so many that they take about as long."""
 _AHEAD = 4
@@ -85,7 +87,8 @@ def surveys_of(
                     file.identity, file.hashed = surveyed.file.identity, surveyed.file.hashed
                     surveyed.file = file
                 elif helpers is not None and ends is not None:
-                    surveyed = PieceSurvey(surveyor, helpers, settings.read, file, look, rejects).survey(ends)
+                    in_pieces = PieceSurvey(surveyor, helpers, settings.read, file, look, rejects)
+                    surveyed = in_pieces.survey(ends)
                 else:
                     surveyed = surveyor.survey(file, look, rejects, left)
                     left = None if left is None else left - surveyed.rows
@@ -123,7 +126,7 @@ def large_files(found: Sequence[FoundFile], cores: int | None = None) -> set[int
     return {
         place
         for place, (file, cost) in enumerate(zip(found, costs, strict=True))
-        if cost > least and file.source.format in _IN_PIECES and not file.source.compression
+        if cost > least and format_of(file.source.format).has_row_ends and not file.source.compression
     }
 
 
@@ -150,6 +153,7 @@ class _Surveys:
     """Looks at and surveys the files of a task."""
 
     def __init__(self, bundle: Bundle, settings: ScoreSettings) -> None:
+        keep_freed_memory()  # a piece is copied some times before its rows are made
         self._surveyor, self._settings = Surveyor(bundle, settings), settings
 
     def __call__(self, task: _Task | PieceTask) -> Any:

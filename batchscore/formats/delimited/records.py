@@ -441,11 +441,9 @@ class _Parser:
         if culprit >= 0:
             return "a NUL character", culprit
         if STAND_INS.search(text):
-            if len(row) != self.n_fields or coded(text, self.dialect) is not text:
+            if coded(text, self.dialect) is not text:
                 return "a noncharacter (U+FDD0 to U+FDD4), which is no text", -1
-            row[:] = next(
-                rows_of(text, self.dialect)
-            )  # it was taken for a stand-in, of which others in the window have some
+            row[:] = next(rows_of(text, self.dialect))  # as if no row near it had any stand-in
         return ("" if len(row) == self.n_fields else self._ragged(len(row))), -1
 
     def _ragged(self, n_fields: int) -> str:
