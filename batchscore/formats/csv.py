@@ -23,6 +23,7 @@ from batchscore.formats.format import (
 )
 from batchscore.formats.headers import refuse_more_header
 from batchscore.formats.known_names import TEXT, Headers, is_identifier, is_known, name_key
+from batchscore.formats.pieces import RowEnds
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.formats.text_values import as_text
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
@@ -218,7 +219,7 @@ def _items(
         stream,  # type: ignore[arg-type]
         dialect,
         len(names),
-        _limits(settings),
+        dataclasses.replace(_limits(settings), is_piece=source.is_piece),
         offset=start.offset,
         line=start.line,
         header=names,
@@ -277,6 +278,7 @@ class Csv(RecordFormat):
 
     name = "csv"
     is_for_people = True
+    has_row_ends = True
     holds_lists = False
     holds_nul = False
 
@@ -293,6 +295,15 @@ class Csv(RecordFormat):
     ) -> Iterator[Rows]:
         """See :func:`read`."""
         return read(source, layout, columns, settings, start)
+
+    def row_ends(self, layout: Layout) -> RowEnds | None:
+        """At line feeds outside quotes, unless the dialect has characters that are read in other ways."""
+        if not layout.columns:
+            return None
+        dialect = delimited.Dialect.from_json(layout.details["read"])
+        quote = delimited.quote_byte(dialect)
+        first = Position(0, layout.details["offset"], layout.details["line"])
+        return RowEnds(first, quote, b"\r\n") if quote is not None else None
 
     def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
         """See :func:`header_advice`."""

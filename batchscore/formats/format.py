@@ -29,6 +29,7 @@ from batchscore.records import ColumnChoice, Position
 if TYPE_CHECKING:
     from batchscore.config import ReadSettings
     from batchscore.formats.exact import Nodes
+    from batchscore.formats.pieces import RowEnds
     from batchscore.formats.source import Source
     from batchscore.formats.staged import StagedPart
     from batchscore.records import InputFile, Layout, Rows
@@ -146,6 +147,8 @@ class Format(abc.ABC):
     """Whether later rows may have fields that are not in the head."""
     rows_read_on: float = 0
     """So many rows further on it is cheaper to read on than to open the file anew there, if it is not compressed."""
+    has_row_ends = False
+    """Whether :meth:`row_ends` can tell of any file."""
     has_notes = False
     """Whether a file with this format's suffix may be metadata about the tables beside it; see :meth:`is_note`."""
     holds_any_bytes = False
@@ -193,6 +196,10 @@ class Format(abc.ABC):
         Raises:
             DataError: the file is damaged; with the position if known.
         """
+
+    def row_ends(self, layout: Layout) -> RowEnds | None:
+        """Where rows end in the bytes of a file, as can be guessed without reading them; None if it cannot."""
+        return None
 
     def header_advice(self, source: Source, layout: Layout, settings: ReadSettings) -> str:
         """What else may be wrong with a file without a text column."""

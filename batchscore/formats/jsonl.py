@@ -26,6 +26,7 @@ from batchscore.formats.format import (
 )
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.paths import MAX_LEVELS, nested_details, path_of, value_at
+from batchscore.formats.pieces import RowEnds
 from batchscore.formats.source import HEAD_BYTES, Source, head_of, open_bytes, seek_to
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
@@ -309,6 +310,8 @@ def _cell_at(cells: Mapping[str, str | None], path: Sequence[str]) -> str | None
 # ------------------------------------------------------------------------------------------------------- the format
 
 _SPACE = b" \t\r\n"
+_BLANK = b" \t\r\n\x0b\x0c"
+"""What a line that is no row consists of."""
 _LINE_END = re.compile(rb"[\r\n][ \t\r\n]*+")
 """In valid JSON, line ends occur only between values."""
 _NO_LIMIT = 2**40
@@ -371,6 +374,7 @@ class JsonLines(JsonFormat):
     """One object per line."""
 
     name = "jsonl"
+    has_row_ends = True
 
     def begins(self, head: bytes) -> bool:
         """True for an object."""
@@ -385,6 +389,10 @@ class JsonLines(JsonFormat):
     ) -> Iterator[Rows]:
         """See :func:`read`."""
         return read(source, layout, columns, settings, start)
+
+    def row_ends(self, layout: Layout) -> RowEnds:
+        """At every line feed."""
+        return RowEnds(Position(0, layout.details["bom"], 1), b"", _BLANK)
 
     def write(self, parts: Iterable[StagedPart], output: Output, out: IO[bytes]) -> None:
         """One object per line, with its original line end."""

@@ -36,6 +36,10 @@ class Source(NamedTuple):
     """Whether there will be such a time, at which it is seen what only all bytes tell."""
     content: bytes | None = None
     """All its bytes, if it is small and they have been read; for :func:`open_bytes` alone."""
+    stream: IO[bytes] | None = None
+    """Its bytes, where somebody reads them already: sought by their offsets in the file, and closed by who opens them."""
+    is_piece: bool = False
+    """Whether the stream ends before the file does, at the beginning of a row."""
 
 
 def source_of(file: InputFile) -> Source:
@@ -94,6 +98,8 @@ class _Bounded(io.RawIOBase):
 
 def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     """Open a file for reading, decompressed, with at most ``max_expansion`` bytes out per byte in."""
+    if source.stream is not None:
+        return source.stream
     file = _opened(source)
     if not source.compression:
         return file

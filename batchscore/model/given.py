@@ -32,6 +32,9 @@ class Survey(Protocol):
     def update(self, values: Iterable[Any]) -> None:
         """Count some values."""
 
+    def count(self, values: Iterable[tuple[Any, int]]) -> None:
+        """Count values of so many rows each; the same as to update with each so often."""
+
     def meaning(self, *, counts_from_0: bool = False) -> Meaning | None:
         """How the values are read, or None if that cannot be told."""
 

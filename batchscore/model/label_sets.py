@@ -20,6 +20,7 @@ from batchscore.model.labels import (
     LabelNames,
     LabelValues,
     Meaning,
+    counted,
     is_missing,
     label_key,
     shown_value,
@@ -139,14 +140,18 @@ class SetsSurvey:
 
     def update(self, values: Iterable[Any]) -> None:
         """Count some cells."""
-        for cell in values:
+        self.count(counted(values))
+
+    def count(self, values: Iterable[tuple[Any, int]]) -> None:
+        """Count cells of so many rows each."""
+        for cell, rows in values:
             items = items_of(cell, is_joined=self._is_joined)
             if items is None:
                 continue
             self._has_lists = self._has_lists or is_list(cell)
-            self._values.update("null" if is_missing(item) else item for item in items)
+            self._values.count(("null" if is_missing(item) else item, rows) for item in items)
             for reading, reader in self._readers.items():
-                self._labelled[reading] += not isinstance(reader.chosen(cell), int)
+                self._labelled[reading] += rows * (not isinstance(reader.chosen(cell), int))
 
     def meaning(self, *, counts_from_0: bool = False) -> Meaning | None:
         """How the labels match, or None if that is ambiguous."""
@@ -202,9 +207,13 @@ class ColumnsSurvey:
 
     def update(self, values: Iterable[Sequence[Any]]) -> None:
         """Count some rows."""
-        for cells in values:
+        self.count((cells, 1) for cells in values)
+
+    def count(self, values: Iterable[tuple[Sequence[Any], int]]) -> None:
+        """Count the cells of so many rows each."""
+        for cells, rows in values:
             found = _flags(cells)
-            self._labelled += not isinstance(found, int)
+            self._labelled += rows * (not isinstance(found, int))
             if found == UNKNOWN_LABEL:
                 self._note_odd(cells)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchscore.errors import UsageError, printable
 from batchscore.pairs import pair_of
@@ -54,6 +54,21 @@ def label_key(value: object) -> str:
 def is_missing(value: object) -> bool:
     """Whether a label value is null, NaN or blank."""
     return value is None or value != value or not str(value).strip()  # noqa: PLR0124 - NaN
+
+
+def counted(values: Iterable[Any]) -> Iterable[tuple[Any, int]]:
+    """Some values with how often each comes, in the order in which they come first: most columns have few.
+
+    What is equal without being the same, as 1, 1.0 and true are, is kept apart.
+
+    >>> list(counted(["good", None, "good"])), list(counted([1, True, 1]))
+    ([('good', 2), (None, 1)], [(1, 1), (True, 1), (1, 1)])
+    """
+    values = list(values)
+    kinds = {*map(type, values)} - {type(None)}
+    if len(kinds) == 1 and kinds <= {str, int, bool}:
+        return collections.Counter(values).items()
+    return ((value, 1) for value in values)
 
 
 def parse_label_map(texts: Iterable[str]) -> dict[str, str]:
@@ -223,11 +238,15 @@ class LabelValues:
 
     def update(self, values: Iterable[object]) -> None:
         """Count some values."""
-        for value in values:
-            if not is_missing(value):
-                self._count(value)
+        self.count(counted(values))
 
-    def _count(self, value: object) -> None:
+    def count(self, values: Iterable[tuple[object, int]]) -> None:
+        """Count values of so many rows each."""
+        for value, rows in values:
+            if not is_missing(value):
+                self._count(value, rows)
+
+    def _count(self, value: object, rows: int) -> None:
         given, raw = self._names.given, label_key(value)
         key = raw if raw in given or not self._class_names else named_key(raw, self._class_names)
         if not key:
@@ -241,7 +260,7 @@ class LabelValues:
             self._spelling.setdefault(key, printable(spelling)[:100])
         else:
             key = OTHERS
-        counter[key] += 1
+        counter[key] += rows
 
     @property
     def counts_from_0(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchscore.errors import UsageError, printable
-from batchscore.model.labels import NO_LABEL, OTHERS, Meaning, is_missing, label_key, shown_value
+from batchscore.model.labels import NO_LABEL, OTHERS, Meaning, counted, is_missing, label_key, shown_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,17 +89,21 @@ class NumbersSurvey:
 
     def update(self, values: Iterable[Any]) -> None:
         """Count some values."""
-        for value in values:
+        self.count(counted(values))
+
+    def count(self, values: Iterable[tuple[Any, int]]) -> None:
+        """Count values of so many rows each."""
+        for value, rows in values:
             number = number_of(value, self._mapped)
             if number == NO_NUMBER:
-                self._note_unknown(value)
+                self._note_unknown(value, rows)
             elif not math.isnan(number):
-                self._numbers += 1
+                self._numbers += rows
                 self._are_whole = self._are_whole and number.is_integer()
 
-    def _note_unknown(self, value: Any) -> None:
+    def _note_unknown(self, value: Any, rows: int) -> None:
         key = printable(str(value).strip())[:100]
-        self._unknown[key if key in self._unknown or len(self._unknown) < _MOST else OTHERS] += 1
+        self._unknown[key if key in self._unknown or len(self._unknown) < _MOST else OTHERS] += rows
 
     def meaning(self, *, counts_from_0: bool = False) -> Meaning | None:  # noqa: ARG002
         """As numbers; None if no value is one."""

@@ -1,5 +1,7 @@
 """Surveys of all files of a run, in their order: here, or of many or large files in processes beside this one.
 
+A file that would keep one process at work when the others have nothing left is surveyed in pieces (:mod:`batchscore.runs.survey_pieces`).
+
 A process gives back what it found, or says nothing of a file: then the file is surveyed here. So errors, the order in which
 they are raised, and files with very many rejects are the same whatever the number of processes
 (:mod:`batchscore.system.helpers`).
@@ -9,11 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from batchscore.formats.format import format_of
+from batchscore.runs.survey_pieces import PieceSurvey, PieceTask, row_ends, survey_piece
 from batchscore.runs.surveying import Look, Surveyed, Surveyor
+from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.cores import usable_cores
 from batchscore.system.helpers import MOST, Helpers
 
@@ -61,24 +67,32 @@ def surveys_of(
     """
     surveyor = Surveyor(bundle, settings)
     count = processes_for(found, settings)
+    large = large_files(found) if count else set()
     with contextlib.ExitStack() as stack:
         helpers = Helpers(count, _Surveys, bundle, settings) if count else None
         if helpers is not None:
             stack.callback(helpers.close)
         seen = _results(helpers, found, None)
         looks = [look or surveyor.look(file) for file, look in zip(found, seen, strict=True)]
-        done = _results(helpers, found, looks)
         left = settings.limit
-        for file, look, sent in zip(found, looks, done, strict=True):
-            if sent is not None:
-                surveyed, lines = sent
-                rejects.write(lines)
-                file.identity, file.hashed = surveyed.file.identity, surveyed.file.hashed
-                surveyed.file = file
-            else:
-                surveyed = surveyor.survey(file, look, rejects, left)
-                left = None if left is None else left - surveyed.rows
-            yield surveyed
+        for is_large, group in itertools.groupby(range(len(found)), large.__contains__):
+            places = list(group)
+            files, theirs = [found[place] for place in places], [looks[place] for place in places]
+            done = _results(None if is_large else helpers, files, theirs)
+            for file, look, sent in zip(files, theirs, done, strict=True):
+                ends = row_ends(file, look) if is_large else None
+                if sent is not None:
+                    surveyed, lines = sent
+                    rejects.write(lines)
+                    file.identity, file.hashed = surveyed.file.identity, surveyed.file.hashed
+                    surveyed.file = file
+                elif helpers is not None and ends is not None:
+                    in_pieces = PieceSurvey(surveyor, helpers, settings.read, file, look, rejects)
+                    surveyed = in_pieces.survey(ends)
+                else:
+                    surveyed = surveyor.survey(file, look, rejects, left)
+                    left = None if left is None else left - surveyed.rows
+                yield surveyed
 
 
 def _results(
@@ -96,11 +110,24 @@ def _results(
 def processes_for(found: Sequence[FoundFile], settings: ScoreSettings, cores: int | None = None) -> int:
     """How many processes are worth their start; 0 if none is, or if a limit makes each file depend on those before."""
     cores = usable_cores() if cores is None else cores
-    costs = [_cost(file) for file in found]
-    gained = sum(costs) - max(sum(costs) / max(cores, 1), max(costs, default=0))
+    costs, large = [_cost(file) for file in found], large_files(found, cores)
+    whole = max((cost for place, cost in enumerate(costs) if place not in large), default=0)
+    gained = sum(costs) - max(sum(costs) / max(cores, 1), whole)
     if cores < 2 or settings.limit is not None or gained < _WORTH_SECONDS / 2 or not sys.executable:
         return 0
-    return min(cores, MOST, len(found))
+    return min(cores, MOST, len(found)) if not large else min(cores, MOST)
+
+
+def large_files(found: Sequence[FoundFile], cores: int | None = None) -> set[int]:
+    """The places of files that are surveyed in pieces: those that would keep one process at work when the others have done theirs."""
+    cores = usable_cores() if cores is None else cores
+    costs = [_cost(file) for file in found]
+    least = max(_WORTH_SECONDS, sum(costs) / max(cores, 1))
+    return {
+        place
+        for place, (file, cost) in enumerate(zip(found, costs, strict=True))
+        if cost > least and format_of(file.source.format).has_row_ends and not file.source.compression
+    }
 
 
 def _cost(file: FoundFile) -> float:
@@ -126,20 +153,28 @@ class _Surveys:
     """Looks at and surveys the files of a task."""
 
     def __init__(self, bundle: Bundle, settings: ScoreSettings) -> None:
-        self._surveyor = Surveyor(bundle, settings)
+        keep_freed_memory()  # a piece is copied some times before its rows are made
+        self._surveyor, self._settings = Surveyor(bundle, settings), settings
 
-    def __call__(self, task: _Task) -> list[Any]:
-        """What was found of each file; None of one where anything stood in the way."""
+    def __call__(self, task: _Task | PieceTask) -> Any:
+        """What was found of each file, or of a piece; None of one where anything stood in the way."""
+        if isinstance(task, PieceTask):
+            return _attempt(survey_piece, self._surveyor, task, self._settings.read, _Rejects())
         looks: Sequence[Look | None] = task.looks or [None] * len(task.files)
-        return [_result(self._surveyor, *each) for each in zip(task.files, looks, strict=True)]
+        each = zip(task.files, looks, strict=True)
+        return [_attempt(_found, self._surveyor, file, look) for file, look in each]
 
 
-def _result(surveyor: Surveyor, file: FoundFile, look: Look | None) -> Any:
+def _found(surveyor: Surveyor, file: FoundFile, look: Look | None) -> Any:
+    if look is None:
+        return surveyor.look(file)
+    rejects = _Rejects()
+    return surveyor.survey(file, look, rejects), rejects.getvalue()
+
+
+def _attempt(work: Callable[..., Any], *arguments: Any) -> Any:
     """What was found; None if anything stood in the way."""
     try:
-        if look is None:
-            return surveyor.look(file)
-        rejects = _Rejects()
-        return surveyor.survey(file, look, rejects), rejects.getvalue()
+        return work(*arguments)
     except Exception:  # noqa: BLE001 - it comes again where the file is surveyed instead
         return None

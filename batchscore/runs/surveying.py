@@ -22,7 +22,7 @@ from batchscore.formats.inputs import FoundFile
 from batchscore.formats.label_columns import choose_label_columns
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.reading import describe, header_advice, read
-from batchscore.formats.source import reading
+from batchscore.formats.source import Source, reading
 from batchscore.formats.writing import refuse_unwritable, refuse_unwritable_names
 from batchscore.model.given import Survey, given_of, uses_labels
 from batchscore.records import Column, ColumnChoice, InputFile, Layout, Part, Position, Reject, Rows
@@ -144,24 +144,38 @@ class Surveyor:
             DataError: it is damaged, or it holds what cannot be scored or written.
             StorageError: it cannot be read.
         """
-        layout, columns = look
-        values = self._given.survey(columns, layout.details.get("class_names", {}).get(columns.label, ()))
-        has_labels = bool(columns.given) or has_label_column(layout, self._given.more_names)
-        partitions = PartitionValues(self._settings.partition_by)
-        surveyed = Surveyed(file, layout, columns, has_labels, values, partitions)
+        surveyed = self.begun(file, look)
         first_pass = FirstPass(file.source.path)
         source = file.source._replace(first_pass=first_pass)
-        for rows in self._rows(read(source, layout, columns, self._settings.read), limit):
-            self._add(surveyed, rows)
-            rejects.writelines(_reject_line(file.name, reject) for reject in rows.rejects)
+        for rows in self._rows(self.rows_of(source, look), limit):
+            self.add(surveyed, rows, rejects)
             del rows
-        with reading(source):
+        self.finish(surveyed, first_pass)
+        return surveyed
+
+    def begun(self, file: FoundFile, look: Look, values: Survey | None = None) -> Surveyed:
+        """A survey of a file to which no rows were added; the values of its labels go to ``values`` instead, if given."""
+        layout, columns = look
+        if values is None:
+            names = layout.details.get("class_names", {}).get(columns.label, ())
+            values = self._given.survey(columns, names)
+        has_labels = bool(columns.given) or has_label_column(layout, self._given.more_names)
+        partitions = PartitionValues(self._settings.partition_by)
+        return Surveyed(file, layout, columns, has_labels, values, partitions)
+
+    def rows_of(self, source: Source, look: Look, start: Position | None = None) -> Iterator[Rows]:
+        """The parts of a file, from the one on that begins at ``start``; raises what :func:`read` does."""
+        return read(source, *look, self._settings.read, start)
+
+    def finish(self, surveyed: Surveyed, first_pass: FirstPass) -> None:
+        """What can be said of a file when all its parts were added; raises what :meth:`survey` does."""
+        file = surveyed.file
+        with reading(file.source):
             hashed = first_pass.finish()
         file.assert_read(hashed)  # so what was planned is what was hashed
-        if format_of(source.format).rows_have_own_names:
-            self._refuse_missing(surveyed.layout, source.path)
+        if format_of(file.source.format).rows_have_own_names:
+            self._refuse_missing(surveyed.layout, file.source.path)
             self._refuse_names(file, surveyed.layout)
-        return surveyed
 
     @staticmethod
     def _rows(parts: Iterator[Rows], limit: int | None) -> Iterator[Rows]:
@@ -174,8 +188,8 @@ class Surveyor:
             yield rows
             del whole, rows  # before the next part is read
 
-    def _add(self, surveyed: Surveyed, rows: Rows) -> None:
-        """Count a part and the values in it, and refuse what cannot be written."""
+    def add(self, surveyed: Surveyed, rows: Rows, rejects: IO[bytes]) -> None:
+        """Count a part and the values in it, refuse what cannot be written, and write its unreadable rows to ``rejects``."""
         source, partitions = surveyed.file.source, surveyed.partitions
         if rows.names:
             self._note_names(surveyed, rows.names)
@@ -187,6 +201,7 @@ class Surveyor:
         surveyed.values.update(rows.labels or ())
         surveyed.rejects += len(rows.rejects)
         surveyed.parts.append(FoundPart(rows.start, rows.rows_in, digest_of(rows), rows.weight))
+        rejects.writelines(_reject_line(surveyed.file.name, reject) for reject in rows.rejects)
 
     def _note_names(self, surveyed: Surveyed, names: set[str]) -> None:
         """Add the field names of a part of a JSON file."""

@@ -8,16 +8,19 @@ that called is not imported a second time, and they end with this process, howev
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import gc
+import itertools
+import math
 import os
 import pickle
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -55,37 +58,40 @@ class Helpers:
             )
         self._running[Connection(ours.detach())] = process
 
-    def results(self, tasks: Sequence[Any], ahead: int | None = None) -> Iterator[Any]:
+    @property
+    def count(self) -> int:
+        """How many there are still."""
+        return len(self._running)
+
+    def results(self, tasks: Iterable[Any], ahead: int | None = None) -> Iterator[Any]:
         """What came of each task, in order; None where a process said nothing.
 
-        ``ahead`` is how many tasks per process may be done before an earlier one is taken.
+        Tasks are made as processes are free for them, and one while they are at work. ``ahead`` is how many per process may be done
+        before an earlier one is taken.
         """
-        waiting = list(range(len(tasks)))[::-1]
+        given, ready = enumerate(tasks), collections.deque[tuple[int, Any]]()
         done: dict[int, Any] = {}
         at_work: dict[Connection, int] = {}
-        for place in range(len(tasks)):
+        for place in itertools.count():
             while place not in done:
-                most = len(tasks) if ahead is None else place + ahead * max(len(self._running), 1)
+                most = math.inf if ahead is None else place + ahead * max(len(self._running), 1)
                 for pipe in [each for each in self._running if each not in at_work]:
-                    if waiting and waiting[-1] < most:
-                        self._hand_out(pipe, waiting.pop(), tasks, at_work, done)
-                if place not in done and not at_work:  # no process is left
-                    done[place] = None
-                    waiting = [task for task in waiting if task != place]
+                    if _has_next(given, ready, most):
+                        self._hand_out(pipe, *ready.popleft(), at_work, done)
+                has_more = _has_next(given, ready, most)
+                if place not in done and not at_work:  # no process is left, or no task
+                    if not has_more:
+                        return
+                    done[ready.popleft()[0]] = None
                 self._take(at_work, done)
             yield done.pop(place)
 
     def _hand_out(
-        self,
-        pipe: Connection,
-        place: int,
-        tasks: Sequence[Any],
-        at_work: dict[Connection, int],
-        done: dict[int, Any],
+        self, pipe: Connection, place: int, task: Any, at_work: dict[Connection, int], done: dict[int, Any]
     ) -> None:
         at_work[pipe] = place
         try:
-            pipe.send(tasks[place])
+            pipe.send(task)
         except OSError:
             self._give_up(pipe, at_work, done)
 
@@ -114,6 +120,15 @@ class Helpers:
         """End the processes, whatever they do."""
         while self._running:
             _end(*self._running.popitem())
+
+
+def _has_next(
+    given: Iterator[tuple[int, Any]], ready: collections.deque[tuple[int, Any]], most: float
+) -> bool:
+    """Whether a task before the ``most``-th is ready, made now if there is none."""
+    if not ready:
+        ready.extend(itertools.islice(given, 1))
+    return bool(ready) and ready[0][0] < most
 
 
 @contextlib.contextmanager

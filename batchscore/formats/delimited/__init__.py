@@ -29,9 +29,23 @@ quotes.
 
 from __future__ import annotations
 
-from batchscore.formats.delimited.dialect import Dialect, Limits, Position, detect_encoding, encoding_hint
+from batchscore.formats.delimited.dialect import (
+    Dialect,
+    Limits,
+    Position,
+    detect_encoding,
+    encoding_hint,
+    quote_byte,
+)
 from batchscore.formats.delimited.fields import append_fields, encode_fields, parse_record
-from batchscore.formats.delimited.records import Record, Rejected, count_records, next_position, read_records
+from batchscore.formats.delimited.records import (
+    Record,
+    Rejected,
+    UncertainError,
+    count_records,
+    next_position,
+    read_records,
+)
 from batchscore.formats.delimited.sniffing import (
     DELIMITERS,
     MOST_HEADER_BYTES,
@@ -56,6 +70,7 @@ __all__ = [
     "Position",
     "Record",
     "Rejected",
+    "UncertainError",
     "append_fields",
     "count_records",
     "detect_encoding",
@@ -66,6 +81,7 @@ __all__ = [
     "parse_record",
     "pass_records",
     "peek",
+    "quote_byte",
     "read_header",
     "read_records",
     "sniff",

@@ -138,11 +138,15 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Maximum bytes of a record and columns of the table; and how many bytes are read at a time."""
+    """Maximum bytes of a record and columns of the table; and how many bytes are read at a time.
+
+    ``is_piece``: the stream ends between two lines of a file, before the file does.
+    """
 
     max_row_bytes: int = 32 << 20
     max_columns: int = 10_000
     block_bytes: int = 1 << 18
+    is_piece: bool = False
 
 
 class Position(NamedTuple):
@@ -243,6 +247,12 @@ def _wide_lines(data: bytes, dialect: Dialect, *, final: bool) -> list[bytes]:
 def ends_at_feeds(dialect: Dialect) -> bool:
     """Whether a line ends where there is a byte for a line feed, and nowhere else."""
     return not dialect.has_lone_returns and dialect.encoding not in _UNIT_TYPES
+
+
+def quote_byte(dialect: Dialect) -> bytes | None:
+    """The byte that is a quote and nothing else, none where nothing is quoted; None if lines and quotes are not told by bytes."""
+    quote = dialect.quotechar.encode(dialect.encoding, "replace")
+    return quote if ends_at_feeds(dialect) and not dialect.escapechar and len(quote) < 2 else None
 
 
 def feeds_in_bytes(data: memoryview) -> array[int]:

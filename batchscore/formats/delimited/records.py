@@ -62,6 +62,10 @@ class Rejected(NamedTuple):
     raw: bytes
 
 
+class UncertainError(Exception):
+    """What a piece of a file holds depends on the bytes behind it."""
+
+
 def next_position(record: Record | Rejected, dialect: Dialect) -> Position:
     """Return where the record after ``record`` starts; a :class:`Rejected` must have complete raw bytes."""
     lines = len(physical_lines(record.raw, dialect, final=True))
@@ -83,6 +87,9 @@ def read_records(
     ``offset`` and ``line`` are its position (:func:`next_position`); the stream is read from where it is and never sought.
     ``header`` names the columns in rejects. Memory is a small multiple of ``limits.block_bytes`` for ordinary rows, and of
     ``limits.max_row_bytes`` if a row is that long.
+
+    Raises:
+        UncertainError: there is damage in a piece of a file (``limits.is_piece``): how far it goes may show behind it.
     """
     limits = limits or Limits()
     parser = _Parser(dialect, n_fields, limits, tuple(header))
@@ -186,6 +193,7 @@ class _Parser:
         self.n_fields = n_fields
         self.max_row_bytes = limits.max_row_bytes
         self.header = header
+        self._is_piece = limits.is_piece
         self.damage: _Damage | None = None
         is_of_prose = dialect.delimiter[0] in _OF_PROSE
         self._run_lines = _RUN_LINES if is_of_prose else 1
@@ -238,7 +246,7 @@ class _Parser:
         if self.damage is not None and self.damage.end == position.offset:
             self.damage = None
         reason = self._amid(self.damage) if self.damage else self._reason(_Scan("over", 0, 0), position.line)
-        self.damage = self.damage or _Damage(position.line)
+        self.damage = self.damage or self._damage(position.line)
         cut = f"; {len(head)} of its {size} bytes are kept" if len(head) < size else ""
         return Rejected(position.line, position.offset, reason + cut, None, head)
 
@@ -371,11 +379,16 @@ class _Parser:
                 self._judge(row, window, index, scan.end, items)
                 return scan.end
             scan = scan._replace(state="broken")
-        self.damage = _Damage(window.line + index)
+        self.damage = self._damage(window.line + index)
         self.damage.end = window.starts[scan.end] if scan.state == "complete" else None
         column = self._column(scan.n_fields) if scan.state == "open" else None
         self._reject(window, index, self._reason(scan, window.line + scan.end - 1), column, items)
         return index + 1
+
+    def _damage(self, line: int) -> _Damage:
+        if self._is_piece:
+            raise UncertainError
+        return _Damage(line)
 
     def _pass_damage(self, damage: _Damage, window: Window, index: int, items: _Items) -> int | None:
         """Reject lines up to one that may start a record; None if more lines are needed."""
