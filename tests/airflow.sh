@@ -6,10 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
+unset PYTHONDONTWRITEBYTECODE # neither environment comes compiled
 [ -x .venv-airflow/bin/airflow ] || {
   echo "Installing Airflow into .venv-airflow ..." >&2
   "$root/.venv/bin/python" -m venv .venv-airflow
-  .venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check "apache-airflow >=3.1,<4" >.venv-airflow/log 2>&1 || {
+  .venv-airflow/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "apache-airflow >=3.1,<4" >.venv-airflow/log 2>&1 || {
     echo "skipped: apache-airflow cannot be installed here: $(grep -m 1 -i error .venv-airflow/log || tail -n 1 .venv-airflow/log)"
     rm -rf .venv-airflow
     exit 0

@@ -145,7 +145,10 @@ BASE = Path(sys.base_prefix) / "bin"
 
 def build_lines() -> Iterator[str]:
     """The steps of the image as shell lines, each stage in an overlay below ``/mnt``."""
-    without_dependencies = "PIP_NO_DEPS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore"
+    # For pip a "no" turns --no-compile on; to compile all of torch is most of the work.
+    without_dependencies = (
+        "PIP_NO_DEPS=1 PIP_NO_COMPILE=no PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore"
+    )
     for number, stage in enumerate(STAGES):
         at, place = f"/mnt/{number}", "/"
         yield from overlay(at)
