@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,24 +84,33 @@ def _attention(
         and not dropout
         and (attention_mask is None or attention_mask.shape[1] == 1)
     )
-    is_small = has_small_scores(query.detach(), key.detach()) if is_supported else torch.zeros(query.shape[1])
-    small_heads, large_heads = (heads.nonzero().flatten() for heads in (is_small, is_small == 0))
-    by_matmuls = partial(_matmul_attention, None if attention_mask is None else attention_mask[:, 0, 0])
 
     def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **options)
         attended: Tensor = output[0]
         return attended
 
-    if not len(large_heads):
-        return by_matmuls(query, key, value), None
-    if not len(small_heads):
+    if not is_supported:
         return fused(query, key, value), None
+    mask = None if attention_mask is None else attention_mask[:, 0, 0]
+    return attention_by_heads(query, key, value, mask, fused), None
+
+
+def attention_by_heads(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, fused: Callable[..., Tensor]
+) -> Tensor:
+    """Attention of bfloat16 query, key and value ``[b, heads, L, d]``: ``[b, L, heads, d]``; ``fused`` computes heads with large scores."""
+    is_small = has_small_scores(query.detach(), key.detach())
+    small_heads, large_heads = (heads.nonzero().flatten() for heads in (is_small, ~is_small))
+    if not len(large_heads):
+        return _matmul_attention(mask, query, key, value)
+    if not len(small_heads):
+        return fused(query, key, value)
     attended = [
-        by_matmuls(*(each[:, small_heads] for each in (query, key, value))),
+        _matmul_attention(mask, *(each[:, small_heads] for each in (query, key, value))),
         fused(*(each[:, large_heads] for each in (query, key, value))),
     ]
-    return torch.cat(attended, dim=2)[:, :, torch.cat([small_heads, large_heads]).argsort()], None
+    return torch.cat(attended, dim=2)[:, :, torch.cat([small_heads, large_heads]).argsort()]
 
 
 def _matmul_attention(mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
