@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from batchscore.model.backends.architectures import BertLike, Dropouts, architecture_of
-from batchscore.model.backends.encoders import Encoder, Plan, layer_paths, plan_of, score_bias, split_heads
+from batchscore.model.backends.encoders import Encoder, Plan, layer_paths, plan_of, score_bias
 from batchscore.training.attention import attention_by_heads
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class TrainableEncoder:
         encoder = _Step(weights, self._plan, self._rates, self._dtype, seed)
         mask = None if attention_mask.all() else attention_mask
         return encoder(input_ids, mask, token_type_ids)
+
+
+_HIGHEST = 0.99
+"""Of a probability of dropout: of bytes few would be kept, or none."""
 
 
 def trainable_encoder_of(model: Any, dtype: torch.dtype) -> TrainableEncoder | None:
@@ -94,7 +98,8 @@ def _rates_of(model: Any, layers: str, paths: Dropouts) -> _Rates | None:
     known = {path for some in places.values() for path in some}
     if any(len(each) != 1 for each in found.values()) or any(rates[path] for path in rates.keys() - known):
         return None
-    return _Rates(**{part: each.pop() for part, each in found.items()})
+    rates_by_part = {part: each.pop() for part, each in found.items()}
+    return None if max(rates_by_part.values()) > _HIGHEST else _Rates(**rates_by_part)
 
 
 class _Dropout:
@@ -147,10 +152,10 @@ class _Step(Encoder):
 
         layer: Any
         for layer in self.first_layers:
-            heads = split_heads(layer["query_key_value"](states), 3, self.heads)
+            heads = layer["query_key_value"](states).unflatten(-1, (3, self.heads, -1))
             if self._dtype == torch.bfloat16:
-                attended = attention_by_heads(*heads, attention_mask, fused)
+                attended = attention_by_heads(heads, attention_mask, fused)
             else:
-                attended = fused(*heads)
+                attended = fused(*heads.permute(2, 0, 3, 1, 4))
             states = self._after_attention(layer, states, attended.flatten(2))
         return self.last_layer_cls(states.float(), attention_mask)

@@ -100,12 +100,15 @@ class Plan(NamedTuple):
         return needed == self.shapes
 
     def is_for(self, device: str) -> bool:
+        """Whether the encoder may be on this device."""
         return device == "cpu" or not self.encoder.cpu_only
 
     def is_unused(self, name: str) -> bool:
+        """Whether the classifier has no use for the tensor of this name."""
         return name not in self.shapes and name.startswith(self.names.unused)
 
     def built(self, weights: Mapping[str, Tensor]) -> Loadable:
+        """The encoder of these weights."""
         return self.encoder(weights, self.options, self.names)
 
 
