@@ -50,7 +50,7 @@ def batch(*, padded: bool) -> dict[str, torch.Tensor]:
 
 def gradients(model: Any, logits: torch.Tensor) -> dict[str, torch.Tensor | None]:
     model.zero_grad()
-    functional.cross_entropy(logits.float(), LABELS).backward()
+    functional.cross_entropy(logits.float(), LABELS).backward()  # type: ignore[no-untyped-call]
     return {name: each.grad for name, each in model.named_parameters()}
 
 
@@ -104,7 +104,7 @@ def scaled_by_place(states: torch.Tensor, rate: float) -> torch.Tensor:
     return states * (1 + rate * torch.linspace(-1, 1, states.shape[-1], dtype=states.dtype))
 
 
-RATES = {
+RATES: dict[str, dict[str, Any]] = {
     "bert": {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.6},
     "distilbert": {"dropout": 0.3, "seq_classif_dropout": 0.6},
 }
@@ -130,7 +130,7 @@ def test_a_share_of_the_states_is_dropped_and_the_rest_scaled_to_the_same_mean()
     found = trainable_encoder._Dropout(7)(states, 0.1)
     kept = found[found > 0]
     assert (found == 0).float().mean().item() == pytest.approx(26 / 256, abs=0.003)
-    assert kept.unique().tolist() == [pytest.approx(256 / 230)]
+    assert kept.min() == kept.max() == pytest.approx(256 / 230)
     torch.testing.assert_close(trainable_encoder._Dropout(7)(states, 0.1), found)
     assert not torch.equal(trainable_encoder._Dropout(8)(states, 0.1), found)
     assert torch.equal(trainable_encoder._Dropout(None)(states, 0.1), states)
@@ -235,7 +235,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
 
 def test_a_training_in_bfloat16_learns_by_it(settings: TrainSettings, calls: list[int | None]) -> None:
-    result = run(settings, recipe="full", precision="bf16", epochs=20, learning_rate=5e-3)
+    result = run(settings, recipe="full", precision="bf16", epochs=20, learning_rate=1e-2)
     assert result.metrics["accuracy"]["value"] == 1.0
     drawn = [seed for seed in calls if seed is not None]
     assert len(drawn) == len(set(drawn)) >= 20

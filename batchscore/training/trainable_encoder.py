@@ -24,6 +24,7 @@ from batchscore.model.backends.encoders import Encoder, Plan, layer_paths, plan_
 from batchscore.training.attention import attention_by_heads
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -32,7 +33,8 @@ class TrainableEncoder:
 
     def __init__(self, model: Any, plan: Plan, rates: _Rates, dtype: torch.dtype) -> None:
         self._model, self._plan, self._rates, self._dtype = model, plan, rates, dtype
-        *first, _last = layer_paths(plan.options, plan.names)
+        names: Any = plan.names
+        *first, _last = layer_paths(plan.options, names)
         self._first = tuple(f"{path}." for path in first)
 
     def __call__(
@@ -51,7 +53,8 @@ class TrainableEncoder:
         }
         encoder = _Step(weights, self._plan, self._rates, self._dtype, seed)
         mask = None if attention_mask.all() else attention_mask
-        return encoder(input_ids, mask, token_type_ids)
+        logits: Tensor = encoder(input_ids, mask, token_type_ids)
+        return logits
 
 
 _HIGHEST = 0.99
@@ -87,7 +90,7 @@ def _rates_of(model: Any, layers: str, paths: Dropouts) -> _Rates | None:
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
     base = model.base_model_prefix
     n_layers = len(model.base_model.get_submodule(layers))
-    places = {
+    places: dict[str, list[str | None]] = {
         "embeddings": [f"{base}.{paths.embeddings}"],
         "out": [paths.out and f"{base}.{layers}.{number}.{paths.out}" for number in range(n_layers)],
         "down": [f"{base}.{layers}.{number}.{paths.down}" for number in range(n_layers)],
@@ -103,9 +106,9 @@ def _rates_of(model: Any, layers: str, paths: Dropouts) -> _Rates | None:
 
 
 class _Dropout:
-    """Dropout by random bytes: a probability is rounded to 1/256, and what is kept is scaled by exactly that.
+    """Dropout by random bytes: its probability is rounded to 1/256, and states that are kept are scaled by what remains.
 
-    torch draws one bit in 2.4 ns, a byte of SFC64 takes 0.2.
+    For 1.6 million states in bfloat16 torch takes 14 ms, and this 1.3 (one core).
     """
 
     def __init__(self, seed: int | None) -> None:
@@ -116,8 +119,20 @@ class _Dropout:
         if self._generator is None or not dropped:
             return states
         words = self._generator.random_raw((states.numel() + 7) // 8)
-        drawn = torch.from_numpy(words.view(np.uint8)[: states.numel()]).view(states.shape)
-        return states * (drawn >= dropped).to(states.dtype).mul_(256 / (256 - dropped))
+        is_kept = words.view(np.uint8)[: states.numel()] >= dropped
+        scale = torch.tensor(256 / (256 - dropped), dtype=states.dtype)
+        return states * _times(is_kept, scale).view(states.shape)
+
+
+def _times(is_kept: NDArray[np.bool_], scale: Tensor) -> Tensor:
+    """The scale where it is kept, else 0; numpy has no bfloat16, but its bits can be multiplied by 0 and 1."""
+    bits = scale.view(_BITS[scale.dtype])
+    return torch.from_numpy(np.multiply(is_kept.view(np.uint8), bits.numpy(), dtype=bits.numpy().dtype)).view(
+        scale.dtype
+    )
+
+
+_BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
 class _Step(Encoder):
