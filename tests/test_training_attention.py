@@ -24,7 +24,8 @@ def test_outputs_and_gradients_are_those_of_torch(padded: bool) -> None:
     *inputs, upstream = drawn(3, 4, 48, 16)
     mask = torch.arange(48)[None] < torch.tensor([48, 30, 7])[:, None] if padded else None
     ours = [each.clone().requires_grad_() for each in inputs]
-    found: Any = attention._MatmulAttention.apply(*ours, mask)  # type: ignore[no-untyped-call]
+    heads = torch.stack(ours).permute(1, 3, 0, 2, 4)
+    found: Any = attention._MatmulAttention.apply(heads, mask).transpose(1, 2)  # type: ignore[no-untyped-call]
     exact = [each.float().requires_grad_() for each in inputs]
     allowed = None if mask is None else mask[:, None, None, :]
     wanted = functional.scaled_dot_product_attention(exact[0], exact[1], exact[2], attn_mask=allowed)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from batchscore.training.context import TrainingContext
     from batchscore.training.objectives import Objective
     from batchscore.training.settings import Hyperparameters
+    from batchscore.training.trainable_encoder import TrainableEncoder
 
 _LENGTH_MULTIPLE = 32
 """Tokens; a CPU is faster with few shapes (see ``batching``)."""
@@ -98,8 +99,22 @@ def fit(
 def _fast_attention(model: Any, device: str, precision: str) -> contextlib.AbstractContextManager[None]:
     from batchscore.training.attention import matmul_attention
 
-    is_wanted = device == "cpu" and precision == "bf16"
-    return matmul_attention(model) if is_wanted else contextlib.nullcontext()
+    return matmul_attention(model) if _is_bf16_on_cpu(device, precision) else contextlib.nullcontext()
+
+
+def _is_bf16_on_cpu(device: str, precision: str) -> bool:
+    return device == "cpu" and precision == "bf16"
+
+
+def _encoder(model: Any, plan: Hyperparameters, device: str, precision: str) -> TrainableEncoder | None:
+    """What computes a step faster than transformers, where there is such."""
+    import torch
+
+    from batchscore.training.trainable_encoder import trainable_encoder_of
+
+    if plan.gradient_checkpointing or not _is_bf16_on_cpu(device, precision):
+        return None
+    return trainable_encoder_of(model, torch.bfloat16)
 
 
 def _trainer(
@@ -128,6 +143,7 @@ def _trainer(
         plan,
         objective,
         pads=pads,
+        encoder=_encoder(model, plan, context.device, precision) if pads else None,
         model=model,
         args=_arguments(context.folder / CHECKPOINTS / UNFINISHED, plan, context.device, precision),
         train_dataset=train,

@@ -25,13 +25,23 @@ if TYPE_CHECKING:
 
     from batchscore.training.objectives import Objective
     from batchscore.training.settings import Hyperparameters
+    from batchscore.training.trainable_encoder import TrainableEncoder
 
 
 class ResumableTrainer(Trainer):
-    """``Trainer`` by a plan, with an objective; without ``pads`` rows of one length go through the model together."""
+    """``Trainer`` by a plan, with an objective; without ``pads`` rows of one length go through the model together.
+
+    ``encoder`` computes the logits in place of the model that it is made of.
+    """
 
     def __init__(
-        self, plan: Hyperparameters, objective: Objective, *, pads: bool = True, **options: Any
+        self,
+        plan: Hyperparameters,
+        objective: Objective,
+        *,
+        pads: bool = True,
+        encoder: TrainableEncoder | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.plan = plan
@@ -39,8 +49,8 @@ class ResumableTrainer(Trainer):
         """Sum of losses and rows of each epoch."""
         self.lengths = np.array(options["train_dataset"]["length"])
         self.model_accepts_loss_kwargs = True  # so that compute_loss gets the number of rows of a step
-        self._objective, self._pads = objective, pads
-        self._last_batch = (-1, 0)
+        self._objective, self._pads, self._encoder = objective, pads, encoder
+        self._last_batch, self._seed = (-1, 0), 0
 
     @property
     def epoch(self) -> int:
@@ -61,9 +71,8 @@ class ResumableTrainer(Trainer):
         """One batch, seeded by its step."""
         step = self.state.global_step
         self._last_batch = step, self._last_batch[1] + 1 if self._last_batch[0] == step else 0
-        torch.manual_seed(
-            step_seed(self.plan.seed, step * self.plan.gradient_accumulation + self._last_batch[1])
-        )
+        self._seed = step_seed(self.plan.seed, step * self.plan.gradient_accumulation + self._last_batch[1])
+        torch.manual_seed(self._seed)
         rows = len(inputs["labels"])
         loss = super().training_step(model, inputs, num_items_in_batch)
         sums = self.losses.setdefault(str(self.epoch), [0.0, 0.0])
@@ -77,10 +86,15 @@ class ResumableTrainer(Trainer):
         """The mean of the objective over the rows of the step."""
         labels = inputs["labels"]
         given = {name: value for name, value in inputs.items() if name != "labels"}
-        logits = (logits_of(model(**given)) if self._pads else _unpadded(model, given)).float()
+        logits = self._logits(model, given).float()
         total = self._objective.loss(logits, labels, is_weighted=model.training)
         loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _logits(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        if self._encoder is not None:
+            return self._encoder(**inputs, seed=self._seed if model.training else None)
+        return logits_of(model(**inputs)) if self._pads else _unpadded(model, inputs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from batchscore.model.backends.architectures import BertLike, Classifier, architecture_of
+from batchscore.model.backends.positions import offset_positions, relative_buckets
 from batchscore.model.bundle_facts import json_file
 from batchscore.model.weights import WEIGHTS
 
@@ -85,7 +86,7 @@ class Loadable(Runnable, Protocol):
         """The encoder with its weights in another dtype."""
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What a configuration asks for."""
 
     encoder: type[Loadable]
@@ -99,19 +100,22 @@ class _Plan(NamedTuple):
         return needed == self.shapes
 
     def is_for(self, device: str) -> bool:
+        """Whether the encoder may be on this device."""
         return device == "cpu" or not self.encoder.cpu_only
 
     def is_unused(self, name: str) -> bool:
+        """Whether the classifier has no use for the tensor of this name."""
         return name not in self.shapes and name.startswith(self.names.unused)
 
     def built(self, weights: Mapping[str, Tensor]) -> Loadable:
+        """The encoder of these weights."""
         return self.encoder(weights, self.options, self.names)
 
 
 def load_encoder(folder: Path, dtype: torch.dtype, device: str) -> Loadable | None:
     """The classifier of a folder (see :class:`Loadable`), its weights in ``dtype`` on ``device``; None if it is not supported."""
     config = json_file(folder, "config.json")
-    plan = _plan(config)
+    plan = plan_of(config)
     if plan is None or not plan.is_for(device) or not (folder / WEIGHTS).exists():
         return None
     from safetensors import safe_open
@@ -133,7 +137,7 @@ def encoder_of(
     weights: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype
 ) -> Loadable | None:
     """The same from the tensors and configuration of a loaded model, which stays as it is."""
-    plan = _plan(config)
+    plan = plan_of(config)
     if plan is None or not plan.fits({key: tuple(value.shape) for key, value in weights.items()}):
         return None
     if not all(plan.is_for(value.device.type) for value in weights.values()):
@@ -141,14 +145,15 @@ def encoder_of(
     return plan.built({key: weights[key].detach().to(dtype) for key in plan.shapes})
 
 
-def _plan(config: Mapping[str, Any]) -> _Plan | None:
+def plan_of(config: Mapping[str, Any]) -> Plan | None:
+    """How a configuration's classifier is built here; None if that is left to transformers."""
     names = architecture_of(config.get("model_type")).classifier
     if names is None or config.get("architectures") != [names.class_name]:
         return None
     options = names.options(config)
     encoder: type[Loadable] = pkgutil.resolve_name(names.encoder)
     shapes = None if options is None else encoder.shapes(options, names, _n_labels(config))
-    return None if shapes is None or options is None else _Plan(encoder, options, names, shapes)
+    return None if shapes is None or options is None else Plan(encoder, options, names, shapes)
 
 
 def _n_labels(config: Mapping[str, Any]) -> int:
@@ -175,9 +180,9 @@ class Affine(nn.Module):
         return functional.layer_norm(states, self.bias.shape, self.weight, self.bias, eps)
 
 
-def constant(weight: Tensor) -> nn.Parameter:
-    """A weight that the compiler may treat as a constant."""
-    return nn.Parameter(weight, requires_grad=False)
+def constant(weight: Tensor) -> Tensor:
+    """A weight that the compiler may treat as a constant, unless it is being trained."""
+    return weight if weight.requires_grad else nn.Parameter(weight, requires_grad=False)
 
 
 class Encoder(nn.Module):
@@ -207,7 +212,7 @@ class Encoder(nn.Module):
         self.project = None if project is None else _affine(weights, project)
         bias = names.position_bias
         self._biases = None if bias is None else constant(weights[f"{bias}.weight"])
-        *paths, last = _layer_paths(options, names)
+        *paths, last = layer_paths(options, names)
         layers = {path: nn.ModuleDict(_layer(weights, names, path)) for path in paths}
         self.first_layers = nn.ModuleList(layers[path] for path in paths)
         """Those but the last one; a layer that shares its weights with another is the same module."""
@@ -242,7 +247,7 @@ class Encoder(nn.Module):
     def embedded(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Embeddings, the input of the first layer: ``[b, L, H]``."""
         states = functional.embedding(input_ids, self._words) + self._places(input_ids, token_type_ids)
-        states = self._norm.norm(states, self.eps)
+        states = self.dropped(self._norm.norm(states, self.eps), "embeddings")
         return states if self.project is None else self.project(states)
 
     def _places(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -300,14 +305,19 @@ class Encoder(nn.Module):
 
     def classified(self, cls: Tensor) -> Tensor:
         """Logits ``[b, C]`` from the states of ``[CLS]``, ``[b, H]``."""
-        logits: Tensor = self._output(self._head_activation(self._pooler(cls)))
+        pooled = self._head_activation(self._pooler(self.dropped(cls, "head_input")))
+        logits: Tensor = self._output(self.dropped(pooled, "head"))
         return logits
+
+    def dropped(self, states: Tensor, place: str) -> Tensor:  # noqa: ARG002
+        """The states, which a training drops some of (see :class:`~batchscore.model.backends.architectures.Dropouts`)."""
+        return states
 
     def _after_attention(self, layer: Any, states: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer: output projection, feed-forward part, and their norms."""
-        states = layer["out_norm"].norm(layer["out"](attended) + states, self.eps)
+        states = layer["out_norm"].norm(self.dropped(layer["out"](attended), "out") + states, self.eps)
         wide = ACTIVATIONS[self.activation](layer["up"](states))
-        normed: Tensor = layer["down_norm"].norm(layer["down"](wide) + states, self.eps)
+        normed: Tensor = layer["down_norm"].norm(self.dropped(layer["down"](wide), "down") + states, self.eps)
         return normed
 
 
@@ -327,32 +337,6 @@ def score_bias(attention_mask: Tensor | None, bias: Tensor | None) -> Tensor | N
     if bias is None or allowed is None:
         return allowed if bias is None else bias[None]
     return torch.where(allowed, bias, -math.inf)
-
-
-def offset_positions(input_ids: Tensor, pad_id: int) -> Tensor:
-    """Positions as in fairseq, ``[b, L]`` int64: tokens are counted from ``pad_id + 1`` on, and ``pad_id`` has no number.
-
-    >>> offset_positions(torch.tensor([[0, 7, 1, 7, 2, 1]]), 1).tolist()
-    [[2, 3, 1, 4, 5, 1]]
-    """
-    counted = (input_ids != pad_id).long()
-    return counted.cumsum(1) * counted + pad_id
-
-
-_FURTHEST = 128
-"""Tokens; those further away share a bucket."""
-
-
-def relative_buckets(distance: Tensor, n: int) -> Tensor:
-    """T5's buckets of distances (key's position less query's), int64: half of ``n`` for each direction, the nearest exact.
-
-    Beyond ``n / 4`` they grow as the logarithm does.
-    """
-    half, exact = n // 2, n // 4
-    steps = distance.abs()
-    far = (steps.float() / exact).log() / math.log(_FURTHEST / exact) * (half - exact)
-    far = (exact + far.long()).clamp(max=half - 1)
-    return (distance > 0).long() * half + torch.where(steps < exact, steps, far)
 
 
 def _are_known(options: Mapping[str, Any]) -> bool:
@@ -400,7 +384,7 @@ def _shapes(options: Mapping[str, Any], names: BertLike, n_labels: int) -> Shape
             options["num_attention_heads"],
         )
     norms = {f"{embeddings}LayerNorm": narrow}
-    for path in _layer_paths(options, names):
+    for path in layer_paths(options, names):
         for part, module in names.layers.modules.items():
             if part.endswith("norm"):
                 norms[f"{path}.{module}"] = width
@@ -420,7 +404,7 @@ def _is_projected(options: Mapping[str, Any], names: BertLike) -> bool:
     return names.project is not None and (names.is_always_projected or differs)
 
 
-def _layer_paths(options: Mapping[str, Any], names: BertLike) -> list[str]:
+def layer_paths(options: Mapping[str, Any], names: BertLike) -> list[str]:
     """Beginnings of the tensors' names of each layer, in the order of computation; shared weights have one name."""
     n_layers, path = options["num_hidden_layers"], f"{names.prefix}{names.layers.path}"
     if "num_hidden_groups" not in options:

@@ -15,9 +15,15 @@ from batchscore.model.backends.architectures import (
     mpnet,
     roberta,
 )
-from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Classifier, Layers
+from batchscore.model.backends.architectures.architecture import (
+    Architecture,
+    BertLike,
+    Classifier,
+    Dropouts,
+    Layers,
+)
 
-__all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Layers", "architecture_of"]
+__all__ = ["ARCHITECTURES", "Architecture", "BertLike", "Classifier", "Dropouts", "Layers", "architecture_of"]
 
 _FAMILIES = (bert, distilbert, roberta, electra, mpnet, albert, modernbert, deberta)
 ARCHITECTURES = {each.model_type: each for family in _FAMILIES for each in family.ARCHITECTURES}

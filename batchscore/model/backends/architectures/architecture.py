@@ -64,6 +64,22 @@ class Classifier:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Dropouts:
+    """Where a classifier has its modules of dropout; None: nowhere."""
+
+    embeddings: str = "embeddings.dropout"
+    """After the norm of the embeddings; a path in the base model."""
+    out: str | None = "attention.output.dropout"
+    """After a layer's ``out``; a path in the layer."""
+    down: str = "output.dropout"
+    """After its ``down``."""
+    head_input: str | None = None
+    """Before the pooler; a path in the classifier."""
+    head: str = "dropout"
+    """Before ``output``."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BertLike(Classifier):
     """One with BERT's layers: attention, then a norm after it; feed-forward part, then a norm after it."""
 
@@ -81,6 +97,8 @@ class BertLike(Classifier):
     """Whether ``project`` is there even if both have one width."""
     position_bias: str | None = None
     """The table of relative attention biases."""
+    dropouts: Dropouts | None = None
+    """None if its training is left to transformers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

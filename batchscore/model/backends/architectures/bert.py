@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Layers
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Dropouts, Layers
 
 LAYERS = Layers(
     path="encoder.layer",
@@ -36,6 +36,7 @@ _CLASSIFIER = BertLike(
     layers=LAYERS,
     pooler="bert.pooler.dense",
     head_activation="tanh",
+    dropouts=Dropouts(),
     unused=("bert.embeddings.position_ids", "cls."),
 )
 ARCHITECTURES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Layers
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Dropouts, Layers
 
 _LAYERS = Layers(
     path="transformer.layer",
@@ -40,6 +40,7 @@ _CLASSIFIER = BertLike(
     layers=_LAYERS,
     pooler="pre_classifier",
     head_activation="relu",
+    dropouts=Dropouts(out=None, down="ffn.dropout"),
     unused=("distilbert.embeddings.position_ids", "vocab_"),
 )
 ARCHITECTURES = (

@@ -5,7 +5,7 @@ The ``summary_*`` options are those of its head for multiple choice.
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, BertLike
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Dropouts
 from batchscore.model.backends.architectures.bert import DEFAULTS, LAYERS
 
 _CLASSIFIER = BertLike(
@@ -24,6 +24,7 @@ _CLASSIFIER = BertLike(
     head_activation="gelu",
     output="classifier.out_proj",
     project="electra.embeddings_project",
+    dropouts=Dropouts(head_input="classifier.dropout", head="classifier.dropout"),
     unused=("electra.embeddings.position_ids", "discriminator_predictions.", "generator_"),
 )
 ARCHITECTURES = (Architecture("electra", LAYERS, _CLASSIFIER),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscore.model.backends.architectures.architecture import Architecture, BertLike
+from batchscore.model.backends.architectures.architecture import Architecture, BertLike, Dropouts
 from batchscore.model.backends.architectures.bert import DEFAULTS, LAYERS
 
 
@@ -17,6 +17,7 @@ def _classifier(class_name: str, title: str, vocab_size: int) -> BertLike:
         pooler="classifier.dense",
         head_activation="tanh",
         output="classifier.out_proj",
+        dropouts=Dropouts(head_input="classifier.dropout", head="classifier.dropout"),
         unused=("roberta.embeddings.position_ids", "roberta.pooler.", "lm_head."),
     )
 
