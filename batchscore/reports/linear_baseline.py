@@ -34,17 +34,23 @@ def is_better_than_linear(task: Task, compared: Mapping[str, Any]) -> bool:
 
 def linear_line(task: Task, compared: Mapping[str, Any]) -> str:
     """The comparison in a sentence."""
+    said = change_in_words(task, compared, "of a linear model on words", "of this one")
+    if compared[f"{_TOLD[task].key}_change"] is None or is_better_than_linear(task, compared):
+        return said
+    return f"{said}. It is not better than the linear model by more than chance"
+
+
+def change_in_words(task: Task, compared: Mapping[str, Any], before_name: str, after_name: str) -> str:
+    """How two models differ on the same rows, each under what is said behind its figure."""
     told = _TOLD[task]
     before, after, change = (compared[f"{told.key}_{each}"] for each in ("before", "after", "change"))
     if before is None or after is None or change is None:
-        return "no evaluation row compares this model with a linear one"
+        return f"no evaluation row compares the figure {before_name} with that {after_name}"
     within = f" ({change['low']:+.4f} to {change['high']:+.4f}, 95 % interval)" if "low" in change else ""
     rows = "rows that chose nothing" if compared["is_held_out"] else "rows, which training watched too"
-    said = f"{told.name} {_value(before):.4f} of a linear model on words, {_value(after):.4f} of this one: "
-    said += f"{change['value']:+.4f}{within} on {compared['evaluated']} {rows}"
-    if is_better_than_linear(task, compared):
-        return said
-    return f"{said}. It is not better than the linear model by more than chance"
+    against = " against the teacher's answers" if compared.get("is_against_teacher") else ""
+    said = f"{told.name}{against} {_value(before):.4f} {before_name}, {_value(after):.4f} {after_name}: "
+    return f"{said}{change['value']:+.4f}{within} on {compared['evaluated']} {rows}"
 
 
 def _value(found: Any) -> float:

@@ -18,6 +18,7 @@ from batchscore.model.thresholds import thresholds_of
 from batchscore.records import Task
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
+from batchscore.reports.teaching import teaching_lines
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
@@ -98,6 +99,8 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
         f"{each['accuracy']:.4f}"
         for each in training.get("tuning", ())
     ]
+    if taught := training.get("teaching"):
+        lines += teaching_lines(Task(facts["task"]), taught)
     for name in ("accuracy", "accuracy_held_out", *_FIGURES):
         if (value := metrics.get(name)) is not None:
             lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")

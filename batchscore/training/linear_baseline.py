@@ -116,9 +116,22 @@ def compared_with_linear(
     chosen = n_validation_rows(len(given))
     thresholds = results.thresholds(answers[:chosen], given[:chosen], threshold)
     predicted = decided(task, answers, np.ones(len(answers), dtype=np.bool_), thresholds)
+    facts = {"trained_on": min(len(data.train), _MOST_ROWS)}
+    return facts | paired(data, examination, predicted, results)
+
+
+def paired(
+    data: TrainingData, examination: Examination, before: NDArray[Any], results: Results
+) -> dict[str, Any]:
+    """How a model differs from what was predicted ``before`` of the same evaluation rows, row by row.
+
+    JSON values: the entry ``comparison`` of a run's metrics, on the rows that chose nothing (``is_held_out``), or on all if there are
+    no others; ``is_against_teacher`` where the rows have no labels but a teacher's.
+    """
+    given = results.given(data.evaluation.labels)
     is_held_out = examination.n_chosen < len(given)
     rows = slice(examination.n_chosen if is_held_out else 0, None)
-    comparison = measures_of(task).comparison(results.basis(examination.thresholds))
-    comparison.update(given[rows], predicted[rows], examination.predicted[rows], given[rows])
-    facts = {"trained_on": min(len(data.train), _MOST_ROWS), "is_held_out": is_held_out}
-    return facts | comparison.summary(data.labels)
+    comparison = measures_of(data.goal.task).comparison(results.basis(examination.thresholds))
+    comparison.update(given[rows], before[rows], examination.predicted[rows], given[rows])
+    against = {"is_against_teacher": True} if "evaluation" in data.untold else {}
+    return {"is_held_out": is_held_out, **against} | comparison.summary(data.labels)

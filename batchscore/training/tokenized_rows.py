@@ -15,7 +15,7 @@ from batchscore.training.base_model import has_last_bias, load_classifier, load_
 from batchscore.training.features import cls_states_of, precision_for, uses_cls_only
 from batchscore.training.fitting import dataset_of, fit
 from batchscore.training.head_fitting import StoredRows, fit_head
-from batchscore.training.objectives import objective_of
+from batchscore.training.objectives import at_temperature, objective_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,6 +98,8 @@ def fit_rows(
     objective = objective_of(
         goal.task, splits[0].subset_labels, len(goal.labels), plan.class_weights, has_bias=has_bias
     )
+    if splits[0].soft is not None and plan.teacher_temperature is not None:
+        objective = at_temperature(objective, plan.teacher_temperature)
     fit_context = dataclasses.replace(context, folder=folder or context.folder)
     if not plan.trains_encoder and uses_cls_only(model, splits[0].input_ids):
         precision = precision_for(len(splits[0].labels), context.precision)

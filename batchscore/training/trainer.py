@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,6 @@ from batchscore.model.bundle import open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.signing import signing_key
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Task
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
@@ -26,6 +25,7 @@ from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
     hidden_size_of,
+    kept_layers,
     load_tokenizer,
     open_base,
     pooling_for_frozen_base,
@@ -36,7 +36,6 @@ from batchscore.training.base_model import (
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
-from batchscore.training.corrections import lines_of
 from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
@@ -46,15 +45,19 @@ from batchscore.training.examination import (
     n_validation_rows,
     open_saved,
 )
-from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.hygiene import hygiene_of
 from batchscore.training.learning_curve import Sizes, learning_curve
 from batchscore.training.linear_baseline import compared_with_linear
 from batchscore.training.objectives import strata_of
 from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
 from batchscore.training.saved_units import in_its_unit, in_the_weights
-from batchscore.training.splits import TrainingData, counted
+from batchscore.training.splits import TrainingData
+from batchscore.training.student import held_against_teachers
 from batchscore.training.suspects import suspects_of
+from batchscore.training.teachers import open_teachers, taught_goal
+from batchscore.training.teaching import Teaching, teaching_of
+from batchscore.training.telling import tell_data, tell_plan
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
 from batchscore.training.work_folder import begin, publish_bundle, work_folder, writing
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
 _BUNDLE, _PROBED = "bundle", "probed"
 _HARMLESS = ("output", "resume", "force", "read", "corrections", "sign")
 """Settings without effect on the bundle; ``read`` and ``corrections`` have one only through the rows, whose hash counts."""
-_TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
+_TOLD_SUSPECTS = 10
 SAVE_SECONDS = 60.0
 """The least time between two checkpoints."""
 
@@ -169,6 +172,7 @@ class _Job:
     data: TrainingData
     base: Bundle
     plan: Hyperparameters
+    teaching: Teaching | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that determines the bundle: settings, data, base model, device and versions."""
@@ -181,6 +185,7 @@ class _Job:
             {
                 "settings": {**given, "label_names": dict(self.settings.label_names)},
                 "data": self.data.facts(),
+                "teaching": None if self.teaching is None else self.teaching.facts(),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
                 "versions": versions(),
@@ -192,6 +197,7 @@ class _Job:
 class _Trained:
     """The result of a job."""
 
+    data: TrainingData
     plan: Hyperparameters
     fitted: Fitted
     examination: Examination
@@ -204,13 +210,18 @@ class _Trained:
     """How it differs from a linear model on the same rows."""
     curve: dict[str, Any] | None
     """What more labels would bring, if that was asked for."""
+    taught: dict[str, Any] | None
+    """What teachers gave, if there are any."""
 
 
 def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
     base = base or open_base(settings)
-    data = load_data(settings)
-    plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
-    return _Job(settings, data, base, plan)
+    teachers = open_teachers(settings)
+    data = load_data(settings, taught_goal(teachers))
+    teaching = teaching_of(settings, data, teachers)
+    rows = len(data.train) + (len(teaching.unlabelled.texts) if teaching else 0)
+    plan = settings.resolved(rows, pooling_of(base, settings), hidden_size_of(base))
+    return _Job(settings, data, base, teaching.adapted(plan) if teaching else plan, teaching)
 
 
 def _precision(wanted: str) -> str:
@@ -243,6 +254,9 @@ def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
 
 def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     """Check the data, tune if asked to, fit, save to ``context.folder / _BUNDLE`` and examine the saved model."""
+    lesson = job.teaching.lesson(job.data, watch.over, context) if job.teaching else None
+    if lesson is not None:
+        job = dataclasses.replace(job, data=lesson.data)
     data, plan = job.data, job.plan
     splits = {"train": data.train, "evaluation": data.evaluation}
     ids = Tokenizer(job.base)
@@ -255,7 +269,7 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
             place = splits[name].places[row] if splits[name].places else f"{name}, row {row}"
             raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
     hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
-    _tell_data(data, hygiene, context.tell)
+    tell_data(data, hygiene, context.tell)
     tokenized = {
         name: TokenizedRows(name, each.input_ids, splits[name].labels, each.token_type_ids)
         for name, each in encodings.items()
@@ -267,19 +281,25 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         plan = dataclasses.replace(
             plan, pooling=best.pooling, learning_rate=best.learning_rate, epochs=best.epochs
         )
-    _tell_plan(plan, job.base, context.tell)
+    tell_plan(plan, job.base, context.tell)
+    taught: dict[str, Any] | None = None
+    if lesson is not None:
+        tokenized["train"], taught = lesson.rows(job.base, cut)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
-    rows = len(data.train) + len(tokenized["evaluation"].labels)
-    rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
+    rows = len(tokenized["train"].labels)
+    rows = round(plan.epochs * rows) if plan.trains_encoder else rows + len(tokenized["evaluation"].labels)
     with watch.over(rows + len(data.evaluation), context) as watched:
         fitted = fit_rows(job.base, data.goal, plan, (tokenized["train"], tokenized["evaluation"]), watched)
         remove_tree(context.folder / _BUNDLE)
         save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
-        n_selection = n_selection_rows(len(data.evaluation), plan.selects_epoch)
+        n_evaluation = len(data.evaluation)
+        n_selection = n_selection_rows(n_evaluation, plan.selects_epoch)
         saved = in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
-        examination = examine(
-            saved, data.evaluation, n_selection, watched, job.settings.threshold, data.train.texts
-        )
+        n_used = n_evaluation if "evaluation" in data.untold else n_selection  # no label calibrates
+        texts = lesson.texts if lesson else data.train.texts
+        examination = examine(saved, data.evaluation, n_used, watched, job.settings.threshold, texts)
+    if lesson is not None and taught is not None:
+        examination, taught = held_against_teachers(lesson, taught, saved, examination, n_selection, context)
     linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
     if linear is not None:
         context.tell(linear_line(data.goal.task, linear))
@@ -288,7 +308,9 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         sizes = Sizes(job.base, data, job.settings, plan, watch.over)
         curve = learning_curve(sizes, (tokenized["train"], tokenized["evaluation"]), examination, context)
     temperature = in_the_weights(saved, examination.temperature, context.tell)
-    return _Trained(plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve)
+    return _Trained(
+        data, plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve, taught
+    )
 
 
 def _suspects(
@@ -362,54 +384,22 @@ def _silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> None:
-    for split, reasons in data.left_out.items():
-        for reason, count in reasons.items():
-            tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
-    for line in lines_of(data.corrections or {}):
-        tell(line)
-    tell(
-        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); {_counted(data)}"
-    )
-    for line in hygiene_lines(hygiene, {"train": len(data.train), "evaluation": len(data.evaluation)}):
-        tell(line)
-
-
-def _counted(data: TrainingData) -> str:
-    """Labels with their numbers of training rows, or what numbers there are."""
-    found = counted(data.goal, data.train.labels)
-    if values := found.get("values"):
-        facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        return printable(f"{data.labels[0]} is a number: {facts}")
-    counts = [f"{name} {count}" for name, count in found["labels"].items()]
-    more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
-    several = "several labels a text: " if data.goal.task == Task.MULTI_LABEL else "labels "
-    return several + printable(", ".join(counts[:_TOLD_LABELS])) + more
-
-
-def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
-    tell(
-        f"recipe {plan.recipe}, pooling {plan.pooling}: {plan.epochs:g} epochs at {plan.learning_rate:g}, batches of "
-        f"{plan.batch_size * plan.gradient_accumulation}, texts cut at {base.max_length} tokens"
-    )
-
-
 def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     """The content of ``batchscore.json``."""
     settings, base, examination = job.settings, job.base, trained.examination
     name = BUILTIN_HUB_ID if settings.base_model == BUILTIN else settings.base_model
-    data = {"source": settings.data, **job.data.facts(), "hygiene": trained.hygiene}
+    data = {"source": settings.data, **trained.data.facts(), "hygiene": trained.hygiene}
     if settings.check_labels:
         data["suspects"] = trained.suspects
     return {
-        **task_facts(job.data.goal, examination),
+        **task_facts(trained.data.goal, examination),
         "max_length": base.max_length,
         "temperature": trained.temperature,
         "calibration_temperature": examination.temperature,
         "long_text": base.long_text,
         **({"takes_pairs": True, "missing_pair": base.missing_pair} if base.takes_pairs else {}),
         "canaries": examination.canaries,
-        "calibration": calibration_texts(job.data, examination.canaries["texts"]),
+        "calibration": calibration_texts(trained.data, examination.canaries["texts"]),
         "training": {
             "fingerprint": job.fingerprint(),
             "data": data,
@@ -420,6 +410,8 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
                 "group_column": settings.group_column,
             },
             "base_model": {"name": name, "revision": settings.revision, "fingerprint": base.fingerprint},
+            **({"student": kept_layers(base, count)} if (count := settings.student_layers) else {}),
+            **({"teaching": trained.taught} if trained.taught else {}),
             "precision": trained.fitted.precision,
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
