@@ -94,8 +94,8 @@ def _set(model: Any, path: str, layers: Any) -> None:
 
 def _built_anew(model: Any, config: dict[str, Any], kept: Sequence[int], n_layers: int) -> Any:
     """The model by its configuration with fewer layers, with the weights that were kept."""
-    made = type(model.config).from_dict(_shorter(config, kept, n_layers))
-    made.num_hidden_layers = len(kept)
+    name = model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    made = type(model.config).from_dict({**_shorter(config, kept, n_layers), name: len(kept)})
     fewer = type(model)(made).float()
     fewer.load_state_dict(model.state_dict(), strict=True)
     fewer.config.name_or_path = model.config.name_or_path
@@ -118,7 +118,10 @@ def _answer_alike(model: Any, fewer: Any) -> bool:
 
     from batchscore.model.backends.plain import logits_of
 
-    ids = torch.arange(5, 5 + _PROBE_TOKENS)[None] % model.config.get_text_config().vocab_size
+    config = model.config.get_text_config()
+    ids = torch.arange(5, 5 + _PROBE_TOKENS)[None] % config.vocab_size
+    if isinstance(config.eos_token_id, int):  # the heads of some look for the end of a text
+        ids[0, -1] = config.eos_token_id
     was_training = model.training
     with torch.inference_mode():
         answers = [
