@@ -306,7 +306,7 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     names = _class_names(split.features, columns.label)
     if columns.labels:
         flags = [[None if value is None else str(value) for value in split[name]] for name in columns.labels]
-        labels = list(zip(*flags, strict=True))
+        labels: list[Any] = list(zip(*flags, strict=True))
     elif columns.label is None:
         labels = [None] * len(split)
     else:

@@ -27,7 +27,7 @@ from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Status, Task, status_of
 from batchscore.training.data import load_texts
 from batchscore.training.objectives import softened
-from batchscore.training.splits import Split, TrainingData
+from batchscore.training.splits import TrainingData
 from batchscore.training.teachers import Questions, Teacher, ask, refuse_other, thresholds_for
 from batchscore.training.tokenized_rows import TokenizedRows
 
@@ -104,10 +104,11 @@ class Teaching:
                 for warning in teacher.bundle.warnings:
                     context.tell(warning)
                 answers.append(ask(teacher, data.goal, questions, folder_of(number, context), watched))
-        mean = np.mean(answers, axis=0, dtype=np.float64)
+        mean = np.asarray(np.mean(answers, axis=0, dtype=np.float64))
         thresholds = thresholds_for(self.teachers, data.goal)
-        scored = np.isfinite(mean).all(axis=1)
-        predicted = decided(data.goal.task, mean.astype(np.float32), scored, thresholds)
+        scored = np.asarray(np.isfinite(mean).all(axis=1))
+        single = np.asarray(mean, dtype=np.float32)
+        predicted = decided(data.goal.task, single, scored, thresholds)
         return Lesson(self, _told(data, predicted), mean, predicted, scored)
 
 
@@ -179,14 +180,13 @@ def _places(data: TrainingData) -> list[str]:
 
 def _told(data: TrainingData, predicted: NDArray[Any]) -> TrainingData:
     """The data with what the teachers predict where there are no labels."""
-    labels = _labels(predicted)
-    start, told = 0, {}
-    for name in ("train", "evaluation"):
-        split: Split = getattr(data, name)
-        if name in data.untold:
-            told[name] = dataclasses.replace(split, labels=labels[start : start + len(split)])
-        start += len(split)
-    return dataclasses.replace(data, **told)
+    labels, n_train = _labels(predicted), len(data.train)
+    train, evaluation = data.train, data.evaluation
+    if "train" in data.untold:
+        train = dataclasses.replace(train, labels=labels[:n_train])
+    if "evaluation" in data.untold:
+        evaluation = dataclasses.replace(evaluation, labels=labels[n_train : n_train + len(evaluation)])
+    return dataclasses.replace(data, train=train, evaluation=evaluation)
 
 
 def _labels(predicted: NDArray[Any]) -> list[Label]:
