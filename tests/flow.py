@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchscore.config import ReadSettings, ScoreSettings
 from batchscore.evaluation import Basis
@@ -18,13 +19,14 @@ from batchscore.formats.answers import answers_of
 from batchscore.formats.inputs import find_files, output_names
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import suffix_of
-from batchscore.formats.staged import Section, StagedPart, read_part, stage_shard
+from batchscore.formats.staged import Block, Section, StagedPart, read_part, stage_shard
 from batchscore.formats.writing import Output, write_predictions
 from batchscore.model.bundle import Bundle
 from batchscore.model.heads import Activation, Head
 from batchscore.records import Predictions, Rows, Status, Task
 from batchscore.runs import mismatches
 from batchscore.runs.mismatch_columns import Keys, MismatchColumns, joined_keys, mismatch_columns_of
+from batchscore.runs.mismatch_files import write_both
 from batchscore.runs.mismatches import MismatchTable
 from batchscore.runs.planning import Plan, given_labels, make_plan, read_parts
 from batchscore.system.own_paths import own
@@ -92,16 +94,17 @@ class Flow:
         """``mismatches.parquet`` and ``.csv``; the probability of the given label is its quality."""
         table, columns, folder = self._table(), self._columns(), own(self.folder / "mismatches")
         found = mismatches.AllMismatches(table, folder)
-        for staged, keys in self._found(columns):
-            found.add(staged, keys)
+        for staged, at, keys in self._found(columns):
+            if len(keys):
+                found.add(staged, at, keys)
         parquet, csv = io.BytesIO(), io.BytesIO()
-        mismatches.write_both(table, found.chunks(lambda quality: quality < 0.2), parquet, csv)
+        write_both(table, found.chunks(lambda quality: quality < 0.2), parquet, csv)
         found.close()
         return parquet.getvalue(), csv.getvalue()
 
     def table(self) -> tuple[MismatchTable, Keys]:
         """The columns of the report, and its rows in order."""
-        return self._table(), joined_keys([keys for _, keys in self._found(self._columns())]).in_order()
+        return self._table(), joined_keys([keys for *_, keys in self._found(self._columns())]).in_order()
 
     def _columns(self) -> MismatchColumns:
         return mismatch_columns_of(Basis(self.bundle.task, self.bundle.labels))
@@ -110,11 +113,11 @@ class Flow:
         parts, files = self.plan.parts, self.plan.files
         return MismatchTable(files, parts, self._columns(), lambda number: self.staged[number])
 
-    def _found(self, columns: MismatchColumns) -> Iterator[tuple[StagedPart, Keys]]:
+    def _found(self, columns: MismatchColumns) -> Iterator[tuple[StagedPart, NDArray[np.int64], Keys]]:
         for part, staged in zip(self.plan.parts, self.staged, strict=True):
             given = np.maximum(staged.given, 0)
             quality = staged.predictions.probabilities[np.arange(len(given)), given]
-            yield staged, mismatches.keys_of(part.number, staged, quality, columns)
+            yield staged, *mismatches.keys_of([part.number], Block.of(staged), quality, columns)
 
 
 def flow(

@@ -10,7 +10,7 @@ import pytest
 
 from batchscore.formats import csv_lines, delimited
 from batchscore.formats.arrow_values import texts_of_values
-from batchscore.formats.csv_lines import appended
+from batchscore.formats.csv_lines import appended, lines_of
 
 PLAIN = delimited.Dialect()
 ENDS = [b"\n", b"\r\n", b"\r\r\n", b"\r", b""]
@@ -61,6 +61,19 @@ def test_they_are_the_same_bytes_or_none(labels: list[str | None], dialect: deli
             if pieces:
                 made += 1
                 assert b"".join(map(bytes, pieces)) == one_by_one(records[start:], cells, dialect)
+                lines = lines_of(part, cells, dialect)
+                assert lines is not None
+                for first, end_ in (
+                    (0, 1),
+                    (0, rows),
+                    (7, 7),
+                    (7, 8),
+                    (30, rows),
+                    (rows - 1, rows),
+                ):  # as files of a shard
+                    some = b"".join(map(bytes, lines.between(first, end_)))
+                    of_file = [each.slice(first, end_ - first) for each in cells]
+                    assert some == one_by_one(records[start + first : start + end_], of_file, dialect)
     usual = dialect.delimiter in ",;\t|" and not dialect.escapechar and dialect.encoding != "utf-16-le"
     is_plain = labels == ["pos", None] or (labels == ["gut", "schön"] and dialect.encoding == "utf-8")
     is_plain = (

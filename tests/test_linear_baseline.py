@@ -10,7 +10,7 @@ import pytest
 from batchscore.evaluation import Basis, measures_of
 from batchscore.records import Task
 from batchscore.reports.linear_baseline import is_better_than_linear, linear_line
-from batchscore.training.linear_baseline import linear_answers
+from batchscore.training import linear_baseline
 from batchscore.training.splits import Goal, Split, TrainingData
 
 LABELS = ("awful", "fair", "great")
@@ -21,6 +21,10 @@ def data(
     train: Split, evaluation: Split, task: Task = Task.SINGLE_LABEL, labels: Any = LABELS
 ) -> TrainingData:
     return TrainingData(Goal(task, labels), train, evaluation, "here", {"train": {}, "evaluation": {}})
+
+
+def linear_answers(rows: TrainingData) -> Any:
+    return linear_baseline.linear_answers(rows, rows.evaluation.texts)
 
 
 def split(rows: int, seed: int, words: tuple[str, ...] = WORDS) -> Split:

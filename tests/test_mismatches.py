@@ -16,7 +16,7 @@ from flow import Flow, flow
 
 from batchscore.config import ReadSettings
 from batchscore.runs import mismatches
-from batchscore.runs.mismatches import for_spreadsheet
+from batchscore.runs.mismatch_files import for_spreadsheet
 
 OWN = [
     *("file", "row", "given_label", "predicted_label", "probability", "prob_given", "label_quality"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from flow import Flow, flow
 
 from batchscore.config import ReadSettings
-from batchscore.runs import mismatches
+from batchscore.runs import mismatch_files
 
 
 def csv_of(result: Flow) -> bytes:
@@ -87,4 +87,4 @@ def test_values_of_every_type_are_text_or_numbers(tmp_path: Path) -> None:
     (row,) = rows_of(flow(tmp_path / "out", tmp_path / "a.parquet"))
     assert (row["tags"], row["map"], row["money"]) == ('["=a", "b"]', '{"a": 1}', "-1.50")
     assert (row["many"], row["raw"], row["nul"]) == ("-12345678901234567", "AA==", "a\u2400b")
-    assert len(row["long"]) == mismatches.TEXT_CUT
+    assert len(row["long"]) == mismatch_files.TEXT_CUT

@@ -26,6 +26,7 @@ from test_reports import Page, full_page, nightly, right, sample
 
 from batchscore.config import Allowance, ReadSettings
 from batchscore.evaluation import Basis
+from batchscore.formats.staged import Block
 from batchscore.records import Task
 from batchscore.reports import night_reasons, render_run, run_text, text_lines, verdict, written_files
 from batchscore.reports.row_groups import Group, LabelGroup, RowGroup, ValueGroup, confusions_of, groups_of
@@ -127,8 +128,9 @@ def in_brute_force(task: Task, given: Any, predicted: Any, group: Group) -> bool
     return missing and (group.extra is None or (given[group.extra] == 0 and predicted[group.extra] == 1))
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("task", Task)
-def test_the_first_rows_of_each_group_are_those_of_a_sort_of_all(task: Task) -> None:
+def test_the_first_rows_of_each_group_are_those_of_a_sort_of_all(task: Task, together: bool) -> None:
     if task is Task.SINGLE_LABEL:
         whole: Any = rows(900, n_labels=4)
         labels = ("a", "b", "c", "d")
@@ -144,8 +146,13 @@ def test_the_first_rows_of_each_group_are_those_of_a_sort_of_all(task: Task) -> 
         (k, fake_part(task, task_samples.Rows(whole.given, whole.predictions).take(at)), quality[at])
         for k, at in enumerate(parts)
     ]
-    for number, staged, qualities in taken:
-        first.add(keys_of(number, staged, qualities, columns), staged)
+    blocks = [([number], Block(staged, (0, len(each)), ({},)), each) for number, staged, each in taken]
+    if together:  # as small parts of a shard lie
+        every = fake_part(task, task_samples.Rows(whole.given, whole.predictions))
+        blocks = [([0, 1, 2], Block(every, (0, 300, 320, 900), ({},) * 3), quality)]
+    for numbers, block, qualities in blocks:
+        at, keys = keys_of(numbers, block, qualities, columns)
+        first.add(keys, block.whole.given[at], block.whole.predicted[at])
     for each in groups:
         wanted = sorted(
             (float(qualities[k]), part, int(k))

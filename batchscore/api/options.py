@@ -170,6 +170,7 @@ class TrainOptions(_ReadingOptions, total=False):
     tune: bool
     learning_curve: bool
     unlabelled: PathLike | None
+    minutes: float | None
     teacher: PathLike | Sequence[PathLike] | None
     teacher_temperature: float | None
     student_layers: int | None

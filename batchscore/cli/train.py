@@ -154,6 +154,12 @@ class Threshold(click.ParamType[float | None]):
     help="Texts without labels, which improve the model: files or folders as --data takes them.",
 )
 @click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="With --unlabelled: learn from so many of the texts that it takes about N minutes more.  [default: from 14,000 texts]",
+)
+@click.option(
     "--teacher",
     "teachers",
     multiple=True,

@@ -4,8 +4,8 @@ The ranking is good: flipped labels come first. The count overestimates wrong la
 confident mistake of the model. :mod:`batchscore.evaluation.wrong_labels` estimates how many are wrong, if the data allow it.
 
 cleanlab's ``LabelInspector`` does the estimate in two passes and constant memory, without storing every row's quality. Its
-thresholds are running means of floats, so both passes go over the parts in plan order, each part as one batch. cleanlab
-takes seconds to import, and is imported when first needed.
+thresholds are running means of floats, so both passes go over the parts in plan order, each part as one batch, and small parts
+that are staged together as one. cleanlab takes seconds to import, and is imported when first needed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,13 +41,13 @@ class Answers(abc.ABC):
         """The columns added to predictions, in order."""
         return [pa.field(prefix + name, kind) for name, kind in (*self._fields(), *self._tail)]
 
-    def names(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> Sequence[str]:
         """The names of :meth:`fields`."""
-        return [field.name for field in self.fields(prefix)]
+        return _names(self, prefix)
 
-    def held(self, probabilities: str) -> list[int]:
+    def held(self, probabilities: str) -> Sequence[int]:
         """Places of the columns that predictions hold of :meth:`fields`, with ``all`` probabilities, the ``top`` one or ``none``."""
-        every = len(self.fields())
+        every = len(self.names())
         tail = every - len(self._tail)
         first = {"top": self._first_probability, "none": 1}.get(probabilities, tail)
         return [*range(first), *range(tail, every)]
@@ -67,7 +68,7 @@ class Answers(abc.ABC):
         own = columns[self._first_probability : -len(self._tail)]
         return np.stack([column.to_numpy(zero_copy_only=False) for column in own], axis=1)
 
-    def value_names(self) -> list[str]:
+    def value_names(self) -> Sequence[str]:
         """The names of the columns that :meth:`probabilities` reads."""
         return self.names()[self._first_probability : -len(self._tail)]
 
@@ -223,6 +224,12 @@ class OneValue(Answers):
 
     def _arrays(self, predictions: Predictions, missing: NDArray[np.bool_]) -> list[pa.Array]:
         return [pa.array(predictions.probabilities[:, 0], mask=missing)]
+
+
+@functools.lru_cache(maxsize=16)
+def _names(answers: Answers, prefix: str) -> tuple[str, ...]:
+    """Made once for a run: they are asked for with every file."""
+    return tuple(field.name for field in answers.fields(prefix))
 
 
 _KINDS: Mapping[Task, type[Answers]] = {

@@ -247,7 +247,7 @@ class ArrowIpc(ColumnFormat):
         )
         make = pa.ipc.new_stream if own and details["stream"] else pa.ipc.new_file
         with make(out, schema, options=options) as writer:
-            for part in parts:
+            for part in (each.alone for each in parts):
                 columns = [
                     column if column.type == kind else column.cast(kind)
                     for column, kind in zip(output.inputs(part), given.types, strict=True)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from batchscore.errors import DataError, UsageError, printable
 from batchscore.formats import delimited
 from batchscore.formats.arrow_values import plain_values, records_of
-from batchscore.formats.csv_lines import appended
+from batchscore.formats.csv_lines import lines_of
 from batchscore.formats.cutting import Item, cut
 from batchscore.formats.format import (
     NUL,
@@ -28,6 +28,8 @@ from batchscore.formats.text_values import as_text
 from batchscore.records import Column, ColumnChoice, Layout, Position, Reject, Rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batchscore.config import ReadSettings
     from batchscore.formats.staged import StagedPart
 
@@ -345,7 +347,7 @@ class Csv(RecordFormat):
         out.write(self._header(output, dialect))
         is_as_read = is_input_format(self, output.file) and has_inputs and output.columns.are_whole
         for part in parts:
-            if is_as_read and (pieces := appended(part.inputs[0], output.added(part), dialect)):
+            if is_as_read and (pieces := _lines(part, output, dialect)):
                 out.writelines(pieces)
                 continue
             extra = zip(*output.added_texts(part), strict=True)
@@ -396,6 +398,13 @@ class Csv(RecordFormat):
                 offset=start.offset,
                 line=start.line,
             )
+
+
+def _lines(part: StagedPart, output: Output, dialect: delimited.Dialect) -> list[bytes | pa.Buffer]:
+    """The lines of a part as pieces of bytes, if they can be made together with those of all parts around it."""
+    name = ("lines", dialect, *output.columns.places(output.answers))
+    made = part.together(name, lambda whole: lines_of(whole.inputs[0], output.added(whole), dialect))
+    return [] if made is None else made.between(part.start, part.start + part.batch.num_rows)
 
 
 FORMAT = Csv()

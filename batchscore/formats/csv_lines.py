@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,17 +25,42 @@ _DELIMITERS, _QUOTES = ",;\t|", ("", '"', "'")
 """Characters that are in no number, and in no name of a truth value."""
 
 
+class Lines(NamedTuple):
+    """Records with their added cells: their bytes in pieces."""
+
+    first: bytes
+    """The first, without its line end."""
+    rest: pa.Array
+    """Of each of the others the line end before it, and all but its own."""
+    line_end: bytes
+
+    def between(self, start: int, end: int) -> list[bytes | pa.Buffer]:
+        """Pieces of bytes that are the lines from ``start`` up to ``end``."""
+        if start == end:
+            return []
+        ends = np.frombuffer(self.rest.buffers()[1], np.int64)[self.rest.offset :]
+        begun = int(ends[0] if start == 0 else ends[start - 1] + len(self.line_end))
+        rest = self.rest.buffers()[2].slice(begun, int(ends[end - 1]) - begun)
+        return [self.first, rest, self.line_end] if start == 0 else [rest, self.line_end]
+
+
 def appended(
     records: pa.Array, added: Sequence[pa.Array], dialect: delimited.Dialect
 ) -> list[bytes | pa.Buffer]:
     """Pieces of bytes that are all ``records`` with a cell of each of the ``added`` columns; none where that is not certain."""
+    lines = lines_of(records, added, dialect)
+    return [] if lines is None else lines.between(0, len(records))
+
+
+def lines_of(records: pa.Array, added: Sequence[pa.Array], dialect: delimited.Dialect) -> Lines | None:
+    """All ``records`` with a cell of each of the ``added`` columns; None where it is not certain that no cell needs quotes."""
     if len(records) < _FEW or records.nbytes > _LARGE or len(added) < 2 or not _is_usual(dialect):
-        return []
+        return None
     ends = _ends(records)
     line_end = _line_end(records, ends)
     columns = [_plain_texts(array, dialect) for array in added]
     if not line_end or any(column is None for column in columns):
-        return []
+        return None
     delimiter, n = dialect.delimiter.encode(), len(line_end)
     cells = [column.cast(pa.large_binary()) for column in columns if column is not None]
     joint = pa.scalar(delimiter, pa.large_binary())
@@ -43,8 +69,7 @@ def appended(
     moved = pa.py_buffer(np.ascontiguousarray(ends - n))
     bodies = pa.Array.from_buffers(pa.large_binary(), len(records) - 1, [None, moved, records.buffers()[2]])
     rest = pc.binary_join_element_wise(bodies, *(cell.slice(1) for cell in cells), joint)
-    start, end = _bounds(rest)
-    return [first, rest.buffers()[2].slice(start, end - start), line_end]
+    return Lines(first, rest, line_end)
 
 
 def _is_usual(dialect: delimited.Dialect) -> bool:
@@ -97,8 +122,3 @@ def _plain_texts(array: pa.Array, dialect: delimited.Dialect) -> pa.Array | None
     except (DataError, UnicodeError):
         return None
     return texts if is_plain else None
-
-
-def _bounds(array: pa.Array) -> tuple[int, int]:
-    offsets = np.frombuffer(array.buffers()[1], np.int64)
-    return int(offsets[array.offset]), int(offsets[array.offset + len(array)])

@@ -64,14 +64,16 @@ class Output(NamedTuple):
     def added(self, part: StagedPart) -> list[pa.Array]:
         """The added columns of a part."""
         added = part.added
-        return [added[place] for place in self.columns.added(self.answers)]
+        return [added[place] for place in self.columns.places(self.answers)]
 
     def added_texts(self, part: StagedPart) -> list[list[str]]:
         """The same as text.
 
         Null is an empty text, a float32 the shortest text that reads back equal, a list its labels with ``;`` between them.
         """
-        return [_added_texts(array) for array in self.added(part)]
+        name = ("texts", *self.columns.places(self.answers))
+        columns = part.together(name, lambda whole: [_added_texts(array) for array in self.added(whole)])
+        return [column[part.start : part.start + part.batch.num_rows] for column in columns]
 
     def pieces(self, part: StagedPart) -> Iterator[StagedPart]:
         """A part in as many as it takes for its cells to be made into columns, if they are not yet."""
@@ -284,6 +286,9 @@ class Format(abc.ABC):
 
 class RecordFormat(Format):
     """A format whose rows are kept as the exact bytes of their records."""
+
+    is_stream = True
+    """Whether a file is read from its start to its end, and opened by :func:`~batchscore.formats.source.open_bytes` alone."""
 
     @abc.abstractmethod
     def cells(self, records: Sequence[bytes], layout: Layout) -> Iterator[Sequence[str | None]]:

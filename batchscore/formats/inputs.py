@@ -269,12 +269,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """Names below ``predictions/``: the file name, or the path below the common folder if there are several."""
     if not paths:
         return []
-    folders = [Path(os.path.abspath(path)).parent for path in paths]  # noqa: PTH100 - links keep their own name
-    common = Path(os.path.commonpath(folders))
-    return [
-        (folder / path.name).relative_to(common).as_posix()
-        for folder, path in zip(folders, paths, strict=True)
-    ]
+    whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep their own name
+    common = os.path.commonpath({os.path.dirname(path) for path in whole})  # noqa: PTH120 - text is faster
+    before = os.path.join(common, "")  # noqa: PTH118
+    return [path.removeprefix(before) for path in whole]
 
 
 def _standard_input(path: Path, given_format: str | None) -> FoundFile:

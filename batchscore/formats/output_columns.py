@@ -86,7 +86,11 @@ class OutputColumns:
     def added(self, answers: Answers) -> dict[int, str]:
         """Place among the added columns → name in predictions, of those that are held."""
         names = answers.names(self.prefix)
-        return {place: self.name_of(names[place]) for place in answers.held(self.probabilities)}
+        return {place: self.name_of(names[place]) for place in self.places(answers)}
+
+    def places(self, answers: Answers) -> Sequence[int]:
+        """Places among the added columns of those that are held."""
+        return answers.held(self.probabilities)
 
     def added_names(self, answers: Answers) -> dict[str, str]:
         """Usual name of each added column that is held → its name in predictions, as ``run.json`` has them."""

@@ -34,6 +34,8 @@ class Source(NamedTuple):
     """What hashes the bytes that are read, if this is the first time that all are."""
     awaits_first_pass: bool = False
     """Whether there will be such a time, at which it is seen what only all bytes tell."""
+    content: bytes | None = None
+    """All its bytes, if it is small and they have been read; for :func:`open_bytes` alone."""
 
 
 def source_of(file: InputFile) -> Source:
@@ -92,7 +94,7 @@ class _Bounded(io.RawIOBase):
 
 def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     """Open a file for reading, decompressed, with at most ``max_expansion`` bytes out per byte in."""
-    file = open_passed(source.path, source.first_pass) if source.first_pass else source.path.open("rb")
+    file = _opened(source)
     if not source.compression:
         return file
     stream: Any
@@ -101,6 +103,12 @@ def open_bytes(source: Source, max_expansion: int = 200) -> IO[bytes]:
     else:
         stream = Unpacked(file, source.compression)
     return io.BufferedReader(_Bounded(stream, file, max_expansion, printable(source.path)), HEAD_BYTES)
+
+
+def _opened(source: Source) -> IO[bytes]:
+    if source.content is not None:
+        return io.BytesIO(source.content)
+    return open_passed(source.path, source.first_pass) if source.first_pass else source.path.open("rb")
 
 
 def head_of(source: Source, max_expansion: int) -> bytes:

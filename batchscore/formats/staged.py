@@ -1,7 +1,9 @@
 """A staged part: one Arrow IPC file with the rows as they were read and their predictions.
 
-A shard of one part is that file. One of several small parts is a file with a section for each, which is what its own file would
-be, and behind them where each begins.
+A shard of one part is that file. One of several small parts is a file with one or more *blocks*, each of them an Arrow IPC file
+with the rows of consecutive parts, and behind them where each block begins and which rows of it are whose. Rows that are kept as
+records share a block whatever files they are of, as all are bytes; a part with columns of its own is a block by itself, as its
+columns, and the values of its dictionaries, are those of its file alone.
 
 Columns: the input's own (Parquet and Arrow) or one binary column with the exact bytes of each record (text formats); then
 the added columns; then five internal ones: ``line``, ``row``, ``given``, ``predicted`` and ``status`` as numbers. They are found by
@@ -11,12 +13,12 @@ position, never by name, so that no name in an input can collide.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import itertools
 import json
 import struct
-from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,17 +32,20 @@ from batchscore.system.storage import atomic_write
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SHARD_FORMAT = 2
+"""When the parts of a shard lie together in another way: it counts for the fingerprint of a run, not for that of its answers."""
+_Made = TypeVar("_Made")
 COLUMNS = "arrow"
 """The format of a part whose rows are kept as Arrow arrays, as :func:`stage_columns` stages them."""
 _OWN = ("line", "row", "given", "predicted", "status")
 _FACTS = b"batchscore"
 _MARK = b"batchscore shard"
-"""The end of a file of several sections; a part's own ends with Arrow's mark."""
+"""The end of a file of several parts; a part's own ends with Arrow's mark."""
 _LENGTH = struct.Struct("<Q")
 _SMALL = 1 << 20
-"""Bytes of rows; a section of fewer is made in memory, as Arrow writes a file in dozens of pieces."""
+"""Bytes of rows; a block of fewer is made in memory, as Arrow writes a file in dozens of pieces."""
 _ALIGNED = 64
-"""Bytes; a section begins at a multiple of it, so that numbers lie in memory as they should."""
+"""Bytes; a block begins at a multiple of it, so that numbers lie in memory as they should."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +54,10 @@ class StagedPart:
 
     batch: pa.RecordBatch
     answers: Answers
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
+    block: Block | None = None
+    """Where its rows lie with those of other parts, from the row ``start`` on."""
+    start: int = 0
 
     @property
     def n_inputs(self) -> int:
@@ -123,12 +131,67 @@ class StagedPart:
 
     def rows(self, batch: pa.RecordBatch) -> StagedPart:
         """A part of some of the rows."""
-        return dataclasses.replace(self, batch=batch)
+        return StagedPart(batch, self.answers, self.facts)
+
+    def together(self, name: Hashable, make: Callable[[StagedPart], _Made]) -> _Made:
+        """What ``make`` makes of all rows of the block, once under that ``name``; those from ``start`` on are this part's."""
+        if self.block is None:
+            return make(self)
+        made = self.block.made
+        if name not in made:
+            made[name] = make(self.block.whole)
+        return cast("_Made", made[name])
+
+    @property
+    def alone(self) -> StagedPart:
+        """The same in memory of its own: Arrow writes what lies behind a slice as its padding, which would be another file's."""
+        if self.block is None:
+            return self
+        columns = [pa.concat_arrays([column]) for column in self.batch.columns]
+        return self.rows(pa.RecordBatch.from_arrays(columns, schema=self.batch.schema))
 
 
-@functools.lru_cache(maxsize=16)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """The rows of some parts, ``n`` together, one behind the other in one record batch: of many small ones, or of a part alone."""
+
+    whole: StagedPart
+    """All rows; its facts are nobody's."""
+    starts: Sequence[int]
+    """Where each part begins, and ``n``."""
+    facts: Sequence[Mapping[str, Any]]
+    """Those of each part."""
+    made: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+    """What :meth:`StagedPart.together` has made."""
+
+    @classmethod
+    def of(cls, part: StagedPart) -> Block:
+        """A part alone."""
+        return cls(part, (0, part.batch.num_rows), (part.facts,))
+
+    def __len__(self) -> int:
+        """The number of parts."""
+        return len(self.facts)
+
+    def part(self, place: int) -> StagedPart:
+        """One of the parts."""
+        if len(self.facts) == 1:
+            return self.whole
+        start, end = self.starts[place], self.starts[place + 1]
+        batch = self.whole.batch.slice(start, end - start)
+        return StagedPart(batch, self.whole.answers, self.facts[place], self, start)
+
+    def parts(self) -> Iterator[StagedPart]:
+        """The parts in order."""
+        return map(self.part, range(len(self)))
+
+    def of_each_row(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+        """``[n]``: that of its part, of ``values`` with one for each part."""
+        return np.repeat(np.asarray(values), np.diff(self.starts))
+
+
 def _n_added(answers: Answers) -> int:
-    return len(answers.fields())
+    return len(answers.names())
 
 
 def _filled(column: pa.Array, value: Any) -> NDArray[Any]:
@@ -148,15 +211,16 @@ def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) ->
 
     They are durable, and their name is once its folder is synced, which is the caller's to do.
     """
-    columns, start = _added_and_own(sections, answers), 0
+    columns, start, blocks = _added_and_own(sections, answers), 0, _blocks(sections)
     with atomic_write(path, syncs_folder=False) as file:
         out, places = _Hashed(file), []
-        for section in sections:
-            end = start + len(section.rows.row)
-            begun = out.size
-            own = [_only(each, start, end) for each in columns] if len(sections) > 1 else columns
-            _write_section(out, section, own, answers)
-            places.append([begun, out.size - begun])
+        for block in blocks:
+            counts, begun = [len(section.rows.row) for section in block], out.size
+            end = start + sum(counts)
+            own = [_only(each, start, end) for each in columns] if len(blocks) > 1 else columns
+            facts = [_facts(section) for section in block]
+            _write_block(out, block, own, facts[0] if len(sections) == 1 else {}, answers)
+            places.append([begun, out.size - begun, counts, facts])
             if len(sections) > 1:
                 out.write(b"\0" * (-out.size % _ALIGNED))
             start = end
@@ -164,6 +228,25 @@ def stage_shard(path: AnyPath, sections: Sequence[Section], answers: Answers) ->
             told = json.dumps(places).encode()
             out.write(told + _LENGTH.pack(len(told)) + _MARK)
         return out.digest
+
+
+def _blocks(sections: Sequence[Section]) -> list[list[Section]]:
+    """Consecutive sections that are staged as one."""
+    blocks: list[list[Section]] = []
+    for section in sections:
+        if blocks and section.rows.table is None and blocks[-1][-1].rows.table is None:
+            blocks[-1].append(section)
+        else:
+            blocks.append([section])
+    return blocks
+
+
+def _facts(section: Section) -> dict[str, Any]:
+    rows, predictions, _ = section
+    return {
+        "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
+        "duplicates": int(predictions.work.get("duplicates", 0)),
+    }
 
 
 def _added_and_own(sections: Sequence[Section], answers: Answers) -> list[pa.Array]:
@@ -183,7 +266,7 @@ def _added_and_own(sections: Sequence[Section], answers: Answers) -> list[pa.Arr
 
 
 def _only(column: pa.Array, start: int, end: int) -> pa.Array:
-    """Some rows in memory of their own: Arrow writes what lies behind a slice as its padding, which would be another file's answers."""
+    """Some rows in memory of their own; see :attr:`StagedPart.alone`."""
     return pa.concat_arrays([column.slice(start, end - start)])
 
 
@@ -213,18 +296,21 @@ class _Hashed:
         return self._digest.hexdigest()
 
 
-def _write_section(out: _Hashed, section: Section, columns: Sequence[pa.Array], answers: Answers) -> None:
-    """Write the input's columns and the added and internal ``columns``; a small section at once."""
-    rows, predictions, _ = section
+def _write_block(
+    out: _Hashed,
+    block: Sequence[Section],
+    columns: Sequence[pa.Array],
+    facts: Mapping[str, Any],
+    answers: Answers,
+) -> None:
+    """Write the input's columns and the added and internal ``columns`` of parts; a small block at once."""
+    rows = block[0].rows
     if rows.table is not None:
         inputs, fields = rows.table.columns, list(rows.table.schema)
     else:
-        inputs, fields = [_binary(rows.raw or [])], [pa.field("record", pa.large_binary())]
-    facts = {
-        "failures": [[int(rows.row[index]), reason] for index, reason in predictions.failures],
-        "duplicates": int(predictions.work.get("duplicates", 0)),
-    }
-    if rows.weight > _SMALL:
+        raw = [record for section in block for record in section.rows.raw or ()]
+        inputs, fields = [_binary(raw)], [pa.field("record", pa.large_binary())]
+    if sum(section.rows.weight for section in block) > _SMALL:
         _write_columns(out, pa.schema(fields), [*inputs, *columns], facts, answers)
         return
     memory = pa.BufferOutputStream()
@@ -284,23 +370,31 @@ def _binary(records: Sequence[bytes]) -> pa.Array:
 
 def read_part(path: AnyPath, answers: Answers) -> StagedPart:
     """Map a part that is staged in a file of its own into memory; pages are read on demand."""
-    (section,) = sections_of(path)
-    return staged_part(section, answers)
+    (block,) = read_blocks(path, answers)
+    return block.part(0)
 
 
-def sections_of(path: AnyPath) -> list[pa.Buffer]:
-    """The sections of a staged shard, mapped into memory, for :func:`staged_part`."""
+def read_blocks(path: AnyPath, answers: Answers) -> list[Block]:
+    """Map the parts of a staged shard into memory, as they lie there; pages are read on demand."""
     with readable(path) as name, mapped(name) as file:
         whole = file.read_buffer()
     tail = _LENGTH.size + len(_MARK)
     if len(whole) < tail or whole.slice(len(whole) - len(_MARK)).to_pybytes() != _MARK:
-        return [whole]
+        reader = pa.ipc.open_file(whole)
+        facts = json.loads(reader.schema.metadata[_FACTS])
+        return [Block.of(StagedPart(reader.get_batch(0), answers, facts))]
     (length,) = _LENGTH.unpack(whole.slice(len(whole) - tail, _LENGTH.size).to_pybytes())
     places = json.loads(whole.slice(len(whole) - tail - length, length).to_pybytes())
-    return [whole.slice(start, size) for start, size in places]
+    return [
+        _read_block(whole.slice(start, size), counts, facts, answers) for start, size, counts, facts in places
+    ]
 
 
-def staged_part(section: pa.Buffer, answers: Answers) -> StagedPart:
-    """The part that a section holds; it keeps the section's memory."""
-    reader = pa.ipc.open_file(section)
-    return StagedPart(reader.get_batch(0), answers, json.loads(reader.schema.metadata[_FACTS]))
+def _read_block(
+    memory: pa.Buffer, counts: Sequence[int], facts: Sequence[Mapping[str, Any]], answers: Answers
+) -> Block:
+    """The block that a slice of a file holds; it keeps the file's memory."""
+    batch = pa.ipc.open_file(memory).get_batch(0)
+    if len(counts) == 1:
+        return Block.of(StagedPart(batch, answers, facts[0]))
+    return Block(StagedPart(batch, answers, {}), [0, *itertools.accumulate(counts)], facts)

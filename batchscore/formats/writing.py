@@ -6,8 +6,10 @@ import bz2
 import contextlib
 import dataclasses
 import gzip
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import zstandard
@@ -15,13 +17,14 @@ import zstandard
 from batchscore.errors import DataError, printable
 from batchscore.formats.answers import LIST_JOINT, Answers
 from batchscore.formats.first_pass import FirstPass
-from batchscore.formats.format import Format, Output, Unheld, format_of
+from batchscore.formats.format import Format, Output, RecordFormat, Unheld, format_of
 from batchscore.formats.output_columns import OutputColumns
 from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile, Layout, Rows
 from batchscore.system.own_paths import AnyPath, readable
+from batchscore.system.storage import open_file
 
 __all__ = [
     "Output",
@@ -32,6 +35,10 @@ __all__ = [
     "refuse_unwritable_names",
     "write_predictions",
 ]
+
+
+_SMALL_BYTES = 256 << 10
+"""A file of records up to this size is read back at once, and counted in memory."""
 
 
 @contextlib.contextmanager
@@ -76,6 +83,13 @@ def read_back(path: AnyPath, output: Output, output_format: str) -> ReadBack:
         StorageError: the disk fails.
     """
     target = _target(output.file.format, output_format)
+    if isinstance(target, RecordFormat) and target.is_stream and (small := _small(path)) is not None:
+        content, found = small
+        source = Source(
+            Path(str(path)), target.name, _compression(output.file, output_format), content=content
+        )
+        with reading(source):
+            return ReadBack(target.count_rows(source, output), hashlib.sha256(content).hexdigest(), found)
     with readable(path) as name:
         first_pass = FirstPass(name)
         source = Source(name, target.name, _compression(output.file, output_format), first_pass)
@@ -83,6 +97,14 @@ def read_back(path: AnyPath, output: Output, output_format: str) -> ReadBack:
             found = name.stat()
             rows = target.count_rows(source, output)
             return ReadBack(rows, first_pass.finish().sha256, found)
+
+
+def _small(path: AnyPath) -> tuple[bytes, os.stat_result] | None:
+    """All bytes of a small file, and what the file system told of it before it was read; None of a larger one."""
+    with open_file(path) as file:
+        found = os.fstat(file.fileno())
+        content = file.read(_SMALL_BYTES + 1)
+    return (content, found) if len(content) <= _SMALL_BYTES else None
 
 
 def count_rows(path: AnyPath, output: Output, output_format: str) -> int:

@@ -243,6 +243,7 @@ class Xlsx(RecordFormat):
     """A sheet of an Excel workbook; predictions are a workbook with one sheet."""
 
     name = "xlsx"
+    is_stream = False
     is_for_people = True
     has_magic = True
     can_be_compressed = False

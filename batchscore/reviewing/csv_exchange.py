@@ -19,7 +19,7 @@ from batchscore.formats.text_keys import text_key
 from batchscore.records import Text
 from batchscore.reviewing.records import RunRow
 from batchscore.reviewing.store import GIVEN, KINDS, OTHER, PREDICTION, Verdict
-from batchscore.runs.mismatches import for_spreadsheet
+from batchscore.runs.mismatch_files import for_spreadsheet
 
 _VISIBLE_NUL = "\u2400"
 _FIRST = (

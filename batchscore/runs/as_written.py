@@ -23,7 +23,7 @@ from batchscore.runs.folder import (
     read_facts,
 )
 from batchscore.system.own_paths import AnyPath, Entry, OwnPath, own_folder
-from batchscore.system.storage import damage, damaged_files, files_below, hashes_in_manifest, read_manifest
+from batchscore.system.storage import damage, damaged_files, hashes_in_manifest, read_manifest
 
 WRITTEN = "written"
 """The key in ``run.json``: name → size, mtime in nanoseconds and inode of a file."""
@@ -32,7 +32,9 @@ _MOST_TOLD = 20
 
 def written_facts(final: OwnPath) -> dict[str, list[int]]:
     """What ``run.json`` says about the files that are built in a folder; to rename them changes none of it."""
-    return {name: _identity((final / name).stat()) for name in files_below(final)}
+    return {
+        entry.name: _identity(entry.facts) for entry in sorted(_files(final), key=lambda entry: entry.name)
+    }
 
 
 def _identity(facts: os.stat_result) -> list[int]:

@@ -17,7 +17,6 @@ from batchscore.evaluation import (
     parse_gates,
 )
 from batchscore.formats.output_columns import OutputColumns
-from batchscore.formats.staged import StagedPart
 from batchscore.formats.writing import Output, ReadBack
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import ModelSettings
@@ -107,7 +106,13 @@ class Finish:
         """
         remove_tree(self._staging.final)
         make_folder(self._staging.final / PREDICTIONS)
-        rows = StagedRows(self._plan.files, self._plan.parts, self._open, self._staging.folder)
+        rows = StagedRows(
+            self._plan.files,
+            self._plan.parts,
+            self._staged.open,
+            self._staging.folder,
+            block=self._staged.block,
+        )
         by, final = self._yardstick(), self._staging.final
         measuring = Measuring(rows, by)
         builder = Builder(final / PREDICTIONS, self._staged, self._settings.output_format, self._partitions())
@@ -130,9 +135,6 @@ class Finish:
     def _copy_rejects(self, out: IO[bytes]) -> None:
         with self._staging.rejects.open_read() as rejects:
             shutil.copyfileobj(rejects, out)
-
-    def _open(self, number: int) -> StagedPart:
-        return self._staged.open(number)
 
     def _partitions(self) -> Partitions | None:
         if (column := self._settings.partition_by) is None:

@@ -12,7 +12,6 @@ from batchscore.runs.mismatch_columns import Keys, MismatchColumns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.formats.staged import StagedPart
     from batchscore.reports.row_groups import Group, RowGroup
     from batchscore.runs.mismatches import MismatchTable
 
@@ -34,12 +33,10 @@ class GroupedRows:
         self._most = {each.group: each.most for each in groups}
         self._first: dict[Group, list[_Place]] = {group: [] for group in self._most}
 
-    def add(self, keys: Keys, staged: StagedPart) -> None:
-        """Keep the first rows of each group, given the mismatches of a part."""
-        if not len(keys):
-            return
-        keys = keys.at(np.argsort(keys.quality, kind="stable"))
-        given, predicted = staged.given[keys.index], staged.predicted[keys.index]
+    def add(self, keys: Keys, given: NDArray[Any], predicted: NDArray[Any]) -> None:
+        """Keep the first rows of each group, of ``m`` mismatches in the order of parts and rows, and what these were given and got."""
+        order = np.argsort(keys.quality, kind="stable")
+        keys, given, predicted = keys.at(order), given[order], predicted[order]
         for group, most in self._most.items():
             chosen = np.flatnonzero(self._columns.is_in(given, predicted, group))[:most]
             if len(chosen):

@@ -26,8 +26,8 @@ from batchscore.evaluation import (
     measures_of,
     promise_gate,
 )
-from batchscore.formats.columns import texts_of
-from batchscore.formats.staged import StagedPart
+from batchscore.formats.columns import Texts, texts_of
+from batchscore.formats.staged import Block, StagedPart
 from batchscore.records import InputFile, Part, Predictions
 from batchscore.reports import render_run, run_text
 from batchscore.reports.row_groups import groups_of
@@ -45,8 +45,9 @@ from batchscore.runs.folder import (
 )
 from batchscore.runs.grouped_rows import GroupedRows
 from batchscore.runs.mismatch_columns import MismatchColumns, mismatch_columns_of
+from batchscore.runs.mismatch_files import write_both
 from batchscore.system.own_paths import OwnPath
-from batchscore.system.storage import atomic_write, files_below, make_folder, to_json, write_bytes
+from batchscore.system.storage import atomic_write, make_folder, to_json, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,15 +80,22 @@ class StagedRows:
     """Where what is needed in between may lie."""
     schemas: Sequence[pa.Schema] | None = None
     """Of the input's columns in each file's parts; None: those of the files."""
+    block: Callable[[int], Block] | None = None
+    """The rows of a part, by its number, with those of the parts after it that lie together; None: each part lies alone."""
 
     @property
     def has_labels(self) -> bool:
         """Whether any file has labels that predictions are compared with."""
         return any(file.columns.given for file in self.files)
 
-    def each(self) -> Iterator[tuple[Part, StagedPart]]:
-        """The parts in order."""
-        return ((part, self.open(part.number)) for part in self.parts)
+    def blocks(self) -> Iterator[tuple[Sequence[Part], Block]]:
+        """The parts in order, those together that lie together."""
+        at = 0
+        while at < len(self.parts):
+            number = self.parts[at].number
+            block = Block.of(self.open(number)) if self.block is None else self.block(number)
+            yield self.parts[at : at + len(block)], block
+            at += len(block)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,22 +157,23 @@ class Measuring:
         accepted = AcceptedRows.empty(len(self._by.basis.labels))
         duplicates = 0
         failures: list[dict[str, Any]] = []
-        for part, staged in self._rows.each():
-            name, given = files[part.file].name, staged.given
-            rejects = part.rows - len(given)
-            slices = self._slices(part, staged)
-            predictions = staged.predictions
-            evaluated.add(_Evaluated(given, predictions, slices, rejects))
+        for parts, block in self._rows.blocks():
+            given, predictions = block.whole.given, block.whole.predictions
+            rejects = sum(part.rows for part in parts) - len(given)
+            evaluated.add(_Evaluated(given, predictions, self._slices(parts, block), rejects))
             if self._issues is not None:
                 self._issues.update_thresholds(given, predictions.probabilities)
             if promise is not None:
                 accepted.update(given, predictions, promise.thresholds)
             if compared is not None:
-                compared.update(part, staged, slices)
-            duplicates += staged.facts["duplicates"]
-            failures += [
-                {"file": name, "row": row, "reason": reason} for row, reason in staged.facts["failures"]
-            ]
+                for part, staged in zip(parts, block.parts(), strict=True):
+                    compared.update(part, staged, self._slices([part], Block.of(staged)))
+            for part, told in zip(parts, block.facts, strict=True):
+                duplicates += told["duplicates"]
+                failures += [
+                    {"file": files[part.file].name, "row": row, "reason": reason}
+                    for row, reason in told["failures"]
+                ]
         evaluated.flush()
         metrics = evaluation.metrics()
         metrics["counts"]["duplicate"] = duplicates
@@ -182,11 +191,19 @@ class Measuring:
         metrics["failed_rows"] = failures[:_LISTED_FAILURES]
         return metrics
 
-    def _slices(self, part: Part, staged: StagedPart) -> dict[str, Sequence[str | None] | str]:
-        """Slice name → values for the rows of a part, besides length: the file, and the slice columns."""
-        file = self._rows.files[part.file]
-        columns = texts_of(staged, file, self._by.slice_columns)
-        return {"file": file.name} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
+    def _slices(self, parts: Sequence[Part], block: Block) -> dict[str, Sequence[str | None] | str]:
+        """Slice name → values for the rows of some parts, besides length: the file, and the slice columns."""
+        files = [self._rows.files[part.file] for part in parts]
+        columns: Texts = {name: [] for name in self._by.slice_columns}
+        if columns:
+            for file, staged in zip(files, block.parts(), strict=True):
+                for name, texts in texts_of(staged, file, self._by.slice_columns).items():
+                    columns[name] += texts
+        names = [file.name for file in files]
+        file_names = (
+            names[0] if len(names) == 1 else block.of_each_row(np.array(names, dtype=object)).tolist()
+        )
+        return {"file": file_names} | {f"{n} (input)" if n == "file" else n: v for n, v in columns.items()}
 
     # ---------------------------------------------------------------------------------------------- mismatches
 
@@ -197,16 +214,18 @@ class Measuring:
         rows, issues, columns = self._rows, self._issues, mismatch_columns_of(self._by.basis)
         table = mismatches.MismatchTable(rows.files, rows.parts, columns, rows.open, rows.schemas)
         grouped, found = GroupedRows(groups_of(metrics), columns), self._found(table, columns)
-        for part, staged in rows.each():
-            predictions = staged.predictions
-            qualities = issues.quality(staged.given, predictions.probabilities, predictions.predicted)
-            keys = mismatches.keys_of(part.number, staged, qualities, columns)
-            grouped.add(keys, staged)
-            found.add(staged, keys)
+        for parts, block in rows.blocks():
+            whole, predictions = block.whole, block.whole.predictions
+            given, predicted = whole.given, predictions.predicted
+            qualities = issues.quality(given, predictions.probabilities, predicted)
+            at, keys = mismatches.keys_of([part.number for part in parts], block, qualities, columns)
+            if len(keys):
+                grouped.add(keys, given[at], predicted[at])
+                found.add(whole, at, keys)
         metrics["label_issues"] = {**issues.summary(), "claim": self._wrong_labels_claim(metrics)}
         make_folder(final)
         with atomic_write(final / MISMATCHES) as parquet, atomic_write(final / MISMATCHES_CSV) as csv:
-            listed = mismatches.write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
+            listed = write_both(table, found.chunks(issues.is_label_issue), parquet, csv)
         metrics["mismatches"] = listed if columns.most is None else None
         worst = table.head(found.first(_SHOWN_MISMATCHES, issues.is_label_issue), _SHOWN_MISMATCHES)
         found.close()
@@ -274,12 +293,13 @@ def write_json(path: OwnPath, value: Any) -> None:
 def _written(final: OwnPath) -> list[WrittenFile]:
     """The files that are built, as the page links to them."""
     purposes = {**PURPOSES, LABELS: "the labels that came later"}
-    names, order = files_below(final), list(purposes)
-    found = [(order.index(name.partition("/")[0]), name) for name in names]
-    return [
-        WrittenFile(name, purposes[order[place]], (final / name).stat().st_size)
-        for place, name in sorted(found)
+    order = list(purposes)
+    found = [
+        (order.index(entry.name.partition("/")[0]), entry.name, entry.facts.st_size)
+        for entry in final.walk()
+        if not entry.is_folder
     ]
+    return [WrittenFile(name, purposes[order[place]], size) for place, name, size in sorted(found)]
 
 
 def _warn_if_no_id_matches(comparison: Mapping[str, Any], rows: int) -> None:

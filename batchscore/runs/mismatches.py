@@ -1,29 +1,25 @@
-"""Labelled rows whose prediction differs, most suspicious first: for programs (Parquet) and for people (CSV).
+"""Labelled rows whose prediction differs, most suspicious first: the columns and rows of their report.
 
-How they come into their order, however many there are: :mod:`batchscore.runs.sorted_mismatches`.
+How they come into their order, however many there are: :mod:`batchscore.runs.sorted_mismatches`; how they are written:
+:mod:`batchscore.runs.mismatch_files`.
 """
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
-import decimal
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, Protocol
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from batchscore.formats.answers import LIST_JOINT
 from batchscore.formats.arrow_values import plain_values, take_rows, without_dictionaries
 from batchscore.formats.columns import input_columns, input_schema, named_column
-from batchscore.formats.delimited import Dialect, encode_fields
-from batchscore.formats.exact import Nodes, restore_annotations
+from batchscore.formats.exact import Nodes
 from batchscore.formats.format import RecordFormat, format_of
-from batchscore.formats.parquet import write_row_groups
 from batchscore.formats.paths import path_of
-from batchscore.formats.staged import StagedPart
+from batchscore.formats.staged import Block, StagedPart
 from batchscore.formats.text_values import as_text
 from batchscore.records import InputFile, Part
 from batchscore.reports.formats import SHOWN_OF_TEXT
@@ -36,19 +32,11 @@ if TYPE_CHECKING:
     from batchscore.system.own_paths import OwnPath
 
 
-TEXT_CUT = 2000
-"""Characters of a text in ``mismatches.csv``."""
-_VISIBLE_NUL = "\u2400"
 _CHUNK_ROWS = 4096
 _CHUNK_TOKENS = 2**21
 """Maximum tokens of the rows gathered at once: about 8 MiB of text."""
-_HIDDEN = r"[\s\x00-\x1f\x7f\"'\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
-_FORMULA = re.compile(_HIDDEN + r"[=+\-@\uff1d\uff0b\uff0d\uff20]| *[\t\r\n]")
-"""What a spreadsheet may take for a formula: a sign at the start, or after characters that it drops or does not show;
-the last four are the full-width signs."""
-_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_LINE = "line"
-_DIALECT = Dialect()
+LINE = "line"
+"""The column with the line where a row begins, in ``mismatches.csv`` alone."""
 _PLACE = (("file", pa.string()), ("row", pa.int64()))
 _TEXT, _PAIR = ("text", pa.large_string()), ("text_pair", pa.large_string())
 """The last columns of the report's own: the text, and where rows are two texts the second."""
@@ -60,12 +48,19 @@ IsIssue = Callable[["NDArray[np.float32]"], "NDArray[np.bool_]"]
 """Label quality of some mismatches -> whether each is worth checking first."""
 
 
-def keys_of(part: int, staged: StagedPart, qualities: NDArray[np.float32], columns: MismatchColumns) -> Keys:
-    """The mismatches of one part, given the label quality of its rows; whether they are issues is told later."""
-    at = columns.found(staged)
-    place, none = np.full(len(at), part, dtype=np.int32), np.zeros(len(at), dtype=np.bool_)
-    tokens = staged.n_tokens[at]
-    return Keys(place, at.astype(np.int32), qualities[at].astype(np.float32), none, tokens)
+def keys_of(
+    numbers: Sequence[int], block: Block, qualities: NDArray[np.float32], columns: MismatchColumns
+) -> tuple[NDArray[np.int64], Keys]:
+    """Where the mismatches of some parts are in their block, ``[m]``, given their numbers and the label quality of all rows.
+
+    Whether they are issues is told later.
+    """
+    at = columns.found(block.whole)
+    starts = np.asarray(block.starts)
+    place = np.searchsorted(starts, at, side="right") - 1
+    number, index = np.asarray(numbers, dtype=np.int32)[place], (at - starts[place]).astype(np.int32)
+    none, tokens = np.zeros(len(at), dtype=np.bool_), block.whole.n_tokens[at]
+    return at, Keys(number, index, qualities[at].astype(np.float32), none, tokens)
 
 
 class MismatchTable:
@@ -83,16 +78,14 @@ class MismatchTable:
         self._files, self._parts, self._columns = files, parts, columns
         self._open = open_part
         self._own = {name for name, _ in (*_PLACE, _TEXT, _PAIR)} | {field.name for field in columns.fields}
-        self._schemas = [input_schema(file) for file in files] if schemas is None else [*schemas]
-        ids = (file.columns.id for file in files if file.columns.id is not None)
+        self._kind, self._kinds = _kinds_of(files, schemas)
+        ids = (kind.file.columns.id for kind in self._kinds if kind.file.columns.id is not None)
         self.id_name = next((self._free(name) for name in ids), None)
-        self._other_columns = [
-            self._others_of(schema, file) for schema, file in zip(self._schemas, files, strict=True)
-        ]
+        self._other_columns = [self._others_of(kind.schema, kind.file) for kind in self._kinds]
         self.others = self._other_fields()
         place = [pa.field(name, kind) for name, kind in _PLACE]
         identifier = [pa.field(self.id_name, self._id_type())] if self.id_name is not None else []
-        has_pairs = any(file.columns.text_pair is not None for file in files)
+        has_pairs = any(kind.file.columns.text_pair is not None for kind in self._kinds)
         texts = [pa.field(name, kind) for name, kind in (_TEXT, *[_PAIR] * has_pairs)]
         self.schema = pa.schema([*place, *identifier, *columns.fields, *texts, *self.others.values()])
 
@@ -119,7 +112,7 @@ class MismatchTable:
     def _id_type(self) -> pa.DataType:
         kinds = {
             without_dictionaries(_type_at(schema, path_of(file.layout, file.columns.id)))
-            for schema, file in zip(self._schemas, self._files, strict=True)
+            for schema, file in self._kinds
             if file.columns.id is not None
         }
         return kinds.pop() if len(kinds) == 1 else pa.large_string()
@@ -127,7 +120,7 @@ class MismatchTable:
     def _other_fields(self) -> dict[str, pa.Field]:
         """The remaining columns of all files; text if files have different types."""
         fields: dict[str, pa.Field] = {}
-        for schema, others in zip(self._schemas, self._other_columns, strict=True):
+        for (schema, _), others in zip(self._kinds, self._other_columns, strict=True):
             for name, place in others.items():
                 field = schema.field(place)
                 kind = without_dictionaries(field.type)
@@ -139,7 +132,7 @@ class MismatchTable:
     @property
     def sorting_schema(self) -> pa.Schema:
         """The columns of :meth:`rows_of`: those of the report, and the line."""
-        return self.schema.append(pa.field(_LINE, pa.int64()))
+        return self.schema.append(pa.field(LINE, pa.int64()))
 
     def chunks(self, keys: Keys) -> Iterator[Chunk]:
         """The rows of ``keys`` in order, in chunks of bounded rows and tokens; each chunk opens the parts it is of."""
@@ -175,7 +168,7 @@ class MismatchTable:
     def nodes(self) -> list[Nodes]:
         """For each column its schema nodes in the first Parquet file that has it with this type, or none."""
         found: dict[str, Nodes] = {}
-        for file, schema, others in zip(self._files, self._schemas, self._other_columns, strict=True):
+        for (schema, file), others in zip(self._kinds, self._other_columns, strict=True):
             given = format_of(file.format).annotations(file)
             places = dict(others)
             if self.id_name is not None and file.columns.id in schema.names:
@@ -200,7 +193,7 @@ class MismatchTable:
     @property
     def has_lines(self) -> bool:
         """Whether the rows of any file begin on a line."""
-        return any(isinstance(format_of(file.format), RecordFormat) for file in self._files)
+        return any(isinstance(format_of(kind.file.format), RecordFormat) for kind in self._kinds)
 
     @property
     def own_names(self) -> list[str]:
@@ -212,38 +205,76 @@ class MismatchTable:
         places: list[NDArray[np.int64]] = []
         for number in np.unique(keys.part):
             at = np.flatnonzero(keys.part == number)
-            pieces.append(self.rows_of(self._open(int(number)), keys.at(at)))
+            found = keys.at(at)
+            pieces.append(self.rows_of(self._open(int(number)), found.index, found))
             places.append(at)
         back = np.argsort(np.concatenate(places), kind="stable")
         return take_rows(pa.concat_batches(pieces), back)
 
-    def rows_of(self, whole: StagedPart, keys: Keys) -> pa.RecordBatch:
-        """The rows ``keys.index`` of a part, one at least, in the columns of the report, then the line of each."""
-        part = whole.rows(take_rows(whole.batch, keys.index))
-        place = self._parts[int(keys.part[0])].file
-        file = self._files[place]
+    def rows_of(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> pa.RecordBatch:
+        """The rows of ``keys``, one at least, which are ``at`` these places in ``whole``, in the columns of the report, then the line of each.
+
+        ``whole`` are the rows of a part, or of a block of them.
+        """
+        files = np.array([self._parts[part].file for part in keys.part.tolist()])
+        cuts = [0, *(np.flatnonzero(np.diff(self._kind[files])) + 1).tolist(), len(files)]
+        pieces = []
+        for start, end in itertools.pairwise(cuts):
+            part = whole.rows(take_rows(whole.batch, at[start:end]))
+            pieces.append(self._rows_of_kind(part, files[start:end], keys.at(slice(start, end))))
+        return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+
+    def _rows_of_kind(self, part: StagedPart, files: NDArray[np.int64], keys: Keys) -> pa.RecordBatch:
+        """The rows of ``part``, each of the file of this index; all files are of one kind."""
+        kind = int(self._kind[files[0]])
+        file, others = self._kinds[kind].file, self._other_columns[kind]
         columns = input_columns(part, file)
         rows = len(keys)
         values: dict[str, Any] = {
-            "file": pa.array([storable(file.name)] * rows, pa.string()),
+            "file": pa.array([storable(self._files[each].name) for each in files.tolist()], pa.string()),
             "row": part.row_numbers,
             **self._columns.arrays(part, keys),
             **{
-                name: _cast(_column(part, file, columns, column), kind)
-                for (name, kind), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
+                name: _cast(_column(part, file, columns, column), text_type)
+                for (name, text_type), column in zip((_TEXT, _PAIR), file.columns.texts, strict=False)
             },
         }
         if self.id_name is not None:
-            kind, given = self.schema.field(self.id_name).type, file.columns.id
+            id_type, given = self.schema.field(self.id_name).type, file.columns.id
             ids = _column(part, file, columns, given) if given is not None else None
-            values[self.id_name] = _cast(ids, kind) if ids is not None else pa.nulls(rows, kind)
-        others = self._other_columns[place]
+            values[self.id_name] = _cast(ids, id_type) if ids is not None else pa.nulls(rows, id_type)
         for name, field in self.others.items():
             values[name] = (
                 _cast(columns[others[name]], field.type) if name in others else pa.nulls(rows, field.type)
             )
         arrays = [*(values[name] for name in self.schema.names), part.line]
         return pa.RecordBatch.from_arrays(arrays, schema=self.sorting_schema)
+
+
+class _Kind(NamedTuple):
+    """Files whose rows become rows of the report in the same way: one of them, and the schema of its columns."""
+
+    schema: pa.Schema
+    file: InputFile
+
+
+def _kinds_of(
+    files: Sequence[InputFile], schemas: Sequence[pa.Schema] | None
+) -> tuple[NDArray[np.int64], list[_Kind]]:
+    """The place of each file's kind, and the kinds; files of one kind often follow each other, and only these are told."""
+    places, kinds = np.zeros(len(files), dtype=np.int64), []  # type: NDArray[np.int64], list[_Kind]
+    for place, file in enumerate(files):
+        last = kinds[-1] if kinds else None
+        schema = None if schemas is None else schemas[place]
+        if (
+            last is None
+            or (last.file.format, last.file.columns, last.file.layout)
+            != (file.format, file.columns, file.layout)
+            or (schema is not None and not schema.equals(last.schema, check_metadata=True))
+        ):
+            kinds.append(_Kind(input_schema(file) if schema is None else schema, file))
+        places[place] = len(kinds) - 1
+    return places, kinds
 
 
 def _column(part: StagedPart, file: InputFile, columns: Sequence[pa.Array], name: str) -> pa.Array:
@@ -286,8 +317,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 class FoundMismatches(Protocol):
     """Takes the mismatches of part after part, and gives the rows of the report in their order."""
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:
-        """Those of a part."""
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:
+        """Those of a block, one at least, and where they are in it."""
 
     def chunks(self, is_issue: IsIssue) -> Iterator[Chunk]:
         """All that are listed, sorted by label quality, lowest first; ties keep the order of files and rows."""
@@ -306,7 +337,7 @@ class FirstMismatches:
         self._table, self._most = table, most
         self._pieces: list[Keys] = []
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:  # noqa: ARG002
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:  # noqa: ARG002
         """See :class:`FoundMismatches`."""
         self._pieces.append(keys)
         if sum(map(len, self._pieces)) > 2 * self._most:
@@ -335,10 +366,9 @@ class AllMismatches:
         self._table = table
         self._sorted = SortedMismatches(folder, table.sorting_schema)
 
-    def add(self, staged: StagedPart, keys: Keys) -> None:
+    def add(self, whole: StagedPart, at: NDArray[np.integer[Any]], keys: Keys) -> None:
         """See :class:`FoundMismatches`."""
-        if len(keys):
-            self._sorted.add(self._table.rows_of(staged, keys), keys)
+        self._sorted.add(self._table.rows_of(whole, at, keys), keys)
 
     def first(self, most: int, is_issue: IsIssue) -> Keys:
         """See :class:`FoundMismatches`."""
@@ -352,84 +382,3 @@ class AllMismatches:
     def close(self) -> None:
         """See :class:`FoundMismatches`."""
         self._sorted.close()
-
-
-def write_both(table: MismatchTable, chunks: Iterable[Chunk], parquet: IO[bytes], csv: IO[bytes]) -> int:
-    """Write ``mismatches.parquet`` and ``mismatches.csv`` beside each other; returns the number of rows.
-
-    The Parquet file has exact values and every input column. The CSV file has a mark that says UTF-8, no cell that a
-    spreadsheet takes for a formula, and texts cut; rows are counted from 1, and their ``line`` is told where any file has lines.
-    """
-    rows = 0
-    csv.write(codecs.BOM_UTF8 + _csv_line(_cell(name) for name in _csv_header(table)))
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        nonlocal rows
-        for batch, lines in chunks:
-            csv.writelines(_csv_lines(table, batch, lines))
-            rows += batch.num_rows
-            yield batch
-
-    write_row_groups(batches(), table.schema, parquet)
-    restore_annotations(parquet, table.nodes())
-    return rows
-
-
-def _csv_lines(table: MismatchTable, batch: pa.RecordBatch, lines: pa.Array) -> Iterator[bytes]:
-    columns = [_cells(batch.column(name), joint) for name, joint in _joints(table)]
-    row = table.schema.names.index("row")
-    numbers = batch.column("row").to_pylist()
-    columns[row] = ["" if number is None else str(number + 1) for number in numbers]
-    if table.has_lines:
-        columns.insert(row + 1, [_cell(value) for value in lines.to_pylist()])
-    return map(_csv_line, zip(*columns, strict=True))
-
-
-def _csv_line(cells: Iterable[str]) -> bytes:
-    return encode_fields([*cells], _DIALECT) + b"\n"
-
-
-def _csv_header(table: MismatchTable) -> list[str]:
-    """The names of ``mismatches.csv``: those of the Parquet file, and ``line``, which a column of the input gives way to."""
-    names = list(table.schema.names)
-    if not table.has_lines:
-        return names
-    free, count = f"input_{_LINE}", 2
-    while free in names:
-        free, count = f"input_{_LINE}_{count}", count + 1
-    names = [free if name == _LINE else name for name in names]
-    names.insert(names.index("row") + 1, _LINE)
-    return names
-
-
-def _joints(table: MismatchTable) -> Iterator[tuple[str, str]]:
-    """Each column with what stands between the labels of a list; nothing where a list is one of the input's own."""
-    for name in table.schema.names:
-        yield name, "" if name in table.others else LIST_JOINT
-
-
-def _cells(column: pa.Array, joint: str) -> list[str]:
-    values = plain_values(column)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return [_cell(value, joint) for value in values]
-    cells = {value: _cell(value, joint) for value in set(values)}  # names and labels come again and again
-    return [cells[value] for value in values]
-
-
-def _cell(value: Any, joint: str = "") -> str:
-    if isinstance(value, bool | int | float | decimal.Decimal):
-        return as_text(value)
-    text = joint.join(value) if joint and isinstance(value, list) else as_text(value)
-    text = text[:TEXT_CUT].replace("\0", _VISIBLE_NUL)  # a spreadsheet ends a cell, or the file, at a NUL
-    return text if text[:1].isalnum() else for_spreadsheet(text)
-
-
-def for_spreadsheet(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would take for a formula (OWASP, "CSV Injection").
-
-    A number stays one, so that a column of them can be summed.
-
-    >>> for_spreadsheet("=1+1"), for_spreadsheet("1+1"), for_spreadsheet("-2+1"), for_spreadsheet("-2.50")
-    ("'=1+1", '1+1', "'-2+1", '-2.50')
-    """
-    return f"'{text}" if _FORMULA.match(text) and not _PLAIN_NUMBER.fullmatch(text) else text

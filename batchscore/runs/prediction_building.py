@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchscore.runs.partitions import Partitions
     from batchscore.runs.shards import StagedParts
 
-_FILE_SECONDS = 0.002
+_FILE_SECONDS = 0.0005
 _ROW_SECONDS = 3e-6
 _RECORD_SECONDS = 9e-6
 _MEASURED_SECONDS = 8e-6

@@ -24,6 +24,7 @@ from batchscore.errors import (
 )
 from batchscore.formats.inputs import FoundFile, Noted, recognise
 from batchscore.formats.output_columns import OutputColumns
+from batchscore.formats.staged import SHARD_FORMAT
 from batchscore.model.bundle import Bundle
 from batchscore.model.given import uses_labels
 from batchscore.model.loading import BUNDLE_SETTINGS, Models
@@ -158,7 +159,7 @@ def run_fingerprint(found: list[FoundFile], bundle: Bundle, options: Mapping[str
     versions = {name: installed_version(name) for name in libraries} | {"batchscore": __version__}
     return fingerprint(
         {
-            "format": STAGING_FORMAT,
+            "format": [STAGING_FORMAT, SHARD_FORMAT],
             "inputs": inputs,
             "bundle": bundle.fingerprint,
             "options": options,

@@ -12,16 +12,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchscore.formats.staged import Section, sections_of, stage_shard, staged_part
+from batchscore.formats.staged import Section, read_blocks, stage_shard
 from batchscore.records import Shard
 from batchscore.runs.planning import read_parts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from batchscore.config import ReadSettings
     from batchscore.formats.answers import Answers
-    from batchscore.formats.staged import StagedPart
+    from batchscore.formats.staged import Block, StagedPart
     from batchscore.model.given import Reader
     from batchscore.records import Part, Predictions, Rows
     from batchscore.runs.folder import Staging
@@ -107,8 +105,8 @@ class StagedParts:
     def __init__(self, staging: Staging, shards: Sequence[Shard], answers: Answers) -> None:
         self._staging, self._answers = staging, answers
         self._places = [(shard.number, place) for shard in shards for place in range(len(shard.parts))]
-        self._mapped: tuple[int, list[pa.Buffer]] = (-1, [])
-        """The shard that was read last, as its parts are mostly read one after the other."""
+        self._mapped: tuple[int, list[tuple[Block, int]]] = (-1, [])
+        """The shard that was read last, as its parts are mostly read one after the other: where each part is."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is mapped."""
@@ -116,7 +114,16 @@ class StagedParts:
 
     def open(self, number: int) -> StagedPart:
         """A part, mapped into memory; pages are read on demand."""
+        block, place = self._place(number)
+        return block.part(place)
+
+    def block(self, number: int) -> Block:
+        """The part and those whose rows lie with its own; it is the first of them if the parts are gone through in order."""
+        return self._place(number)[0]
+
+    def _place(self, number: int) -> tuple[Block, int]:
         shard, place = self._places[number]
         if self._mapped[0] != shard:
-            self._mapped = (shard, sections_of(self._staging.shard(shard)))
-        return staged_part(self._mapped[1][place], self._answers)
+            blocks = read_blocks(self._staging.shard(shard), self._answers)
+            self._mapped = (shard, [(block, at) for block in blocks for at in range(len(block))])
+        return self._mapped[1][place]

@@ -284,11 +284,12 @@ class OwnPath:
             with self.handle() as descriptor:
                 os.fsync(descriptor)
             return
-        descriptor = self._open(os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self.sync_file()
+
+    def sync_file(self) -> None:
+        """Make the bytes of this file durable."""
+        with self.open_read() as file:
+            os.fsync(file.fileno())
 
     def read_link(self) -> str:
         """What this link leads to, as it is written in it; an ``OSError`` if it is none."""

@@ -196,13 +196,20 @@ def sync_files(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
             _sync_file(path, named)
         return
     with ThreadPoolExecutor(_SYNCED_AT_ONCE, "sync") as pool:
-        for done in [pool.submit(_sync_file, path, named) for path, named in files]:
+        for done in [
+            pool.submit(_sync_each, files[first::_SYNCED_AT_ONCE]) for first in range(_SYNCED_AT_ONCE)
+        ]:
             done.result()
+
+
+def _sync_each(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
+    for path, named in files:
+        _sync_file(path, named)
 
 
 def _sync_file(path: OwnPath, named: OwnPath) -> None:
     try:
-        path.sync()
+        path.sync_file()
     except OSError as error:
         raise storage_error("Putting in place", named, error) from error
 
@@ -216,10 +223,18 @@ def building(path: AnyPath) -> Iterator[IO[bytes]]:
         StorageError: the disk is full, a permission is missing, or the like.
     """
     try:
-        with own(path).open_fresh() as file:
+        with _open_built(own(path)) as file:
             yield file
     except OSError as error:
         raise storage_error("Writing", path, error) from error
+
+
+def _open_built(path: OwnPath) -> IO[bytes]:
+    """As :meth:`OwnPath.open_fresh`, in a folder where there is rarely anything to be removed."""
+    try:
+        return path.open_new()
+    except FileExistsError:
+        return path.open_fresh()
 
 
 def files_below(folder: AnyPath) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from batchscore.records import Task
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
+from batchscore.reports.self_training import self_training_line
 from batchscore.reports.teaching import teaching_lines
 from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
@@ -28,6 +29,8 @@ _HUB_METRICS = {
 }
 _BAR = 20
 _WIDE, _WORST = 12, 20
+_LEFT_OUT = {"empty": "empty", "labelled": "that are among the labelled rows", "again": "that came again"}
+"""Of texts without labels."""
 _CARD = """\
 ---
 library_name: transformers
@@ -110,7 +113,8 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         quality=_quality(metrics),
         per_label=_per_label(metrics["per_label"]) if "per_label" in metrics else "",
         confusion=_confused(facts["labels"], metrics) if "confusion_matrix" in metrics else "",
-        linear=_linear(facts, training.get("linear_baseline")),
+        linear=_linear(facts, training.get("linear_baseline"))
+        + _self_training(facts, training.get("self_training")),
         measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), "")
         + (" against the teacher's labels" if _is_told(facts) else ""),
         training=_training(facts),
@@ -185,6 +189,15 @@ def _teaching(facts: Mapping[str, Any], taught: Mapping[str, Any] | None) -> str
     lines = teaching_lines(Task(facts.get("task", Task.SINGLE_LABEL)), taught)
     listed = "\n".join(f"- {line}" for line in lines)
     return f"\nHeld against the teacher, which is flattered where it was trained on the evaluation rows:\n\n{listed}\n"
+
+
+def _self_training(facts: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+    """What texts without labels brought."""
+    if found is None:
+        return ""
+    said = self_training_line(Task(facts.get("task", Task.SINGLE_LABEL)), found)
+    left_out = ", ".join(f"{found[key]} {words}" for key, words in _LEFT_OUT.items() if found[key])
+    return f"\n{said}.{f' Left out of the texts: {left_out}.' if left_out else ''}\n"
 
 
 def _number(found: Any) -> str:

@@ -9,13 +9,12 @@ rows would give another curve is not in it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchscore.records import Predictions, Task
+from batchscore.records import Predictions
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.storage import make_folder, remove_tree
@@ -23,7 +22,7 @@ from batchscore.training.base_model import hidden_size_of, load_tokenizer, save_
 from batchscore.training.data import stratified
 from batchscore.training.examination import answers_to, open_saved
 from batchscore.training.objectives import strata_of
-from batchscore.training.results import results_of
+from batchscore.training.results import results_of, row_losses
 from batchscore.training.saved_units import in_its_unit
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows
 
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchscore.model.bundle import Bundle
+    from batchscore.training.attempts import Material
     from batchscore.training.context import TrainingContext
     from batchscore.training.examination import Examination
-    from batchscore.training.settings import Hyperparameters, TrainSettings
+    from batchscore.training.settings import Hyperparameters
     from batchscore.training.splits import Split, TrainingData
 
 LEAST_ROWS = 20
@@ -46,26 +45,16 @@ _DRAWS = 2000
 _SAVED = "points.json"
 
 
-class Sizes(NamedTuple):
-    """How smaller trainings are made."""
-
-    base: Bundle
-    data: TrainingData
-    settings: TrainSettings
-    plan: Hyperparameters
-    """Of the training on all rows."""
-    over: Callable[[int, TrainingContext], AbstractContextManager[TrainingContext]]
-    """A context with a bar for so many rows."""
-
-    def plan_for(self, rows: int) -> Hyperparameters:
-        """The hyperparameters by which so many rows would be trained on."""
-        found = self.settings.resolved(rows, self.plan.pooling, hidden_size_of(self.base))
-        epochs = self.plan.epochs if self.settings.tune else found.epochs
-        return dataclasses.replace(found, learning_rate=self.plan.learning_rate, epochs=epochs)
+def plan_for(rows: int, material: Material) -> Hyperparameters:
+    """The hyperparameters by which so many rows would be trained on."""
+    settings, plan = material.settings, material.plan
+    found = settings.resolved(rows, plan.pooling, hidden_size_of(material.base))
+    epochs = plan.epochs if settings.tune else found.epochs
+    return dataclasses.replace(found, learning_rate=plan.learning_rate, epochs=epochs)
 
 
 def learning_curve(
-    sizes: Sizes,
+    material: Material,
     splits: tuple[TokenizedRows, TokenizedRows],
     examination: Examination,
     context: TrainingContext,
@@ -75,7 +64,7 @@ def learning_curve(
     ``rows`` and ``losses`` of the three sizes, ``evaluated`` rows, the ``exponent`` of the power law, and what so many ``more``
     rows would bring: ``gain`` {value, low, high}, less loss than with the rows that there are.
     """
-    data, seed = sizes.data, sizes.plan.seed
+    data, seed = material.data, material.plan.seed
     measured = _measured(data.evaluation, examination)
     parts = nested(strata_of(data.goal.task, data.train.labels), seed)
     if len(data.train) < LEAST_ROWS or not parts or not len(measured):
@@ -85,7 +74,7 @@ def learning_curve(
     make_folder(folder)
     saved: list[list[float]] = read_checked(folder / _SAVED) or []
     for number, rows in enumerate(parts[len(saved) :], start=len(saved)):
-        answers = _answers(sizes, splits, rows, measured, examination, folder / str(number), context)
+        answers = _answers(material, splits, rows, measured, examination, folder / str(number), context)
         saved.append(_losses(data, measured, answers.predicted).tolist())
         write_checked(folder / _SAVED, saved)
     whole = _losses(data, measured, examination.predicted[measured.place])
@@ -122,7 +111,7 @@ def nested(strata: Sequence[int], seed: int) -> list[list[int]]:
 
 
 def _answers(
-    sizes: Sizes,
+    material: Material,
     splits: tuple[TokenizedRows, TokenizedRows],
     rows: Sequence[int],
     measured: _Measured,
@@ -133,15 +122,15 @@ def _answers(
     """What a classifier that was trained on these rows says of the measured ones."""
     remove_tree(folder)
     make_folder(folder)
-    plan, data = sizes.plan_for(len(rows)), sizes.data
+    plan, data = plan_for(len(rows), material), material.data
     passes = round(plan.epochs * len(rows)) if plan.trains_encoder else len(rows)
     quiet = dataclasses.replace(context, tell=lambda _: None)
-    with sizes.over(passes + len(measured), quiet) as watched:
+    with material.over(passes + len(measured), quiet) as watched:
         some = splits[0].restricted_to(rows), splits[1]
-        fitted = fit_rows(sizes.base, data.goal, plan, some, watched, folder)
+        fitted = fit_rows(material.base, data.goal, plan, some, watched, folder)
         bundle = folder / "bundle"
-        save_classifier(fitted.model, load_tokenizer(sizes.base), sizes.base, bundle)
-        saved = in_its_unit(open_saved(bundle, sizes.base), fitted.standard, sizes.base)
+        save_classifier(fitted.model, load_tokenizer(material.base), material.base, bundle)
+        saved = in_its_unit(open_saved(bundle, material.base), fitted.standard, material.base)
         answers = answers_to(saved, measured.split, watched, is_ours=examination.is_ours)
     decided = results_of(saved.head).decide(answers, examination.thresholds)
     remove_tree(folder)
@@ -149,12 +138,7 @@ def _answers(
 
 
 def _losses(data: TrainingData, measured: _Measured, predicted: NDArray[Any]) -> NDArray[np.float64]:
-    """The loss of each row: 1 for a wrong label, the share of wrong ones among several, how far off a number is."""
-    given = np.array(measured.split.labels)
-    if data.goal.task == Task.REGRESSION:
-        return np.asarray(np.abs(predicted.astype(np.float64) - given), dtype=np.float64)
-    wrong = predicted != given
-    return np.asarray(wrong if wrong.ndim == 1 else wrong.mean(axis=1), dtype=np.float64)
+    return row_losses(data.goal.task, measured.split.labels, predicted)
 
 
 # ---------------------------------------------------------------------------------------------------- extrapolation

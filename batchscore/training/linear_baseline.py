@@ -37,8 +37,8 @@ _WITHOUT_SPACES = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = rf"(?u)[{_WITHOUT_SPACES}]|[^\W{_WITHOUT_SPACES}]{{2,}}"
 
 
-def linear_answers(data: TrainingData) -> NDArray[np.float32] | None:
-    """What the linear model says of the evaluation rows: ``[n, C]`` probabilities, or numbers ``[n, 1]``.
+def linear_answers(data: TrainingData, texts: Sequence[Text]) -> NDArray[np.float32] | None:
+    """What a linear model that was fitted on the training rows says of other texts: ``[n, C]`` probabilities, or numbers ``[n, 1]``.
 
     None if the training texts hold no word.
     """
@@ -48,7 +48,7 @@ def linear_answers(data: TrainingData) -> NDArray[np.float32] | None:
     with threadpool_limits(1), warnings.catch_warnings():  # one thread: the order of sums decides last bits
         warnings.simplefilter("ignore")  # a label that all rows have, or no row
         try:
-            words, others = _words(train.texts, data.evaluation.texts)
+            words, others = _words(train.texts, texts)
         except ValueError:  # an empty vocabulary
             return None
         return _fitted(data, np.array(train.labels), words, others)
@@ -109,7 +109,7 @@ def compared_with_linear(
     JSON values: the entry ``comparison`` of a run's metrics with the linear model as the earlier one, ``trained_on`` rows, and
     ``is_held_out``. None if the training texts hold no word. Of several labels, thresholds are chosen as for the trained model.
     """
-    answers = linear_answers(data)
+    answers = linear_answers(data, data.evaluation.texts)
     if answers is None:
         return None
     task, given = data.goal.task, results.given(data.evaluation.labels)

@@ -227,3 +227,12 @@ def _text(value: str | float | Sequence[str]) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else ", ".join(value) or "no label"
+
+
+def row_losses(task: Task, labels: Sequence[Label], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    """The loss of each row: 1 for a wrong label, the share of wrong ones among several, how far off a number is."""
+    given = np.array(labels)
+    if task == Task.REGRESSION:
+        return np.asarray(np.abs(predicted.astype(np.float64) - given), dtype=np.float64)
+    wrong = predicted != given
+    return np.asarray(wrong if wrong.ndim == 1 else wrong.mean(axis=1), dtype=np.float64)

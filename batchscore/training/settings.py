@@ -97,7 +97,9 @@ class TrainSettings:
     learning_curve: bool = False
     """Whether smaller trainings tell what more labels would bring."""
     unlabelled: str | None = None
-    """Texts without labels."""
+    """Texts without labels, which improve the model: as ``data``."""
+    minutes: float | None = None
+    """About so long the unlabelled texts are learned from; ``None``: as many as :data:`~batchscore.training.self_training.MOST_TEXTS`."""
     teachers: tuple[str, ...] = ()
     """Folders of models whose answers are learned."""
     teacher_temperature: float | None = None
@@ -120,6 +122,10 @@ class TrainSettings:
             raise UsageError(
                 "--train-layers and --gradient-checkpointing are for --recipe full; head trains no layer of the encoder."
             )
+        if self.minutes is not None and self.unlabelled is None:
+            raise UsageError(
+                "--minutes is how long the texts of --unlabelled are learned from; give both, or neither."
+            )
         self._refuse_without_teacher()
         if self.text_pair_column is None and self.missing_pair != "skip":
             raise UsageError(
@@ -135,8 +141,10 @@ class TrainSettings:
     def _refuse_without_teacher(self) -> None:
         if not self.teachers and self.teacher_temperature is not None:
             raise UsageError("--teacher-temperature is for the answers of a --teacher, which is missing.")
-        if not self.teachers and self.unlabelled is not None:
-            raise UsageError("--unlabelled needs a --teacher, which says what is learned of the texts.")
+        if self.teachers and self.minutes is not None:
+            raise UsageError(
+                "--minutes is for --unlabelled without a --teacher, which is asked about all texts."
+            )
         if self.teachers and self.class_weights != "none":
             raise UsageError(
                 "--class-weights counts given labels, and a --teacher says how likely each label is. Leave it out."

@@ -21,9 +21,9 @@ from batchscore.training.teaching import folder_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchscore.model.bundle import Bundle
     from batchscore.model.scoring import Model
     from batchscore.records import Text
+    from batchscore.training.attempts import Attempt
     from batchscore.training.context import TrainingContext
     from batchscore.training.examination import Examination
     from batchscore.training.teaching import Lesson
@@ -38,8 +38,7 @@ _LONGEST = 60.0
 def held_against_teachers(
     lesson: Lesson,
     taught: Mapping[str, Any],
-    saved: Bundle,
-    examination: Examination,
+    made: Attempt,
     n_selection: int,
     context: TrainingContext,
 ) -> tuple[Examination, dict[str, Any]]:
@@ -49,6 +48,7 @@ def held_against_teachers(
     others; ``comparison`` with the teachers' errors on them, None without given labels; ``speed`` (:func:`speed_of`).
     ``n_selection`` rows selected the epoch.
     """
+    _, saved, examination = made
     task, is_told = lesson.data.goal.task, "evaluation" in lesson.data.untold
     count = len(lesson.data.evaluation)
     if is_told and examination.n_chosen == count:
@@ -62,7 +62,7 @@ def held_against_teachers(
         "agreement": agreement,
         "is_held_out": is_held_out,
         "comparison": None if is_told else paired(lesson.data, examination, lesson.predicted, results),
-        "speed": speed_of(lesson, saved, examination, context),
+        "speed": speed_of(lesson, made, context),
     }
     for line in teaching_lines(task, facts):
         context.tell(line)
@@ -87,9 +87,7 @@ def agreement_of(task: Task, taught: NDArray[Any], predicted: NDArray[Any]) -> d
     return {"rows": rows, "value": float(off.mean()), **within}
 
 
-def speed_of(
-    lesson: Lesson, saved: Bundle, examination: Examination, context: TrainingContext
-) -> dict[str, Any]:
+def speed_of(lesson: Lesson, made: Attempt, context: TrainingContext) -> dict[str, Any]:
     """How many ``times`` as fast the student scores the same ``rows``, each by its own policy for long texts; teachers one after the other.
 
     ``teacher_seconds`` and ``student_seconds`` are CPU seconds (``clock``: "CPU"), or those that pass where the device is another
@@ -100,7 +98,10 @@ def speed_of(
         teacher.load(folder_of(number, context), texts)
         for number, teacher in enumerate(lesson.teaching.teachers)
     ]
-    sides = {"teacher": teachers, "student": [model_of(saved, context, is_ours=examination.is_ours)]}
+    sides = {
+        "teacher": teachers,
+        "student": [model_of(made.saved, context, is_ours=made.examination.is_ours)],
+    }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for models in sides.values():
         _seconds(models, texts[:_WARM_ROWS], context)

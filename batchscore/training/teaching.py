@@ -11,25 +11,21 @@ is held against what the teachers predict: agreement, which is no accuracy.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchscore.config import TEACHER_TEMPERATURE
-from batchscore.errors import DataError, UsageError, printable
-from batchscore.formats.text_keys import text_key
+from batchscore.errors import UsageError
 from batchscore.model.decisions import decided
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Status, Task, status_of
-from batchscore.training.data import load_texts
+from batchscore.records import Task
 from batchscore.training.objectives import softened
 from batchscore.training.splits import TrainingData
 from batchscore.training.teachers import Questions, Teacher, ask, refuse_other, thresholds_for
-from batchscore.training.tokenized_rows import TokenizedRows
+from batchscore.training.tokenized_rows import TokenizedRows, cut_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.records import Text
     from batchscore.training.context import TrainingContext
+    from batchscore.training.self_training import Unlabelled
     from batchscore.training.settings import Hyperparameters, TrainSettings
     from batchscore.training.splits import Label
 
@@ -49,31 +46,25 @@ SHARE = 0.5
 _FOLDER = "teachers"
 
 
-class Unlabelled(NamedTuple):
-    """Texts without labels."""
-
-    texts: tuple[Text, ...] = ()
-    counts: dict[str, int] | None = None
-    """``given`` rows, how many of them are left out and why, and ``learned``."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teaching:
     """The teachers of a training, and the texts that only they have an answer to."""
 
     teachers: tuple[Teacher, ...]
-    unlabelled: Unlabelled
+    unlabelled: Unlabelled | None
     temperature: float | None
     """None for numbers, which have none."""
 
+    @property
+    def texts(self) -> list[Text]:
+        """Those without labels."""
+        return [] if self.unlabelled is None else self.unlabelled.texts
+
     def facts(self) -> dict[str, Any]:
         """What the student depends on, as JSON values."""
-        digest = hashlib.sha256()
-        for text in self.unlabelled.texts:
-            digest.update(json.dumps(text).encode() + b"\n")
         return {
             "teachers": [teacher.bundle.fingerprint for teacher in self.teachers],
-            "unlabelled": digest.hexdigest(),
+            "unlabelled": None if self.unlabelled is None else self.unlabelled.facts,
         }
 
     def adapted(self, plan: Hyperparameters) -> Hyperparameters:
@@ -88,7 +79,7 @@ class Teaching:
             ModelError: one cannot be loaded, or its canaries disagree.
         """
         own = [*data.train.texts, *data.evaluation.texts]
-        questions = Questions([*own, *self.unlabelled.texts], _places(data))
+        questions = Questions([*own, *self.texts], _places(data))
         if data.untold:
             context.tell(
                 f"no labels ({' and '.join(data.untold)} rows): they are the teacher's"
@@ -118,12 +109,14 @@ def folder_of(number: int, context: TrainingContext) -> Path:
 
 
 def teaching_of(
-    settings: TrainSettings, data: TrainingData, teachers: tuple[Teacher, ...]
+    settings: TrainSettings,
+    data: TrainingData,
+    teachers: tuple[Teacher, ...],
+    unlabelled: Unlabelled | None,
 ) -> Teaching | None:
     """The teachers with the texts that they are to be asked about; None without teachers.
 
     Raises:
-        DataError: there are no texts without labels.
         UsageError: a teacher does not go with the data.
     """
     if not teachers:
@@ -136,37 +129,7 @@ def teaching_of(
         temperature = None
     else:
         raise UsageError("--teacher-temperature is for probabilities, and this teacher gives numbers.")
-    return Teaching(teachers, _unlabelled(settings, data), temperature)
-
-
-def _unlabelled(settings: TrainSettings, data: TrainingData) -> Unlabelled:
-    """All texts but empty ones, those that come again, and those of the data; in their order."""
-    if settings.unlabelled is None:
-        return Unlabelled()
-    given = load_texts(settings.unlabelled, settings)
-    known = {text_key(text) for split in (data.train, data.evaluation) for text in split.texts}
-    found: dict[bytes, Text] = {}
-    empty = labelled = 0
-    for text in given:
-        if text is None or status_of(text, settings.missing_pair) != Status.OK:
-            empty += 1
-            continue
-        whole: Text = (text[0] or "", text[1] or "") if isinstance(text, tuple) else text
-        key = text_key(whole)
-        labelled += key in known
-        if key not in known:
-            found.setdefault(key, whole)
-    if not found:
-        raise DataError(
-            f"{printable(settings.unlabelled)} has no text that is not among the rows of --data too (--unlabelled)."
-        )
-    counts = {
-        "given": len(given),
-        "empty": empty,
-        "labelled": labelled,
-        "again": len(given) - empty - labelled - len(found),
-    }
-    return Unlabelled(tuple(found.values()), counts)
+    return Teaching(teachers, unlabelled, temperature)
 
 
 def _places(data: TrainingData) -> list[str]:
@@ -217,15 +180,15 @@ class Lesson:
     @property
     def texts(self) -> list[Text]:
         """All texts that are learned."""
-        return [*self.data.train.texts, *self.teaching.unlabelled.texts]
+        return [*self.data.train.texts, *self.teaching.texts]
 
-    def rows(self, base: Bundle, cut: str) -> tuple[TokenizedRows, dict[str, Any]]:
+    def rows(self, base: Bundle) -> tuple[TokenizedRows, dict[str, Any]]:
         """The rows that the student learns, with their targets, and what is to be said of them, as JSON values.
 
         Texts without labels that cannot be tokenised, or scored by a teacher, are left out.
         """
         n_train, texts = len(self.data.train), self.texts
-        encodings = Tokenizer(base).encode(texts, cut)
+        encodings = Tokenizer(base).encode(texts, cut_of(base))
         places = [*range(n_train), *range(n_train + len(self.data.evaluation), len(self.answers))]
         usable = [
             row for row, place in enumerate(places) if self._scored[place] and row not in encodings.failures
@@ -243,7 +206,7 @@ class Lesson:
         return rows, self._facts(len(usable) - n_train)
 
     def _facts(self, learned: int) -> dict[str, Any]:
-        counts, is_told = self.teaching.unlabelled.counts, "train" in self.data.untold
+        unlabelled, is_told = self.teaching.unlabelled, "train" in self.data.untold
         return {
             "teachers": [
                 {
@@ -257,7 +220,7 @@ class Lesson:
             "labelled": 0 if is_told else len(self.data.train),
             "without_label": len(self.data.train) if is_told else 0,
             "share": SHARE,
-            "unlabelled": None if counts is None else {**counts, "learned": learned},
+            "unlabelled": None if unlabelled is None else {**unlabelled.facts, "learned": learned},
         }
 
     def _targets(

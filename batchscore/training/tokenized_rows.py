@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchscore.errors import DataError, printable
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
 from batchscore.training.base_model import has_last_bias, load_classifier, load_tokenizer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from batchscore.training.objectives import Objective
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
-    from batchscore.training.splits import Goal, Label
+    from batchscore.training.splits import Goal, Label, TrainingData
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +83,31 @@ class TokenizedRows:
     def subset_labels(self) -> list[Label]:
         """Their labels."""
         return [self.labels[row] for row in self.positions]
+
+
+def cut_of(base: Bundle) -> str:
+    """How training cuts a long text: of windows it has the first."""
+    return "head" if base.long_text == "windows" else base.long_text
+
+
+def tokenized_splits(
+    base: Bundle, data: TrainingData
+) -> tuple[dict[str, TokenizedRows], dict[str, NDArray[np.int32]]]:
+    """The rows of both splits, and the lengths of their texts before any cut, in tokens.
+
+    Raises:
+        DataError: a text that cannot be tokenised.
+    """
+    splits = {"train": data.train, "evaluation": data.evaluation}
+    ids, rows, n_tokens = Tokenizer(base), {}, {}
+    for name, split in splits.items():
+        found = ids.encode(split.texts, cut_of(base))
+        for row, reason in found.failures.items():
+            place = split.places[row] if split.places else f"{name}, row {row}"
+            raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
+        rows[name] = TokenizedRows(name, found.input_ids, split.labels, found.token_type_ids)
+        n_tokens[name] = found.n_tokens
+    return rows, n_tokens
 
 
 def fit_rows(

@@ -16,22 +16,20 @@ from batchscore.model.backends.torch_backend import faster_precisions, resolve_d
 from batchscore.model.bundle import open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.signing import signing_key
-from batchscore.model.tokenization import Tokenizer
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
+from batchscore.training.attempts import Attempt, Material, attempt
 from batchscore.training.base_check import checked_base
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
     hidden_size_of,
     kept_layers,
-    load_tokenizer,
     open_base,
     pooling_for_frozen_base,
     pooling_of,
     poolings_to_try,
-    save_classifier,
 )
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
@@ -40,25 +38,25 @@ from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
     Example,
-    examine,
     n_selection_rows,
     n_validation_rows,
     open_saved,
 )
 from batchscore.training.hygiene import hygiene_of
-from batchscore.training.learning_curve import Sizes, learning_curve
+from batchscore.training.learning_curve import learning_curve
 from batchscore.training.linear_baseline import compared_with_linear
 from batchscore.training.objectives import strata_of
 from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
-from batchscore.training.saved_units import in_its_unit, in_the_weights
+from batchscore.training.saved_units import in_the_weights
+from batchscore.training.self_training import Unlabelled, load_unlabelled, self_trained
 from batchscore.training.splits import TrainingData
 from batchscore.training.student import held_against_teachers
 from batchscore.training.suspects import suspects_of
 from batchscore.training.teachers import open_teachers, taught_goal
 from batchscore.training.teaching import Teaching, teaching_of
 from batchscore.training.telling import tell_data, tell_plan
-from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
+from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states, tokenized_splits
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
 from batchscore.training.work_folder import begin, publish_bundle, work_folder, writing
 
@@ -172,6 +170,7 @@ class _Job:
     data: TrainingData
     base: Bundle
     plan: Hyperparameters
+    unlabelled: Unlabelled | None = None
     teaching: Teaching | None = None
 
     def fingerprint(self) -> str:
@@ -186,6 +185,7 @@ class _Job:
                 "settings": {**given, "label_names": dict(self.settings.label_names)},
                 "data": self.data.facts(),
                 "teaching": None if self.teaching is None else self.teaching.facts(),
+                **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.facts}),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
                 "versions": versions(),
@@ -210,6 +210,8 @@ class _Trained:
     """How it differs from a linear model on the same rows."""
     curve: dict[str, Any] | None
     """What more labels would bring, if that was asked for."""
+    self_training: dict[str, Any] | None
+    """What texts without labels brought, if there were any."""
     taught: dict[str, Any] | None
     """What teachers gave, if there are any."""
 
@@ -218,10 +220,18 @@ def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
     base = base or open_base(settings)
     teachers = open_teachers(settings)
     data = load_data(settings, taught_goal(teachers))
-    teaching = teaching_of(settings, data, teachers)
-    rows = len(data.train) + (len(teaching.unlabelled.texts) if teaching else 0)
+    unlabelled = load_unlabelled(settings, data)
+    teaching = teaching_of(settings, data, teachers, unlabelled)
+    rows = len(data.train) + (len(teaching.texts) if teaching else 0)
     plan = settings.resolved(rows, pooling_of(base, settings), hidden_size_of(base))
-    return _Job(settings, data, base, teaching.adapted(plan) if teaching else plan, teaching)
+    return _Job(
+        settings,
+        data,
+        base,
+        teaching.adapted(plan) if teaching else plan,
+        None if teaching else unlabelled,
+        teaching,
+    )
 
 
 def _precision(wanted: str) -> str:
@@ -258,22 +268,9 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     if lesson is not None:
         job = dataclasses.replace(job, data=lesson.data)
     data, plan = job.data, job.plan
-    splits = {"train": data.train, "evaluation": data.evaluation}
-    ids = Tokenizer(job.base)
-    cut = (
-        "head" if job.base.long_text == "windows" else job.base.long_text
-    )  # training uses the head of a long text
-    encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
-    for name, each in encodings.items():
-        for row, reason in each.failures.items():
-            place = splits[name].places[row] if splits[name].places else f"{name}, row {row}"
-            raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
-    hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
+    tokenized, n_tokens = tokenized_splits(job.base, data)
+    hygiene = hygiene_of(data, n_tokens, job.base.max_length)
     tell_data(data, hygiene, context.tell)
-    tokenized = {
-        name: TokenizedRows(name, each.input_ids, splits[name].labels, each.token_type_ids)
-        for name, each in encodings.items()
-    }
     suspects = _suspects(job, tokenized["train"], context, watch) if job.settings.check_labels else None
     trials = _trials(job, tokenized["train"], context, watch) if job.settings.tune else ()
     if trials:
@@ -284,33 +281,53 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     tell_plan(plan, job.base, context.tell)
     taught: dict[str, Any] | None = None
     if lesson is not None:
-        tokenized["train"], taught = lesson.rows(job.base, cut)
+        tokenized["train"], taught = lesson.rows(job.base)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
-    rows = len(tokenized["train"].labels)
-    rows = round(plan.epochs * rows) if plan.trains_encoder else rows + len(tokenized["evaluation"].labels)
-    with watch.over(rows + len(data.evaluation), context) as watched:
-        fitted = fit_rows(job.base, data.goal, plan, (tokenized["train"], tokenized["evaluation"]), watched)
-        remove_tree(context.folder / _BUNDLE)
-        save_classifier(fitted.model, load_tokenizer(job.base), job.base, context.folder / _BUNDLE)
-        n_evaluation = len(data.evaluation)
-        n_selection = n_selection_rows(n_evaluation, plan.selects_epoch)
-        saved = in_its_unit(open_saved(context.folder / _BUNDLE, job.base), fitted.standard, job.base)
-        n_used = n_evaluation if "evaluation" in data.untold else n_selection  # no label calibrates
-        texts = lesson.texts if lesson else data.train.texts
-        examination = examine(saved, data.evaluation, n_used, watched, job.settings.threshold, texts)
+    material = Material(job.base, data, job.settings, plan, watch.over)
+    n_evaluation, selects = len(data.evaluation), plan.selects_epoch or job.unlabelled is not None
+    n_selection = n_selection_rows(n_evaluation, selects)
+    n_used = (
+        n_evaluation if "evaluation" in data.untold else n_selection
+    )  # a teacher's labels calibrate nothing
+    both = tokenized["train"], tokenized["evaluation"]
+    plain, made, self_training = _made(material, job.unlabelled, both, n_used, context)
+    fitted, saved, examination = made
     if lesson is not None and taught is not None:
-        examination, taught = held_against_teachers(lesson, taught, saved, examination, n_selection, context)
+        examination, taught = held_against_teachers(lesson, taught, made, n_selection, context)
     linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
     if linear is not None:
         context.tell(linear_line(data.goal.task, linear))
     curve = None
     if job.settings.learning_curve:
-        sizes = Sizes(job.base, data, job.settings, plan, watch.over)
-        curve = learning_curve(sizes, (tokenized["train"], tokenized["evaluation"]), examination, context)
+        curve = learning_curve(material, both, plain.examination, context)
     temperature = in_the_weights(saved, examination.temperature, context.tell)
     return _Trained(
-        data, plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve, taught
+        *(data, plan, fitted, examination, temperature, hygiene, suspects, tuple(trials)),
+        *(linear, curve, self_training, taught),
     )
+
+
+def _made(
+    material: Material,
+    unlabelled: Unlabelled | None,
+    both: tuple[TokenizedRows, TokenizedRows],
+    n_selection: int,
+    context: TrainingContext,
+) -> tuple[Attempt, Attempt, dict[str, Any] | None]:
+    """The model of the rows alone, the better one with texts without labels, if there are any, and what these brought."""
+    plan, data, folder, started = material.plan, material.data, context.folder / _BUNDLE, time.monotonic()
+    rows, watched_rows = (len(each.labels) for each in both)
+    rows = round(plan.epochs * rows) if plan.trains_encoder else rows + watched_rows
+    with material.over(rows + len(data.evaluation), context) as watched:
+        plain = made = attempt(material, both, data.evaluation, n_selection, folder, watched)
+    if unlabelled is None:
+        return plain, made, None
+    made, facts = self_trained(material, unlabelled, both, made, time.monotonic() - started, context)
+    if made.saved.path != folder:
+        remove_tree(folder)
+        made.saved.path.rename(folder)
+        made = made._replace(saved=open_saved(folder, material.base))
+    return plain, made, facts
 
 
 def _suspects(
@@ -417,6 +434,7 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
             "curve": list(trained.fitted.curve),
             "linear_baseline": trained.linear,
             **({"learning_curve": trained.curve} if settings.learning_curve else {}),
+            **({"self_training": trained.self_training} if trained.self_training else {}),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
             "versions": versions(),
         },

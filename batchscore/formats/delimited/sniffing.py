@@ -39,6 +39,8 @@ MOST_HEADER_BYTES = 1 << 20
 """A longer header is taken for a quote that is never closed."""
 _SEPARATOR_LINE = re.compile(r"sep=(?P<delimiter>[^\r\n])\r*\n?")
 """A line for Excel, which is not part of the table."""
+_UNDIVIDED = (0.0, 0)
+"""What :func:`_consistency` says of a delimiter that the first record does not have."""
 _LEAST_SHARE = 0.9
 """Share of the first records to which a rare delimiter must give the header's number of fields."""
 
@@ -75,7 +77,8 @@ def sniff(head: bytes, given: Given | None = None, *, is_whole: bool = True) -> 
     start = Dialect(delimiter or ",", quote, name, bom, escapechar=given.escapechar or "")
     start = replace(start, line_terminator=_terminator(text, start))
     chosen = start if delimiter is not None else _divided(text, start)
-    chosen = replace(chosen, line_terminator=_terminator(text, chosen))
+    if chosen.delimiter != start.delimiter:
+        chosen = replace(chosen, line_terminator=_terminator(text, chosen))
     if given.escapechar is None and quote and "\\" not in chosen.delimiter and f"\\{quote}" in text:
         return _escaped(text, chosen, is_whole=is_whole)
     return chosen
@@ -94,8 +97,12 @@ def _divided(text: str, start: Dialect) -> Dialect:
 
 def _best(text: str, start: Dialect, candidates: Sequence[str]) -> tuple[tuple[float, int], Dialect]:
     taken = {start.quotechar, start.escapechar}
-    dialects = [replace(start, delimiter=each) for each in candidates if not taken & set(each)]
-    return max(((_consistency(text, each), each) for each in dialects), key=lambda pair: pair[0])
+    tried = [each for each in candidates if not taken & set(each)]
+    shares = [
+        _consistency(text, replace(start, delimiter=each)) if each in text else _UNDIVIDED for each in tried
+    ]
+    best = max(range(len(tried)), key=lambda place: shares[place])
+    return shares[best], replace(start, delimiter=tried[best])
 
 
 def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
@@ -110,7 +117,7 @@ def _consistency(text: str, dialect: Dialect) -> tuple[float, int]:
     except csv.Error:  # a damaged row, or the end of the head within quotes
         pass
     if not widths or widths[0] < 2:
-        return 0.0, 0
+        return _UNDIVIDED
     return widths.count(widths[0]) / len(widths), widths[0]
 
 

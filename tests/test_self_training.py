@@ -1,0 +1,163 @@
+"""Texts without labels: which are learned from, what is said of them, and which model is published."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_training import Silent, bases, rows, run, settings  # noqa: F401 - fixtures
+
+from batchscore.errors import DataError, UsageError
+from batchscore.model.bundle_facts import FACTS
+from batchscore.records import Task
+from batchscore.reports.self_training import self_training_line
+from batchscore.runs.inspection import bundle_lines, inspect
+from batchscore.training import attempts, self_training, tokenized_rows, train
+from batchscore.training.data import load_data
+from batchscore.training.self_training import combined, load_unlabelled
+
+if TYPE_CHECKING:
+    from batchscore.training import TrainResult, TrainSettings
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def unlabelled(settings: TrainSettings, tmp_path: Path) -> TrainSettings:  # noqa: F811
+    """The settings with 150 texts of which 120 are of use: others are labelled, empty, or come twice."""
+    labelled = rows().text.tolist()[:10]
+    fresh = [f"{word} story {k} " + "so " * (k % 9) for k in range(60) for word in ("awful", "great")]
+    texts = [*labelled, *fresh, *fresh[:10], *["", None, "  "], *[None] * 7]
+    pd.DataFrame({"text": texts, "label": "no label"}).to_parquet(tmp_path / "more.parquet")
+    return dataclasses.replace(settings, unlabelled=str(tmp_path / "more.parquet"), epochs=2)
+
+
+def facts_of(result: TrainResult) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((result.output / FACTS).read_text())["training"]["self_training"]
+    return found
+
+
+def test_texts_are_used_once_and_never_those_of_labelled_rows(unlabelled: TrainSettings) -> None:
+    data = load_data(unlabelled)
+    found = load_unlabelled(unlabelled, data)
+    assert found is not None
+    counts = {key: value for key, value in found.facts.items() if key != "sha256"}
+    assert counts == {"given": 150, "empty": 10, "labelled": 10, "again": 10}
+    assert len(found.texts) == len(set(found.texts)) == 120
+    assert not set(found.texts) & {*data.train.texts, *data.evaluation.texts}
+    other = load_unlabelled(dataclasses.replace(unlabelled, seed=7), data)
+    assert other is not None
+    assert sorted(map(str, other.texts)) == sorted(map(str, found.texts))
+    assert other.texts != found.texts
+
+
+def test_data_without_a_text_of_use_are_refused(unlabelled: TrainSettings) -> None:
+    with pytest.raises(DataError, match="--unlabelled"):
+        run(unlabelled, unlabelled=unlabelled.data)
+    assert not unlabelled.output.exists()
+
+
+def test_minutes_alone_are_wrong_usage(settings: TrainSettings) -> None:  # noqa: F811
+    with pytest.raises(UsageError, match="--unlabelled"):
+        dataclasses.replace(settings, minutes=3)
+
+
+def test_what_is_published_is_said_in_card_log_and_inspect(unlabelled: TrainSettings) -> None:
+    told: list[str] = []
+    result = train(unlabelled, Silent, told.append)
+    facts = facts_of(result)
+    assert facts["learned"] == 120
+    line = self_training_line(Task.SINGLE_LABEL, facts)
+    assert line in told
+    assert line in bundle_lines(inspect(str(result.output)))
+    assert line in (result.output / "README.md").read_text()
+    assert not [*result.output.parent.glob(".*unlabelled*"), *result.output.glob("unlabelled")]
+
+
+@pytest.mark.parametrize("is_better", [True, False])
+def test_the_better_model_is_published(
+    unlabelled: TrainSettings, is_better: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(unlabelled, unlabelled=None, output=unlabelled.output.parent / "plain")
+    losses = iter((1.0, 0.5) if is_better else (0.5, 1.0))
+    monkeypatch.setattr(self_training, "row_losses", lambda *_: np.full(9, next(losses)))
+    result = run(unlabelled)
+    assert facts_of(result)["is_better"] is is_better
+    same = (result.output / WEIGHTS).read_bytes() == (plain.output / WEIGHTS).read_bytes()
+    assert same is not is_better
+
+
+@pytest.mark.parametrize("trainings", [1, 2])
+def test_a_killed_one_goes_on_to_the_same_bytes(
+    unlabelled: TrainSettings, trainings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_training, "_compared", lambda *_: {**compared(), "is_better": True})
+    whole = run(unlabelled, output=unlabelled.output.parent / "whole", minutes=5)
+    done, fit_rows = [0], tokenized_rows.fit_rows
+
+    def killed(*arguments: Any) -> Any:
+        if done[0] == trainings:
+            raise KeyboardInterrupt
+        done[0] += 1
+        return fit_rows(*arguments)
+
+    wanted = dataclasses.replace(unlabelled, minutes=5)
+    monkeypatch.setattr(attempts, "fit_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, Silent)
+    monkeypatch.setattr(attempts, "fit_rows", fit_rows)
+    result = train(dataclasses.replace(wanted, resume=True), Silent)
+    assert (result.output / WEIGHTS).read_bytes() == (whole.output / WEIGHTS).read_bytes()
+
+
+def compared() -> dict[str, Any]:
+    change = {"value": 0.1, "low": 0.05, "high": 0.15}
+    measures = {"accuracy_before": 0.5, "accuracy_after": 0.6, "accuracy_change": change}
+    return {"is_held_out": True, "evaluated": 8, **measures}
+
+
+def test_fewer_texts_are_learned_from_in_less_time(
+    unlabelled: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_training, "LEAST_TEXTS", 30)
+    assert facts_of(run(unlabelled, minutes=1e-6))["learned"] == 30
+
+
+@pytest.mark.parametrize("recipe", ["full", "head"])
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_other_tasks_learn_from_texts_too(
+    unlabelled: TrainSettings, task: str, recipe: str, tmp_path: Path
+) -> None:
+    given = rows()
+    tags = [["bad"] if k % 2 == 0 else ["good", "loud"] for k in range(len(given))]
+    given["label"] = tags if task == "multi-label" else [float(k % 2 * 4 + 1) for k in range(len(given))]
+    given.to_parquet(tmp_path / "task.parquet")
+    result = run(unlabelled, data=str(tmp_path / "task.parquet"), task=task, recipe=recipe)
+    line = self_training_line(Task(task.replace("-", "_")), facts_of(result))
+    assert "120 texts without labels" in line
+    assert "of the model trained without them" in line
+
+
+def test_two_models_say_together_the_product_of_what_each_says() -> None:
+    model, linear = (
+        np.array([[0.9, 0.1], [0.5, 0.5]], np.float32),
+        np.array([[0.2, 0.8], [0.3, 0.7]], np.float32),
+    )
+    product = model**0.5 * linear
+    wanted = product / product.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(combined(Task.SINGLE_LABEL, model, linear, (0.5, 1.0)), wanted, atol=1e-6)
+    absent = (1 - model) ** 0.5 * (1 - linear)
+    np.testing.assert_allclose(
+        combined(Task.MULTI_LABEL, model, linear, (0.5, 1.0)), product / (product + absent), atol=1e-6
+    )
+    numbers = combined(
+        Task.REGRESSION, np.array([[2.0]], np.float32), np.array([[4.0]], np.float32), (0.5, 1.0)
+    )
+    np.testing.assert_allclose(numbers, [[3.0]])
+    sure = np.array([[1.0, 0.0]], np.float32)
+    assert np.isfinite(combined(Task.SINGLE_LABEL, sure, sure[:, ::-1], (0.5, 1.0))).all()
