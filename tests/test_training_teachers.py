@@ -33,9 +33,20 @@ from batchscore.records import Task
 from batchscore.reports.teaching import teaching_lines
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.system.storage import sha256_of
-from batchscore.training import TrainResult, TrainSettings, student, teachers, tokenized_rows, train
+from batchscore.training import (
+    TrainResult,
+    TrainSettings,
+    examination,
+    fitting,
+    student,
+    teachers,
+    tokenized_rows,
+    train,
+)
+from batchscore.training.data import load_data
 from batchscore.training.fewer_layers import spread_layers, with_fewer_layers
 from batchscore.training.objectives import at_temperature, objective_of, softened
+from batchscore.training.splits import Goal
 
 WORDS = ("awful", "fair", "great")
 
@@ -90,7 +101,7 @@ def learned(
     monkeypatch: pytest.MonkeyPatch, settings: TrainSettings, **changes: Any
 ) -> tuple[list[list[int]], np.ndarray]:
     """Token ids and targets of the rows that would be learned."""
-    seen: list[Any] = []
+    seen: list[tuple[list[list[int]], np.ndarray]] = []
 
     def dataset_of(input_ids: Any, targets: Any, _: Any) -> None:
         seen.append(([list(map(int, ids)) for ids in input_ids], targets))
@@ -207,7 +218,7 @@ def test_at_any_temperature_the_same_probabilities_are_the_best_answer() -> None
         )
         logits = torch.tensor(np.log(wanted), requires_grad=True)
         targets = torch.tensor(softened(Task.SINGLE_LABEL, wanted, temperature)).double()
-        objective.loss(logits, targets, is_weighted=True).backward()
+        objective.loss(logits, targets, is_weighted=True).backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         assert logits.grad.abs().max() < 1e-6
     hard = torch.tensor([0, 2])
@@ -266,11 +277,11 @@ def test_a_teacher_of_two_texts_is_refused_for_one(
 ) -> None:
     table = rows(40).assign(title="a title")
     table.to_parquet(tmp_path / "pairs.parquet")
-    options = {"teachers": (), "unlabelled": None, "text_pair_column": "title"}
+    options: dict[str, Any] = {"teachers": (), "unlabelled": None, "text_pair_column": "title"}
     pairs = run(settings, data=str(tmp_path / "pairs.parquet"), output=tmp_path / "pairs", **options)
     with pytest.raises(UsageError, match="two texts a row"):
         run(settings, teachers=(str(pairs.output),))
-    both = {"teachers": (str(pairs.output),), "unlabelled": None, "text_pair_column": "title"}
+    both: dict[str, Any] = {"teachers": (str(pairs.output),), "unlabelled": None, "text_pair_column": "title"}
     taught = run(settings, data=str(tmp_path / "pairs.parquet"), **both)
     assert facts_of(taught.output)["takes_pairs"]
 
@@ -322,7 +333,7 @@ def test_without_labels_agreement_is_measured_and_accuracy_is_not(
 def test_agreement_is_with_what_the_teacher_predicts(
     tmp_path: Path, settings: TrainSettings, folders: dict[str, Path]
 ) -> None:
-    names = {
+    names: dict[str, Any] = {
         "data": str(tmp_path / "bare.parquet"),
         "eval_data": str(tmp_path / "more.parquet"),
         "unlabelled": None,
@@ -364,6 +375,19 @@ def test_labelled_evaluation_rows_measure_accuracy_though_the_data_have_no_label
             eval_data=str(tmp_path / "eval.parquet"),
             force=True,
         )
+
+
+def test_a_hub_data_set_without_labels_gets_the_teachers(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    bare = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": list(rows(40)["text"])})})
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: bare)
+    data = load_data(dataclasses.replace(settings, data="reviews"), Goal(Task.SINGLE_LABEL, ("no", "yes")))
+    assert data.untold == ("train", "evaluation")
+    assert (data.labels, len(data.train), len(data.evaluation)) == (("no", "yes"), 32, 8)
+    assert data.source == "a fifth of reviews"  # by no label
 
 
 @pytest.mark.parametrize("kind", ["several", "number"])
@@ -450,7 +474,7 @@ def test_a_killed_training_asks_for_nothing_twice_and_ends_with_the_same_bytes(
     settings = dataclasses.replace(settings, teachers=(str(folders["first"]), str(folders["second"])))
     monkeypatch.setattr(teachers, "_PART_ROWS", 25)  # sixty texts are three parts
     asked: list[int] = []
-    answers_of, fit, stop = teachers.answers_of, tokenized_rows.fit, [4]
+    answers_of, fit, stop = examination.answers_of, fitting.fit, [4]
 
     def counted(model: Any, texts: Any, progress: Any) -> Any:
         if len(asked) == stop[0]:
@@ -485,7 +509,12 @@ def test_a_killed_training_asks_for_nothing_twice_and_ends_with_the_same_bytes(
 
 def four_layers() -> Any:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 50,
+    }
     return BertForSequenceClassification(BertConfig(num_hidden_layers=4, initializer_range=0.5, **sizes))
 
 

@@ -308,7 +308,7 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
         flags = [[None if value is None else str(value) for value in split[name]] for name in columns.labels]
         labels: list[Any] = list(zip(*flags, strict=True))
     elif columns.label is None:
-        labels = [(None,)] * len(split)
+        labels = [None] * len(split)
     else:
         labels = [_named(value, names) for value in split[columns.label]]
     texts = [list(split[name]) for name in columns.texts]

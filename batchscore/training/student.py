@@ -98,10 +98,9 @@ def speed_of(lesson: Lesson, made: Attempt, context: TrainingContext) -> dict[st
         teacher.load(folder_of(number, context), texts)
         for number, teacher in enumerate(lesson.teaching.teachers)
     ]
-    sides = {
-        "teacher": teachers,
-        "student": [model_of(made.saved, context, is_ours=made.examination.is_ours)],
-    }
+    taught = model_of(made.saved, context, is_ours=made.examination.is_ours)
+    taught = dataclasses.replace(taught, workers=teachers[0].workers)
+    sides = {"teacher": teachers, "student": [taught]}
     found: dict[str, list[float]] = {name: [] for name in sides}
     for models in sides.values():
         _seconds(models, texts[:_WARM_ROWS], context)

@@ -168,14 +168,16 @@ class Lesson:
     """With the teachers' labels where there are no others."""
     answers: NDArray[np.float64]
     """``[n, C]``: the mean of their probabilities, or numbers ``[n, 1]``; NaN where one of them cannot score a text."""
-    _predicted: NDArray[Any]
-    _scored: NDArray[np.bool_]
+    decisions: NDArray[Any]
+    """What they predict of each."""
+    scored: NDArray[np.bool_]
+    """``[n]``: which have an answer."""
 
     @property
     def predicted(self) -> NDArray[Any]:
         """What they predict of the evaluation rows."""
         n_train = len(self.data.train)
-        return self._predicted[n_train : n_train + len(self.data.evaluation)]
+        return self.decisions[n_train : n_train + len(self.data.evaluation)]
 
     @property
     def texts(self) -> list[Text]:
@@ -191,7 +193,7 @@ class Lesson:
         encodings = Tokenizer(base).encode(texts, cut_of(base))
         places = [*range(n_train), *range(n_train + len(self.data.evaluation), len(self.answers))]
         usable = [
-            row for row, place in enumerate(places) if self._scored[place] and row not in encodings.failures
+            row for row, place in enumerate(places) if self.scored[place] and row not in encodings.failures
         ]
         sequence = {int(row): index for index, row in enumerate(encodings.row)}
         index, types = [sequence[row] for row in usable], encodings.token_type_ids
@@ -228,7 +230,7 @@ class Lesson:
     ) -> tuple[list[Label], NDArray[np.float32] | None]:
         """A label for each row, and how likely each label is; of numbers the label alone is what is learned."""
         goal, answers = self.data.goal, self.answers[places]
-        labels = [*self.data.train.labels, *_labels(self._predicted[places[n_train:]])]
+        labels = [*self.data.train.labels, *_labels(self.decisions[places[n_train:]])]
         if goal.task == Task.REGRESSION:
             mixed = answers[:, 0]
             if "train" not in self.data.untold:

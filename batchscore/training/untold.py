@@ -53,11 +53,13 @@ def readings_of(
         for name, given in (("train", train), ("evaluation", evaluation or train))
         if taught is not None and all(map(is_missing, given.labels))
     )
+    _refuse_options(settings, untold)
     if taught is None or "train" not in untold:
         task = task_of(settings.task, train.labels, has_columns=bool(settings.label_columns))
         reading = reading_of(task, train.labels, train.class_names, train.column, settings)
         return Readings(reading, _Untold(reading.goal) if untold else reading, reading.goal, untold)
-    _refuse_options(settings, taught, has_labels="evaluation" not in untold)
+    if settings.threshold is not None and taught.task != Task.MULTI_LABEL:
+        raise UsageError("--threshold is for several labels at once (--task multi-label).")
     reading = _Untold(taught)
     if evaluation is None or "evaluation" in untold:
         return Readings(reading, reading, taught, untold)
@@ -65,18 +67,17 @@ def readings_of(
     return Readings(reading, _InOrder(own, taught), taught, untold)
 
 
-def _refuse_options(settings: TrainSettings, taught: Goal, *, has_labels: bool) -> None:
-    """Raise for options that are about given labels."""
-    if settings.threshold is not None and taught.task != Task.MULTI_LABEL:
-        raise UsageError("--threshold is for several labels at once (--task multi-label).")
+def _refuse_options(settings: TrainSettings, untold: Sequence[str]) -> None:
+    """Raise for options that are about given labels, where there are none."""
     options = {
-        "--check-labels": settings.check_labels,
-        "--corrections": settings.corrections is not None,
-        "--label-name": settings.label_names and not has_labels,
+        "--check-labels": settings.check_labels and "train" in untold,
+        "--corrections": settings.corrections is not None and untold,
+        "--label-name": settings.label_names and len(untold) > 1,
     }
     if given := [name for name, is_given in options.items() if is_given]:
+        whose = "--data" if "train" in untold else "--eval-data"
         raise UsageError(
-            f"{given[0]} is about given labels, and --data has none. Name their column with --label-column, or leave "
+            f"{given[0]} is about given labels, and {whose} has none. Name their column with --label-column, or leave "
             f"{given[0]} out."
         )
 
