@@ -22,6 +22,8 @@ TRAIN_PRECISIONS = ("auto", "fp32", "bf16")
 PROBABILITIES = ("all", "top", "none")
 BELOW = ("next", "abstain")
 CLASS_WEIGHTS = ("none", "balanced")
+TEACHER_TEMPERATURE = 2.0
+"""What logits are divided by while a student learns a teacher's answers, unless something else is asked for."""
 LATEST: Literal["latest"] = "latest"
 """In the place of a run's folder: the one that came last."""
 

@@ -92,6 +92,14 @@ def test_the_better_model_is_published(
     assert same is not is_better
 
 
+def test_layers_are_left_out_once_and_the_mean_layer_stays(
+    unlabelled: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_training, "_compared", lambda *_: {**compared(), "is_better": True})
+    result = run(unlabelled, student_layers=1, pooling="mean")
+    assert json.loads((result.output / "config.json").read_text())["num_hidden_layers"] == 2
+
+
 @pytest.mark.parametrize("trainings", [1, 2])
 def test_a_killed_one_goes_on_to_the_same_bytes(
     unlabelled: TrainSettings, trainings: int, monkeypatch: pytest.MonkeyPatch

@@ -169,6 +169,11 @@ class TrainOptions(_ReadingOptions, total=False):
     precision: Literal["auto", "fp32", "bf16"] | None
     tune: bool
     learning_curve: bool
+    unlabelled: PathLike | None
+    minutes: float | None
+    teacher: PathLike | Sequence[PathLike] | None
+    teacher_temperature: float | None
+    student_layers: int | None
     max_length: int | None
     task: Literal["auto", "single-label", "multi-label", "regression"] | None
     threshold: float | Literal["auto"] | None

@@ -12,7 +12,7 @@ from batchscore.cli.options import LocalName, read_settings, reading_options
 from batchscore.cli.output import TellsMachines
 from batchscore.cli.output_options import Names, names_of
 from batchscore.cli.signing import sign_option
-from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TRAIN_PRECISIONS
+from batchscore.config import CLASS_WEIGHTS, LONG_TEXT, MISSING_PAIR, TEACHER_TEMPERATURE, TRAIN_PRECISIONS
 from batchscore.errors import UsageError, printable
 from batchscore.pairs import divided_pairs, pair_of
 from batchscore.system.terminal import Logs, Progress, boundary, say, set_up_logs, show, show_json
@@ -158,6 +158,28 @@ class Threshold(click.ParamType[float | None]):
     type=click.FloatRange(0, min_open=True),
     metavar="N",
     help="With --unlabelled: learn from so many of the texts that it takes about N minutes more.  [default: from 14,000 texts]",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=LocalName(),
+    metavar="BUNDLE",
+    help="A saved model whose answers are learned, of --data, which then needs no labels, and of --unlabelled. Repeatable: the "
+    "mean of their probabilities.",
+)
+@click.option(
+    "--teacher-temperature",
+    type=click.FloatRange(1, 20),
+    metavar="T",
+    help=f"What the teacher's and the student's logits are divided by while it learns.  [default: {TEACHER_TEMPERATURE:g}]",
+)
+@click.option(
+    "--student-layers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep N layers of the base model, evenly spread, the first and the last among them: a smaller, faster model.  "
+    "[default: all]",
 )
 @click.option(
     "--tune",

@@ -48,7 +48,8 @@ def change_in_words(task: Task, compared: Mapping[str, Any], before_name: str, a
         return f"no evaluation row compares the figure {before_name} with that {after_name}"
     within = f" ({change['low']:+.4f} to {change['high']:+.4f}, 95 % interval)" if "low" in change else ""
     rows = "rows that chose nothing" if compared["is_held_out"] else "rows, which training watched too"
-    said = f"{told.name} {_value(before):.4f} {before_name}, {_value(after):.4f} {after_name}: "
+    against = " against the teacher's answers" if compared.get("is_against_teacher") else ""
+    said = f"{told.name}{against} {_value(before):.4f} {before_name}, {_value(after):.4f} {after_name}: "
     return f"{said}{change['value']:+.4f}{within} on {compared['evaluated']} {rows}"
 
 

@@ -19,6 +19,7 @@ from batchscore.records import Task
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.reports.self_training import self_training_line
+from batchscore.reports.teaching import teaching_lines
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.folder import DAMAGE, RunFolder, check_run, is_finished, read_run
 from batchscore.runs.folder import FACTS as RUN_FACTS
@@ -26,7 +27,18 @@ from batchscore.runs.headlines import headline_of
 
 _ACCEPTED = ("precision", "confidence", "calibration", "accepted", "review", "evaluated", "right")
 _MEASURES = {"eval_accuracy": "accuracy", "eval_average_precision": "average precision", "eval_r2": "R²"}
-_FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "hamming_loss", "mae", "rmse", "r2", "spearman")
+_FIGURES = (
+    "agreement",
+    "difference",
+    "micro_f1",
+    "macro_f1",
+    "subset_accuracy",
+    "hamming_loss",
+    "mae",
+    "rmse",
+    "r2",
+    "spearman",
+)
 """Of a bundle's evaluation, besides the accuracy."""
 
 
@@ -102,17 +114,26 @@ def bundle_lines(facts: Mapping[str, Any]) -> list[str]:
     for name in ("accuracy", "accuracy_held_out", *_FIGURES):
         if (value := metrics.get(name)) is not None:
             lines.append(f"{name.replace('_', ' ')}: {_figure(value)}")
-    if compared := training.get("linear_baseline"):
-        lines.append(linear_line(Task(facts["task"]), compared))
-    if texts := training.get("self_training"):
-        lines.append(self_training_line(Task(facts["task"]), texts))
-    if curve := training.get("learning_curve"):
-        lines += curve_lines(Task(facts["task"]), curve)
+    lines += _compared(Task(facts["task"]), training)
     if "log_loss" in metrics:
         lines.append(
             f"log loss: {metrics['log_loss']:.4f}, calibration error: {metrics['calibration_error']:.4f}"
         )
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
+
+
+def _compared(task: Task, training: Mapping[str, Any]) -> list[str]:
+    """What was trained, held against other models."""
+    lines = []
+    if taught := training.get("teaching"):
+        lines += teaching_lines(task, taught)
+    if linear := training.get("linear_baseline"):
+        lines.append(linear_line(task, linear))
+    if texts := training.get("self_training"):
+        lines.append(self_training_line(task, texts))
+    if curve := training.get("learning_curve"):
+        lines += curve_lines(task, curve)
+    return lines
 
 
 def _figure(value: Any) -> str:

@@ -52,10 +52,13 @@ def checked_base(base: Bundle, settings: TrainSettings, folder: Path) -> str:
     tokenizer = Tokenizer(base)
     saved_tokenizer = load_tokenizer(base)
     config = json_file(base.path, "config.json")
-    if architecture_of(config.get("model_type")).classifier is not None:
+    is_ours = architecture_of(config.get("model_type")).classifier is not None
+    if is_ours and settings.student_layers is None:
         return "right"
     plan = settings.resolved(1, pooling_of(base, settings), hidden_size_of(base))
     model = load_classifier(base, _GOAL, plan, "cpu")
+    if is_ours:
+        return "right"
     _refuse_untrainable(model, base, tokenizer)
     try:
         save_classifier(model, saved_tokenizer, base, folder)

@@ -16,6 +16,7 @@ from batchscore.model.bundle_facts import json_file
 from batchscore.model.last_layer import last_linear_layer
 from batchscore.model.tokenization import pad_id_of_model
 from batchscore.records import Task
+from batchscore.training.fewer_layers import n_layers_of, spread_layers, with_fewer_layers
 from batchscore.training.mean_pooling import append_mean_layer
 from batchscore.training.settings import RECIPES
 
@@ -123,6 +124,12 @@ def _saved_pooling(base: Bundle) -> str | None:
     return "mean" if settings.get("pooling") == "mean" else None
 
 
+def kept_layers(base: Bundle, wanted: int) -> dict[str, Any]:
+    """Which layers ``--student-layers`` keeps, as JSON values: ``kept``, from 1, ``of`` so many."""
+    n_layers = n_layers_of(base, has_mean_layer=_saved_pooling(base) == "mean")
+    return {"kept": [each + 1 for each in spread_layers(n_layers, min(wanted, n_layers))], "of": n_layers}
+
+
 def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str) -> Any:
     """An ``AutoModelForSequenceClassification`` in float32 with a new head; one that has this very goal already keeps its own.
 
@@ -152,6 +159,8 @@ def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str
             "transformers with a sequence-classification head."
         ) from error
     missing = _missing_base_weights(model, info, base)
+    if plan.student_layers is not None:
+        model = with_fewer_layers(model, plan.student_layers, has_mean_layer=_saved_pooling(base) == "mean")
     layers = _layers(model)
     if plan.pooling == "mean" and _saved_pooling(base) != "mean":
         append_mean_layer(model)

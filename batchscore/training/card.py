@@ -10,6 +10,7 @@ from batchscore.records import Task
 from batchscore.reports.learning_curve import curve_lines
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.reports.self_training import self_training_line
+from batchscore.reports.teaching import teaching_lines
 from batchscore.training.corrections import lines_of
 from batchscore.training.figures import Figure, figures, headlines
 from batchscore.training.outcome import MEASURES, measure_of, score_of
@@ -51,12 +52,12 @@ Trained by batchscore {version} from `{base}`. Plain `transformers` loads it:
 {pairs}
 ## Quality
 
-On {rows} evaluation rows ({evaluation_from}){calibrated}:
+On {rows} evaluation rows ({evaluation_from}){calibrated}{of_teacher}:
 
 | | value | 95 % interval |
 | --- | --- | --- |
 {quality}
-{per_label}{confusion}{linear}
+{per_label}{confusion}{linear}{teaching}
 ## Training
 
 | | |
@@ -83,6 +84,9 @@ It knows texts like those it was trained on, up to {max_length} tokens of each (
 measured on rows of the same source; elsewhere they promise less. `batchscore.json` holds {canaries} evaluation texts as
 canaries: share the folder only with people who may read them.
 """
+_OF_TEACHER = (
+    ", which have no labels: against what the teacher predicts of them. **Accuracy was not measured**"
+)
 _PAIRS = """
 Each row is two texts: `pipeline(...)({{"text": ..., "text_pair": ...}})`, or `--text-pair-column`; a row without its
 second one: {missing}.
@@ -100,6 +104,8 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         index="\n".join(_indexed(figure) for figure in headlines(metrics)),
         title=_title(facts),
         calibrated=", after the temperature" if "calibration_error" in metrics else "",
+        of_teacher=_OF_TEACHER if _is_told(facts) else "",
+        teaching=_teaching(facts, training.get("teaching")),
         pairs=_PAIRS.format(missing=facts["missing_pair"]) if facts.get("takes_pairs") else "",
         version=training["versions"]["batchscore"],
         rows=metrics["rows"],
@@ -109,7 +115,8 @@ def card(facts: Mapping[str, Any], hub_id: str | None) -> str:
         confusion=_confused(facts["labels"], metrics) if "confusion_matrix" in metrics else "",
         linear=_linear(facts, training.get("linear_baseline"))
         + _self_training(facts, training.get("self_training")),
-        measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), ""),
+        measure=next((MEASURES[key] for entry in training["curve"] if (key := measure_of(entry))), "")
+        + (" against the teacher's labels" if _is_told(facts) else ""),
         training=_training(facts),
         curve="\n".join(_epoch(entry) for entry in training["curve"]),
         more_labels=_more_labels(facts, training.get("learning_curve")),
@@ -170,6 +177,20 @@ def _linear(facts: Mapping[str, Any], compared: Mapping[str, Any] | None) -> str
     return f"\nAgainst TF-IDF of words and pairs of words with a linear model, fitted on the same rows: {said}.\n"
 
 
+def _is_told(facts: Mapping[str, Any]) -> bool:
+    """Whether the evaluation rows have no labels but what a teacher predicts."""
+    return "evaluation" in facts["training"]["data"].get("labels_of_teacher", ())
+
+
+def _teaching(facts: Mapping[str, Any], taught: Mapping[str, Any] | None) -> str:
+    """What was learned of teachers, and how the student compares with them."""
+    if taught is None:
+        return ""
+    lines = teaching_lines(Task(facts.get("task", Task.SINGLE_LABEL)), taught)
+    listed = "\n".join(f"- {line}" for line in lines)
+    return f"\nHeld against the teacher, which is flattered where it was trained on the evaluation rows:\n\n{listed}\n"
+
+
 def _self_training(facts: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
     """What texts without labels brought."""
     if found is None:
@@ -192,12 +213,17 @@ def _training(facts: Mapping[str, Any]) -> str:
         "rows": f"{data['train']['rows']} (SHA-256 of texts and labels {data['train']['sha256']})",
         **({"corrections": "; ".join(lines_of(data["corrections"]))} if "corrections" in data else {}),
         **training["settings"],
+        **({"layers kept": _layers(training["student"])} if "student" in training else {}),
         "precision": training["precision"],
         "best epoch": training["best_epoch"],
         "temperature": f"{facts['calibration_temperature']:.4f}{_where(facts)}",
         "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
     }
     return "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in values.items())
+
+
+def _layers(student: Mapping[str, Any]) -> str:
+    return f"{', '.join(map(str, student['kept']))} of {student['of']} of the base model"
 
 
 def _where(facts: Mapping[str, Any]) -> str:
@@ -288,6 +314,10 @@ def _hygiene(data: Mapping[str, Any]) -> str:
         ],
         "also in the training rows": ["", str(facts[1]["also_in_train"])],
     }
+    if told := data.get("labels_of_teacher"):
+        rows["whose labels"] = [
+            "the teacher's" if name in told else "given" for name in ("train", "evaluation")
+        ]
     if suspects := data.get("suspects"):
         rows["labels worth checking"] = [str(suspects["flagged"]), ""]
     return "\n".join(_table_row([name, *cells]) for name, cells in rows.items())

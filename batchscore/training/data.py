@@ -32,9 +32,10 @@ from batchscore.model.given import label_column_names
 from batchscore.model.labels import GivenLabels, LabelNames, LabelValues, is_missing, label_key, named_key
 from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, Status, Task, status_of
 from batchscore.training.corrections import corrected
-from batchscore.training.label_reading import TASKS, Reading, label_columns, reading_of, task_of
+from batchscore.training.label_reading import TASKS, Reading, label_columns
 from batchscore.training.objectives import strata_of
 from batchscore.training.splits import Goal, Split, TrainingData
+from batchscore.training.untold import readings_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,8 +69,8 @@ class _RawRows:
         return self.places[row] if self.places else str(row)
 
 
-def load_data(settings: TrainSettings) -> TrainingData:
-    """Read, name the labels, drop and count unusable rows, split, shuffle, limit.
+def load_data(settings: TrainSettings, taught: Goal | None = None) -> TrainingData:
+    """Read, name the labels, drop and count unusable rows, split, shuffle, limit; ``taught`` is a teacher's goal for rows without labels.
 
     Raises:
         DataError: no usable rows, no label column, fewer than two labels.
@@ -81,19 +82,18 @@ def load_data(settings: TrainSettings) -> TrainingData:
     if settings.eval_data is not None:
         others = _read(settings.eval_data, settings)
         evaluation, source = others.get("test") or others["train"], printable(settings.eval_data)
-    task = task_of(settings.task, train.labels, has_columns=bool(settings.label_columns))
-    reading = reading_of(task, train.labels, train.class_names, train.column, settings)
-    usable, without = _usable(train, reading, settings.data, settings.missing_pair)
+    readings = readings_of(train, evaluation, settings, taught)
+    usable, without = _usable(train, readings.train, settings.data, settings.missing_pair)
     left_out = {"train": without, "evaluation": {}}
     if evaluation is None:
-        first, second = _split(usable, train.groups, reading.goal.task, settings.seed)
-        evaluation, source = train, f"a fifth of {printable(settings.data)}, cut by label"
+        first, second = _split(usable, train.groups, readings.goal.task, settings.seed)
+        evaluation, source = train, readings.fifth_of(settings.data)
     else:
-        where = settings.eval_data or settings.data
+        where, reading = settings.eval_data or settings.data, readings.evaluation
         second, left_out["evaluation"] = _usable(evaluation, reading, where, settings.missing_pair)
         first = usable
     splits = _shuffled(first, train, settings), _shuffled(second, evaluation, settings)
-    data = TrainingData(reading.goal, *splits, source, left_out)
+    data = TrainingData(readings.goal, *splits, source, left_out, untold=readings.untold)
     return data if settings.corrections is None else corrected(data, settings.corrections, _texts(second))
 
 
@@ -203,7 +203,7 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows
         _assert_same_classes(given, names, file.source.path)
         for rows in read(file.source, layout, columns, read_settings):
             given.texts += rows.given_texts
-            given.labels += [_named(value, names) for value in rows.labels or []]
+            given.labels += [_named(value, names) for value in rows.labels or [None] * len(rows.row)]
             given.unreadable += len(rows.rejects)
             given.places += [f"{file.source.path.name}:{row}" for row in rows.row]
             if settings.group_column is not None:
@@ -237,7 +237,7 @@ def _columns(
     for name in wanted:
         found = [c for c in (*layout.columns, *nested_columns(layout)) if c.name == name]
         refuse_named("label", name, found, layout, path, "--label-columns")
-    if not wanted and columns.label is None and settings.label_column != "":
+    if not wanted and columns.label is None and settings.label_column != "" and not settings.teachers:
         raise _no_label(path, layout)
     return dataclasses.replace(columns, labels=wanted)
 
@@ -306,9 +306,9 @@ def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
     names = _class_names(split.features, columns.label)
     if columns.labels:
         flags = [[None if value is None else str(value) for value in split[name]] for name in columns.labels]
-        labels = list(zip(*flags, strict=True))
+        labels: list[Any] = list(zip(*flags, strict=True))
     elif columns.label is None:
-        labels = [(None,)] * len(split)
+        labels = [None] * len(split)
     else:
         labels = [_named(value, names) for value in split[columns.label]]
     texts = [list(split[name]) for name in columns.texts]

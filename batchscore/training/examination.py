@@ -37,13 +37,13 @@ from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Predictions, Status, Task
 from batchscore.system.cores import usable_cores
 from batchscore.training.results import Results, results_of
+from batchscore.training.splits import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.records import Text
     from batchscore.training.context import Progress, TrainingContext
-    from batchscore.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 MIN_TO_CALIBRATE = 200
@@ -135,10 +135,20 @@ def examine(
 
 def answers_to(bundle: Bundle, split: Split, context: TrainingContext, *, is_ours: bool) -> Predictions:
     """The answers of a saved classifier to the rows, without a temperature; by our own encoder, which is not checked, or by transformers."""
+    return answers_of(model_of(bundle, context, is_ours=is_ours), split.texts, context.progress)
+
+
+def model_of(bundle: Bundle, context: TrainingContext, *, is_ours: bool) -> Model:
+    """A saved classifier that can score: in our own encoder, which is not checked, or in transformers."""
     if is_ours:
         bundle = dataclasses.replace(bundle, canaries=_no_canaries(bundle))
-    found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
-    return _joined([conclude(prepared, computed, found.model) for prepared, computed in found.parts])
+    return _load(bundle, context.device, context.precision)
+
+
+def answers_of(model: Model, texts: Sequence[Text], progress: Progress) -> Predictions:
+    """The answers of a model to texts."""
+    parts = _scored(model, Split(list(texts), []), progress).parts
+    return _joined([conclude(prepared, computed, model) for prepared, computed in parts])
 
 
 def _evaluate(
@@ -201,6 +211,8 @@ def _held_out(
 
 def _joined(predictions: Sequence[Predictions]) -> Predictions:
     """The predictions of all parts in one; of their work nothing."""
+    if len(predictions) == 1:
+        return predictions[0]
 
     def joined(name: str) -> Any:
         return np.concatenate([getattr(each, name) for each in predictions])

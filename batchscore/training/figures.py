@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 _NAMES = {
     "accuracy": "accuracy",
+    "agreement": "agreement with the teacher",
+    "difference": "mean absolute difference from the teacher",
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "subset_accuracy": "all labels right",
@@ -22,7 +24,7 @@ _NAMES = {
     "brier_score_loss": "Brier score loss",
     "calibration_error": "calibration error",
 }
-_FIRST = ("accuracy", "micro_f1", "mae")
+_FIRST = ("accuracy", "micro_f1", "mae", "agreement", "difference")
 """The figure told first, of each task."""
 _SECOND = {"micro_f1": ("macro_f1", "subset_accuracy"), "mae": ("rmse", "r2", "spearman")}
 

@@ -126,11 +126,12 @@ def paired(
     """How a model differs from what was predicted ``before`` of the same evaluation rows, row by row.
 
     JSON values: the entry ``comparison`` of a run's metrics, on the rows that chose nothing (``is_held_out``), or on all if there are
-    no others.
+    no others; ``is_against_teacher`` where the rows have no labels but a teacher's.
     """
     given = results.given(data.evaluation.labels)
     is_held_out = examination.n_chosen < len(given)
     rows = slice(examination.n_chosen if is_held_out else 0, None)
     comparison = measures_of(data.goal.task).comparison(results.basis(examination.thresholds))
     comparison.update(given[rows], before[rows], examination.predicted[rows], given[rows])
-    return {"is_held_out": is_held_out} | comparison.summary(data.labels)
+    against = {"is_against_teacher": True} if "evaluation" in data.untold else {}
+    return {"is_held_out": is_held_out, **against} | comparison.summary(data.labels)

@@ -127,6 +127,47 @@ def objective_of(
     return _KINDS[task](weights, standard_of(labels, has_bias) if task == Task.REGRESSION else AS_IT_IS)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _AtTemperature(Objective):
+    """Another objective with logits divided by a temperature; its targets are softened by the same (:func:`softened`).
+
+    The loss times the square of the temperature has gradients of the same size at each (Hinton et al. 2015, arXiv:1503.02531).
+    Rows that only evaluate have neither.
+    """
+
+    inner: Objective = dataclasses.field(kw_only=True)
+    temperature: float = 1.0
+
+    def targets(self, labels: Sequence[Label]) -> NDArray[Any]:
+        return self.inner.targets(labels)
+
+    def loss(self, logits: Tensor, targets: Tensor, *, is_weighted: bool) -> Tensor:
+        if not is_weighted:
+            return self.inner.loss(logits, targets, is_weighted=False)
+        return self.inner.loss(logits / self.temperature, targets, is_weighted=True) * self.temperature**2
+
+    def score(self, logits: NDArray[np.float32], targets: NDArray[Any]) -> dict[str, float]:
+        return self.inner.score(logits, targets)
+
+
+def at_temperature(objective: Objective, temperature: float) -> Objective:
+    """The same objective, learned with logits that are divided by a temperature."""
+    return _AtTemperature(objective.weights, objective.standard, inner=objective, temperature=temperature)
+
+
+def softened(task: Task, probabilities: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float32]:
+    """What probabilities ``[n, C]`` become if their logits are divided by a temperature; float32 ``[n, C]``.
+
+    >>> softened(Task.SINGLE_LABEL, np.array([[0.8, 0.2]]), 2.0).round(4).tolist()
+    [[0.6667, 0.3333]]
+    """
+    flat = np.asarray(probabilities, dtype=np.float64) ** (1 / temperature)
+    if task == Task.MULTI_LABEL:
+        others = (1 - np.asarray(probabilities, dtype=np.float64)) ** (1 / temperature)
+        return np.asarray(flat / (flat + others), dtype=np.float32)
+    return np.asarray(flat / flat.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 def standard_of(values: Sequence[Any], has_bias: bool) -> Standard:
     """The spread and the mean of numbers; without a bias their root mean square and 0."""
     numbers = np.array(values, dtype=np.float64)

@@ -196,7 +196,10 @@ def _round(
     if number:  # the saved model has the mean layer, as the last of its layers
         more = plan.pooling == "mean"
         layers = None if plan.train_layers is None else plan.train_layers + more
-        base, plan = teacher.saved, dataclasses.replace(plan, pooling="first", train_layers=layers)
+        base, plan = (
+            teacher.saved,
+            dataclasses.replace(plan, pooling="first", train_layers=layers, student_layers=None),
+        )
     material = material._replace(base=base, plan=plan)
     n_selection = n_validation_rows(len(measured)) if is_last else 0
     of_round = dataclasses.replace(context, folder=folder)

@@ -100,6 +100,11 @@ class TrainSettings:
     """Texts without labels, which improve the model: as ``data``."""
     minutes: float | None = None
     """About so long the unlabelled texts are learned from; ``None``: as many as :data:`~batchscore.training.self_training.MOST_TEXTS`."""
+    teachers: tuple[str, ...] = ()
+    """Folders of models whose answers are learned."""
+    teacher_temperature: float | None = None
+    student_layers: int | None = None
+    """Layers of the base model that are kept; ``None`` is all of them."""
     resume: bool = False
     force: bool = False
     corrections: Corrections | None = None
@@ -121,6 +126,7 @@ class TrainSettings:
             raise UsageError(
                 "--minutes is how long the texts of --unlabelled are learned from; give both, or neither."
             )
+        self._refuse_without_teacher()
         if self.text_pair_column is None and self.missing_pair != "skip":
             raise UsageError(
                 "--missing-pair is for two texts a row: name the second one with --text-pair-column."
@@ -131,6 +137,22 @@ class TrainSettings:
             )
         if self.text_pair_column is not None and "builtin" in (self.data, self.eval_data):
             raise UsageError("The sample reviews have one text a row; leave out --text-pair-column.")
+
+    def _refuse_without_teacher(self) -> None:
+        if not self.teachers and self.teacher_temperature is not None:
+            raise UsageError("--teacher-temperature is for the answers of a --teacher, which is missing.")
+        if self.teachers and self.minutes is not None:
+            raise UsageError(
+                "--minutes is for --unlabelled without a --teacher, which is asked about all texts."
+            )
+        if self.teachers and self.class_weights != "none":
+            raise UsageError(
+                "--class-weights counts given labels, and a --teacher says how likely each label is. Leave it out."
+            )
+        if self.teachers and self.learning_curve:
+            raise UsageError(
+                "--learning-curve is about given labels, and a --teacher has an answer to every text. Leave one of them out."
+            )
 
     def resolved(self, rows: int, pooling: str, hidden_size: int) -> Hyperparameters:
         """The hyperparameters for ``rows`` training rows, the ``pooling``, and the base model's ``hidden_size``."""
@@ -151,6 +173,7 @@ class TrainSettings:
             early_stopping=self.early_stopping,
             gradient_accumulation=self.gradient_accumulation,
             gradient_checkpointing=self.gradient_checkpointing,
+            student_layers=self.student_layers,
         )
 
 
@@ -171,6 +194,8 @@ class Hyperparameters:
     early_stopping: int | None = None
     gradient_accumulation: int = 1
     gradient_checkpointing: bool = False
+    student_layers: int | None = None
+    teacher_temperature: float | None = None
 
     @property
     def trains_encoder(self) -> bool:

@@ -91,6 +91,8 @@ class TrainingData:
     """Where the evaluation rows come from, in words."""
     left_out: Mapping[str, Mapping[str, int]]
     """Rows left out of each split, by reason."""
+    untold: tuple[str, ...] = ()
+    """Of ``train`` and ``evaluation``, the splits whose rows have no label of their own but what a teacher says."""
     corrections: Mapping[str, Any] | None = None
     """What a review changed, as JSON values (:mod:`batchscore.training.corrections`)."""
 
@@ -112,5 +114,6 @@ class TrainingData:
             for name, split in splits.items()
         } | {
             "evaluation_from": self.source,
+            **({"labels_of_teacher": list(self.untold)} if self.untold else {}),
             **({} if self.corrections is None else {"corrections": dict(self.corrections)}),
         }

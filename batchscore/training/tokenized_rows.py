@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchscore.errors import DataError, printable
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Task
 from batchscore.training.base_model import has_last_bias, load_classifier, load_tokenizer
 from batchscore.training.features import cls_states_of, precision_for, uses_cls_only
 from batchscore.training.fitting import dataset_of, fit
 from batchscore.training.head_fitting import StoredRows, fit_head
-from batchscore.training.objectives import objective_of
+from batchscore.training.objectives import at_temperature, objective_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from batchscore.training.objectives import Objective
     from batchscore.training.outcome import Fitted
     from batchscore.training.settings import Hyperparameters
-    from batchscore.training.splits import Goal, Label
+    from batchscore.training.splits import Goal, Label, TrainingData
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +85,31 @@ class TokenizedRows:
         return [self.labels[row] for row in self.positions]
 
 
+def cut_of(base: Bundle) -> str:
+    """How training cuts a long text: of windows it has the first."""
+    return "head" if base.long_text == "windows" else base.long_text
+
+
+def tokenized_splits(
+    base: Bundle, data: TrainingData
+) -> tuple[dict[str, TokenizedRows], dict[str, NDArray[np.int32]]]:
+    """The rows of both splits, and the lengths of their texts before any cut, in tokens.
+
+    Raises:
+        DataError: a text that cannot be tokenised.
+    """
+    splits = {"train": data.train, "evaluation": data.evaluation}
+    ids, rows, n_tokens = Tokenizer(base), {}, {}
+    for name, split in splits.items():
+        found = ids.encode(split.texts, cut_of(base))
+        for row, reason in found.failures.items():
+            place = split.places[row] if split.places else f"{name}, row {row}"
+            raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
+        rows[name] = TokenizedRows(name, found.input_ids, split.labels, found.token_type_ids)
+        n_tokens[name] = found.n_tokens
+    return rows, n_tokens
+
+
 def fit_rows(
     base: Bundle,
     goal: Goal,
@@ -98,6 +124,8 @@ def fit_rows(
     objective = objective_of(
         goal.task, splits[0].subset_labels, len(goal.labels), plan.class_weights, has_bias=has_bias
     )
+    if splits[0].soft is not None and plan.teacher_temperature is not None:
+        objective = at_temperature(objective, plan.teacher_temperature)
     fit_context = dataclasses.replace(context, folder=folder or context.folder)
     if not plan.trains_encoder and uses_cls_only(model, splits[0].input_ids):
         precision = precision_for(len(splits[0].labels), context.precision)

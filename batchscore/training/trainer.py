@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,17 +16,16 @@ from batchscore.model.backends.torch_backend import faster_precisions, resolve_d
 from batchscore.model.bundle import open_bundle, seal, sign_bundle
 from batchscore.model.bundle_facts import FACTS
 from batchscore.model.signing import signing_key
-from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Task
 from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
-from batchscore.training.attempts import Material, attempt
+from batchscore.training.attempts import Attempt, Material, attempt
 from batchscore.training.base_check import checked_base
 from batchscore.training.base_model import (
     BUILTIN,
     BUILTIN_HUB_ID,
     hidden_size_of,
+    kept_layers,
     open_base,
     pooling_for_frozen_base,
     pooling_of,
@@ -35,7 +34,6 @@ from batchscore.training.base_model import (
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
-from batchscore.training.corrections import lines_of
 from batchscore.training.data import load_data, stratified
 from batchscore.training.examination import (
     Examination,
@@ -44,7 +42,7 @@ from batchscore.training.examination import (
     n_validation_rows,
     open_saved,
 )
-from batchscore.training.hygiene import hygiene_lines, hygiene_of
+from batchscore.training.hygiene import hygiene_of
 from batchscore.training.learning_curve import learning_curve
 from batchscore.training.linear_baseline import compared_with_linear
 from batchscore.training.objectives import strata_of
@@ -52,9 +50,13 @@ from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
 from batchscore.training.saved_units import in_the_weights
 from batchscore.training.self_training import Unlabelled, load_unlabelled, self_trained
-from batchscore.training.splits import TrainingData, counted
+from batchscore.training.splits import TrainingData
+from batchscore.training.student import held_against_teachers
 from batchscore.training.suspects import suspects_of
-from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states
+from batchscore.training.teachers import open_teachers, taught_goal
+from batchscore.training.teaching import Teaching, teaching_of
+from batchscore.training.telling import tell_data, tell_plan
+from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states, tokenized_splits
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
 from batchscore.training.work_folder import begin, publish_bundle, work_folder, writing
 
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
 _BUNDLE, _PROBED = "bundle", "probed"
 _HARMLESS = ("output", "resume", "force", "read", "corrections", "sign")
 """Settings without effect on the bundle; ``read`` and ``corrections`` have one only through the rows, whose hash counts."""
-_TOLD_SUSPECTS, _TOLD_LABELS = 10, 20
+_TOLD_SUSPECTS = 10
 SAVE_SECONDS = 60.0
 """The least time between two checkpoints."""
 
@@ -169,6 +171,7 @@ class _Job:
     base: Bundle
     plan: Hyperparameters
     unlabelled: Unlabelled | None = None
+    teaching: Teaching | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that determines the bundle: settings, data, base model, device and versions."""
@@ -181,6 +184,7 @@ class _Job:
             {
                 "settings": {**given, "label_names": dict(self.settings.label_names)},
                 "data": self.data.facts(),
+                "teaching": None if self.teaching is None else self.teaching.facts(),
                 **({} if self.unlabelled is None else {"unlabelled": self.unlabelled.facts}),
                 "base": self.base.fingerprint,
                 "device": resolve_device("auto"),
@@ -193,6 +197,7 @@ class _Job:
 class _Trained:
     """The result of a job."""
 
+    data: TrainingData
     plan: Hyperparameters
     fitted: Fitted
     examination: Examination
@@ -207,13 +212,26 @@ class _Trained:
     """What more labels would bring, if that was asked for."""
     self_training: dict[str, Any] | None
     """What texts without labels brought, if there were any."""
+    taught: dict[str, Any] | None
+    """What teachers gave, if there are any."""
 
 
 def _job(settings: TrainSettings, base: Bundle | None = None) -> _Job:
     base = base or open_base(settings)
-    data = load_data(settings)
-    plan = settings.resolved(len(data.train), pooling_of(base, settings), hidden_size_of(base))
-    return _Job(settings, data, base, plan, load_unlabelled(settings, data))
+    teachers = open_teachers(settings)
+    data = load_data(settings, taught_goal(teachers))
+    unlabelled = load_unlabelled(settings, data)
+    teaching = teaching_of(settings, data, teachers, unlabelled)
+    rows = len(data.train) + (len(teaching.texts) if teaching else 0)
+    plan = settings.resolved(rows, pooling_of(base, settings), hidden_size_of(base))
+    return _Job(
+        settings,
+        data,
+        base,
+        teaching.adapted(plan) if teaching else plan,
+        None if teaching else unlabelled,
+        teaching,
+    )
 
 
 def _precision(wanted: str) -> str:
@@ -246,23 +264,13 @@ def _finished(settings: TrainSettings, started: float) -> TrainResult | None:
 
 def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     """Check the data, tune if asked to, fit, save to ``context.folder / _BUNDLE`` and examine the saved model."""
+    lesson = job.teaching.lesson(job.data, watch.over, context) if job.teaching else None
+    if lesson is not None:
+        job = dataclasses.replace(job, data=lesson.data)
     data, plan = job.data, job.plan
-    splits = {"train": data.train, "evaluation": data.evaluation}
-    ids = Tokenizer(job.base)
-    cut = (
-        "head" if job.base.long_text == "windows" else job.base.long_text
-    )  # training uses the head of a long text
-    encodings = {name: ids.encode(split.texts, cut) for name, split in splits.items()}
-    for name, each in encodings.items():
-        for row, reason in each.failures.items():
-            place = splits[name].places[row] if splits[name].places else f"{name}, row {row}"
-            raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
-    hygiene = hygiene_of(data, {name: each.n_tokens for name, each in encodings.items()}, job.base.max_length)
-    _tell_data(data, hygiene, context.tell)
-    tokenized = {
-        name: TokenizedRows(name, each.input_ids, splits[name].labels, each.token_type_ids)
-        for name, each in encodings.items()
-    }
+    tokenized, n_tokens = tokenized_splits(job.base, data)
+    hygiene = hygiene_of(data, n_tokens, job.base.max_length)
+    tell_data(data, hygiene, context.tell)
     suspects = _suspects(job, tokenized["train"], context, watch) if job.settings.check_labels else None
     trials = _trials(job, tokenized["train"], context, watch) if job.settings.tune else ()
     if trials:
@@ -270,26 +278,22 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         plan = dataclasses.replace(
             plan, pooling=best.pooling, learning_rate=best.learning_rate, epochs=best.epochs
         )
-    _tell_plan(plan, job.base, context.tell)
+    tell_plan(plan, job.base, context.tell)
+    taught: dict[str, Any] | None = None
+    if lesson is not None:
+        tokenized["train"], taught = lesson.rows(job.base)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
     material = Material(job.base, data, job.settings, plan, watch.over)
-    rows = len(data.train) + len(tokenized["evaluation"].labels)
-    rows = round(plan.epochs * len(data.train)) if plan.trains_encoder else rows
-    selects = plan.selects_epoch or job.settings.unlabelled is not None
-    n_selection = n_selection_rows(len(data.evaluation), selects)
+    n_evaluation, selects = len(data.evaluation), plan.selects_epoch or job.unlabelled is not None
+    n_selection = n_selection_rows(n_evaluation, selects)
+    n_used = (
+        n_evaluation if "evaluation" in data.untold else n_selection
+    )  # a teacher's labels calibrate nothing
     both = tokenized["train"], tokenized["evaluation"]
-    folder, started = context.folder / _BUNDLE, time.monotonic()
-    with watch.over(rows + len(data.evaluation), context) as watched:
-        made = attempt(material, both, data.evaluation, n_selection, folder, watched)
-    plain, self_training = made, None
-    if job.unlabelled is not None:
-        seconds = time.monotonic() - started
-        made, self_training = self_trained(material, job.unlabelled, both, made, seconds, context)
-        if made.saved.path != folder:
-            remove_tree(folder)
-            made.saved.path.rename(folder)
-            made = made._replace(saved=open_saved(folder, job.base))
+    plain, made, self_training = _made(material, job.unlabelled, both, n_used, context)
     fitted, saved, examination = made
+    if lesson is not None and taught is not None:
+        examination, taught = held_against_teachers(lesson, taught, made, n_selection, context)
     linear = compared_with_linear(data, examination, results_of(saved.head), job.settings.threshold)
     if linear is not None:
         context.tell(linear_line(data.goal.task, linear))
@@ -298,8 +302,32 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         curve = learning_curve(material, both, plain.examination, context)
     temperature = in_the_weights(saved, examination.temperature, context.tell)
     return _Trained(
-        plan, fitted, examination, temperature, hygiene, suspects, tuple(trials), linear, curve, self_training
+        *(data, plan, fitted, examination, temperature, hygiene, suspects, tuple(trials)),
+        *(linear, curve, self_training, taught),
     )
+
+
+def _made(
+    material: Material,
+    unlabelled: Unlabelled | None,
+    both: tuple[TokenizedRows, TokenizedRows],
+    n_selection: int,
+    context: TrainingContext,
+) -> tuple[Attempt, Attempt, dict[str, Any] | None]:
+    """The model of the rows alone, the better one with texts without labels, if there are any, and what these brought."""
+    plan, data, folder, started = material.plan, material.data, context.folder / _BUNDLE, time.monotonic()
+    rows, watched_rows = (len(each.labels) for each in both)
+    rows = round(plan.epochs * rows) if plan.trains_encoder else rows + watched_rows
+    with material.over(rows + len(data.evaluation), context) as watched:
+        plain = made = attempt(material, both, data.evaluation, n_selection, folder, watched)
+    if unlabelled is None:
+        return plain, made, None
+    made, facts = self_trained(material, unlabelled, both, made, time.monotonic() - started, context)
+    if made.saved.path != folder:
+        remove_tree(folder)
+        made.saved.path.rename(folder)
+        made = made._replace(saved=open_saved(folder, material.base))
+    return plain, made, facts
 
 
 def _suspects(
@@ -373,54 +401,22 @@ def _silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _tell_data(data: TrainingData, hygiene: Mapping[str, Any], tell: Tell) -> None:
-    for split, reasons in data.left_out.items():
-        for reason, count in reasons.items():
-            tell(f"left out of the {split} rows: {count} with {reason.replace('_', ' ')}")
-    for line in lines_of(data.corrections or {}):
-        tell(line)
-    tell(
-        f"{len(data.train)} rows to train on, {len(data.evaluation)} to evaluate on ({data.source}); {_counted(data)}"
-    )
-    for line in hygiene_lines(hygiene, {"train": len(data.train), "evaluation": len(data.evaluation)}):
-        tell(line)
-
-
-def _counted(data: TrainingData) -> str:
-    """Labels with their numbers of training rows, or what numbers there are."""
-    found = counted(data.goal, data.train.labels)
-    if values := found.get("values"):
-        facts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        return printable(f"{data.labels[0]} is a number: {facts}")
-    counts = [f"{name} {count}" for name, count in found["labels"].items()]
-    more = f" and {len(counts) - _TOLD_LABELS} more" if len(counts) > _TOLD_LABELS else ""
-    several = "several labels a text: " if data.goal.task == Task.MULTI_LABEL else "labels "
-    return several + printable(", ".join(counts[:_TOLD_LABELS])) + more
-
-
-def _tell_plan(plan: Hyperparameters, base: Bundle, tell: Tell) -> None:
-    tell(
-        f"recipe {plan.recipe}, pooling {plan.pooling}: {plan.epochs:g} epochs at {plan.learning_rate:g}, batches of "
-        f"{plan.batch_size * plan.gradient_accumulation}, texts cut at {base.max_length} tokens"
-    )
-
-
 def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     """The content of ``batchscore.json``."""
     settings, base, examination = job.settings, job.base, trained.examination
     name = BUILTIN_HUB_ID if settings.base_model == BUILTIN else settings.base_model
-    data = {"source": settings.data, **job.data.facts(), "hygiene": trained.hygiene}
+    data = {"source": settings.data, **trained.data.facts(), "hygiene": trained.hygiene}
     if settings.check_labels:
         data["suspects"] = trained.suspects
     return {
-        **task_facts(job.data.goal, examination),
+        **task_facts(trained.data.goal, examination),
         "max_length": base.max_length,
         "temperature": trained.temperature,
         "calibration_temperature": examination.temperature,
         "long_text": base.long_text,
         **({"takes_pairs": True, "missing_pair": base.missing_pair} if base.takes_pairs else {}),
         "canaries": examination.canaries,
-        "calibration": calibration_texts(job.data, examination.canaries["texts"]),
+        "calibration": calibration_texts(trained.data, examination.canaries["texts"]),
         "training": {
             "fingerprint": job.fingerprint(),
             "data": data,
@@ -431,12 +427,14 @@ def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
                 "group_column": settings.group_column,
             },
             "base_model": {"name": name, "revision": settings.revision, "fingerprint": base.fingerprint},
+            **({"student": kept_layers(base, count)} if (count := settings.student_layers) else {}),
+            **({"teaching": trained.taught} if trained.taught else {}),
             "precision": trained.fitted.precision,
             "best_epoch": trained.fitted.best_epoch,
             "curve": list(trained.fitted.curve),
             "linear_baseline": trained.linear,
             **({"learning_curve": trained.curve} if settings.learning_curve else {}),
-            **({"self_training": trained.self_training} if settings.unlabelled is not None else {}),
+            **({"self_training": trained.self_training} if trained.self_training else {}),
             "tuning": [dataclasses.asdict(trial) for trial in trained.trials],
             "versions": versions(),
         },
