@@ -361,13 +361,15 @@ def test_a_run_says_how_it_padded_and_goes_on_the_same_way(
 ) -> None:
     folder = make("big_bird")
     pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "in.parquet")
-    read = ReadSettings(part_rows=6)
-    run_score(tmp_path / "in.parquet", folder, tmp_path / "whole", read=read)
+    read, compute = ReadSettings(part_rows=6), ComputeSettings(precision="fp32")
+    run_score(tmp_path / "in.parquet", folder, tmp_path / "whole", read=read, compute=compute)
     inputs = (str(tmp_path / "in.parquet"),)
     with pytest.raises(InterruptedRunError):
-        score(ScoreSettings(inputs, str(folder), tmp_path / "run", read=read), lambda _: Stop())  # type: ignore[arg-type,return-value]
+        score(
+            ScoreSettings(inputs, str(folder), tmp_path / "run", read=read, compute=compute), lambda _: Stop()
+        )  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(loading, "padded_safely", lambda _: pytest.fail("probed again"))
-    run_score(tmp_path / "in.parquet", folder, tmp_path / "run", read=read)
+    run_score(tmp_path / "in.parquet", folder, tmp_path / "run", read=read, compute=compute)
     runs = [json.loads((tmp_path / name / "run.json").read_bytes()) for name in ("run", "whole")]
     assert [run["compute"]["padding"] for run in runs] == ["none", "none"]
     assert [run["compute"]["backend"] for run in runs] == ["fresh", "fresh"]
