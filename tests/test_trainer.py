@@ -28,7 +28,7 @@ from batchscore.records import Task
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.system.storage import sha256_of
 from batchscore.system.terminal import boundary
-from batchscore.training import TrainResult, TrainSettings, train
+from batchscore.training import TrainResult, TrainSettings, attempts, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import hidden_size_of
 from batchscore.training.data import load_data
@@ -326,7 +326,7 @@ def test_what_was_trained_survives_a_stop_at_the_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, step, stop)
+        patch.setattr(attempts if step == "examine" else trainer_module, step, stop)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
     said: list[str] = []

@@ -32,7 +32,7 @@ from batchscore.model.canaries import check_canaries
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.locks import locked
-from batchscore.training import TrainResult, TrainSettings, train
+from batchscore.training import TrainResult, TrainSettings, attempts, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of
 from batchscore.training.data import load_data
@@ -566,7 +566,7 @@ def test_a_training_that_fails_midway_leaves_nothing(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(trainer_module, step, fail)
+    monkeypatch.setattr(attempts if step in {"fit_rows", "examine"} else trainer_module, step, fail)
     with pytest.raises(error):
         run(settings)
     assert [path.name for path in settings.output.parent.iterdir()] == ["data.parquet"]
@@ -576,7 +576,7 @@ def test_a_full_disk_is_a_storage_error(settings: TrainSettings, monkeypatch: py
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer_module, "save_classifier", fail)
+    monkeypatch.setattr(attempts, "save_classifier", fail)
     with pytest.raises(StorageError, match="No space left"):
         run(settings)
     assert not settings.output.exists()
