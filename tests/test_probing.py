@@ -364,10 +364,9 @@ def test_a_run_says_how_it_padded_and_goes_on_the_same_way(
     read, compute = ReadSettings(part_rows=6), ComputeSettings(precision="fp32")
     run_score(tmp_path / "in.parquet", folder, tmp_path / "whole", read=read, compute=compute)
     inputs = (str(tmp_path / "in.parquet"),)
+    stopped = ScoreSettings(inputs, str(folder), tmp_path / "run", read=read, compute=compute)
     with pytest.raises(InterruptedRunError):
-        score(
-            ScoreSettings(inputs, str(folder), tmp_path / "run", read=read, compute=compute), lambda _: Stop()
-        )  # type: ignore[arg-type,return-value]
+        score(stopped, lambda _: Stop())  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(loading, "padded_safely", lambda _: pytest.fail("probed again"))
     run_score(tmp_path / "in.parquet", folder, tmp_path / "run", read=read, compute=compute)
     runs = [json.loads((tmp_path / name / "run.json").read_bytes()) for name in ("run", "whole")]
