@@ -112,6 +112,21 @@ def test_a_holder_of_this_machine_that_is_gone_is_known_at_once(shop: FolderStor
         assert json.loads(bytes_of(shop, "x/lock.json"))["holder"] != note["holder"]
 
 
+def test_what_a_start_that_was_killed_while_it_probed_has_left_is_removed(
+    shop: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what one leaves that goes on: it would take its own key for proof that the store keeps no conditions."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shop, "delete", lambda _: None)
+        living, killed = Lease(shop, "x"), Lease(shop, "x")
+        living._probe()
+        patch.setattr(leases, "_beginning_of", lambda _: "another process")
+        killed._probe()
+    assert len(list(shop.list("x"))) == 2
+    with Lease(shop, "x"):
+        assert {each.name for each in shop.list("x")} == {"x/lock.json", f"x/probe-{living._holder}"}
+
+
 def test_a_holder_elsewhere_is_waited_for_until_its_lease_is_over(shop: FolderStore) -> None:
     with Lease(shop, "x"):
         note = json.loads(bytes_of(shop, "x/lock.json"))

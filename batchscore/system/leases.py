@@ -34,6 +34,7 @@ _PATIENCE = 2.0
 """Seconds for which a renewal under way is waited for at the end."""
 _LOCK = {"holder": str, "pid": int, "host": str, "machine": str, "began": str, "seconds": float, "beat": int}
 _LOCK_BYTES = 4096
+_PROBE = "probe-"
 
 
 class Lease:
@@ -67,6 +68,7 @@ class Lease:
             begun = _seconds()
             self._version = self._take_over(now)
         self._until = begun + self._seconds
+        self._forget_probes(now)
         self._thread = threading.Thread(target=self._renew_until_ended, daemon=True)
         self._thread.start()
         return self
@@ -94,10 +96,12 @@ class Lease:
 
     def _probe(self) -> Stored:
         """See that the store keeps conditions; returns what was written just now, by the store's clock."""
-        name = f"{self._folder}/probe-{self._holder}"
-        first = self._store.create(name, b"1")
+        name = f"{self._folder}/{_PROBE}{self._holder}"
+        first = self._store.create(name, self._note())
         try:
-            if not (_is_refused(self._store, name, first) and _is_replaced(self._store, name, first)):
+            if not (
+                _is_refused(self._store, name, first) and _is_replaced(self._store, name, first, self._note())
+            ):
                 raise OutputError(
                     f"{printable(self._store)}: this store lets two create one key, or replace what has changed. No lock holds "
                     "there, so two runs could mix. Name a folder, or a bucket of a store that honours If-None-Match and If-Match."
@@ -105,6 +109,17 @@ class Lease:
             return next(each for each in self._store.list(self._folder) if each.name == name)
         finally:
             self._store.delete(name)
+
+    def _forget_probes(self, now: Stored) -> None:
+        """Remove what starts that were killed while they probed have left."""
+        with contextlib.suppress(BatchscoreError, OSError):
+            for each in self._store.list(self._folder):
+                if not each.name.startswith(f"{self._folder}/{_PROBE}"):
+                    continue
+                holder = self._holder_of(each)
+                age = (now.modified - each.modified).total_seconds()
+                if age > self._seconds or (holder and _is_gone(holder)):
+                    self._store.delete(each.name)
 
     def _take_over(self, now: Stored) -> Version:
         found = next((each for each in self._store.list(self._folder) if each.name == self.name), None)
@@ -198,9 +213,9 @@ def _is_refused(store: Store, name: str, first: Version) -> bool:
         return True
 
 
-def _is_replaced(store: Store, name: str, first: Version) -> bool:
+def _is_replaced(store: Store, name: str, first: Version, note: bytes) -> bool:
     try:
-        store.replace(name, b"4", first)
+        store.replace(name, note, first)
         return True
     except ChangedError:
         return False
