@@ -252,6 +252,26 @@ def test_a_run_that_is_killed_at_a_write_goes_on_elsewhere(
     assert_equal_run(content(store), local / "run")
 
 
+def test_what_a_kill_after_the_last_write_has_left_goes_with_the_next_start(
+    shop: Path, settings: ScoreSettings, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, delete = FolderStore(shop / "shop/runs/2026-11-23"), BucketRun._delete
+
+    def dying(place: Any, name: str) -> None:
+        if MANIFEST in content(store):
+            raise Killed
+        delete(place, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BucketRun, "_delete", dying)
+        with pytest.raises(Killed):
+            scored(settings)
+    assert [*store.list(".staging")]
+    assert scored(settings).status == "done"
+    assert not [*store.list(".staging")]
+    assert_equal_run(content(store), local / "run")
+
+
 def test_a_finished_run_that_is_replaced_is_never_half_of_both(
     shop: Path, settings: ScoreSettings, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

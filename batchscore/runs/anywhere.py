@@ -60,6 +60,8 @@ def score(
                 result = run.score(here, progress, models, place)
                 if result.status == "scored":
                     place.publish()
+                elif result.status == "done":  # what a kill after the last write has left
+                    place.forget_staged()
             except BaseException:
                 with contextlib.suppress(
                     BatchscoreError, OSError
