@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.training import attempts, self_training, tokenized_rows, train
 from batchscore.training.data import load_data
 from batchscore.training.self_training import combined, load_unlabelled
+from batchscore.training.tokenized_rows import TokenizedRows
 
 if TYPE_CHECKING:
     from batchscore.training import TrainResult, TrainSettings
@@ -149,6 +151,39 @@ def test_other_tasks_learn_from_texts_too(
     line = self_training_line(Task(task.replace("-", "_")), facts_of(result))
     assert "120 texts without labels" in line
     assert "of the model trained without them" in line
+
+
+def test_texts_that_cannot_be_tokenised_or_scored_are_left_out_and_no_other_is_shifted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of four texts the second has no tokens, and the third no answer."""
+    said = np.array([[0.9, 0.1], [np.nan, np.nan], [np.nan, np.nan], [0.3, 0.7]], np.float32)
+    encoded = SimpleNamespace(
+        input_ids=[np.array([k], np.int32) for k in (10, 12, 13)],
+        token_type_ids=None,
+        row=np.array([0, 2, 3]),
+    )
+    monkeypatch.setattr(self_training, "_answers", lambda *_: said)
+    monkeypatch.setattr(self_training, "linear_answers", lambda *_: None)
+    monkeypatch.setattr(self_training, "Tokenizer", lambda _: SimpleNamespace(encode=lambda *_: encoded))
+    monkeypatch.setattr(self_training.dataclasses, "replace", lambda base, **_: base)
+    goal = SimpleNamespace(task=Task.SINGLE_LABEL)
+    material: Any = SimpleNamespace(
+        data=SimpleNamespace(goal=goal, labels=("a", "b")),
+        base=SimpleNamespace(max_length=8, takes_pairs=False),
+    )
+    given = TokenizedRows("train", [np.array([99], np.int32)], [1])
+    nothing: Any = None
+    rows = self_training._rows(material, given, nothing, ["p", "q", "r", "s"], 0, nothing)
+    assert [ids.tolist() for ids in rows.input_ids] == [[10], [13], [99], [99]]
+    assert rows.labels == [0, 1, 1, 1]
+    assert rows.soft is not None
+    np.testing.assert_allclose(rows.soft, [[0.9, 0.1], [0.3, 0.7], [0, 1], [0, 1]])
+
+
+def test_two_texts_are_a_round_each(unlabelled: TrainSettings, tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["a great one", "an awful one"]}).to_parquet(tmp_path / "more.parquet")
+    assert facts_of(run(unlabelled))["learned"] == 2
 
 
 def test_two_models_say_together_the_product_of_what_each_says() -> None:

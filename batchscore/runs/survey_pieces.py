@@ -78,8 +78,8 @@ class _Values:
     def meaning(self, *, counts_from_0: bool = False) -> Meaning | None:  # noqa: ARG002
         return None
 
-    def problem(self, column: str) -> str:
-        raise NotImplementedError(column)
+    def problem(self, column: str) -> str:  # noqa: ARG002
+        raise UncertainError  # it is for the whole file to say
 
 
 def survey_piece(

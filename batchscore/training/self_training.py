@@ -169,7 +169,7 @@ def _chunks(material: Material, texts: list[Text]) -> list[list[Text]]:
     """The texts of each round; numbers are learned in one, as a saved model has them in another unit."""
     if material.data.goal.task == Task.REGRESSION or len(texts) < 2:
         return [texts]
-    half = len(texts) * 3 // 7
+    half = max(1, len(texts) * 3 // 7)
     return [texts[:half], texts[half:]]
 
 
@@ -215,12 +215,18 @@ def _rows(
     number: int,
     context: TrainingContext,
 ) -> TokenizedRows:
-    """The texts with what is said of them, and the labelled rows with what they were given."""
+    """The texts with what is said of them, and the labelled rows with what they were given.
+
+    Texts that cannot be tokenised are left out.
+    """
     task, n_labels = material.data.goal.task, len(material.data.labels)
     said = _answers(teacher, texts, context)
     linear = linear_answers(material.data, texts)
     targets = said if linear is None else combined(task, said, linear, _WEIGHTS[number])
-    ids, types = _encoded(material, texts)
+    ids, types, kept = _encoded(material, texts)
+    usable = np.isfinite(targets[kept]).all(axis=1)
+    targets, places = targets[kept][usable], np.flatnonzero(usable).tolist()
+    ids, types = [ids[place] for place in places], types and [types[place] for place in places]
     labels = [*_labels(task, targets), *list(given.labels) * _GIVEN_TIMES]
     soft = None
     if task != Task.REGRESSION:
@@ -237,12 +243,17 @@ def _rows(
     )
 
 
-def _encoded(material: Material, texts: list[Text]) -> tuple[Sequence[NDArray[np.int32]], Any]:
-    """Token ids of texts, and token types of those that are two; long ones keep their beginning and end."""
+def _encoded(
+    material: Material, texts: list[Text]
+) -> tuple[Sequence[NDArray[np.int32]], Any, NDArray[np.int64]]:
+    """Token ids of texts, token types of those that are two, and of which text each is: one that fails has none.
+
+    Long texts keep their beginning and end.
+    """
     base = material.base
     short = dataclasses.replace(base, max_length=min(base.max_length, _MAX_TOKENS))
     found = Tokenizer(short).encode(texts, "head" if base.takes_pairs else "head-tail")
-    return found.input_ids, found.token_type_ids
+    return found.input_ids, found.token_type_ids, np.asarray(found.row, dtype=np.int64)
 
 
 def _answers(teacher: Attempt, texts: list[Text], context: TrainingContext) -> NDArray[np.float32]:
