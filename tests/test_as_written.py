@@ -19,10 +19,12 @@ from batchscore.config import InboxSettings, ScoreSettings
 from batchscore.errors import DataError, OutputError
 from batchscore.inbox import drop_folder as drop
 from batchscore.reports.nights import State
+from batchscore.runs import as_written
 from batchscore.runs.as_written import changes_in
 from batchscore.runs.inspection import inspect
 from batchscore.runs.nights import read_nights
 from batchscore.system import storage
+from batchscore.system.own_paths import own
 
 MADE = "predictions/r.csv"
 CHANGED = "its bytes are not those that were written"
@@ -123,6 +125,28 @@ def test_a_changed_run_is_not_called_finished(
     if change is in_place:
         assert run_score(reviews, quick, run, force=True).status == "scored"
         assert run_score(reviews, quick, run).status == "done"
+
+
+def test_a_change_in_the_tick_of_the_seal_shows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_place(run / MADE)
+    tick = (run / MADE).stat().st_ctime_ns
+    monkeypatch.setattr(as_written, "_sealed", lambda _run: tick)
+    assert changes_in(run) == [f"{MADE}: {CHANGED}"]
+
+
+def test_the_seal_is_put_in_place_in_a_later_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").touch()
+    ticks = iter([-1, 0, 0, 10**6])
+    now = (tmp_path / "made").stat().st_ctime_ns
+    monkeypatch.setattr(storage, "_file_clock", lambda: now + next(ticks))
+    storage.await_clock(own(tmp_path / "made"))
+    assert next(ticks, None) is None
+
+
+def test_another_clock_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").touch()
+    monkeypatch.setattr(storage, "_file_clock", lambda: 0)
+    storage.await_clock(own(tmp_path / "made"))
 
 
 def test_only_what_is_small_is_hashed_where_nothing_was_done(

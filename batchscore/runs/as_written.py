@@ -1,9 +1,9 @@
 """Whether the files of a finished run are still those that it wrote, told without reading the large ones.
 
 ``run.json`` has the size, the time of the last change and the inode of every other file that was there when it was written, and
-``_SUCCESS`` is put in place after all of them. So a file is as it was written if these are the same, and if nothing was done to it
-after ``_SUCCESS``, which its ctime would show: no program can set that. Any other file is hashed, so that a copied or restored run
-is a run as before. What came after ``run.json`` is small, and always hashed.
+``_SUCCESS`` is put in place after all of them, in a later tick of the file system's clock. So a file is as it was written if these
+are the same, and if nothing was done to it since that tick began, which its ctime would show: no program can set that. Any other file
+is hashed, so that a copied or restored run is a run as before. What came after ``run.json`` is small, and always hashed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def changes_in(folder: AnyPath, *, hash_all: bool = False) -> list[str]:
         return damaged_files(run, hashes)
     written = _written(run)
     present = {entry.name: entry.facts for entry in _files(run)}
-    sealed = (run / MANIFEST).stat().st_ctime_ns
+    sealed = _sealed(run)
     problems = [f"{printable(name)}: missing" for name in sorted(hashes.keys() - present.keys())]
     problems += [
         f"{printable(name)}: not in the manifest"
@@ -64,10 +64,15 @@ def changes_in(folder: AnyPath, *, hash_all: bool = False) -> list[str]:
     ]
     for name in sorted(hashes.keys() & present.keys()):
         facts = present[name]
-        is_untouched = written.get(name) == _identity(facts) and facts.st_ctime_ns <= sealed
+        is_untouched = written.get(name) == _identity(facts) and facts.st_ctime_ns < sealed
         if not is_untouched and (problem := damage(run / name, hashes[name])):
             problems.append(f"{printable(name)}: {problem}")
     return problems
+
+
+def _sealed(run: OwnPath) -> int:
+    """When ``_SUCCESS`` was put in place, as the file system's clock tells it."""
+    return (run / MANIFEST).stat().st_ctime_ns
 
 
 def refuse_changed(folder: AnyPath, *, hash_all: bool = False) -> None:

@@ -22,6 +22,7 @@ from batchscore.runs.folder import (
 from batchscore.system.locks import locked
 from batchscore.system.own_paths import OwnPath, own
 from batchscore.system.storage import (
+    await_clock,
     files_below,
     make_folder,
     manifest,
@@ -105,6 +106,7 @@ class EvaluationFolder:
         """Seal the new evaluation, and let it take the place of the old one, both whole at any time."""
         final, place = self.final, self.place
         hashes = {name: sha256_of(final / name) for name in files_below(final)}
+        await_clock(*[final / name for name in hashes])
         write_bytes(final / MANIFEST, manifest(hashes))
         sync_folder(final)
         if not place.exists():

@@ -42,6 +42,7 @@ from batchscore.runs.shards import StagedParts, shards_of
 from batchscore.runs.task_options import tolerance_of
 from batchscore.system.own_paths import OwnPath
 from batchscore.system.storage import (
+    await_clock,
     files_below,
     make_folder,
     manifest,
@@ -221,4 +222,5 @@ class Finish:
         for stale in before - set(names):
             remove_file(output, stale)
         publish_all(final, output, [(name, name) for name in names])
+        await_clock(*[output / name for name in names[-1:]])
         publish(final / MANIFEST, output / MANIFEST)

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ MANIFEST = "_SUCCESS"
 STAGING = ".staging"
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _SYNCED_AT_ONCE = 8
+_LONGEST_TICK = 0.05
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 """Errors of file systems that do not sync folders (some network shares); PostgreSQL ignores them too."""
 
@@ -187,6 +189,22 @@ def publish_all(staged: OwnPath, final: OwnPath, names: Sequence[tuple[str, str]
                 sync_folder(folder)
             except OSError as error:
                 raise storage_error("Putting in place", folder, error) from error
+
+
+def await_clock(*paths: OwnPath) -> None:
+    """Wait until what is written next has a later ctime than these files have: the clock of a file system may tick every 10 ms.
+
+    After 50 ms it is not waited for any longer: a share may have another clock.
+    """
+    newest = max((path.stat().st_ctime_ns for path in paths), default=0)
+    end = time.monotonic() + _LONGEST_TICK
+    while _file_clock() <= newest and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _file_clock() -> int:
+    """What Linux takes a ctime from, in nanoseconds."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME))
 
 
 def sync_files(files: Sequence[tuple[OwnPath, OwnPath]]) -> None:
