@@ -28,7 +28,15 @@ from batchscore.records import Task
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.system.storage import sha256_of
 from batchscore.system.terminal import boundary
-from batchscore.training import TrainResult, TrainSettings, attempts, train
+from batchscore.training import (
+    TrainResult,
+    TrainSettings,
+    attempts,
+    fitting,
+    head_fitting,
+    tokenized_rows,
+    train,
+)
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import hidden_size_of
 from batchscore.training.data import load_data
@@ -607,6 +615,45 @@ def test_windows_of_a_long_text_merge_to_one_probability(settings: TrainSettings
     assert merged.shape == (2, 2)
     assert merged[0] == pytest.approx(wanted, abs=1e-6)
     assert merged.sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("recipe", "learned"), [("full", 11), ("head", 4)])
+def test_each_window_of_a_long_text_is_learned_where_the_encoder_is_trained(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, learned: int
+) -> None:
+    """Of 4 texts 2 have more than 14 tokens of their own: 4 and 5 windows."""
+    texts = ["short one", "awful " * 38, "great", "great " * 45]
+    frame = pd.DataFrame({"text": texts, "label": ["neg", "neg", "pos", "pos"]})
+    frame.to_parquet(tmp_path / "data.parquet")
+    frame.to_parquet(tmp_path / "eval.parquet")
+    seen: list[list[Any]] = []
+    dataset_of, stored = fitting.dataset_of, head_fitting.StoredRows
+
+    def noted(input_ids: Any, targets: Any, *rest: Any) -> Any:
+        seen.append(list(zip(map(len, input_ids), targets.tolist(), strict=True)))
+        return dataset_of(input_ids, targets, *rest)
+
+    def noted_states(states: Any, targets: Any) -> Any:
+        seen.append([(0, target) for target in targets.tolist()])
+        return stored(states, targets)
+
+    monkeypatch.setattr(tokenized_rows, "dataset_of", noted)
+    monkeypatch.setattr(tokenized_rows, "StoredRows", noted_states)
+    how: dict[str, Any] = {
+        "max_length": 16,
+        "long_text": "windows",
+        "eval_data": str(tmp_path / "eval.parquet"),
+    }
+    run(settings, recipe=recipe, epochs=1, **how)
+    rows, watched = seen
+    assert len(rows) == learned
+    assert len(watched) == len(texts)
+    if recipe == "full":
+        tokenizer = Tokenizer(open_bundle(str(settings.output)))
+        windows = tokenizer.encode(texts, "windows")
+        targets = [int(label == "pos") for label in frame.label]
+        wanted = [(len(ids), targets[row]) for row, ids in zip(windows.row, windows.input_ids, strict=True)]
+        assert sorted(rows) == sorted(wanted)
 
 
 def test_inspect_tells_settings_data_curve_and_evaluation(settings: TrainSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from batchscore.model.batching import TokenTypes
     from batchscore.model.bundle import Bundle
+    from batchscore.records import Encodings
     from batchscore.training.context import TrainingContext
     from batchscore.training.objectives import Objective
     from batchscore.training.outcome import Fitted
@@ -42,6 +43,8 @@ class TokenizedRows:
     soft: NDArray[np.float32] | None = None
     """Targets ``[n, C]`` that are learned instead of the labels: how likely each label is."""
     subset: Sequence[int] | None = None
+    further: Mapping[int, Sequence[NDArray[np.int32]]] | None = None
+    """Windows of a long text but the first, by its position; of texts that are not learned by windows there are none."""
 
     def head(self, count: int) -> TokenizedRows:
         """The first rows."""
@@ -49,14 +52,29 @@ class TokenizedRows:
 
     def select(self, rows: Sequence[int], name: str) -> TokenizedRows:
         """These rows alone, under another name."""
-        types = self.token_type_ids
+        types, further = self.token_type_ids, self.further or {}
         return TokenizedRows(
             name,
             [self.input_ids[row] for row in rows],
             [self.labels[row] for row in rows],
             types and [types[row] for row in rows],
             None if self.soft is None else self.soft[list(rows)],
+            further={new: further[row] for new, row in enumerate(rows) if row in further},
         )
+
+    @property
+    def n_sequences(self) -> int:
+        """Rows and further windows."""
+        return len(self.labels) + sum(map(len, (self.further or {}).values()))
+
+    def by_window(self) -> TokenizedRows:
+        """Each further window as one more row, with the target of its text."""
+        if not self.further:
+            return self
+        rows = [row for row, windows in self.further.items() for _ in windows]
+        more = [ids for windows in self.further.values() for ids in windows]
+        every = self.select([*range(len(self.labels)), *rows], self.name)
+        return dataclasses.replace(every, input_ids=[*self.input_ids, *more], further=None)
 
     def types(self, usual: TokenTypes | None) -> Sequence[Sequence[int] | NDArray[np.int8]] | None:
         """Token types of each row, ``usual`` if it has none of its own; ``None`` where all are 0."""
@@ -85,9 +103,18 @@ class TokenizedRows:
         return [self.labels[row] for row in self.positions]
 
 
-def cut_of(base: Bundle) -> str:
-    """How training cuts a long text: of windows it has the first."""
-    return "head" if base.long_text == "windows" else base.long_text
+def by_text(
+    found: Encodings,
+) -> tuple[list[NDArray[np.int32]], dict[int, list[NDArray[np.int32]]]]:
+    """Token ids of each text that has some, of a long one those of its first window, and its other windows by its place there."""
+    first: list[NDArray[np.int32]] = []
+    further: dict[int, list[NDArray[np.int32]]] = {}
+    for index, (row, ids) in enumerate(zip(found.row, found.input_ids, strict=True)):
+        if index and row == found.row[index - 1]:
+            further.setdefault(len(first) - 1, []).append(ids)
+        else:
+            first.append(ids)
+    return first, further
 
 
 def tokenized_splits(
@@ -101,11 +128,12 @@ def tokenized_splits(
     splits = {"train": data.train, "evaluation": data.evaluation}
     ids, rows, n_tokens = Tokenizer(base), {}, {}
     for name, split in splits.items():
-        found = ids.encode(split.texts, cut_of(base))
+        found = ids.encode(split.texts, base.long_text)
         for row, reason in found.failures.items():
             place = split.places[row] if split.places else f"{name}, row {row}"
             raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
-        rows[name] = TokenizedRows(name, found.input_ids, split.labels, found.token_type_ids)
+        first, further = by_text(found)
+        rows[name] = TokenizedRows(name, first, split.labels, found.token_type_ids, further=further)
         n_tokens[name] = found.n_tokens
     return rows, n_tokens
 
@@ -118,7 +146,10 @@ def fit_rows(
     context: TrainingContext,
     folder: Path | None = None,
 ) -> Fitted:
-    """Train a new classifier on the first split, validate on the second; checkpoints go to ``folder`` or the context's."""
+    """Train a new classifier on the first split, validate on the second; checkpoints go to ``folder`` or the context's.
+
+    Each window of a long text is learned where the encoder is trained; a head alone, and validation, have the first.
+    """
     model = _new_classifier(base, goal, plan, context)
     has_bias = goal.task == Task.REGRESSION and has_last_bias(model, splits[0].input_ids)
     objective = objective_of(
@@ -138,9 +169,10 @@ def fit_rows(
         fitted = fit_head(model, (stored[0], stored[1]), plan, objective, fit_context)
         return dataclasses.replace(fitted, precision=precision, standard=objective.standard)
     usual = Tokenizer(base).padding(context.padding_mode).types
+    learned, watched = (rows.select(rows.positions, rows.name) for rows in splits)
     train, evaluation = (
         dataset_of(rows.input_ids, rows.targets(objective), rows.types(usual))
-        for rows in (rows.select(rows.positions, rows.name) for rows in splits)
+        for rows in (learned.by_window(), watched)
     )
     fitted = fit(model, load_tokenizer(base), (train, evaluation), plan, objective, fit_context)
     return dataclasses.replace(fitted, standard=objective.standard)

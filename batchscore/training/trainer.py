@@ -316,8 +316,8 @@ def _made(
 ) -> tuple[Attempt, Attempt, dict[str, Any] | None]:
     """The model of the rows alone, the better one with texts without labels, if there are any, and what these brought."""
     plan, data, folder, started = material.plan, material.data, context.folder / _BUNDLE, time.monotonic()
-    rows, watched_rows = (len(each.labels) for each in both)
-    rows = round(plan.epochs * rows) if plan.trains_encoder else rows + watched_rows
+    sequences, rows = both[0].n_sequences, sum(len(each.labels) for each in both)
+    rows = round(plan.epochs * sequences) if plan.trains_encoder else rows
     with material.over(rows + len(data.evaluation), context) as watched:
         plain = made = attempt(material, both, data.evaluation, n_selection, folder, watched)
     if unlabelled is None:
