@@ -35,8 +35,17 @@ def uncompiled(self: Any, encoder: Any, device: str) -> None:
 @needs_compiler
 @pytest.mark.slow
 def test_a_compiled_model_answers_as_the_plain_one_whatever_the_shape_and_the_thread(
-    tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame
+    tiny_bundle: Path, tmp_path: Path, reviews: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[Any] = []
+    compile_it: Any = torch.compile
+
+    def compiled_once(encoder: Any, **how: Any) -> Any:
+        """Both runs have the same weights, and compiling takes half a minute."""
+        made.extend([] if made else [compile_it(encoder, **how)])
+        return made[0]
+
+    monkeypatch.setattr(torch, "compile", compiled_once)
     reviews.head(40).to_parquet(tmp_path / "in.parquet")
     for name, workers, compile_ in (("plain", 1, "off"), ("one", 1, "on"), ("two", 2, "on")):
         compute = ComputeSettings(

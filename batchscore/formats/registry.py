@@ -6,7 +6,6 @@ the format itself.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 _COMPRESSION_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
@@ -32,6 +31,7 @@ ENTRIES = {
     "xlsx": Entry("Excel", (".xlsx", ".xlsm"), "xlsx"),
     "arrow": Entry("Arrow IPC", (".arrow", ".feather", ".ipc"), "arrow"),
 }
+_KIND_OF_SUFFIX = {suffix: kind for kind, entry in ENTRIES.items() for suffix in entry.suffixes}
 NAMES = tuple(ENTRIES)
 """The values of ``--format`` and ``--output-format``."""
 DATA_SET = "parquet"
@@ -66,5 +66,5 @@ def plain_name(name: str) -> str:
 
 def format_of_name(name: str) -> str | None:
     """The format of a file name's suffix, or ``None``."""
-    suffix = Path(plain_name(name)).suffix.lower()
-    return next((kind for kind, entry in ENTRIES.items() if suffix in entry.suffixes), None)
+    stem, dot, suffix = plain_name(name).rpartition("/")[2].rpartition(".")
+    return _KIND_OF_SUFFIX.get(dot + suffix.lower()) if stem else None

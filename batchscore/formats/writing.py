@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import zstandard
@@ -23,7 +22,7 @@ from batchscore.formats.registry import ENTRIES
 from batchscore.formats.source import Source, reading
 from batchscore.formats.staged import StagedPart
 from batchscore.records import InputFile, Layout, Rows
-from batchscore.system.own_paths import AnyPath, readable
+from batchscore.system.own_paths import AnyPath, OwnPath, readable
 from batchscore.system.storage import open_file
 
 __all__ = [
@@ -86,7 +85,10 @@ def read_back(path: AnyPath, output: Output, output_format: str) -> ReadBack:
     if isinstance(target, RecordFormat) and target.is_stream and (small := _small(path)) is not None:
         content, found = small
         source = Source(
-            Path(str(path)), target.name, _compression(output.file, output_format), content=content
+            path.path if isinstance(path, OwnPath) else path,
+            target.name,
+            _compression(output.file, output_format),
+            content=content,
         )
         with reading(source):
             return ReadBack(target.count_rows(source, output), hashlib.sha256(content).hexdigest(), found)

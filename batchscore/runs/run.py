@@ -67,7 +67,7 @@ from batchscore.system.documents import checked
 from batchscore.system.importing import imports_ahead, installed_version
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.locks import locked, note_holder
-from batchscore.system.memory import shortage_told
+from batchscore.system.memory import rare_collections, shortage_told
 from batchscore.system.names import refuse_long_names
 from batchscore.system.storage import (
     atomic_write,
@@ -108,7 +108,7 @@ def score(
     night = night_of(settings)
     if date_of_run(settings.output) is not None:  # then --date adds nothing
         settings = dataclasses.replace(settings, date=None)
-    with shortage_told(), failing(settings.output):
+    with shortage_told(), failing(settings.output), rare_collections():
         if settings.dry_run:
             with standard_input(settings) as stdin:
                 return _planned(open_inputs(settings, models, stdin), settings, models, started)

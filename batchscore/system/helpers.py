@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from batchscore.system.memory import rare_collections
+
 MOST = 16
 """Processes beside this one at most."""
 _PR_SET_PDEATHSIG = 1
@@ -158,7 +160,7 @@ def serve(descriptor: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.set_inheritable(descriptor, False)
-    with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe:
+    with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe, rare_collections():
         make, told = pipe.recv()
         work = make(*told)
         while True:
