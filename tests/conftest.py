@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,21 @@ def quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("BATCHSCORE_PRECISION", "fp32")
         yield
+
+
+@pytest.fixture
+def started_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The numbers of the processes that are started; none of them may outlive the test."""
+    started: list[int] = []
+    plain_popen = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        process = plain_popen(*arguments, **options)
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    yield started
+    for number in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +19,11 @@ from batchscore.system.helpers import Helpers
 
 
 @pytest.fixture
-def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def two(monkeypatch: pytest.MonkeyPatch, started_processes: list[int]) -> list[int]:
     """Two processes are worth it, with a file a task; their numbers."""
-    started: list[int] = []
-    plain = subprocess.Popen
-
-    def start(*arguments: Any, **options: Any) -> Any:
-        process = plain(*arguments, **options)
-        started.append(process.pid)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(prediction_building, "processes_for", lambda *_: 2)
     monkeypatch.setattr(prediction_building, "_TASK_SECONDS", 0.0)
-    yield started
-    for pid in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    return started_processes
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -301,24 +300,12 @@ def test_partitions_of_all_pieces_are_refused_where_they_are_too_many(tmp_path: 
 
 
 @pytest.fixture
-def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def two(monkeypatch: pytest.MonkeyPatch, started_processes: list[int]) -> list[int]:
     """Two processes are worth it, for pieces of some rows; their numbers."""
-    started: list[int] = []
-    plain = subprocess.Popen
-
-    def start(*arguments: Any, **options: Any) -> Any:
-        process = plain(*arguments, **options)
-        started.append(process.pid)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(survey_processes, "processes_for", lambda *_: 2)
     monkeypatch.setattr(survey_processes, "large_files", lambda *_: {0})
     monkeypatch.setattr(survey_pieces, "_PIECE_BYTES", 4000)
-    yield started
-    for pid in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    return started_processes
 
 
 @pytest.mark.parametrize("killed", [(), (3,), (0, 1), (5, 6)])

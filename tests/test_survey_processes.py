@@ -7,10 +7,7 @@ import io
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flow import fake_bundle
@@ -43,23 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def two(monkeypatch: pytest.MonkeyPatch, started_processes: list[int]) -> list[int]:
     """Two processes are worth it, with a few files a task; their numbers."""
-    started: list[int] = []
-    plain = subprocess.Popen
-
-    def start(*arguments: Any, **options: Any) -> Any:
-        process = plain(*arguments, **options)
-        started.append(process.pid)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(survey_processes, "processes_for", lambda *_: 2)
     monkeypatch.setattr(survey_processes, "_TASK_SECONDS", 0.006)
-    yield started
-    for pid in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    return started_processes
 
 
 def settings_for(folder: Path) -> ScoreSettings:
