@@ -33,7 +33,7 @@ from batchscore.training.examination import answers_to, n_validation_rows
 from batchscore.training.linear_baseline import linear_answers, paired
 from batchscore.training.results import results_of, row_losses
 from batchscore.training.splits import Split
-from batchscore.training.tokenized_rows import TokenizedRows
+from batchscore.training.tokenized_rows import TokenizedRows, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchscore.model.bundle import Bundle
-    from batchscore.records import Text
+    from batchscore.records import Encodings, Text
     from batchscore.training.context import TrainingContext
     from batchscore.training.settings import TrainSettings
     from batchscore.training.splits import Label, TrainingData
@@ -157,7 +157,7 @@ def _count(
         _answers(plain, sample, dataclasses.replace(context, progress=NoProgress()))
         to_score = (time.monotonic() - started) / len(sample)
         tokens = sum(map(len, train.input_ids)) * material.plan.epochs
-        learned = sum(map(len, _encoded(material, sample)[0])) / len(sample)
+        learned = sum(map(len, _encoded(material, sample).input_ids)) / len(sample)
         to_learn = seconds * learned / tokens
         left = 60 * material.settings.minutes * _SHARE_OF_TIME
         count = max(min(LEAST_TEXTS, len(texts)), min(len(texts), int(left / (to_score + to_learn))))
@@ -223,37 +223,30 @@ def _rows(
     said = _answers(teacher, texts, context)
     linear = linear_answers(material.data, texts)
     targets = said if linear is None else combined(task, said, linear, _WEIGHTS[number])
-    ids, types, kept = _encoded(material, texts)
-    usable = np.isfinite(targets[kept]).all(axis=1)
-    targets, places = targets[kept][usable], np.flatnonzero(usable).tolist()
-    ids, types = [ids[place] for place in places], types and [types[place] for place in places]
-    labels = [*_labels(task, targets), *list(given.labels) * _GIVEN_TIMES]
+    found = _encoded(material, texts)
+    usable = [row for row in np.unique(found.row).tolist() if np.isfinite(targets[row]).all()]
+    targets = targets[usable]
+    said_rows = rows_of(f"unlabelled-{number}", found, usable, _labels(task, targets))
     soft = None
     if task != Task.REGRESSION:
         each = np.array(given.labels)
         known = np.eye(n_labels, dtype=np.float32)[each] if each.ndim == 1 else each.astype(np.float32)
         soft = np.concatenate([targets, *[known] * _GIVEN_TIMES])
-    own = given.token_type_ids
+    types, own = said_rows.token_type_ids, given.token_type_ids
     return TokenizedRows(
-        f"unlabelled-{number}",
-        [*ids, *list(given.input_ids) * _GIVEN_TIMES],
-        labels,
+        said_rows.name,
+        [*said_rows.input_ids, *list(given.input_ids) * _GIVEN_TIMES],
+        [*said_rows.labels, *list(given.labels) * _GIVEN_TIMES],
         None if types is None or own is None else [*types, *list(own) * _GIVEN_TIMES],
         soft,
     )
 
 
-def _encoded(
-    material: Material, texts: list[Text]
-) -> tuple[Sequence[NDArray[np.int32]], Any, NDArray[np.int64]]:
-    """Token ids of texts, token types of those that are two, and of which text each is: one that fails has none.
-
-    Long texts keep their beginning and end.
-    """
+def _encoded(material: Material, texts: list[Text]) -> Encodings:
+    """Tokens of texts, of long ones of their beginning and end."""
     base = material.base
     short = dataclasses.replace(base, max_length=min(base.max_length, _MAX_TOKENS))
-    found = Tokenizer(short).encode(texts, "head" if base.takes_pairs else "head-tail")
-    return found.input_ids, found.token_type_ids, np.asarray(found.row, dtype=np.int64)
+    return Tokenizer(short).encode(texts, "head" if base.takes_pairs else "head-tail")
 
 
 def _answers(teacher: Attempt, texts: list[Text], context: TrainingContext) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from batchscore.records import Task
 from batchscore.training.objectives import softened
 from batchscore.training.splits import TrainingData
 from batchscore.training.teachers import Questions, Teacher, ask, refuse_other, thresholds_for
-from batchscore.training.tokenized_rows import TokenizedRows, by_text
+from batchscore.training.tokenized_rows import TokenizedRows, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,22 +191,12 @@ class Lesson:
         """
         n_train, texts = len(self.data.train), self.texts
         encodings = Tokenizer(base).encode(texts, base.long_text)
-        first, further = by_text(encodings)
         places = [*range(n_train), *range(n_train + len(self.data.evaluation), len(self.answers))]
         usable = [
             row for row, place in enumerate(places) if self.scored[place] and row not in encodings.failures
         ]
-        sequence = {int(row): index for index, row in enumerate(dict.fromkeys(encodings.row.tolist()))}
-        index, types = [sequence[row] for row in usable], encodings.token_type_ids
         labels, soft = self._targets(np.array([places[row] for row in usable]), n_train)
-        rows = TokenizedRows(
-            "taught",
-            [first[each] for each in index],
-            labels,
-            None if types is None else [types[each] for each in index],
-            soft,
-            further={row: further[each] for row, each in enumerate(index) if each in further},
-        )
+        rows = rows_of("taught", encodings, usable, labels, soft)
         return rows, self._facts(len(usable) - n_train)
 
     def _facts(self, learned: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,18 +103,30 @@ class TokenizedRows:
         return [self.labels[row] for row in self.positions]
 
 
-def by_text(
+def rows_of(
+    name: str,
     found: Encodings,
-) -> tuple[list[NDArray[np.int32]], dict[int, list[NDArray[np.int32]]]]:
-    """Token ids of each text that has some, of a long one those of its first window, and its other windows by its place there."""
-    first: list[NDArray[np.int32]] = []
-    further: dict[int, list[NDArray[np.int32]]] = {}
-    for index, (row, ids) in enumerate(zip(found.row, found.input_ids, strict=True)):
-        if index and row == found.row[index - 1]:
-            further.setdefault(len(first) - 1, []).append(ids)
-        else:
-            first.append(ids)
-    return first, further
+    texts: Iterable[int],
+    labels: Sequence[Label],
+    soft: NDArray[np.float32] | None = None,
+) -> TokenizedRows:
+    """The rows of some texts, which all have tokens, with what is to be learned of them."""
+    windows: dict[int, list[int]] = {}
+    for index, text in enumerate(found.row.tolist()):
+        windows.setdefault(text, []).append(index)
+    chosen, types = [windows[text] for text in texts], found.token_type_ids
+    return TokenizedRows(
+        name,
+        [found.input_ids[each[0]] for each in chosen],
+        labels,
+        None if types is None else [types[each[0]] for each in chosen],
+        soft,
+        further={
+            row: [found.input_ids[index] for index in each[1:]]
+            for row, each in enumerate(chosen)
+            if len(each) > 1
+        },
+    )
 
 
 def tokenized_splits(
@@ -132,8 +144,7 @@ def tokenized_splits(
         for row, reason in found.failures.items():
             place = split.places[row] if split.places else f"{name}, row {row}"
             raise DataError(f"{printable(place)}: {reason}. Take that row out, or shorten its text.")
-        first, further = by_text(found)
-        rows[name] = TokenizedRows(name, first, split.labels, found.token_type_ids, further=further)
+        rows[name] = rows_of(name, found, range(len(split)), split.labels)
         n_tokens[name] = found.n_tokens
     return rows, n_tokens
 
