@@ -37,6 +37,21 @@ def test_order_is_as_given_and_each_file_comes_once(tmp_path: Path) -> None:
     assert names(tmp_path / "b.csv", tmp_path, tmp_path / "b.csv", dotted) == ["b.csv", "a.csv", "c.csv"]
 
 
+def test_a_file_is_found_once_however_its_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.csv").write_text("text\na\n")
+    (tmp_path / "way").symlink_to("real")
+    (tmp_path / "real" / "again.csv").symlink_to("a.csv")
+    monkeypatch.chdir(tmp_path / "real")
+    given = ["a.csv", "../way/a.csv", "../real/../way/a.csv", str(tmp_path / "way"), "."]
+    (found,) = find_files(given, None, tmp_path / "run")
+    assert found.source.path == Path("a.csv")
+    with pytest.raises(NoInputError, match="lies in the run folder"):
+        find_files(["../way/a.csv"], None, tmp_path / "real")
+
+
 def test_equal_names_in_two_folders_keep_their_path_below_the_common_one(tmp_path: Path) -> None:
     fill(tmp_path, "x/one/a.csv", "x/two/a.csv")
     found = names(tmp_path / "x" / "one", tmp_path / "x" / "two" / "a.csv")

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batchscore.errors import InterruptedRunError, ModelError
+from batchscore.model import scoring
 from batchscore.model.backends import OutOfDeviceMemoryError
 from batchscore.model.bundle import Bundle, Canaries, open_bundle
 from batchscore.model.canaries import check_canaries
@@ -208,3 +209,18 @@ def test_canaries_catch(bundle: Bundle, facts: dict[str, Any]) -> None:
 def test_a_model_that_cannot_score_anything_is_refused(bundle: Bundle) -> None:
     with pytest.raises(ModelError, match="cannot score"):
         check_canaries(model_of(bundle, FakeBackend(memory=0)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tasks"),
+    [
+        ([], []),
+        ([5, 5, 5, 20, 3], [[0, 1], [2], [3], [4]]),
+        ([10, 10], [[0], [1]]),
+        ([4, 7, 3], [[0], [1, 2]]),
+    ],
+)
+def test_small_micro_batches_share_a_task_that_is_no_more_than_a_full_one(
+    tokens: list[int], tasks: list[list[int]]
+) -> None:
+    assert scoring._tasks(tokens, budget=10) == tasks

@@ -161,13 +161,13 @@ def find_files(
         UsageError: a file is called as standard input would be.
     """
     paths: dict[Path, Path] = {}
-    own = _resolved(exclude)
+    own, folders = _resolved(exclude), _Folders()
     for argument in inputs:
         if argument == ARGUMENT and stdin is not None:
             paths[stdin] = stdin
             continue
         for path in _expand(argument):
-            real = _resolved(path)
+            real = folders.resolved(path)
             if not real.is_relative_to(own):
                 paths.setdefault(real, path)
             elif str(path) == str(Path(argument)):
@@ -207,6 +207,22 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
         raise NoInputError(f"{printable(path)} cannot be read: {printable(error)}.") from error
+
+
+class _Folders:
+    """Resolves paths; a folder that many files are in once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, Path] = {}
+
+    def resolved(self, path: Path) -> Path:
+        """As :func:`_resolved`."""
+        if path.name in {"", ".."} or path.is_symlink():
+            return _resolved(path)
+        folder = path.parent
+        if folder not in self._known:
+            self._known[folder] = _resolved(folder)
+        return self._known[folder] / path.name
 
 
 def _expand(argument: str) -> list[Path]:
