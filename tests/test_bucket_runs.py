@@ -17,6 +17,7 @@ from broken_buckets import SECRET, Proxy, sometimes
 from click.testing import CliRunner, Result
 from conftest import run_score
 
+import batchscore
 from batchscore import cli
 from batchscore.addresses import Address
 from batchscore.config import ReadSettings, ScoreSettings
@@ -29,6 +30,7 @@ from batchscore.errors import (
     TakenError,
     UsageError,
 )
+from batchscore.formats import spooling
 from batchscore.runs import anywhere, copies
 from batchscore.runs.anywhere import score
 from batchscore.runs.bucket_run import BucketRun
@@ -104,6 +106,30 @@ def assert_equal_run(found: Mapping[str, bytes], run: Path) -> None:
     hashes = {name: hashlib.sha256(bytes_).hexdigest() for name, bytes_ in found.items()}
     assert {name for name in expected if hashes[name] != expected[name]} <= TIMED
     assert listed_in(found) == {name: hashes[name] for name in expected}
+
+
+def test_a_table_from_python_is_a_file_that_nobody_else_can_reach(
+    local: Path, tiny_bundle: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among the temporary files anybody may plant a link under a name that can be guessed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    seen: list[tuple[Path, int]] = []
+    spool = spooling.spool
+
+    def noted(schema: Any, batches: Any, path: OwnPath) -> None:
+        seen.append((path.path, path.path.parents[1].stat().st_mode & 0o777))
+        spool(schema, batches, path)
+
+    monkeypatch.setattr(spooling, "spool", noted)
+    table = pd.read_csv(local / "in/a.csv")
+    run = batchscore.score(table, tiny_bundle, "s3://shop/from-python", quiet=True)
+    assert run.rows == len(table)
+    ((path, mode),) = seen
+    assert path.parents[2] == tmp_path / "temporary"
+    assert mode == 0o700
+    assert not path.parents[1].exists()
+    assert MANIFEST in content(FolderStore(shop / "shop/from-python"))
 
 
 # ------------------------------------------------------------------------------------------------- in a real bucket

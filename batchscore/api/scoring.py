@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ def score(
     temporary = TemporaryFolder() if output is None else None
     try:
         target = _named(output) if output is not None else _inside(temporary)
-        return _scored(data, model, target, temporary, dict(options))
+        with _for_tables(target) as folder:
+            return _scored(files_of(data, folder), model, target, temporary, dict(options))
     except BaseException as error:
         if temporary is not None and getattr(error, "run", None) is None:
             temporary.remove()
@@ -64,10 +66,19 @@ def _inside(temporary: TemporaryFolder | None) -> Path:
     return temporary.path / _NAME
 
 
+@contextlib.contextmanager
+def _for_tables(output: Place) -> Iterator[Path]:
+    """The folder for tables as files: beside the output, or, of one in a bucket, in one of our own among the temporary files."""
+    if isinstance(output, Path):
+        yield folder_of_tables(output)
+    else:
+        with tempfile.TemporaryDirectory(prefix="batchscore-") as private:
+            yield folder_of_tables(Path(private) / _NAME)
+
+
 def _scored(
-    data: Data, model: PathLike, output: Place, temporary: TemporaryFolder | None, options: dict[str, Any]
+    files: Files, model: PathLike, output: Place, temporary: TemporaryFolder | None, options: dict[str, Any]
 ) -> Run:
-    files = files_of(data, folder_of_tables(output if isinstance(output, Path) else _beside()))
     taken = {"inputs": files.arguments, "model": model, "output": str(output)}
     values = values_of(command, taken, options, "score")
     index = None
@@ -108,11 +119,6 @@ def _there(result: RunResult, address: Address) -> Run:
         error.run = run
         raise
     return run
-
-
-def _beside() -> Path:
-    """A name in the folder for temporary files, of which tables are kept beside while they are scored into a bucket."""
-    return Path(tempfile.gettempdir()) / f"batchscore-{os.getuid()}-{os.getpid()}"
 
 
 def _result(files: Files, values: dict[str, Any]) -> RunResult:
