@@ -14,14 +14,17 @@ import pytest
 from test_training import Silent, bases, rows, run, settings  # noqa: F401 - fixtures
 
 from batchscore.errors import DataError, UsageError
+from batchscore.formats.text_keys import text_key
 from batchscore.model.bundle_facts import FACTS
 from batchscore.records import Task
 from batchscore.reports.self_training import self_training_line
 from batchscore.runs.inspection import bundle_lines, inspect
 from batchscore.training import attempts, self_training, tokenized_rows, train
+from batchscore.training import unlabelled as unlabelled_texts
 from batchscore.training.data import load_data
-from batchscore.training.self_training import combined, load_unlabelled
+from batchscore.training.self_training import combined
 from batchscore.training.tokenized_rows import TokenizedRows
+from batchscore.training.unlabelled import Sample, load_unlabelled
 
 if TYPE_CHECKING:
     from batchscore.training import TrainResult, TrainSettings
@@ -56,6 +59,52 @@ def test_texts_are_used_once_and_never_those_of_labelled_rows(unlabelled: TrainS
     assert other is not None
     assert sorted(map(str, other.texts)) == sorted(map(str, found.texts))
     assert other.texts != found.texts
+
+
+def test_of_many_texts_a_random_sample_is_kept_whatever_their_order() -> None:
+    words = [f"text {number}" for number in range(2000)]
+
+    def sampled(given: list[str], most: int | None, seed: int = 3) -> tuple[list[Any], int]:
+        sample = Sample(most, seed)
+        for text in given:
+            sample.offer(text_key(text), text)
+        return sample.texts(), sample.again()
+
+    few, again = sampled(words, 100)
+    every, _ = sampled(words, None)
+    assert (len(set(few)), again) == (100, 0)
+    assert few == every[:100]
+    assert sorted(every) == sorted(words)
+    assert sampled([*reversed(words), *words[:50]], 100) == (few, 50)
+    assert len(set(few) & set(sampled(words, 100, seed=4)[0])) < 30
+    places = np.array([words.index(text) for text in few])
+    assert 700 < places.mean() < 1300, "of all parts of the data"
+
+
+def test_more_texts_than_can_be_learned_from_are_counted_and_not_kept(
+    unlabelled: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data(unlabelled)
+    monkeypatch.setattr(unlabelled_texts, "MOST_TEXTS", 30)
+    few, every = (
+        load_unlabelled(each, data) for each in (unlabelled, dataclasses.replace(unlabelled, minutes=1))
+    )
+    assert few is not None
+    assert every is not None
+    assert (len(few.texts), few.texts) == (30, every.texts[:30])
+    assert few.facts["again"] == every.facts["again"] == 10
+    assert len(every.texts) == 120
+
+
+def test_all_files_of_texts_are_read(unlabelled: TrainSettings, tmp_path: Path) -> None:
+    """Also those that are of no split."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("train", "test", "unsupervised"):
+        pd.DataFrame({"text": [f"one of {name}"]}).to_parquet(folder / f"{name}.parquet")
+    found = load_unlabelled(dataclasses.replace(unlabelled, unlabelled=str(folder)), load_data(unlabelled))
+    assert found is not None
+    assert sorted(map(str, found.texts)) == ["one of test", "one of train", "one of unsupervised"]
 
 
 def test_data_without_a_text_of_use_are_refused(unlabelled: TrainSettings) -> None:

@@ -12,11 +12,9 @@ import dataclasses
 import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from batchscore import samples
 from batchscore.config import ReadSettings
@@ -34,7 +32,7 @@ from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, S
 from batchscore.training.corrections import corrected
 from batchscore.training.label_reading import TASKS, Reading, label_columns
 from batchscore.training.objectives import strata_of
-from batchscore.training.splits import Goal, Split, TrainingData
+from batchscore.training.splits import Goal, Split, TrainingData, stratified
 from batchscore.training.untold import readings_of
 
 if TYPE_CHECKING:
@@ -133,24 +131,31 @@ def load_for_labels(settings: TrainSettings, names: LabelNames) -> tuple[Split, 
     )
 
 
-def load_texts(data: str, settings: TrainSettings) -> list[GivenText]:
-    """The text of each row of ``data``, whose labels are not looked at; missing and empty ones too.
+def text_batches(data: str, settings: TrainSettings) -> Iterator[Sequence[GivenText]]:
+    """The text of each row of ``data``, of all its files and splits; missing and empty ones too, labels are not looked at.
 
     Raises:
         DataError: no column of texts.
         NoInputError: the data do not exist.
     """
     plain = dataclasses.replace(settings, label_column="", label_columns=(), group_column=None)
-    return [text for split in _read(data, plain).values() for text in split.texts]
+    if not _is_local(data):
+        yield from (split.texts for split in _read(data, plain).values())
+        return
+    for file, layout, columns in _described(find_files([data], None, settings.output), plain):
+        for rows in read(file.source, layout, columns, _read_settings(plain)):
+            yield rows.given_texts
+
+
+def _is_local(data: str) -> bool:
+    return data != BUILTIN and (Path(data).exists() or not _may_be_hub_name(data))
 
 
 def _read(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
     """The rows of ``data`` by split: ``train``, and ``test`` if the data have one."""
     if data == BUILTIN:
         return {split: _samples(split) for split in ("train", "test")}
-    if Path(data).exists() or not _may_be_hub_name(data):
-        return _local(data, settings)
-    return _from_hub(data, settings)
+    return _local(data, settings) if _is_local(data) else _from_hub(data, settings)
 
 
 def _may_be_hub_name(data: str) -> bool:
@@ -190,18 +195,11 @@ def _split_of(path: Path, data: Path) -> str:
 
 def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows:
     given = _RawRows()
-    read_settings = _read_settings(settings)
-    for file in files:
-        layout = describe(file.source, read_settings)
-        if not layout.columns:
-            continue
-        columns = _columns(
-            layout, settings, file.source.path, header_advice(file.source, layout, read_settings)
-        )
+    for file, layout, columns in _described(files, settings):
         given.column = given.column or columns.label or ""
         names = tuple(layout.details.get("class_names", {}).get(columns.label, ()))
         _assert_same_classes(given, names, file.source.path)
-        for rows in read(file.source, layout, columns, read_settings):
+        for rows in read(file.source, layout, columns, _read_settings(settings)):
             given.texts += rows.given_texts
             given.labels += [_named(value, names) for value in rows.labels or [None] * len(rows.row)]
             given.unreadable += len(rows.rejects)
@@ -209,6 +207,18 @@ def _read_files(files: Sequence[FoundFile], settings: TrainSettings) -> _RawRows
             if settings.group_column is not None:
                 given.groups += _groups(rows, file, layout, settings.group_column)
     return given
+
+
+def _described(
+    files: Sequence[FoundFile], settings: TrainSettings
+) -> Iterator[tuple[FoundFile, Layout, ColumnChoice]]:
+    """Files that have columns, and which of them are read."""
+    how = _read_settings(settings)
+    for file in files:
+        layout = describe(file.source, how)
+        if layout.columns:
+            advice = header_advice(file.source, layout, how)
+            yield file, layout, _columns(layout, settings, file.source.path, advice)
 
 
 def _read_settings(settings: TrainSettings) -> ReadSettings:
@@ -405,17 +415,6 @@ def _split(rows: Dataset, groups: Sequence[str | None], task: Task, seed: int) -
     if not kept or not held_out:
         raise DataError("The groups of --group-column are too few to cut a fifth of the rows off.")
     return rows.select(kept), rows.select(held_out)
-
-
-def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
-    """Sorted positions of a random ``share`` of the rows of each label; none of a label with one row."""
-    random = np.random.default_rng(seed)
-    each = np.array(labels)
-    picked: list[int] = []
-    for label in np.unique(each):
-        members = random.permutation(np.flatnonzero(each == label))
-        picked += members[: max(1, round(len(members) * share)) if len(members) > 1 else 0].tolist()
-    return sorted(picked)
 
 
 def _held_out_groups(

@@ -19,11 +19,11 @@ from batchscore.reports.learning_curve import curve_lines
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.storage import make_folder, remove_tree
 from batchscore.training.base_model import hidden_size_of, load_tokenizer, save_classifier
-from batchscore.training.data import stratified
 from batchscore.training.examination import answers_to, open_saved
 from batchscore.training.objectives import strata_of
 from batchscore.training.results import results_of, row_losses
 from batchscore.training.saved_units import in_its_unit
+from batchscore.training.splits import stratified
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows
 
 if TYPE_CHECKING:

@@ -11,29 +11,25 @@ Rows that evaluate, and texts that are the same as one of them, are never among 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchscore.errors import DataError, printable
-from batchscore.formats.text_keys import text_key
 from batchscore.model.tokenization import Tokenizer
-from batchscore.records import Status, Task, status_of
+from batchscore.records import Task
 from batchscore.reports.self_training import self_training_line
 from batchscore.system.journal import read_checked, write_checked
 from batchscore.system.storage import make_folder
 from batchscore.training.attempts import Attempt, Material, attempt
 from batchscore.training.context import NoProgress
-from batchscore.training.data import load_texts
 from batchscore.training.examination import answers_to, n_validation_rows
 from batchscore.training.linear_baseline import linear_answers, paired
 from batchscore.training.results import results_of, row_losses
 from batchscore.training.splits import Split
 from batchscore.training.tokenized_rows import TokenizedRows, rows_of
+from batchscore.training.unlabelled import MOST_TEXTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,11 +39,9 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.records import Encodings, Text
     from batchscore.training.context import TrainingContext
-    from batchscore.training.settings import TrainSettings
-    from batchscore.training.splits import Label, TrainingData
+    from batchscore.training.splits import Label
+    from batchscore.training.unlabelled import Unlabelled
 
-MOST_TEXTS = 14_000
-"""Texts that are learned from where no time is given."""
 LEAST_TEXTS = 100
 """Below that nothing is to be gained."""
 _SAMPLE = 128
@@ -62,15 +56,6 @@ _WEIGHTS = ((0.5, 1.0), (0.6, 0.5))
 """In each round, of the logarithms of what the model and the linear model say. On 500 movie reviews the linear model is little worse
 than the first model; the second is better, and has learned from both."""
 _SAVED = "texts.json"
-
-
-class Unlabelled(NamedTuple):
-    """Texts without labels."""
-
-    texts: list[Text]
-    """Shuffled."""
-    facts: dict[str, Any]
-    """``given`` rows, how many of them are left out and why, and the ``sha256`` of the others in their order."""
 
 
 def self_trained(
@@ -99,42 +84,6 @@ def self_trained(
     facts = _compared(material, plain, made) | unlabelled.facts | {"learned": count}
     context.tell(self_training_line(material.data.goal.task, facts))
     return made if facts["is_better"] else plain, facts
-
-
-def load_unlabelled(settings: TrainSettings, data: TrainingData) -> Unlabelled | None:
-    """The texts of ``settings.unlabelled`` but empty ones, those that come again, and those of the labelled data.
-
-    Raises:
-        DataError: there is none.
-        NoInputError: the data do not exist.
-    """
-    if settings.unlabelled is None:
-        return None
-    given = load_texts(settings.unlabelled, settings)
-    known = {text_key(text) for split in (data.train, data.evaluation) for text in split.texts}
-    texts: dict[Any, Text] = {}
-    empty = labelled = 0
-    for text in given:
-        if text is None or status_of(text, settings.missing_pair) != Status.OK:
-            empty += 1
-            continue
-        whole: Text = (text[0] or "", text[1] or "") if isinstance(text, tuple) else text
-        key = text_key(whole)
-        labelled += key in known
-        if key not in known:
-            texts.setdefault(key, whole)
-    if not texts:
-        raise DataError(
-            f"{printable(settings.unlabelled)} has no text that is not among the labelled rows too (--unlabelled)."
-        )
-    each = list(texts.values())
-    shuffled = [each[row] for row in np.random.default_rng(settings.seed).permutation(len(each))]
-    digest = hashlib.sha256()
-    for text in shuffled:
-        digest.update(json.dumps(text).encode() + b"\n")
-    again = len(given) - empty - labelled - len(each)
-    counts = {"given": len(given), "empty": empty, "labelled": labelled, "again": again}
-    return Unlabelled(shuffled, {**counts, "sha256": digest.hexdigest()})
 
 
 def _count(

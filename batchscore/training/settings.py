@@ -99,7 +99,7 @@ class TrainSettings:
     unlabelled: str | None = None
     """Texts without labels, which improve the model: as ``data``."""
     minutes: float | None = None
-    """About so long the unlabelled texts are learned from; ``None``: as many as :data:`~batchscore.training.self_training.MOST_TEXTS`."""
+    """About so long the unlabelled texts are learned from; ``None``: as many as :data:`~batchscore.training.unlabelled.MOST_TEXTS`."""
     teachers: tuple[str, ...] = ()
     """Folders of models whose answers are learned."""
     teacher_temperature: float | None = None

@@ -117,3 +117,14 @@ class TrainingData:
             **({"labels_of_teacher": list(self.untold)} if self.untold else {}),
             **({} if self.corrections is None else {"corrections": dict(self.corrections)}),
         }
+
+
+def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
+    """Sorted positions of a random ``share`` of the rows of each label; none of a label with one row."""
+    random = np.random.default_rng(seed)
+    each = np.array(labels)
+    picked: list[int] = []
+    for label in np.unique(each):
+        members = random.permutation(np.flatnonzero(each == label))
+        picked += members[: max(1, round(len(members) * share)) if len(members) > 1 else 0].tolist()
+    return sorted(picked)

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
     from batchscore.records import Text
     from batchscore.training.context import TrainingContext
-    from batchscore.training.self_training import Unlabelled
     from batchscore.training.settings import Hyperparameters, TrainSettings
     from batchscore.training.splits import Label
+    from batchscore.training.unlabelled import Unlabelled
 
     Over = Callable[[int, TrainingContext], AbstractContextManager[TrainingContext]]
 

@@ -34,7 +34,7 @@ from batchscore.training.base_model import (
 from batchscore.training.bundle_content import calibration_texts, hub_id, task_facts, versions
 from batchscore.training.card import card
 from batchscore.training.context import NoProgress, Progress, Tell, TrainingContext
-from batchscore.training.data import load_data, stratified
+from batchscore.training.data import load_data
 from batchscore.training.examination import (
     Examination,
     Example,
@@ -49,8 +49,8 @@ from batchscore.training.objectives import strata_of
 from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
 from batchscore.training.saved_units import in_the_weights
-from batchscore.training.self_training import Unlabelled, load_unlabelled, self_trained
-from batchscore.training.splits import TrainingData
+from batchscore.training.self_training import self_trained
+from batchscore.training.splits import TrainingData, stratified
 from batchscore.training.student import held_against_teachers
 from batchscore.training.suspects import suspects_of
 from batchscore.training.teachers import open_teachers, taught_goal
@@ -58,6 +58,7 @@ from batchscore.training.teaching import Teaching, teaching_of
 from batchscore.training.telling import tell_data, tell_plan
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows, row_states, tokenized_splits
 from batchscore.training.tuning import HELD_OUT_SHARE, MOST_ROWS, Trial, best_trial, candidates, search
+from batchscore.training.unlabelled import Unlabelled, load_unlabelled
 from batchscore.training.work_folder import begin, publish_bundle, work_folder, writing
 
 if TYPE_CHECKING:
