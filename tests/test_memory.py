@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import os
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from batchscore.model import careful_encoding, cut_places, long_texts
 from batchscore.model.careful_encoding import Untokenised, each_alone
 from batchscore.model.long_texts import LongTexts
 from batchscore.system import silence
-from batchscore.system.memory import ROOM, has_room, shortage_told
+from batchscore.system.memory import ROOM, has_room, rare_collections, shortage_told
 
 _QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _HOPELESS = r"(\s+)+\d|\S+|\s"
@@ -395,3 +396,12 @@ def test_a_container_has_the_room_of_its_own_cgroup(version: str, path: str, tmp
     assert has_room(tmp_path / "none", tmp_path / "cgroup", own)
     make_cgroup(mount, version, SMALL)
     assert not has_room(tmp_path / "none", tmp_path / "cgroup", own)
+
+
+def test_cycles_are_searched_for_rarely_within_a_run_and_as_before_after_it() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ValueError, match="as it was"), rare_collections():
+        assert gc.get_threshold()[0] > 10 * before[0]
+        assert gc.isenabled()
+        raise ValueError("as it was")
+    assert gc.get_threshold() == before
