@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import io
@@ -400,8 +401,9 @@ def test_a_container_has_the_room_of_its_own_cgroup(version: str, path: str, tmp
 
 def test_cycles_are_searched_for_rarely_within_a_run_and_as_before_after_it() -> None:
     before = gc.get_threshold()
-    with pytest.raises(ValueError, match="as it was"), rare_collections():
-        assert gc.get_threshold()[0] > 10 * before[0]
-        assert gc.isenabled()
-        raise ValueError("as it was")
+    within: list[int] = []
+    with contextlib.suppress(KeyboardInterrupt), rare_collections():
+        within += gc.get_threshold()
+        raise KeyboardInterrupt
+    assert within[0] > 10 * before[0]
     assert gc.get_threshold() == before
