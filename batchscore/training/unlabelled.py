@@ -46,7 +46,7 @@ def load_unlabelled(settings: TrainSettings, data: TrainingData) -> Unlabelled |
     """
     if settings.unlabelled is None:
         return None
-    most = MOST_TEXTS if settings.minutes is None else max(1, round(_MOST_A_MINUTE * settings.minutes))
+    most = max(MOST_TEXTS, round(_MOST_A_MINUTE * (settings.minutes or 0)))
     sample = Sample(None if settings.teachers else most, settings.seed)
     known = {text_key(text) for split in (data.train, data.evaluation) for text in split.texts}
     given = empty = labelled = 0
