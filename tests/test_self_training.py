@@ -107,6 +107,22 @@ def test_all_files_of_texts_are_read(unlabelled: TrainSettings, tmp_path: Path) 
     assert sorted(map(str, found.texts)) == ["one of test", "one of train", "one of unsupervised"]
 
 
+def test_all_splits_of_a_hub_data_set_are_read(
+    unlabelled: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ``imdb`` the one without labels has the most."""
+    import datasets
+
+    names = ("train", "test", "unsupervised")
+    splits = {name: datasets.Dataset.from_dict({"text": [f"one of {name}"], "label": [-1]}) for name in names}
+    data = load_data(unlabelled)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"imdb": datasets.DatasetDict(splits)}[name])
+    found = load_unlabelled(dataclasses.replace(unlabelled, unlabelled="imdb"), data)
+    assert found is not None
+    assert sorted(map(str, found.texts)) == ["one of test", "one of train", "one of unsupervised"]
+    assert load_unlabelled(dataclasses.replace(unlabelled, unlabelled="builtin"), data) is not None
+
+
 def test_data_without_a_text_of_use_are_refused(unlabelled: TrainSettings) -> None:
     with pytest.raises(DataError, match="--unlabelled"):
         run(unlabelled, unlabelled=unlabelled.data)

@@ -11,7 +11,6 @@ import collections
 import dataclasses
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +31,11 @@ from batchscore.records import UNLABELLED, Column, ColumnChoice, Layout, Rows, S
 from batchscore.training.corrections import corrected
 from batchscore.training.label_reading import TASKS, Reading, label_columns
 from batchscore.training.objectives import strata_of
-from batchscore.training.splits import Goal, Split, TrainingData, stratified
+from batchscore.training.splits import Goal, Split, TrainingData, held_out_groups, stratified
 from batchscore.training.untold import readings_of
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from batchscore.records import GivenText, Text
     from batchscore.training.settings import TrainSettings
@@ -139,8 +138,11 @@ def text_batches(data: str, settings: TrainSettings) -> Iterator[Sequence[GivenT
         NoInputError: the data do not exist.
     """
     plain = dataclasses.replace(settings, label_column="", label_columns=(), group_column=None)
+    if data == BUILTIN:
+        yield from (_samples(split).texts for split in ("train", "test"))
+        return
     if not _is_local(data):
-        yield from (split.texts for split in _read(data, plain).values())
+        yield from (_hub_split(data, split, plain).texts for split in _hub_splits(data).values())
         return
     for file, layout, columns in _described(find_files([data], None, settings.output), plain):
         for rows in read(file.source, layout, columns, _read_settings(plain)):
@@ -294,20 +296,24 @@ def _no_label(where: object, layout: Layout) -> DataError:
 
 
 def _from_hub(data: str, settings: TrainSettings) -> dict[str, _RawRows]:
-    import datasets
-
-    try:
-        splits = datasets.load_dataset(data)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise NoInputError(
-            f"There is no file or folder {printable(data)}, and no data set of that name could be fetched from the hub "
-            f"({printable(str(error).partition(chr(10))[0])}). Check the path, or fetch it where there is a network."
-        ) from error
+    splits = _hub_splits(data)
     names = list(splits)
     held_out = next((name for name in _EVAL_NAMES if name in names), None)
     train = "train" if "train" in names else names[0]
     wanted = {"train": train} | ({"test": held_out} if held_out and held_out != train else {})
     return {split: _hub_split(data, splits[name], settings) for split, name in wanted.items()}
+
+
+def _hub_splits(data: str) -> DatasetDict:
+    import datasets
+
+    try:
+        return datasets.load_dataset(data)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise NoInputError(
+            f"There is no file or folder {printable(data)}, and no data set of that name could be fetched from the hub "
+            f"({printable(str(error).partition(chr(10))[0])}). Check the path, or fetch it where there is a network."
+        ) from error
 
 
 def _hub_split(data: str, split: Dataset, settings: TrainSettings) -> _RawRows:
@@ -405,7 +411,7 @@ def _split(rows: Dataset, groups: Sequence[str | None], task: Task, seed: int) -
     """
     strata = strata_of(task, list(rows["label"]))
     by_label = stratified(strata, EVAL_SHARE, seed)
-    held_out = _held_out_groups(rows, groups, strata, seed) if groups else by_label
+    held_out = held_out_groups(list(rows["row"]), groups, strata, EVAL_SHARE, seed) if groups else by_label
     kept = sorted(set(range(len(rows))) - set(held_out))
     if not groups:
         texts = [text_key(text) for text in _texts(rows)]
@@ -415,22 +421,6 @@ def _split(rows: Dataset, groups: Sequence[str | None], task: Task, seed: int) -
     if not kept or not held_out:
         raise DataError("The groups of --group-column are too few to cut a fifth of the rows off.")
     return rows.select(kept), rows.select(held_out)
-
-
-def _held_out_groups(
-    rows: Dataset, groups: Sequence[str | None], strata: Sequence[int], seed: int
-) -> list[int]:
-    """One of five folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is its own group."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    names = [f"={groups[row]}" if groups[row] is not None else str(row) for row in rows["row"]]
-    if len(set(names)) < round(1 / EVAL_SHARE):
-        return []
-    folds = StratifiedGroupKFold(round(1 / EVAL_SHARE), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a label with fewer rows than folds
-        _, held_out = next(folds.split(names, strata, names))
-    return sorted(int(row) for row in held_out)
 
 
 def _shuffled(rows: Dataset, given: _RawRows, settings: TrainSettings) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,3 +129,22 @@ def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
         members = random.permutation(np.flatnonzero(each == label))
         picked += members[: max(1, round(len(members) * share)) if len(members) > 1 else 0].tolist()
     return sorted(picked)
+
+
+def held_out_groups(
+    places: Sequence[int], groups: Sequence[str | None], strata: Sequence[int], share: float, seed: int
+) -> list[int]:
+    """One of ``1 / share`` folds by scikit-learn's ``StratifiedGroupKFold``; a row without a group is its own group.
+
+    Row *i* is of ``groups[places[i]]``. Returns sorted positions; none where there are fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names = [f"={groups[row]}" if groups[row] is not None else str(row) for row in places]
+    if len(set(names)) < round(1 / share):
+        return []
+    folds = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label with fewer rows than folds
+        _, held_out = next(folds.split(names, strata, names))
+    return sorted(int(row) for row in held_out)
