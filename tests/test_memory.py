@@ -407,3 +407,11 @@ def test_cycles_are_searched_for_rarely_within_a_run_and_as_before_after_it() ->
         raise KeyboardInterrupt
     assert within[0] > 10 * before[0]
     assert gc.get_threshold() == before
+
+
+def test_of_two_runs_at_once_neither_leaves_the_other_s_threshold() -> None:
+    before = gc.get_threshold()
+    first, second = rare_collections(), rare_collections()
+    with contextlib.ExitStack() as of_second, first:
+        of_second.enter_context(second)
+    assert gc.get_threshold() == before

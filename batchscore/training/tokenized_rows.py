@@ -181,9 +181,10 @@ def fit_rows(
         return dataclasses.replace(fitted, precision=precision, standard=objective.standard)
     usual = Tokenizer(base).padding(context.padding_mode).types
     learned, watched = (rows.select(rows.positions, rows.name) for rows in splits)
+    if plan.trains_encoder:
+        learned = learned.by_window()
     train, evaluation = (
-        dataset_of(rows.input_ids, rows.targets(objective), rows.types(usual))
-        for rows in (learned.by_window(), watched)
+        dataset_of(rows.input_ids, rows.targets(objective), rows.types(usual)) for rows in (learned, watched)
     )
     fitted = fit(model, load_tokenizer(base), (train, evaluation), plan, objective, fit_context)
     return dataclasses.replace(fitted, standard=objective.standard)
