@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -251,6 +252,64 @@ def test_a_signal_that_a_library_makes_its_own_exception_of_is_still_that_signal
     assert caught.value.code == 143
     with pytest.raises(KeyboardInterrupt), terminal.boundary():  # the next command has heard none
         raise KeyboardInterrupt
+
+
+SLOW_MODULE = """
+import os, signal, threading, time
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+for _ in range(50):
+    time.sleep(0.01)
+finished = True
+"""
+
+
+def test_an_import_comes_to_its_end_before_a_signal_stops_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(SLOW_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def command() -> None:
+        import slow_to_import  # type: ignore[import-not-found]  # noqa: F401
+
+        time.sleep(20)
+
+    with pytest.raises(SystemExit) as caught, terminal.boundary():
+        command()
+    module = sys.modules.pop("slow_to_import")
+    assert (caught.value.code, module.finished) == (143, True)
+    assert capsys.readouterr().err == "error: stopped by SIGTERM; run the same command again to go on\n"
+
+
+def test_a_command_that_an_import_runs_hears_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_script.py").write_text(
+        "import os, signal, time\nfrom batchscore.system import terminal\n"
+        "with terminal.boundary():\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(20)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        import a_script  # type: ignore[import-not-found]  # noqa: F401
+    assert caught.value.code == 143
+
+
+def test_a_signal_whose_exception_a_finaliser_drops_is_heard_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def command() -> None:
+        Finalised()
+        time.sleep(20)
+
+    before = sys.unraisablehook
+    with pytest.raises(SystemExit) as caught, terminal.boundary():
+        command()
+    assert caught.value.code == 143
+    assert capsys.readouterr().err == "error: stopped by SIGTERM; run the same command again to go on\n"
+    assert sys.unraisablehook is before
 
 
 def test_a_signal_before_a_command_begins_ends_as_it_does_within(monkeypatch: pytest.MonkeyPatch) -> None:

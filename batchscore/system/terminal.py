@@ -5,7 +5,9 @@ Data goes to stdout, messages to stderr. Only this module turns an error into a 
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -29,9 +31,13 @@ _FIRST_LINE_SECONDS = 3.0
 _GRACE_SECONDS = 1.5
 """The longest time from a signal to the end of the process, to which a busy machine adds its own: a process that gets a
 fiftieth of a core needs seconds to wake up and to give back its memory."""
+_ASK_SECONDS = 0.02
+"""From one try to raise the exception to the next."""
 _LONGEST_MESSAGE = 4000
 """Characters of an error's message."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU)
+_WAKE_SIGNAL = signal.SIGURG
+"""Interrupts what the main thread waits for. Where nobody handles it any more it is ignored, so it can come at any time."""
 _CODES = {signal.SIGXCPU: 128 + signal.SIGTERM}
 """The end of a process's CPU time (``ulimit -t``) is as good as being terminated."""
 _AGAIN = "run the same command again to go on"
@@ -114,34 +120,79 @@ def _error_texts(error: BatchscoreError | InterruptedRunError, as_json: bool) ->
 def _signals(as_json: bool, go_on: str) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the command with 143 and 130, SIGXCPU as SIGTERM.
 
-    Python handles a signal between bytecodes, which may be long after it arrived (a forward pass, a large write), and an
-    exception raised in a finaliser is dropped. So a watchdog ends a process that is still running ``_GRACE_SECONDS`` after
-    the signal, as a kill would. The run can be resumed all the same.
+    Python handles a signal between bytecodes, which may be long after it arrived (a forward pass, a large write). So a
+    watchdog ends a process that is still running ``_GRACE_SECONDS`` after the signal, as a kill would. The run can be resumed
+    all the same. Until then it asks again where the exception could not be raised (amid an import, after which a native
+    library that is imported a second time aborts the process) or was dropped (in a finaliser).
     """
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        received.append(number)
-        raise _interrupted(number, go_on)
-
-    received: list[int] = []
+    stop = _Stop(go_on)
     threads = set(threading.enumerate())
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-    with _watchdog(as_json, go_on):
-        for number in before:
+    before = {number: signal.getsignal(number) for number in (*_STOP_SIGNALS, _WAKE_SIGNAL)}
+    with _watchdog(stop, as_json), stop.heard_in_finalisers():
+        signal.signal(_WAKE_SIGNAL, lambda *_: None)
+        for number in _STOP_SIGNALS:
             signal.signal(number, stop)
         try:
             yield
         except KeyboardInterrupt:  # a library may have turned our exception into this
-            if not received:
+            if not stop.number:
                 raise
-            raise _interrupted(received[0], go_on) from None
+            raise _interrupted(stop.number, go_on) from None
         finally:
-            if received:  # the interpreter waits for threads when it ends, where no watchdog is
+            if stop.number:  # the interpreter waits for threads when it ends, where no watchdog is
                 _wait_for_threads(threads)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _Stop:
+    """The handler of the signals that stop a command: the first of them is raised, once."""
+
+    def __init__(self, go_on: str) -> None:
+        self.go_on = go_on
+        """What to do after it."""
+        self.number = 0
+        """The first signal that came, or 0."""
+        self._is_raised = False
+        self._imports_outside = _imports(inspect.currentframe())
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if not self._is_raised and _imports(frame) == self._imports_outside:
+            self._is_raised = True
+            raise _interrupted(self.number, self.go_on)
+
+    def ask_again(self, number: int) -> None:
+        """Let the main thread run the handler once more, if it is still there and has raised nothing."""
+        main_thread = threading.main_thread().ident
+        if main_thread and not self._is_raised:
+            _thread.interrupt_main(signal.Signals(number))
+            signal.pthread_kill(main_thread, _WAKE_SIGNAL)
+
+    @contextlib.contextmanager
+    def heard_in_finalisers(self) -> Iterator[None]:
+        """Notice where Python drops the exception, without a word of it, during the block."""
+
+        def dropped(what: sys.UnraisableHookArgs) -> None:
+            if isinstance(what.exc_value, InterruptedRunError):
+                self._is_raised = False
+            else:
+                before(what)
+
+        before, sys.unraisablehook = sys.unraisablehook, dropped
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
+
+
+def _imports(frame: FrameType | None) -> int:
+    """How many frames of the import system are in this frame's stack: more than before while a module is imported."""
+    count = 0
+    while frame is not None:
+        count += "importlib._bootstrap" in frame.f_code.co_filename
+        frame = frame.f_back
+    return count
 
 
 def _wait_for_threads(but: set[threading.Thread]) -> None:
@@ -163,12 +214,12 @@ def _interrupted(number: int, go_on: str) -> InterruptedRunError:
 
 
 @contextlib.contextmanager
-def _watchdog(as_json: bool, go_on: str) -> Iterator[None]:
+def _watchdog(stop: _Stop, as_json: bool) -> Iterator[None]:
     """Run a watchdog thread during the block; signals reach it at once through Python's wake-up descriptor."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     threading.Thread(
-        target=_wait_for_signal, args=(reader, as_json, go_on), name="signals", daemon=True
+        target=_wait_for_signal, args=(reader, stop, as_json), name="signals", daemon=True
     ).start()
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
@@ -178,8 +229,8 @@ def _watchdog(as_json: bool, go_on: str) -> Iterator[None]:
         os.close(writer)
 
 
-def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
-    """Wait for SIGTERM or SIGINT, then for the end of the block; if that does not come in time, end the process."""
+def _wait_for_signal(reader: int, stop: _Stop, as_json: bool) -> None:
+    """Wait for a signal that stops, then for the end of the block; if that does not come in time, end the process."""
     with open(reader, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
             if number[0] in _STOP_SIGNALS:
@@ -189,9 +240,11 @@ def _wait_for_signal(reader: int, as_json: bool, go_on: str) -> None:
         deadline = time.monotonic() + _GRACE_SECONDS
         _hurry()
         while (left := deadline - time.monotonic()) > 0:
-            if select.select([pipe], [], [], left)[0] and not pipe.read(64):
+            if not select.select([pipe], [], [], min(left, _ASK_SECONDS))[0]:
+                stop.ask_again(number[0])
+            elif not pipe.read(64):
                 return
-    error = _interrupted(number[0], go_on)
+    error = _interrupted(number[0], stop.go_on)
     speak()
     for descriptor, text in zip((2, 1), _error_texts(error, as_json), strict=True):
         with contextlib.suppress(OSError):
