@@ -19,7 +19,7 @@ from batchscore.model.bundle_facts import FACTS
 from batchscore.records import Task
 from batchscore.reports.self_training import self_training_line
 from batchscore.runs.inspection import bundle_lines, inspect
-from batchscore.training import attempts, self_training, tokenized_rows, train
+from batchscore.training import attempts, self_training, tokenized_rows, train, trainer
 from batchscore.training import unlabelled as unlabelled_texts
 from batchscore.training.data import load_data
 from batchscore.training.self_training import combined
@@ -28,6 +28,7 @@ from batchscore.training.unlabelled import Sample, load_unlabelled
 
 if TYPE_CHECKING:
     from batchscore.training import TrainResult, TrainSettings
+    from batchscore.training.attempts import Material
 
 WEIGHTS = "model.safetensors"
 
@@ -201,6 +202,30 @@ def test_fewer_texts_are_learned_from_in_less_time(
 ) -> None:
     monkeypatch.setattr(self_training, "LEAST_TEXTS", 30)
     assert facts_of(run(unlabelled, minutes=1e-6))["learned"] == 30
+
+
+def test_the_time_of_a_text_is_what_its_passes_take(
+    unlabelled: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what the evaluation takes and the labelled rows that are learned again, whose windows count."""
+    found: list[tuple[Material, Any, Any]] = []
+
+    def stopped(material: Material, _: Any, splits: Any, *__: Any) -> Any:
+        found.append((material, splits, self_training._Work.of(material, splits)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "self_trained", stopped)
+    for recipe in ("full", "head"):
+        with pytest.raises(KeyboardInterrupt):
+            run(unlabelled, minutes=5, max_length=8, long_text="windows", recipe=recipe)
+    (material, (train, watched), full), (_, _, head) = found
+    assert train.further
+    first = sum(map(len, train.input_ids))
+    windows = first + sum(len(ids) for each in train.further.values() for ids in each)
+    seen = sum(map(len, watched.input_ids))
+    measured = seen / len(watched.labels) * len(material.data.evaluation)
+    assert full == (2 * (3 * windows + seen) + measured, 3 * 4 * first + 3 * seen + measured, 3)
+    assert head == (first + seen + measured, 4 * first + 3 * seen + measured, 1)
 
 
 @pytest.mark.parametrize("recipe", ["full", "head"])

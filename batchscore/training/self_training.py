@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 LEAST_TEXTS = 100
 """Below that nothing is to be gained."""
-_SAMPLE = 128
+_SAMPLE = 256
 """Texts by which the speed is measured."""
+_STEP = 3
+"""What a token costs that is learned, forward and backward, in forward passes."""
 _SHARE_OF_TIME = 0.9
 """What is planned of the time that is given."""
 _MAX_TOKENS = 256
@@ -55,6 +57,7 @@ _GIVEN_TIMES = 2
 _WEIGHTS = ((0.5, 1.0), (0.6, 0.5))
 """In each round, of the logarithms of what the model and the linear model say. On 500 movie reviews the linear model is little worse
 than the first model; the second is better, and has learned from both."""
+_ROUNDS = len(_WEIGHTS)
 _SAVED = "texts.json"
 
 
@@ -73,7 +76,7 @@ def self_trained(
     """
     folder = context.folder / "unlabelled"
     make_folder(folder)
-    count = _count(material, splits[0], plain, unlabelled.texts, seconds, folder, context)
+    count = _count(material, splits, plain, unlabelled.texts, seconds, folder, context)
     made, chunks = plain, _chunks(material, unlabelled.texts[:count])
     context.tell(
         f"unlabelled: learning from {count} of {unlabelled.facts['given']} texts, in {len(chunks)} rounds"
@@ -88,7 +91,7 @@ def self_trained(
 
 def _count(
     material: Material,
-    train: TokenizedRows,
+    splits: tuple[TokenizedRows, TokenizedRows],
     plain: Attempt,
     texts: list[Text],
     seconds: float,
@@ -105,18 +108,50 @@ def _count(
         started = time.monotonic()
         _answers(plain, sample, dataclasses.replace(context, progress=NoProgress()))
         to_score = (time.monotonic() - started) / len(sample)
-        tokens = sum(map(len, train.input_ids)) * material.plan.epochs
         learned = sum(map(len, _encoded(material, sample).input_ids)) / len(sample)
-        to_learn = seconds * learned / tokens
-        left = 60 * material.settings.minutes * _SHARE_OF_TIME
+        work = _Work.of(material, splits)
+        a_pass = max(seconds / work.first, to_score / learned)  # seconds are few where a training was resumed
+        left = 60 * material.settings.minutes * _SHARE_OF_TIME - a_pass * work.rounds
+        to_learn = a_pass * work.learning * learned
         count = max(min(LEAST_TEXTS, len(texts)), min(len(texts), int(left / (to_score + to_learn))))
     write_checked(folder / _SAVED, count)
     return count
 
 
+class _Work(NamedTuple):
+    """What trainings take, in forward passes over a token."""
+
+    first: float
+    """The training of the labelled rows, with all that is evaluated."""
+    rounds: float
+    """The rounds with the texts, but for the texts."""
+    learning: float
+    """A token that is learned once."""
+
+    @classmethod
+    def of(cls, material: Material, splits: tuple[TokenizedRows, TokenizedRows]) -> _Work:
+        train, watched = (sum(map(len, each.input_ids)) for each in splits)
+        plan, measured = material.plan, watched / len(splits[1].labels) * len(material.data.evaluation)
+        rounds = 1 if _is_learned_at_once(material) else _ROUNDS
+        given = rounds * _GIVEN_TIMES * train
+        if not plan.trains_encoder:  # each row goes through the base once
+            return cls(train + watched + measured, given + (2 * rounds - 1) * watched + measured, 1)
+        every = sum(map(len, splits[0].by_window().input_ids))
+        return cls(
+            plan.epochs * (_STEP * every + watched) + measured,
+            _STEP * given + (2 * rounds - 1) * watched + measured,
+            _STEP,
+        )
+
+
+def _is_learned_at_once(material: Material) -> bool:
+    """Numbers are, as a saved model has them in another unit."""
+    return material.data.goal.task == Task.REGRESSION
+
+
 def _chunks(material: Material, texts: list[Text]) -> list[list[Text]]:
-    """The texts of each round; numbers are learned in one, as a saved model has them in another unit."""
-    if material.data.goal.task == Task.REGRESSION or len(texts) < 2:
+    """The texts of each round."""
+    if _is_learned_at_once(material) or len(texts) < _ROUNDS:
         return [texts]
     half = max(1, len(texts) * 3 // 7)
     return [texts[:half], texts[half:]]
