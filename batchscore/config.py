@@ -120,7 +120,7 @@ class ComputeSettings:
 
         ``auto`` does not compile: packed matmuls (:mod:`batchscore.model.backends.packed`) took 144, 161 and 203 ms for
         2,048 tokens in rows of 96, 256 and 512 (MiniLM in bfloat16, one core with AVX-512); compiled code took 150, 208
-        and 280 ms, after half a minute of compiling. Not measured on a GPU.
+        and 280 ms, after about a minute of compiling. Not measured on a GPU.
         """
         return self.compile == "on"
 

@@ -421,7 +421,7 @@ _SCORING_OPTIONS = (
         type=click.Choice(COMPILE),
         default="auto",
         show_default=True,
-        help="Compile the model first, which takes half a minute; auto means off.",
+        help="Compile the model first, which takes about a minute; auto means off.",
     ),
     *OUTPUT_OPTIONS,
     config_option,

@@ -28,14 +28,19 @@ def _folder_of_this_process() -> tempfile.TemporaryDirectory[str]:
 class CompiledEncoder:
     """A compiled encoder, equal up to the order of additions; specialised to torch's current number of threads.
 
-    Compiling takes half a minute. Its cache on disk is code that would be run unchecked by a later process, so it goes to
-    a folder of this process that is removed at exit, unless ``TORCHINDUCTOR_CACHE_DIR`` names one.
+    Compiling takes about a minute. Its cache on disk is code that would be run unchecked by a later process, so it goes to
+    a folder of this process that is removed at exit, unless ``TORCHINDUCTOR_CACHE_DIR`` names one. Precompiled headers, which
+    would save a quarter of that minute, torch keeps under a name in the temporary folder that can be guessed, so there are none.
     """
 
     def __init__(self, encoder: Encoder, device: str) -> None:
         if not os.environ.get(_CACHE):
             os.environ[_CACHE] = _folder_of_this_process().name
-        options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+        options: dict[str, Any] = {
+            "freezing": True,
+            "compile_threads": 1,
+            "cpp_cache_precompile_headers": False,
+        }
         self._forward: Any = torch.compile(encoder.eval(), dynamic=True, options=options)
         probe = torch.ones(2, 32, dtype=torch.int64, device=device)
         try:
