@@ -115,12 +115,16 @@ def test_all_splits_of_a_hub_data_set_are_read(
     import datasets
 
     names = ("train", "test", "unsupervised")
-    splits = {name: datasets.Dataset.from_dict({"text": [f"one of {name}"], "label": [-1]}) for name in names}
+    splits = {
+        name: datasets.Dataset.from_dict({"text": [f"{k} of {name}" for k in range(5)], "label": [-1] * 5})
+        for name in names
+    }
+    monkeypatch.setattr("batchscore.training.data._HUB_ROWS", 2)
     data = load_data(unlabelled)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"imdb": datasets.DatasetDict(splits)}[name])
     found = load_unlabelled(dataclasses.replace(unlabelled, unlabelled="imdb"), data)
     assert found is not None
-    assert sorted(map(str, found.texts)) == ["one of test", "one of train", "one of unsupervised"]
+    assert sorted(map(str, found.texts)) == sorted(f"{k} of {name}" for k in range(5) for name in names)
     assert load_unlabelled(dataclasses.replace(unlabelled, unlabelled="builtin"), data) is not None
 
 

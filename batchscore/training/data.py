@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 BUILTIN = "builtin"
 EVAL_SHARE = 0.2
+_HUB_ROWS = 10_000
+"""Of a data set from the hub, read at once."""
 _EVAL_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -142,7 +144,10 @@ def text_batches(data: str, settings: TrainSettings) -> Iterator[Sequence[GivenT
         yield from (_samples(split).texts for split in ("train", "test"))
         return
     if not _is_local(data):
-        yield from (_hub_split(data, split, plain).texts for split in _hub_splits(data).values())
+        for split in _hub_splits(data).values():
+            for start in range(0, len(split), _HUB_ROWS):
+                some = split.select(range(start, min(start + _HUB_ROWS, len(split))))
+                yield _hub_split(data, some, plain).texts
         return
     for file, layout, columns in _described(find_files([data], None, settings.output), plain):
         for rows in read(file.source, layout, columns, _read_settings(plain)):
