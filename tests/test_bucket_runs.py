@@ -330,6 +330,30 @@ def test_a_damaged_staged_part_is_scored_again(
     assert_equal_run(content(store), local / "run")
 
 
+def test_no_entry_is_written_over_another_where_a_part_was_damaged(
+    shop: Path, settings: ScoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are numbered by how many there were, and there are fewer after it."""
+    assert killed_at(12, True, settings, monkeypatch)
+    monkeypatch.setattr(leases, "_is_gone", lambda _: True)
+    store = FolderStore(shop / "shop/runs/2026-11-23")
+
+    def entries() -> dict[str, bytes]:
+        names = [each.name for each in store.list(".staging") if "/entries/" in each.name]
+        return {name: bytes_of(store, name) for name in sorted(names)}
+
+    *_, last = entries()
+    folder = last.rpartition("/")[0]
+    store.put(f"{folder}/{len(entries()) + 1:08d}", bytes_of(store, last))  # of a later start, after one part
+    for each in store.list(".staging"):
+        if "/parts/" in each.name:
+            store.put(each.name, b"")
+    before = entries()
+    monkeypatch.setattr(BucketRun, "publish", lambda _: None)
+    scored(settings)
+    assert before.items() < entries().items()
+
+
 # ------------------------------------------------------------------------------------------------- two at a time
 
 

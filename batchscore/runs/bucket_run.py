@@ -156,6 +156,9 @@ class BucketRun:
 
     def stage(self, entries: Sequence[Mapping[str, Any]], staging: Staging, first: int) -> None:
         """Put entries of the journal, the ``first`` of them of this number, and the parts that they are about."""
+        own = f"{STAGING}/{staging.folder.name}/entries/"
+        numbers = [int(name.removeprefix(own)) for name in self._found if name.startswith(own)]
+        first = max([first, *(number + 1 for number in numbers)])  # a damaged part has no entry any more
         with ThreadPoolExecutor(min(_AT_ONCE, len(entries))) as pool:
             list(pool.map(lambda each: self._stage(each[1], staging, each[0]), enumerate(entries, first)))
 
