@@ -179,17 +179,27 @@ def test_a_bundle_is_scored_without_transformers(tiny_bundle: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr.decode()
 
 
+WAITING = """
+import sys
+begun, go_on = sys.begun_and_go_on
+begun.set()
+assert go_on.wait(20)
+done = True
+"""
+
+
 def test_modules_are_imported_by_a_thread_and_none_is_left_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-    monkeypatch.setattr(sys, "go_on", go_on, raising=False)
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "begun_and_go_on", (begun, go_on), raising=False)
     for name in ("ahead_one", "ahead_broken", "ahead_two"):
-        body = "1 / 0" if "broken" in name else "import sys\nassert sys.go_on.wait(20)\ndone = True"
+        body = "1 / 0" if "broken" in name else WAITING
         (tmp_path / f"{name}.py").write_text(body)
     monkeypatch.syspath_prepend(tmp_path)
     with imports_ahead() as want:
         want("ahead_one", "ahead_broken", "ahead_two")
+        assert begun.wait(20)
         go_on.set()  # nobody has waited for it
         import ahead_two  # type: ignore[import-not-found]
 
