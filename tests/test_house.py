@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_modules_are_short_but_for_those_that_are_named() -> None:
     assert {path for path, n in lines.items() if n > MOST_LINES} == LONG
 
 
+@functools.cache
 def texts_in(source: str) -> set[str]:
     """Texts in the code, parts of f-strings too, but no docstrings."""
     tree = ast.parse(source)
