@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The Airflow DAGs in a real Airflow 3, in an environment of its own (.venv-airflow): no import errors; a night that succeeds,
 # is skipped, fails, misses a gate, is killed or finds its folder held ends as a user expects; the report DAG writes its page.
-# Takes two minutes, and one more the first time. Needs .venv as tests/run.sh makes it, which runs this under CI.
-# By hand: bash tests/airflow.sh    (--install: only make the environment)
+# Takes two minutes, and one more the first time. Needs .venv as tests/run.sh makes it, which runs this beside the tests under CI.
+# By hand: bash tests/airflow.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -16,7 +16,6 @@ unset PYTHONDONTWRITEBYTECODE # neither environment comes compiled
     exit 0
   }
 }
-if [ "${1-}" = --install ]; then exit 0; fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export AIRFLOW_HOME=$work/home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__DAGS_FOLDER=$root/jobs/airflow

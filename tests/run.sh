@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
 # Everything that CI checks: installs what tests need into .venv, then lint, types, import levels and tests.
 # Arguments go to pytest: bash tests/run.sh -k batching
-# Where CI is set in the environment, the DAGs are run in a real Airflow too (tests/airflow.sh, two more minutes).
+# Where CI is set in the environment, the DAGs are run in a real Airflow too (tests/airflow.sh), beside the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # .venv comes uncompiled: a module is compiled once, and not in each of the hundreds of processes that import it.
 unset PYTHONDONTWRITEBYTECODE
 source jobs/venv.sh
 prepare_venv demo,test
-if [ -n "${CI-}" ]; then bash tests/airflow.sh --install & fi  # while the rest is checked
+beside=() # processes that run beside the tests, and end with them
+folders=()
+end() {
+  for process in "${beside[@]}"; do
+    pkill -P "$process" || true
+    kill "$process" || true
+  done 2>/dev/null
+  rm -rf "${folders[@]}"
+}
+trap end EXIT
 
 # Runs sync all that they write, which takes milliseconds on a disk and none in memory. What a kill or a loss of power leaves is
 # simulated in either (tests/crashing.py). The name is short, as paths of sockets are.
@@ -18,7 +27,7 @@ memory=$(awk '$1 == "MemAvailable:" {print int($2 / 1048576)}' /proc/meminfo 2>/
 if [ -z "${TMPDIR-}" ] && [ "${room:-0}" -ge 8 ] && [ "${memory:-0}" -ge 12 ]; then
   TMPDIR=$(mktemp -d /dev/shm/tests.XXXXXX)
   export TMPDIR
-  trap 'rm -rf "$TMPDIR"' EXIT
+  folders+=("$TMPDIR")
   pytest+=(-o tmp_path_retention_policy=failed) # no more of it than a test needs
 fi
 
@@ -29,16 +38,22 @@ check_code() {
   "$VENV_BIN/mypy"
   "$VENV_BIN/lint-imports" --config setup.cfg
 }
-checking=
-if [ -n "${CI-}" ]; then # beside the tests
-  (set -e; check_code) &
-  checking=$!
-else
+if [ -z "${CI-}" ]; then
   check_code
+  "${pytest[@]}" "$@"
+  exit
 fi
+said=$(mktemp -d)
+folders+=("$said")
+(set -e; check_code) >"$said/code" 2>&1 &
+beside+=($!)
+bash tests/airflow.sh >"$said/airflow" 2>&1 &
+beside+=($!)
 "${pytest[@]}" "$@"
-if [ -n "$checking" ]; then
-  wait "$checking"
-  wait
-  bash tests/airflow.sh
-fi
+for what in code airflow; do
+  code=0
+  wait "${beside[0]}" || code=$?
+  beside=("${beside[@]:1}")
+  cat "$said/$what"
+  [ "$code" -eq 0 ] || exit "$code"
+done
