@@ -30,7 +30,7 @@ class CompiledEncoder:
 
     Compiling takes about a minute. Its cache on disk is code that would be run unchecked by a later process, so it goes to
     a folder of this process that is removed at exit, unless ``TORCHINDUCTOR_CACHE_DIR`` names one. Precompiled headers, which
-    would save a quarter of that minute, torch keeps under a name in the temporary folder that can be guessed, so there are none.
+    would save a sixth of that, torch keeps under a name in the temporary folder that can be guessed, so there are none.
     """
 
     def __init__(self, encoder: Encoder, device: str) -> None:
