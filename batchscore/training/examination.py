@@ -36,6 +36,7 @@ from batchscore.model.scoring import (
 from batchscore.model.tokenization import Tokenizer
 from batchscore.records import Predictions, Status, Task
 from batchscore.system.cores import usable_cores
+from batchscore.training.context import NoProgress
 from batchscore.training.results import Results, results_of
 from batchscore.training.splits import Split
 
@@ -115,21 +116,29 @@ def examine(
     """Score the evaluation rows, fit the temperature on the held-out ones, compute metrics, pick canaries.
 
     All rows but the first ``n_selection`` are held out. Of several labels each is predicted from the ``threshold`` on, or from
-    the probability that is best for it on the validation split. Rows whose texts it was ``trained_on`` are no held-out answers. The canaries' probabilities come from transformers, each text
-    alone. The rows are scored by our own encoder if it agrees on the canaries, else by transformers.
+    the probability that is best for it on the validation split. Rows whose texts it was ``trained_on`` are no held-out answers.
+
+    The canaries' probabilities come from transformers, in float32, each text alone. The rows are scored by the first of these
+    that agrees on the canaries: our own encoder in the training's precision, in float32, and transformers in float32.
 
     Raises:
         ModelError: a row cannot be scored.
     """
-    ours = dataclasses.replace(bundle, canaries=_no_canaries(bundle))
-    found = _scored(_load(ours, context.device, context.precision), split, context.progress)
     known = set(trained_on)
     is_new = np.array([row >= n_selection and text not in known for row, text in enumerate(split.texts)])
-    examination, agrees = _evaluate(found, bundle, split, n_selection, threshold, is_new)
-    if not agrees:
-        _LOG.info("%s: our own code and transformers differ; transformers it is", printable(bundle.path))
-        found = _scored(_load(bundle, context.device, context.precision), split, context.progress)
-        examination, _ = _evaluate(found, bundle, split, n_selection, threshold, is_new)
+    ours = dataclasses.replace(bundle, canaries=_no_canaries(bundle))
+    progress = context.progress
+    ways = [(ours, context.precision), (ours, "fp32"), (bundle, "fp32")]
+    for way, precision in ways[context.precision == "fp32" :]:
+        found = _scored(_load(way, context.device, precision), split, progress)
+        examination, agrees = _evaluate(found, bundle, split, n_selection, threshold, is_new)
+        backend = found.model.backend
+        if agrees or (backend.precision == "fp32" and backend.name in PLAIN):
+            break
+        _LOG.info(
+            "%s: %s in %s is not as transformers", printable(bundle.path), backend.name, backend.precision
+        )
+        progress = NoProgress()  # its rows are counted
     return examination
 
 
