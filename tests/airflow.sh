@@ -2,20 +2,22 @@
 # The Airflow DAGs in a real Airflow 3, in an environment of its own (.venv-airflow): no import errors; a night that succeeds,
 # is skipped, fails, misses a gate, is killed or finds its folder held ends as a user expects; the report DAG writes its page.
 # Takes two minutes, and one more the first time. Needs .venv as tests/run.sh makes it, which runs this beside the tests under CI.
-# By hand: bash tests/airflow.sh
+# By hand: bash tests/airflow.sh. With --install it only makes its environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 unset PYTHONDONTWRITEBYTECODE # neither environment comes compiled
-[ -x .venv-airflow/bin/airflow ] || {
+if [ ! -x .venv-airflow/bin/airflow ]; then
+  source jobs/venv.sh
   echo "Installing Airflow into .venv-airflow ..." >&2
-  "$root/.venv/bin/python" -m venv .venv-airflow
+  "$(find_python)" -m venv .venv-airflow
   .venv-airflow/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "apache-airflow >=3.1,<4" >.venv-airflow/log 2>&1 || {
     echo "skipped: apache-airflow cannot be installed here: $(grep -m 1 -i error .venv-airflow/log || tail -n 1 .venv-airflow/log)"
     rm -rf .venv-airflow
     exit 0
   }
-}
+fi
+[ "${1-}" != --install ] || exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export AIRFLOW_HOME=$work/home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__DAGS_FOLDER=$root/jobs/airflow

@@ -7,8 +7,7 @@ cd "$(dirname "$0")/.."
 # .venv comes uncompiled: a module is compiled once, and not in each of the hundreds of processes that import it.
 unset PYTHONDONTWRITEBYTECODE
 source jobs/venv.sh
-prepare_venv demo,test
-beside=() # processes that run beside the tests, and end with them
+beside=() # processes that run beside the others, and end with them
 folders=()
 end() {
   for process in "${beside[@]}"; do
@@ -18,6 +17,13 @@ end() {
   rm -rf "${folders[@]}"
 }
 trap end EXIT
+if [ -n "${CI-}" ]; then
+  said=$(mktemp -d)
+  folders+=("$said")
+  bash tests/airflow.sh --install >"$said/install" 2>&1 &
+  beside+=($!)
+fi
+prepare_venv demo,test
 
 # Runs sync all that they write, which takes milliseconds on a disk and none in memory. What a kill or a loss of power leaves is
 # simulated in either (tests/crashing.py). The name is short, as paths of sockets are.
@@ -43,17 +49,20 @@ if [ -z "${CI-}" ]; then
   "${pytest[@]}" "$@"
   exit
 fi
-said=$(mktemp -d)
-folders+=("$said")
+wait_for_first() { # of those beside; what it said is in $said/$1
+  local code=0
+  wait "${beside[0]}" || code=$?
+  beside=("${beside[@]:1}")
+  cat "$said/$1"
+  [ "$code" -eq 0 ] || exit "$code"
+}
+wait_for_first install
 (set -e; check_code) >"$said/code" 2>&1 &
 beside+=($!)
+# What three workers would each compile at once is compiled beside the checks.
+"$VENV_BIN/pytest" --collect-only --quiet >/dev/null
 bash tests/airflow.sh >"$said/airflow" 2>&1 &
 beside+=($!)
 "${pytest[@]}" "$@"
-for what in code airflow; do
-  code=0
-  wait "${beside[0]}" || code=$?
-  beside=("${beside[@]:1}")
-  cat "$said/$what"
-  [ "$code" -eq 0 ] || exit "$code"
-done
+wait_for_first code
+wait_for_first airflow
