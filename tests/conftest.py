@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from broken_buckets import Proxy, environment, make_bucket, plain, proxied, serving
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 
 from batchscore import samples
 from batchscore.config import ScoreSettings
@@ -80,13 +80,14 @@ def imdb() -> Path:
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A plain Hugging Face folder: a BERT with random weights, two layers of 32, and a tokenizer."""
 
-    def make(labels: Sequence[str] = ("NEGATIVE", "POSITIVE"), *, seed: int = 0) -> Path:
+    def make(labels: Sequence[str] = ("NEGATIVE", "POSITIVE"), *, seed: int = 0, whole: bool = False) -> Path:
         import torch
         from transformers import BertConfig, BertForSequenceClassification
 
         torch.manual_seed(seed)
+        folder: Path = tmp_path_factory.mktemp("model") / "tiny"
         config = BertConfig(
-            vocab_size=vocabulary_size(),
+            vocab_size=save_tokenizer(folder, whole=whole),
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -95,9 +96,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             label2id={label: index for index, label in enumerate(labels)},
             initializer_range=0.5,  # so that probabilities differ from row to row
         )
-        folder: Path = tmp_path_factory.mktemp("model") / "tiny"
         BertForSequenceClassification(config).save_pretrained(folder)
-        save_tokenizer(folder)
         return folder
 
     return make

@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import warm
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 
 from batchscore.system.storage import MANIFEST, STAGING, files_below, read_manifest, sha256_of
 
@@ -126,9 +126,8 @@ def make_model(folder: Path, encoder: str) -> None:
         torch.nn.init.normal_(model.classifier.weight, std=0.5)
         AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
     else:
-        save_tokenizer(folder)
         size: dict[str, Any] = {
-            "vocab_size": vocabulary_size(),
+            "vocab_size": save_tokenizer(folder),
             "hidden_size": 16,
             "num_attention_heads": 2,
             "intermediate_size": 32,

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 import warm
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.storage import remove_tree, sha256_of
@@ -71,9 +71,8 @@ def make_base(folder: Path) -> None:
         "num_attention_heads": 2,
         "intermediate_size": 32,
     }
-    config = BertConfig(vocab_size=vocabulary_size(), **sizes)
+    config = BertConfig(vocab_size=save_tokenizer(folder), **sizes)
     BertModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
 
 
 def make_rows(path: Path, count: int = 100) -> None:

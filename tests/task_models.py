@@ -13,7 +13,7 @@ import pytest
 from conftest import run_score
 from crashing import KILLED, Fault, in_child
 from numpy.typing import NDArray
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 
 from batchscore.config import ReadSettings
 from batchscore.model import loading
@@ -36,7 +36,7 @@ def make_model(folder: Path, labels: Sequence[str], *, seed: int = 0, **config: 
 
     torch.manual_seed(seed)
     found = BertConfig(
-        vocab_size=vocabulary_size(),
+        vocab_size=save_tokenizer(folder),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -47,7 +47,6 @@ def make_model(folder: Path, labels: Sequence[str], *, seed: int = 0, **config: 
         **config,
     )
     BertForSequenceClassification(found).save_pretrained(folder)
-    save_tokenizer(folder)
     return folder
 
 

@@ -23,6 +23,7 @@ from batchscore.config import Allowance, ReadSettings, ScoreSettings
 from batchscore.errors import DataError, InterruptedRunError, NoInputError, OutputError, StorageError
 from batchscore.formats.writing import write_predictions
 from batchscore.model import loading, scoring
+from batchscore.model.backends import torch_backend
 from batchscore.model.backends.torch_backend import TorchBackend
 from batchscore.model.bundle import open_bundle
 from batchscore.model.loading import load_model
@@ -589,13 +590,13 @@ def test_a_resumed_run_computes_with_what_the_first_start_found(
         max_rejects=Allowance.parse("2"),
     )
     monkeypatch.setattr(loading, "DEFAULT_BATCH_TOKENS", {"cpu": 64})
-    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["fp32"])
+    monkeypatch.setattr(torch_backend, "faster_precisions", lambda _: [])
     with pytest.raises(InterruptedRunError):
         runs.score(settings, lambda _: Stop(3))  # type: ignore[arg-type,return-value]
     whole = runs.score(dataclasses.replace(settings, output=tmp_path / "whole"), lambda _: Stop(99))  # type: ignore[arg-type,return-value]
     shapes: list[int] = []
     monkeypatch.setattr(loading, "DEFAULT_BATCH_TOKENS", {"cpu": 8192})
-    monkeypatch.setattr(loading._Loading, "_precisions", lambda *_, **__: ["bf16", "fp32"])
+    monkeypatch.setattr(torch_backend, "faster_precisions", lambda _: ["bf16"])
     logits = TorchBackend.logits
 
     def note(self: Any, batch: MicroBatch) -> Any:

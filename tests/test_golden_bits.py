@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,9 @@ def digest(value: Any) -> str:
 
 
 def test_what_is_staged_is_what_it_was_or_the_number_of_its_format_is_raised(
-    tiny_model: Path, tmp_path: Path
+    make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
+    tiny_model = make_model(whole=True)
     found: dict[str, dict[str, str]] = {}
     for long_text in ("head", "head-tail", "windows"):
         with pytest.MonkeyPatch.context() as patch:

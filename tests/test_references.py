@@ -34,6 +34,12 @@ ZEBRA = 29145
 """The token of a word that no public text has."""
 
 
+@pytest.fixture(scope="session")
+def tiny_model(make_model: Callable[..., Path]) -> Path:
+    """A plain folder whose tokenizer has a word that the probes do not have."""
+    return make_model(whole=True)
+
+
 @pytest.fixture
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a cache that is empty at first."""

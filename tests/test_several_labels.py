@@ -374,13 +374,13 @@ def test_an_earlier_run_is_compared_row_by_row(
         world.model,
         tmp_path / "two",
         baseline=tmp_path / "one",
-        thresholds={"": 0.6},
+        thresholds={"": 0.7},
         read=read_settings,
         **options,
     )
     found = result.metrics["comparison"]
     assert found["matched_by"] == ("id" if way == "ids" else "file and row")
-    changed = sum(names(world.expected[k]) != names(world.expected[k], (0.6,) * 3) for k in SCORED)
+    changed = sum(names(world.expected[k]) != names(world.expected[k], (0.7,) * 3) for k in SCORED)
     assert changed
     unmatched = int(output_format == "csv")  # a null text, which is an empty one there
     assert (found["rows"], found["changed"], found["unmatched"]) == (len(SCORED), changed, unmatched)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 from test_training import Silent, rows
 
 from batchscore.cli import main
@@ -74,9 +74,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_attention_heads": 2,
         "intermediate_size": 32,
     }
-    config = BertConfig(vocab_size=vocabulary_size(), **sizes)
+    config = BertConfig(vocab_size=save_tokenizer(folder), **sizes)
     BertModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
     return folder
 
 

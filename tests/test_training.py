@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from small_vocabulary import save_tokenizer, vocabulary_size
+from small_vocabulary import save_tokenizer
 
 from batchscore import samples
 from batchscore.cli.train import command
@@ -85,9 +85,9 @@ def bases(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     bert = make_model()
     distilbert = tmp_path_factory.mktemp("distilbert")
     torch.manual_seed(0)
-    config = DistilBertConfig(vocab_size=vocabulary_size(), dim=32, n_layers=2, n_heads=2, hidden_dim=64)
+    vocab_size = save_tokenizer(distilbert)
+    config = DistilBertConfig(vocab_size=vocab_size, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
     DistilBertForMaskedLM(config).save_pretrained(distilbert)
-    save_tokenizer(distilbert)
     return {"bert": bert, "distilbert": distilbert}
 
 

@@ -225,9 +225,10 @@ def test_columns_of_flags_are_trained_on(settings: TrainSettings, data: Path) ->
 
 
 def test_a_regression_gives_numbers_in_their_own_unit(
-    settings: TrainSettings, data: Path, tmp_path: Path
+    settings: TrainSettings, make_model: Callable[..., Path], data: Path, tmp_path: Path
 ) -> None:
-    result = run(settings, task="regression", recipe="full", learning_rate=1e-3)
+    how: dict[str, Any] = {"base_model": str(make_model(whole=True)), "recipe": "full", "learning_rate": 1e-3}
+    result = run(settings, task="regression", **how)
     bundle = open_bundle(str(result.output))
     assert (bundle.task, bundle.labels) == (Task.REGRESSION, ("stars",))
     rows, metrics = scored(result, data, tmp_path / "run")
