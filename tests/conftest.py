@@ -78,7 +78,7 @@ def imdb() -> Path:
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A plain Hugging Face folder: a BERT with random weights, two layers of 32, and a tokenizer."""
+    """A plain Hugging Face folder: a BERT with random weights, two layers of 32; a tokenizer of few words, or the ``whole`` one."""
 
     def make(labels: Sequence[str] = ("NEGATIVE", "POSITIVE"), *, seed: int = 0, whole: bool = False) -> Path:
         import torch

@@ -178,7 +178,8 @@ class Threshold(click.ParamType[float | None]):
     "--student-layers",
     type=click.IntRange(1),
     metavar="N",
-    help="Keep N layers of the base model, evenly spread, the first and the last among them: a smaller, faster model.  "
+    help="Keep N layers of the base model, evenly spread, the first and the last among them: a smaller, faster model. Those of a "
+    "teacher (--base-model BUNDLE) learn from it best.  "
     "[default: all]",
 )
 @click.option(
