@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 import warm
-from small_vocabulary import save_tokenizer
+from small_vocabulary import save_encoder
 
 from batchscore.model.bundle_facts import FACTS
 from batchscore.system.storage import remove_tree, sha256_of
@@ -57,22 +57,6 @@ def start(arguments: Sequence[str], log: Path) -> ForkServerProcess:
     process = warm.CONTEXT.Process(target=train, args=(list(arguments), str(log)))
     process.start()
     return process
-
-
-def make_base(folder: Path) -> None:
-    """A tiny encoder with random weights and dropout."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    config = BertConfig(vocab_size=save_tokenizer(folder), **sizes)
-    BertModel(config).save_pretrained(folder)
 
 
 def make_rows(path: Path, count: int = 100) -> None:
@@ -136,7 +120,7 @@ def main() -> int:
     broken = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_base(folder / "base")
+        save_encoder(folder / "base")
         make_rows(folder / "rows.parquet")
         for recipe in OPTIONS:
             output = folder / f"whole-{recipe}"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from small_vocabulary import save_tokenizer
+from small_vocabulary import save_encoder
 from test_training import Silent, rows
 
 from batchscore.cli import main
@@ -63,19 +63,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder without a head, as they come from a hub."""
-    import torch
-    from transformers import BertConfig, BertModel
-
     folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    config = BertConfig(vocab_size=save_tokenizer(folder), **sizes)
-    BertModel(config).save_pretrained(folder)
+    save_encoder(folder)
     return folder
 
 

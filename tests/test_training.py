@@ -152,8 +152,8 @@ def test_a_bundle_comes_out_that_scorer_and_plain_transformers_agree_on(
     assert {path.name for path in result.output.iterdir()} == FILES
 
 
-def test_training_learns(settings: TrainSettings) -> None:
-    result = run(settings, epochs=40, learning_rate=5e-3)
+def test_training_learns(settings: TrainSettings, make_model: Callable[..., Path]) -> None:
+    result = run(settings, base_model=str(make_model(whole=True)), epochs=20, learning_rate=5e-3)
     assert result.metrics["accuracy"]["value"] == 1.0
 
 

@@ -29,6 +29,8 @@ from batchscore.errors import DataError, ModelError, OutputError, UsageError
 from batchscore.evaluation import softmax
 from batchscore.model.bundle import open_bundle
 from batchscore.model.bundle_facts import FACTS
+from batchscore.model.canaries import CanaryCheck
+from batchscore.model.scoring import Model
 from batchscore.records import Task
 from batchscore.reports.teaching import teaching_lines
 from batchscore.runs.inspection import bundle_lines, inspect
@@ -42,6 +44,7 @@ from batchscore.training import (
     teachers,
     tokenized_rows,
     train,
+    trainer,
 )
 from batchscore.training.data import load_data
 from batchscore.training.fewer_layers import spread_layers, with_fewer_layers
@@ -421,6 +424,29 @@ def test_the_card_says_who_is_right_more_often_and_how_much_faster_the_student_i
     assert speed["times"] == pytest.approx(speed["teacher_seconds"] / speed["student_seconds"])
     assert all(f"- {line}\n" in card for line in teaching_lines(Task.SINGLE_LABEL, taught))
     assert "times as fast as the teacher" in card
+
+
+def test_the_student_is_timed_in_the_precision_that_a_run_would_take(
+    settings: TrainSettings, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[None] = []
+    timed: dict[str, str] = {}
+    seconds = student._seconds
+
+    def differs_at_first(*_: Any) -> CanaryCheck:
+        checks.append(None)
+        return CanaryCheck(int(len(checks) == 1), 0.0)
+
+    def noted(models: list[Model], *rest: Any) -> float:
+        timed.update({str(model.bundle.path): model.backend.precision for model in models})
+        return seconds(models, *rest)
+
+    monkeypatch.setattr(examination, "canary_check", differs_at_first)
+    monkeypatch.setattr(student, "_seconds", noted)
+    monkeypatch.setattr(trainer, "faster_precisions", lambda _: ["bf16"])
+    run(settings, precision="auto")
+    assert len(checks) == 2
+    assert [precision for path, precision in timed.items() if path != str(folders["first"])] == ["fp32"]
 
 
 def test_the_command_takes_teachers(

@@ -82,6 +82,8 @@ class Examination:
     """The first rows, which chose the epoch or the thresholds."""
     is_ours: bool
     """Whether our own encoder scored the rows, as it agrees with transformers."""
+    precision: str
+    """What they were scored in, as a run would score them."""
     held_out: HeldOutAnswers | None = None
     """Of one label a text: the answers to rows that neither trained it nor chose its epoch, if there are any."""
 
@@ -200,6 +202,7 @@ def _evaluate(
         predicted=whole.predicted,
         n_chosen=n_chosen,
         is_ours=found.model.backend.name not in PLAIN,
+        precision=found.model.backend.precision,
         held_out=_held_out(whole, given, is_new, found.model),
     )
     check = canary_check(answers[rows], np.array(canaries["probabilities"]), bundle.task)

@@ -98,7 +98,8 @@ def speed_of(lesson: Lesson, made: Attempt, context: TrainingContext) -> dict[st
         teacher.load(folder_of(number, context), texts)
         for number, teacher in enumerate(lesson.teaching.teachers)
     ]
-    taught = model_of(made.saved, context, is_ours=made.examination.is_ours)
+    as_in_a_run = dataclasses.replace(context, precision=made.examination.precision)
+    taught = model_of(made.saved, as_in_a_run, is_ours=made.examination.is_ours)
     taught = dataclasses.replace(taught, workers=teachers[0].workers)
     sides = {"teacher": teachers, "student": [taught]}
     found: dict[str, list[float]] = {name: [] for name in sides}
