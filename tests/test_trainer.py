@@ -691,7 +691,7 @@ class FakeHub:
 
 def arguments_of(settings: TrainSettings) -> list[str]:
     return [
-        *("--data", settings.data, "--output", str(settings.output), "--base-model", settings.base_model),
+        *("--data", settings.data, "--output", str(settings.output), "--base-model", settings.base_name),
         *("--recipe", "head", "--max-length", "32", "--json", "-q", "--precision", "fp32"),
     ]
 

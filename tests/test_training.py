@@ -661,7 +661,7 @@ def test_the_command_shows_accuracy_two_rows_and_two_mismatches(settings: TrainS
         "--output",
         str(settings.output),
         "--base-model",
-        settings.base_model,
+        settings.base_name,
     ]
     short = ["--epochs", "1", "--max-length", "32", "--precision", "fp32"]
     done = CliRunner().invoke(command, [*arguments, *short])
@@ -679,7 +679,7 @@ def test_the_command_gives_one_line_of_json(settings: TrainSettings) -> None:
         "--output",
         str(settings.output),
         "--base-model",
-        settings.base_model,
+        settings.base_name,
     ]
     names = ["--label-name", "0=no,1=yes"]
     done = CliRunner().invoke(
@@ -711,7 +711,7 @@ def test_the_command_exits_with_the_code_of_the_error(
         "--output",
         str(settings.output),
         "--base-model",
-        settings.base_model,
+        settings.base_name,
     ]
     done = CliRunner().invoke(command, [*arguments, *changes])
     assert done.exit_code == code

@@ -399,7 +399,7 @@ def test_the_command_trains_and_scores_a_regression(
                 "--output",
                 str(tmp_path / "model"),
                 "--base-model",
-                settings.base_model,
+                settings.base_name,
             ),
             *(
                 "--task",

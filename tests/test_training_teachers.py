@@ -454,7 +454,7 @@ def test_the_command_takes_teachers(
 ) -> None:
     options = [
         "--base-model",
-        settings.base_model,
+        settings.base_name,
         "--epochs",
         "1",
         "--max-length",
@@ -597,3 +597,44 @@ def test_a_student_of_fewer_layers_is_a_model_that_plain_transformers_loads(
     again = run(settings, base_model=str(result.output), student_layers=1, output=tmp_path / "again")
     assert json.loads((again.output / "config.json").read_text())["num_hidden_layers"] == 2
     assert student.TIMED_ROWS == 64
+
+
+# Whose layers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("teachers", "layers", "named", "base"),
+    [
+        (("first",), 1, None, "first"),
+        (("first",), 1, "other", "other"),
+        (("first",), 1, "builtin", "builtin"),
+        (("first",), None, None, "builtin"),
+        (("first", "second"), 1, None, "builtin"),
+        ((), 1, None, "builtin"),
+        (("builtin",), 1, None, "builtin"),
+    ],
+)
+def test_layers_are_those_of_the_only_teacher_unless_a_base_is_named(
+    tmp_path: Path, teachers: tuple[str, ...], layers: int | None, named: str | None, base: str
+) -> None:
+    settings = TrainSettings("data", tmp_path, base_model=named, teachers=teachers, student_layers=layers)
+    assert settings.base_name == base
+    assert settings.takes_builtin == (base == "builtin" and "builtin" not in teachers)
+
+
+def test_a_student_of_fewer_layers_starts_from_its_teacher(
+    settings: TrainSettings, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    result = run(settings, base_model=None, student_layers=1)
+    facts = facts_of(result.output)["training"]
+    assert facts["base_model"]["name"] == str(folders["first"])
+    assert facts["base_model"]["fingerprint"] == facts["teaching"]["teachers"][0]["fingerprint"]
+    assert facts["student"] == {"kept": [1], "of": 2}
+    named = run(settings, base_model=str(folders["first"]), student_layers=1, output=tmp_path / "named")
+    assert contents(named.output) == contents(result.output)
+    assert run(settings, base_model=str(folders["first"]), student_layers=1, resume=True).was_done
+
+
+def test_where_a_teacher_has_too_few_layers_another_base_is_named(settings: TrainSettings) -> None:
+    with pytest.raises(UsageError, match=r"--student-layers 3: .* has 2.*--base-model builtin"):
+        run(settings, base_model=None, student_layers=3)

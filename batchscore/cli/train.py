@@ -70,11 +70,10 @@ class Threshold(click.ParamType[float | None]):
 )
 @click.option(
     "--base-model",
-    default="builtin",
-    show_default=True,
     type=LocalName(),
     metavar="MODEL",
-    help="`builtin`, a local Hugging Face folder, or a hub id with --revision.",
+    help="`builtin`, a local Hugging Face folder, or a hub id with --revision.  [default: the --teacher, if it is the only one "
+    "and --student-layers is given, else builtin]",
 )
 @click.option("--revision", metavar="COMMIT", help="The full commit hash, if the base model is a hub id.")
 @click.option(
@@ -178,9 +177,7 @@ class Threshold(click.ParamType[float | None]):
     "--student-layers",
     type=click.IntRange(1),
     metavar="N",
-    help="Keep N layers of the base model, evenly spread, the first and the last among them: a smaller, faster model. Those of a "
-    "teacher (--base-model BUNDLE) learn from it best.  "
-    "[default: all]",
+    help="Keep N layers of the base model, evenly spread, the first and the last among them: a smaller, faster model.  [default: all]",
 )
 @click.option(
     "--tune",

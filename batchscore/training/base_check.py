@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscore.errors import ModelError, printable
+from batchscore.errors import ModelError, UsageError, printable
 from batchscore.model.backends import open_backend
 from batchscore.model.backends.architectures import architecture_of
 from batchscore.model.backends.plain import logits_of
@@ -25,6 +25,7 @@ from batchscore.training.base_model import (
     hidden_size_of,
     load_classifier,
     load_tokenizer,
+    open_base,
     pooling_of,
     save_classifier,
 )
@@ -38,6 +39,24 @@ if TYPE_CHECKING:
 _GOAL = Goal(Task.SINGLE_LABEL, ("NO", "YES", "MAYBE"))
 _LONGEST = 64
 """Tokens of the texts of the one step."""
+
+
+def usable_base(settings: TrainSettings, folder: Path) -> tuple[Bundle, str]:
+    """Open the base model and try it: :func:`checked_base`.
+
+    Raises:
+        ModelError, UsageError: as that; names ``--base-model`` where a teacher is the base without having been named as that.
+    """
+    try:
+        base = open_base(settings)
+        return base, checked_base(base, settings, folder)
+    except (ModelError, UsageError) as error:
+        if not settings.starts_from_teacher:
+            raise
+        raise type(error)(
+            f"{error} The layers are those of the --teacher, as no --base-model is given: --base-model builtin takes the built-in "
+            "encoder's."
+        ) from error
 
 
 def checked_base(base: Bundle, settings: TrainSettings, folder: Path) -> str:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from batchscore.training.settings import Hyperparameters, TrainSettings
     from batchscore.training.splits import Goal
 
-BUILTIN = "builtin"
 BUILTIN_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
@@ -55,7 +54,7 @@ def open_base(settings: TrainSettings) -> Bundle:
     Raises:
         ModelError: there is none, or it is unusable; the extra ``demo`` is missing.
     """
-    path = _builtin() if settings.base_model == BUILTIN else settings.base_model
+    path = _builtin() if settings.takes_builtin else settings.base_name
     base = open_bundle(path, settings.revision)
     return dataclasses.replace(
         base,

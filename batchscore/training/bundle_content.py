@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscore.model.held_out import KEY as HELD_OUT
 from batchscore.records import Task
-from batchscore.training.base_model import BUILTIN, BUILTIN_HUB_ID
+from batchscore.training.base_model import BUILTIN_HUB_ID
 from batchscore.training.sampling import spread
 from batchscore.version import __version__
 
@@ -52,6 +52,6 @@ def calibration_texts(data: TrainingData, canaries: Sequence[Text]) -> dict[str,
 
 def hub_id(settings: TrainSettings) -> str | None:
     """The hub id of the base model; ``None`` for a local folder."""
-    if settings.base_model == BUILTIN:
+    if settings.takes_builtin:
         return BUILTIN_HUB_ID
-    return None if Path(settings.base_model).is_dir() else settings.base_model
+    return None if Path(settings.base_name).is_dir() else settings.base_name

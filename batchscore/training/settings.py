@@ -38,6 +38,7 @@ RECIPES = {
         2e-3, 2e-3, 4, 0.0, {"first": ((_ANY, 1),), "mean": ((4000, 8), (_ANY, 4))}, trains_encoder=False
     ),
 }
+_BUILTIN = "builtin"
 WEIGHT_DECAY = 0.01
 _NARROW_BELOW = 512
 """Hidden size."""
@@ -51,7 +52,8 @@ class TrainSettings:
     """A file, a folder, ``builtin`` or the name of a hub data set."""
     output: Path
     eval_data: str | None = None
-    base_model: str = "builtin"
+    base_model: str | None = None
+    """``builtin``, a folder or a hub id; ``None``: see :attr:`base_name`."""
     revision: str | None = None
     recipe: str = "full"
     limit: int | None = None
@@ -111,6 +113,23 @@ class TrainSettings:
     """What a review found of the labels."""
     sign: Path | None = None
     """A private key that the bundle is signed with."""
+
+    @property
+    def base_name(self) -> str:
+        """The base model: as asked for; else the teacher that fewer layers are to be kept of, if there is one alone; else ``builtin``."""
+        if self.base_model is not None:
+            return self.base_model
+        return self.teachers[0] if self.starts_from_teacher else _BUILTIN
+
+    @property
+    def takes_builtin(self) -> bool:
+        """Whether the base model is the encoder that the extra ``demo`` brings."""
+        return not self.starts_from_teacher and self.base_name == _BUILTIN
+
+    @property
+    def starts_from_teacher(self) -> bool:
+        """Whether a teacher is the base model without having been named as that."""
+        return self.base_model is None and self.student_layers is not None and len(self.teachers) == 1
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings."""

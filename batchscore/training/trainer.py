@@ -20,9 +20,8 @@ from batchscore.reports.linear_baseline import linear_line
 from batchscore.system.allocator import keep_freed_memory
 from batchscore.system.storage import make_folder, remove_tree, write_bytes
 from batchscore.training.attempts import Attempt, Material, attempt
-from batchscore.training.base_check import checked_base
+from batchscore.training.base_check import usable_base
 from batchscore.training.base_model import (
-    BUILTIN,
     BUILTIN_HUB_ID,
     hidden_size_of,
     kept_layers,
@@ -114,8 +113,7 @@ def train(
         return done
     keep_freed_memory()
     with work_folder(settings.output, settings.force, settings.resume) as work:
-        base = open_base(settings)
-        padding_mode = checked_base(base, settings, work / _PROBED)
+        base, padding_mode = usable_base(settings, work / _PROBED)
         job = _job(settings, base)
         precision, is_resumed = begin(work, job.fingerprint(), lambda: _precision(settings.precision))
         watch = Watch(progress, tell)
@@ -181,6 +179,7 @@ class _Job:
         }
         for name in _HARMLESS:
             del given[name]
+        given["base_model"] = self.settings.base_name
         return fingerprint(
             {
                 "settings": {**given, "label_names": dict(self.settings.label_names)},
@@ -405,7 +404,7 @@ def _silence() -> None:
 def _facts(job: _Job, trained: _Trained) -> dict[str, Any]:
     """The content of ``batchscore.json``."""
     settings, base, examination = job.settings, job.base, trained.examination
-    name = BUILTIN_HUB_ID if settings.base_model == BUILTIN else settings.base_model
+    name = BUILTIN_HUB_ID if settings.takes_builtin else settings.base_name
     data = {"source": settings.data, **trained.data.facts(), "hygiene": trained.hygiene}
     if settings.check_labels:
         data["suspects"] = trained.suspects
