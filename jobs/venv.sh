@@ -13,6 +13,10 @@ find_python() {
   return 69
 }
 
+renew_pip() { # PYTHON: the pip that comes with Python 3.11 takes twice the time to choose among many versions
+  "$1" -m pip install --quiet --disable-pip-version-check --upgrade pip || echo "pip stays as it is" >&2
+}
+
 prepare_venv() { # EXTRAS
   local extras=$1 venv=${VENV:-.venv} python wanted stamp
   VENV_BIN=$PWD/$venv/bin
@@ -24,6 +28,7 @@ prepare_venv() { # EXTRAS
   python=$(find_python) || return
   echo "Installing into $venv (a few minutes the first time) ..." >&2
   [ -x "$VENV_BIN/python" ] || "$python" -m venv "$venv"
+  renew_pip "$VENV_BIN/python"
   # a module is compiled when it is first imported: to compile all that packages bring takes minutes
   "$VENV_BIN/python" -m pip install --quiet --no-compile --disable-pip-version-check -c tests/constraints.txt -e ".${extras:+[$extras]}"
   echo "$wanted" >"$stamp"

@@ -11,6 +11,7 @@ if [ ! -x .venv-airflow/bin/airflow ]; then
   source jobs/venv.sh
   echo "Installing Airflow into .venv-airflow ..." >&2
   "$(find_python)" -m venv .venv-airflow
+  renew_pip .venv-airflow/bin/python
   .venv-airflow/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "apache-airflow >=3.1,<4" >.venv-airflow/log 2>&1 || {
     echo "skipped: apache-airflow cannot be installed here: $(grep -m 1 -i error .venv-airflow/log || tail -n 1 .venv-airflow/log)"
     rm -rf .venv-airflow
