@@ -638,7 +638,7 @@ def test_each_window_of_a_long_text_is_learned_where_the_encoder_is_trained(
         "long_text": "windows",
         "eval_data": str(tmp_path / "eval.parquet"),
     }
-    run(settings, recipe=recipe, epochs=1, **how)
+    run(settings, recipe=recipe, epochs=1, hard_labels=True, **how)
     rows, watched = seen
     assert len(rows) == learned
     assert len(watched) == len(texts)

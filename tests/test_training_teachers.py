@@ -252,6 +252,7 @@ def test_at_any_temperature_the_same_probabilities_are_the_best_answer() -> None
         ),
         ({"class_weights": "balanced"}, UsageError, ("--class-weights",)),
         ({"learning_curve": True}, UsageError, ("--learning-curve",)),
+        ({"hard_labels": True}, UsageError, ("--hard-labels",)),
         ({"student_layers": 3}, UsageError, ("--student-layers 3", "has 2")),
     ],
 )

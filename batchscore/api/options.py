@@ -163,6 +163,7 @@ class TrainOptions(_ReadingOptions, total=False):
     batch_size: int | None
     early_stopping: int | None
     class_weights: Literal["none", "balanced"] | None
+    hard_labels: bool
     train_layers: int | None
     gradient_accumulation: int | None
     gradient_checkpointing: bool

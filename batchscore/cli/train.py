@@ -118,6 +118,12 @@ class Threshold(click.ParamType[float | None]):
     help="Weight of a row in the loss: all the same, or more for rare labels.",
 )
 @click.option(
+    "--hard-labels",
+    is_flag=True,
+    help="Learn the given labels alone.  [default: where full has fewer than 4,000 rows, half of a target is what a linear model says "
+    "that did not see the row]",
+)
+@click.option(
     "--train-layers",
     type=click.IntRange(1),
     metavar="N",

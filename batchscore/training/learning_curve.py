@@ -23,6 +23,7 @@ from batchscore.training.examination import answers_to, open_saved
 from batchscore.training.objectives import strata_of
 from batchscore.training.results import results_of, row_losses
 from batchscore.training.saved_units import in_its_unit
+from batchscore.training.soft_labels import with_soft_labels
 from batchscore.training.splits import stratified
 from batchscore.training.tokenized_rows import TokenizedRows, fit_rows
 
@@ -126,7 +127,7 @@ def _answers(
     passes = round(plan.epochs * len(rows)) if plan.trains_encoder else len(rows)
     quiet = dataclasses.replace(context, tell=lambda _: None)
     with material.over(passes + len(measured), quiet) as watched:
-        some = splits[0].restricted_to(rows), splits[1]
+        some = with_soft_labels(data, plan, splits[0].restricted_to(rows)), splits[1]
         fitted = fit_rows(material.base, data.goal, plan, some, watched, folder)
         bundle = folder / "bundle"
         save_classifier(fitted.model, load_tokenizer(material.base), material.base, bundle)

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from batchscore.records import Text
     from batchscore.training.examination import Examination
     from batchscore.training.results import Results
-    from batchscore.training.splits import TrainingData
+    from batchscore.training.splits import Split, TrainingData
 
 _MOST_ROWS = 50_000
 """More training rows than that change the figure little, and would no longer take seconds."""
 _MOST_FEATURES = 500_000
+_FOLDS = 10
 _RARE_ROWS = 200
 """With fewer training rows, words of one row count too."""
 _STRENGTH = 10.0
@@ -52,6 +53,39 @@ def linear_answers(data: TrainingData, texts: Sequence[Text]) -> NDArray[np.floa
         except ValueError:  # an empty vocabulary
             return None
         return _fitted(data, np.array(train.labels), words, others)
+
+
+def out_of_fold(data: TrainingData, split: Split, seed: int) -> NDArray[np.float32] | None:
+    """What the model says of rows that it was not fitted on, one label a text: ``[n, C]`` probabilities.
+
+    Rare labels count as much as frequent ones, so that a row is not doubted for having one. None if a label has one row only, which
+    rules out cross-validation, or the texts hold no word.
+    """
+    from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
+
+    labels = np.array(split.labels)
+    known, counts = np.unique(labels, return_counts=True)
+    folds = min(_FOLDS, int(counts.min()))
+    if len(known) < 2 or folds < 2:
+        return None
+    answers = np.zeros((len(labels), len(data.labels)), dtype=np.float32)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            words, _ = _words(split.texts, split.texts[:1])
+        except ValueError:  # an empty vocabulary
+            return None
+        for fitted, asked in StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels):
+            logistic = _logistic(is_balanced=True).fit(words[fitted], labels[fitted])
+            answers[np.ix_(asked, logistic.classes_)] = logistic.predict_proba(words[asked])
+    return answers
+
+
+def _logistic(*, is_balanced: bool = False) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=_STRENGTH, max_iter=1000, class_weight="balanced" if is_balanced else None)
 
 
 def _words(train: Sequence[Text], others: Sequence[Text]) -> tuple[Any, Any]:
@@ -82,13 +116,13 @@ def _columns(texts: Sequence[Text]) -> list[list[str]]:
 
 
 def _fitted(data: TrainingData, labels: NDArray[Any], words: Any, others: Any) -> NDArray[np.float32]:
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import Ridge
     from sklearn.multiclass import OneVsRestClassifier
 
     task, n_labels = data.goal.task, len(data.labels)
     if task == Task.REGRESSION:
         return np.asarray(Ridge().fit(words, labels).predict(others), dtype=np.float32).reshape(-1, 1)
-    logistic = LogisticRegression(C=_STRENGTH, max_iter=1000)
+    logistic = _logistic()
     if task == Task.MULTI_LABEL:
         several = OneVsRestClassifier(logistic).fit(words, labels)
         return np.asarray(several.predict_proba(others), dtype=np.float32)

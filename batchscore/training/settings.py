@@ -86,6 +86,8 @@ class TrainSettings:
     group_column: str | None = None
     """Rows with the same value here stay in one split."""
     class_weights: str = "none"
+    hard_labels: bool = False
+    """Whether given labels are learned alone, however few there are (:mod:`~batchscore.training.soft_labels`)."""
     train_layers: int | None = None
     """Top encoder layers that ``full`` trains; ``None`` is all of them and the embeddings."""
     early_stopping: int | None = None
@@ -168,6 +170,10 @@ class TrainSettings:
             raise UsageError(
                 "--class-weights counts given labels, and a --teacher says how likely each label is. Leave it out."
             )
+        if self.teachers and self.hard_labels:
+            raise UsageError(
+                "--hard-labels learns the given labels alone, and a --teacher adds its answers to them. Leave one of them out."
+            )
         if self.teachers and self.learning_curve:
             raise UsageError(
                 "--learning-curve is about given labels, and a --teacher has an answer to every text. Leave one of them out."
@@ -188,6 +194,7 @@ class TrainSettings:
             weight_decay=WEIGHT_DECAY,
             seed=self.seed,
             class_weights=self.class_weights,
+            soft_labels=not self.hard_labels,
             train_layers=self.train_layers,
             early_stopping=self.early_stopping,
             gradient_accumulation=self.gradient_accumulation,
@@ -209,6 +216,8 @@ class Hyperparameters:
     weight_decay: float
     seed: int
     class_weights: str = "none"
+    soft_labels: bool = False
+    """Whether few labels are to be learned with doubt; of a training that was done, whether they were."""
     train_layers: int | None = None
     early_stopping: int | None = None
     gradient_accumulation: int = 1

@@ -49,6 +49,7 @@ from batchscore.training.outcome import Fitted
 from batchscore.training.results import results_of
 from batchscore.training.saved_units import in_the_weights
 from batchscore.training.self_training import self_trained
+from batchscore.training.soft_labels import with_soft_labels
 from batchscore.training.splits import TrainingData, stratified
 from batchscore.training.student import held_against_teachers
 from batchscore.training.suspects import suspects_of
@@ -280,8 +281,11 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         )
     tell_plan(plan, job.base, context.tell)
     taught: dict[str, Any] | None = None
-    if lesson is not None:
+    if lesson is None:
+        tokenized["train"] = with_soft_labels(data, plan, tokenized["train"], context.tell)
+    else:
         tokenized["train"], taught = lesson.rows(job.base)
+    plan = dataclasses.replace(plan, soft_labels=lesson is None and tokenized["train"].soft is not None)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
     material = Material(job.base, data, job.settings, plan, watch.over)
     n_evaluation, selects = len(data.evaluation), plan.selects_epoch or job.unlabelled is not None
