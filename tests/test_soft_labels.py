@@ -44,6 +44,12 @@ def unlike(count: int) -> list[str]:
     return [f"only{row:03d}" for row in range(count)]
 
 
+@pytest.fixture
+def weak_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are doubted however little the linear model knows."""
+    monkeypatch.setattr(soft_labels, "LEAST_RECALL", 0.0)
+
+
 def targets(texts: Sequence[str], labels: Sequence[int], subset: Sequence[int] | None = None) -> np.ndarray:
     some = dataclasses.replace(rows(labels), subset=subset)
     soft = with_soft_labels(data(texts, labels), PLAN, some).soft
@@ -51,6 +57,7 @@ def targets(texts: Sequence[str], labels: Sequence[int], subset: Sequence[int] |
     return soft
 
 
+@pytest.mark.usefixtures("weak_help")
 def test_half_is_what_a_model_says_that_did_not_see_the_row() -> None:
     labels = [0, 1] * 10
     found = targets(unlike(20), labels)
@@ -58,6 +65,7 @@ def test_half_is_what_a_model_says_that_did_not_see_the_row() -> None:
     assert found.dtype == np.float32
 
 
+@pytest.mark.usefixtures("weak_help")
 def test_a_rare_label_is_doubted_no_more_than_a_frequent_one() -> None:
     words = np.random.default_rng(3).choice(["this", "film", "has", "actors", "music"], (400, 4))
     labels = np.array([0] * 320 + [1] * 80)  # of which these words say nothing
@@ -77,6 +85,7 @@ def test_a_wrong_label_is_doubted_and_stays_the_likeliest() -> None:
     assert found.sum(axis=1) == pytest.approx(np.ones(60), abs=1e-6)
 
 
+@pytest.mark.usefixtures("weak_help")
 def test_rows_of_a_part_are_doubted_by_that_part_alone() -> None:
     texts = ["awful one", "great one"] * 10 + unlike(20)
     labels = [0, 1] * 20
@@ -122,12 +131,19 @@ def test_elsewhere_labels_are_learned_alone(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], labels: list[Any], task: Task
 ) -> None:
     monkeypatch.setattr(soft_labels, "MOST_ROWS", 30)
+    monkeypatch.setattr(soft_labels, "LEAST_RECALL", 0.0)
     told: list[str] = []
     some = dataclasses.replace(rows(labels), soft=np.zeros((len(labels), 2), dtype=np.float32))
     plan = dataclasses.replace(PLAN, **change)
     found = with_soft_labels(data(unlike(len(labels)), labels, task), plan, some, told.append)
     assert found.soft is None
     assert not told
+
+
+def test_a_model_that_misses_a_label_is_not_asked() -> None:
+    """It is right in 54 rows of 60, and finds none of the rare label."""
+    texts, labels = unlike(60), [0] * 54 + [1] * 6
+    assert with_soft_labels(data(texts, labels), PLAN, rows(labels)).soft is None
 
 
 def test_without_a_word_there_is_nothing_to_doubt_by() -> None:
