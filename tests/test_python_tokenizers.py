@@ -33,6 +33,7 @@ from batchscore.model.loading import ModelSettings, load_model
 from batchscore.model.probing import TOLERANCE
 from batchscore.model.scoring import score_part
 from batchscore.model.tokenization import Tokenizer
+from batchscore.training.base_model import load_tokenizer
 
 REVIEWS = [row["text"] for row in samples.rows() if row["text"]]
 TEXTS = [
@@ -236,6 +237,14 @@ def test_one_with_moses_is_too(name: str, tmp_path: Path, pairs: Pairs) -> None:
 @pytest.mark.parametrize("name", WITH_SENTENCEPIECE)
 def test_one_with_a_sentencepiece_model_alone_is_too(name: str, tmp_path: Path, pairs: Pairs) -> None:
     check(made(tmp_path, name, WITH_SENTENCEPIECE[name], pairs), is_fast=name != "PLBartTokenizer")
+
+
+def test_a_base_model_with_one_is_refused_by_the_trainer(tmp_path: Path, pairs: Pairs) -> None:
+    base = open_bundle(str(made(tmp_path, "EsmTokenizer", IN_PYTHON["EsmTokenizer"], pairs)))
+    with pytest.raises(
+        ModelError, match=r"EsmTokenizer.* is written in Python, and training needs a fast one"
+    ):
+        load_tokenizer(base)
 
 
 def check(folder: Path, *, is_fast: bool) -> None:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_training import Silent, bases, settings  # noqa: F401 - fixtures
@@ -14,7 +15,8 @@ from test_training import Silent, bases, settings  # noqa: F401 - fixtures
 from batchscore.cli.train import command
 from batchscore.model.bundle_facts import FACTS
 from batchscore.records import Task
-from batchscore.training import fitting, soft_labels, tokenized_rows, train
+from batchscore.training import fitting, soft_labels, tokenized_rows, train, tuning
+from batchscore.training.linear_baseline import out_of_fold
 from batchscore.training.settings import Hyperparameters
 from batchscore.training.soft_labels import with_soft_labels
 from batchscore.training.splits import Goal, Split, TrainingData
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from batchscore.records import Text
     from batchscore.training import TrainSettings
 
 PLAN = Hyperparameters("full", "mean", 4.0, 1e-4, 16, 0.1, 0.01, seed=7, soft_labels=True)
 LABELS = ("NEGATIVE", "POSITIVE")
 
 
-def data(texts: Sequence[str], labels: Sequence[Any], task: Task = Task.SINGLE_LABEL) -> TrainingData:
+def data(texts: Sequence[Text], labels: Sequence[Any], task: Task = Task.SINGLE_LABEL) -> TrainingData:
     names = ("stars",) if task == Task.REGRESSION else LABELS
     return TrainingData(Goal(task, names), Split(list(texts), list(labels)), Split([], []), "", {})
 
@@ -39,7 +42,7 @@ def rows(labels: Sequence[Any]) -> TokenizedRows:
     return TokenizedRows("train", [np.arange(3, dtype=np.int32)] * len(labels), list(labels))
 
 
-def unlike(count: int) -> list[str]:
+def unlike(count: int) -> list[Text]:
     """Texts without a word in common: whoever has not seen one knows nothing of it."""
     return [f"only{row:03d}" for row in range(count)]
 
@@ -50,7 +53,7 @@ def weak_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soft_labels, "LEAST_RECALL", 0.0)
 
 
-def targets(texts: Sequence[str], labels: Sequence[int], subset: Sequence[int] | None = None) -> np.ndarray:
+def targets(texts: Sequence[Text], labels: Sequence[int], subset: Sequence[int] | None = None) -> np.ndarray:
     some = dataclasses.replace(rows(labels), subset=subset)
     soft = with_soft_labels(data(texts, labels), PLAN, some).soft
     assert soft is not None
@@ -87,7 +90,7 @@ def test_a_wrong_label_is_doubted_and_stays_the_likeliest() -> None:
 
 @pytest.mark.usefixtures("weak_help")
 def test_rows_of_a_part_are_doubted_by_that_part_alone() -> None:
-    texts = ["awful one", "great one"] * 10 + unlike(20)
+    texts = [f"{word} {row}" for row in range(10) for word in ("awful", "great")] + unlike(20)
     labels = [0, 1] * 20
     part = range(20, 40)
     found = targets(texts, labels, part)
@@ -196,9 +199,61 @@ def test_a_search_for_settings_judges_by_given_labels(
     settings: TrainSettings,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(tuning.MOST_ROWS, "full", 16)
     seen, _, _ = learned(settings, monkeypatch, tune=True, limit=24)
-    assert [targets.ndim for targets in seen[-2:]] == [2, 1]
-    assert {targets.ndim for targets in seen[:-2]} == {1}
+    assert [targets.ndim for targets in seen] == [2, 1] * (len(seen) // 2)
+    assert {len(targets) for targets in seen[:-2:2]} == {13}  # of 16
+    assert len(seen[-2]) == 24
+
+
+def test_a_learning_curve_s_parts_are_learned_as_the_whole(
+    settings: TrainSettings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where a part by itself would be too weak, or the whole has too many rows."""
+    seen, _, _ = learned(settings, monkeypatch, learning_curve=True)
+    assert [targets.ndim for targets in seen] == [2, 1] * 3
+    for part in seen[2::2]:
+        assert len(part) < len(seen[0])
+        assert ((part > 0) & (part < 1)).all()  # by its own rows: of the others it knows nothing
+    monkeypatch.setattr(soft_labels, "_mean_recall", lambda _, labels: float(len(labels) == len(seen[0])))
+    weak, _, _ = learned(settings, monkeypatch, learning_curve=True)
+    assert [targets.ndim for targets in weak] == [2, 1] * 3
+    monkeypatch.setattr(soft_labels, "MOST_ROWS", len(seen[0]))
+    seen, _, _ = learned(settings, monkeypatch, learning_curve=True)
+    assert {targets.ndim for targets in seen} == {1}
+
+
+def test_a_model_that_learned_from_texts_has_its_labels_as_they_are(
+    settings: TrainSettings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pd.DataFrame(
+        {"text": [f"{word} more {row}" for row in range(10) for word in ("awful", "great")]}
+    ).to_parquet(tmp_path / "more.parquet")
+    _, told, noted = learned(settings, monkeypatch, unlabelled=str(tmp_path / "more.parquet"))
+    is_kept = any("this one" in line for line in told if "texts without labels" in line)
+    assert noted["soft_labels"] is not is_kept
+
+
+@pytest.mark.parametrize("kind", ["texts", "groups"])
+def test_what_belongs_together_is_not_told_of_itself(kind: str) -> None:
+    """Each text, or its words, twice: a model that had seen the other one would know the label."""
+    texts, labels = [text for text in unlike(60) for _ in range(2)], [0, 0, 1, 1] * 30
+    split = Split(texts, labels)
+    if kind == "groups":
+        split = Split([f"{text} {'once' if row % 2 else 'twice'}" for row, text in enumerate(texts)], labels)
+        groups: list[str | None] = [str(row // 2) for row in range(120)]
+        split = dataclasses.replace(split, groups=groups)
+    answers = out_of_fold(dataclasses.replace(data(texts, labels), train=split), split, 3)
+    assert answers is not None
+    assert abs(answers[range(120), labels].mean() - 0.5) < 0.05
+
+
+def test_where_groups_have_a_label_each_nothing_is_doubted() -> None:
+    split = Split(["awful one", "great one"] * 10, [0, 1] * 10, groups=["left", "right"] * 10)
+    assert out_of_fold(dataclasses.replace(data([], []), train=split), split, 3) is None
 
 
 def test_the_command_takes_labels_alone(settings: TrainSettings, tmp_path: Path) -> None:  # noqa: F811

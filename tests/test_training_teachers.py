@@ -639,3 +639,32 @@ def test_a_student_of_fewer_layers_starts_from_its_teacher(
 def test_where_a_teacher_has_too_few_layers_another_base_is_named(settings: TrainSettings) -> None:
     with pytest.raises(UsageError, match=r"--student-layers 3: .* has 2.*--base-model builtin"):
         run(settings, base_model=None, student_layers=3)
+
+
+def test_a_teacher_that_is_not_there_is_named_as_that(settings: TrainSettings) -> None:
+    with pytest.raises(ModelError, match=r"no folder nowhere \(--teacher\)"):
+        run(settings, base_model=None, student_layers=1, teachers=("nowhere",))
+
+
+def test_a_student_of_numbers_starts_with_a_head_of_its_own(
+    settings: TrainSettings, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The teacher's head gives numbers in their own unit, and the student learns them standardised."""
+    frame = rows(40)
+    frame["label"] = 10_000.0 + np.arange(40) * 25
+    frame.to_parquet(tmp_path / "numbers.parquet")
+    options: dict[str, Any] = {
+        "data": str(tmp_path / "numbers.parquet"),
+        "task": "regression",
+        "unlabelled": None,
+    }
+    teacher = run(settings, teachers=(), output=tmp_path / "teacher", **options)
+    taught = run(
+        settings,
+        base_model=None,
+        student_layers=1,
+        teachers=(str(teacher.output),),
+        output=tmp_path / "student",
+        **options,
+    )
+    assert taught.metrics["mae"]["value"] < 2000

@@ -120,8 +120,8 @@ class Threshold(click.ParamType[float | None]):
 @click.option(
     "--hard-labels",
     is_flag=True,
-    help="Learn the given labels alone.  [default: where full has fewer than 4,000 rows, half of a target is what a linear model says "
-    "that did not see the row]",
+    help="Learn given labels alone.  [default: where full has fewer than 4,000 rows of one label each, and a linear model is good at "
+    "them, half of a target is what that says of a row it did not see]",
 )
 @click.option(
     "--train-layers",

@@ -31,6 +31,7 @@ from batchscore.training.base_model import (
 )
 from batchscore.training.examination import open_saved
 from batchscore.training.splits import Goal
+from batchscore.training.teachers import refuse_missing
 
 if TYPE_CHECKING:
     from batchscore.model.bundle import Bundle
@@ -45,8 +46,11 @@ def usable_base(settings: TrainSettings, folder: Path) -> tuple[Bundle, str]:
     """Open the base model and try it: :func:`checked_base`.
 
     Raises:
-        ModelError, UsageError: as that; names ``--base-model`` where a teacher is the base without having been named as that.
+        ModelError, UsageError: as that; names ``--base-model`` where a teacher is the base without having been named as that. There
+            is no such teacher.
     """
+    if settings.starts_from_teacher:
+        refuse_missing(settings.teachers[0])
     try:
         base = open_base(settings)
         return base, checked_base(base, settings, folder)
@@ -54,8 +58,8 @@ def usable_base(settings: TrainSettings, folder: Path) -> tuple[Bundle, str]:
         if not settings.starts_from_teacher:
             raise
         raise type(error)(
-            f"{error} The layers are those of the --teacher, as no --base-model is given: --base-model builtin takes the built-in "
-            "encoder's."
+            f"{error} This is the --teacher, whose layers are taken as no --base-model is given; --base-model builtin takes those of the "
+            "built-in encoder."
         ) from error
 
 

@@ -130,7 +130,7 @@ def kept_layers(base: Bundle, wanted: int) -> dict[str, Any]:
 
 
 def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str) -> Any:
-    """An ``AutoModelForSequenceClassification`` in float32 with a new head; one that has this very goal already keeps its own.
+    """An ``AutoModelForSequenceClassification`` in float32 with a new head; one that has these very labels already keeps its own.
 
     If only the head is trained, the base is frozen, except weights missing from its checkpoint (often the pooler).
     On a CPU attention dropout is off while training: it would rule out the fast attention kernel.
@@ -150,7 +150,7 @@ def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str
             config.problem_type = _PROBLEM_TYPES[goal.task]
         _set_pad_token(config, base)
         model, info = _loaded(base, config)
-        if _is_other_classifier(base, goal):
+        if _has_other_head(base, goal):
             _renew_head(model)
     except _LOAD_ERRORS as error:
         raise ModelError(
@@ -169,12 +169,12 @@ def load_classifier(base: Bundle, goal: Goal, plan: Hyperparameters, device: str
     return model
 
 
-def _is_other_classifier(base: Bundle, goal: Goal) -> bool:
-    """Whether the folder has a head that means something else."""
+def _has_other_head(base: Bundle, goal: Goal) -> bool:
+    """Whether the folder has a head that means something else; one that gives numbers does, as they are learned standardised."""
     config = json_file(base.path, "config.json")
     kinds = config.get("architectures") or ()
     has_head = any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
-    return has_head and (base.task, base.labels) != goal
+    return has_head and (goal.task == Task.REGRESSION or (base.task, base.labels) != goal)
 
 
 def _renew_head(model: Any) -> None:
@@ -294,6 +294,11 @@ def load_tokenizer(base: Bundle) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path, use_fast=True, **_LOCAL)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{printable(base.path)}: its tokenizer ({type(tokenizer).__name__}) is written in Python, and training needs a fast one "
+            "(tokenizer.json). Take another base model."
+        )
     own_id = pad_id_of_model(base)
     if own_id is not None and own_id != tokenizer.pad_token_id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_id)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchscore.training.settings import TrainSettings
     from batchscore.training.splits import Goal, TrainingData
 
-_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit-learn")
+_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scipy", "scikit-learn")
 
 
 def task_facts(goal: Goal, examination: Examination) -> dict[str, Any]:

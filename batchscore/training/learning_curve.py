@@ -51,7 +51,9 @@ def plan_for(rows: int, material: Material) -> Hyperparameters:
     settings, plan = material.settings, material.plan
     found = settings.resolved(rows, plan.pooling, hidden_size_of(material.base))
     epochs = plan.epochs if settings.tune else found.epochs
-    return dataclasses.replace(found, learning_rate=plan.learning_rate, epochs=epochs)
+    return dataclasses.replace(
+        found, learning_rate=plan.learning_rate, epochs=epochs, soft_labels=plan.soft_labels
+    )
 
 
 def learning_curve(
@@ -127,7 +129,8 @@ def _answers(
     passes = round(plan.epochs * len(rows)) if plan.trains_encoder else len(rows)
     quiet = dataclasses.replace(context, tell=lambda _: None)
     with material.over(passes + len(measured), quiet) as watched:
-        some = with_soft_labels(data, plan, splits[0].restricted_to(rows)), splits[1]
+        part = splits[0].restricted_to(rows)  # which is learned as the whole was
+        some = with_soft_labels(data, plan, part, least_recall=0.0), splits[1]
         fitted = fit_rows(material.base, data.goal, plan, some, watched, folder)
         bundle = folder / "bundle"
         save_classifier(fitted.model, load_tokenizer(material.base), material.base, bundle)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchscore.evaluation import measures_of
+from batchscore.formats.text_keys import text_key
 from batchscore.model.decisions import decided
 from batchscore.records import Task
 from batchscore.training.examination import n_validation_rows
@@ -58,16 +59,14 @@ def linear_answers(data: TrainingData, texts: Sequence[Text]) -> NDArray[np.floa
 def out_of_fold(data: TrainingData, split: Split, seed: int) -> NDArray[np.float32] | None:
     """What the model says of rows that it was not fitted on, one label a text: ``[n, C]`` probabilities.
 
-    Rare labels count as much as frequent ones, so that a row is not doubted for having one. None if a label has one row only, which
-    rules out cross-validation, or the texts hold no word.
+    Rows of one group, or of one text, are in one fold. Rare labels count as much as frequent ones, so that a row is not doubted for
+    having one. None if there is nothing to cross-validate, as where a label has one row only, or the texts hold no word.
     """
-    from sklearn.model_selection import StratifiedKFold
     from threadpoolctl import threadpool_limits
 
     labels = np.array(split.labels)
-    known, counts = np.unique(labels, return_counts=True)
-    folds = min(_FOLDS, int(counts.min()))
-    if len(known) < 2 or folds < 2:
+    folds = _folds(split, labels, seed)
+    if not folds:
         return None
     answers = np.zeros((len(labels), len(data.labels)), dtype=np.float32)
     with threadpool_limits(1), warnings.catch_warnings():
@@ -76,10 +75,33 @@ def out_of_fold(data: TrainingData, split: Split, seed: int) -> NDArray[np.float
             words, _ = _words(split.texts, split.texts[:1])
         except ValueError:  # an empty vocabulary
             return None
-        for fitted, asked in StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels):
+        for fitted, asked in folds:
             logistic = _logistic(is_balanced=True).fit(words[fitted], labels[fitted])
             answers[np.ix_(asked, logistic.classes_)] = logistic.predict_proba(words[asked])
     return answers
+
+
+def _folds(
+    split: Split, labels: NDArray[np.int64], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Which rows are fitted and which are asked about, in each fold; none where a fold would lack a label."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    known, counts = np.unique(labels, return_counts=True)
+    groups = split.groups or [None] * len(split)
+    names = [
+        text_key(text) if group is None else group for text, group in zip(split.texts, groups, strict=True)
+    ]
+    count = min(_FOLDS, int(counts.min()), len(set(names)))
+    if len(known) < 2 or count < 2:
+        return []
+    is_each_alone = len(set(names)) == len(names)
+    cut = (StratifiedKFold if is_each_alone else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
+    numbers = np.unique(np.array([str(name) for name in names]), return_inverse=True)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folds = list(cut.split(labels, labels, numbers))
+    return folds if all(len(np.unique(labels[fitted])) == len(known) for fitted, _ in folds) else []
 
 
 def _logistic(*, is_balanced: bool = False) -> Any:

@@ -33,7 +33,11 @@ SHARE = 0.5
 
 
 def with_soft_labels(
-    data: TrainingData, plan: Hyperparameters, rows: TokenizedRows, tell: Tell = lambda _: None
+    data: TrainingData,
+    plan: Hyperparameters,
+    rows: TokenizedRows,
+    tell: Tell = lambda _: None,
+    least_recall: float | None = None,
 ) -> TokenizedRows:
     """The training rows with soft targets, those in the ``subset`` by these alone.
 
@@ -50,8 +54,11 @@ def with_soft_labels(
     ):
         return rows
     split = data.train.select(place)
-    others = out_of_fold(data, split, plan.seed)
-    if others is None or _mean_recall(others, np.array(split.labels)) < LEAST_RECALL:
+    others, least = (
+        out_of_fold(data, split, plan.seed),
+        LEAST_RECALL if least_recall is None else least_recall,
+    )
+    if others is None or _mean_recall(others, np.array(split.labels)) < least:
         return rows
     soft = np.eye(len(data.labels), dtype=np.float32)[np.array(rows.labels)]
     soft[place] = (1 - SHARE) * soft[place] + SHARE * others

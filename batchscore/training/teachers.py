@@ -80,10 +80,7 @@ def open_teachers(settings: TrainSettings) -> tuple[Teacher, ...]:
     """
     found: list[Teacher] = []
     for name in settings.teachers:
-        if not Path(name).is_dir():
-            raise ModelError(
-                f"There is no folder {printable(name)} (--teacher). Give the folder of a saved model."
-            )
+        refuse_missing(name)
         bundle = Models().open(name, None).for_texts(are_pairs=settings.text_pair_column is not None)
         compute = ComputeSettings(precision=settings.precision)
         found.append(Teacher(name, bundle, ModelSettings(compute, _long_text(bundle), settings.missing_pair)))
@@ -92,6 +89,18 @@ def open_teachers(settings: TrainSettings) -> tuple[Teacher, ...]:
         refuse_other(teacher, Goal(wanted, teacher.bundle.labels), "--task")
         refuse_other(teacher, Goal(found[0].bundle.task, found[0].bundle.labels), printable(found[0].name))
     return tuple(found)
+
+
+def refuse_missing(name: str) -> None:
+    """Refuse a teacher that is no folder.
+
+    Raises:
+        ModelError: says so.
+    """
+    if not Path(name).is_dir():
+        raise ModelError(
+            f"There is no folder {printable(name)} (--teacher). Give the folder of a saved model."
+        )
 
 
 def _long_text(bundle: Bundle) -> str:

@@ -273,6 +273,10 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     hygiene = hygiene_of(data, n_tokens, job.base.max_length)
     tell_data(data, hygiene, context.tell)
     suspects = _suspects(job, tokenized["train"], context, watch) if job.settings.check_labels else None
+    if lesson is None:
+        tokenized["train"] = with_soft_labels(data, plan, tokenized["train"], context.tell)
+    plan = dataclasses.replace(plan, soft_labels=tokenized["train"].soft is not None)
+    job = dataclasses.replace(job, plan=plan)
     trials = _trials(job, tokenized["train"], context, watch) if job.settings.tune else ()
     if trials:
         best = best_trial(trials)
@@ -281,11 +285,8 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
         )
     tell_plan(plan, job.base, context.tell)
     taught: dict[str, Any] | None = None
-    if lesson is None:
-        tokenized["train"] = with_soft_labels(data, plan, tokenized["train"], context.tell)
-    else:
+    if lesson is not None:
         tokenized["train"], taught = lesson.rows(job.base)
-    plan = dataclasses.replace(plan, soft_labels=lesson is None and tokenized["train"].soft is not None)
     tokenized["evaluation"] = tokenized["evaluation"].head(n_validation_rows(len(data.evaluation)))
     material = Material(job.base, data, job.settings, plan, watch.over)
     n_evaluation, selects = len(data.evaluation), plan.selects_epoch or job.unlabelled is not None
@@ -295,6 +296,7 @@ def _trained(job: _Job, context: TrainingContext, watch: Watch) -> _Trained:
     )  # a teacher's labels calibrate nothing
     both = tokenized["train"], tokenized["evaluation"]
     plain, made, self_training = _made(material, job.unlabelled, both, n_used, context)
+    plan = dataclasses.replace(plan, soft_labels=plan.soft_labels and made is plain)
     fitted, saved, examination = made
     if lesson is not None and taught is not None:
         examination, taught = held_against_teachers(lesson, taught, made, n_selection, context)
@@ -364,14 +366,16 @@ def _suspects(
 
 def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Watch) -> list[Trial]:
     """Search hyperparameters on a subset of the training rows."""
-    limit, task = MOST_ROWS[job.plan.recipe], job.data.goal.task
+    limit, task, data = MOST_ROWS[job.plan.recipe], job.data.goal.task, job.data
     if len(train.labels) > limit:
         rows = stratified(strata_of(task, train.labels), limit / len(train.labels), job.plan.seed)
-        train = train.select(rows, "tune")
+        train, data = train.select(rows, "tune"), dataclasses.replace(data, train=data.train.select(rows))
     held_out = stratified(strata_of(task, train.labels), HELD_OUT_SHARE, job.plan.seed)
     kept = sorted(set(range(len(train.labels))) - set(held_out))
     if not held_out:
         raise DataError("--tune needs two training rows or more of a label.")
+    learned = with_soft_labels(data, job.plan, train.restricted_to(kept), least_recall=0.0)
+    judged = dataclasses.replace(train, soft=None, subset=held_out)
     folder = context.folder / "tune"
     make_folder(folder)
 
@@ -380,8 +384,7 @@ def _trials(job: _Job, train: TokenizedRows, context: TrainingContext, watch: Wa
         with watch.over(len(train.labels), quiet) as watched:
             trial_folder = folder / str(number)
             make_folder(trial_folder)
-            splits = train.restricted_to(kept), train.restricted_to(held_out)
-            fitted = fit_rows(job.base, job.data.goal, plan, splits, watched, trial_folder)
+            fitted = fit_rows(job.base, data.goal, plan, (learned, judged), watched, trial_folder)
             remove_tree(trial_folder)
             return fitted.curve[-1]
 
