@@ -39,7 +39,7 @@ def with_soft_labels(
     tell: Tell = lambda _: None,
     least_recall: float | None = None,
 ) -> TokenizedRows:
-    """The training rows with soft targets, those in the ``subset`` by these alone.
+    """The training rows with soft targets, those in the ``subset`` by these alone; ``least_recall`` in place of ``LEAST_RECALL``.
 
     With hard ones: if they were asked for, where a head alone is trained, for other tasks than one label a text, with class weights,
     from ``MOST_ROWS`` rows on, where nothing can be cross-validated, and where the linear model is too weak.
@@ -54,10 +54,8 @@ def with_soft_labels(
     ):
         return rows
     split = data.train.select(place)
-    others, least = (
-        out_of_fold(data, split, plan.seed),
-        LEAST_RECALL if least_recall is None else least_recall,
-    )
+    least = LEAST_RECALL if least_recall is None else least_recall
+    others = out_of_fold(data, split, plan.seed)
     if others is None or _mean_recall(others, np.array(split.labels)) < least:
         return rows
     soft = np.eye(len(data.labels), dtype=np.float32)[np.array(rows.labels)]
