@@ -1,8 +1,8 @@
 """Few labels are learned with doubt: half of a target is the given label, half what a linear model says that did not see the row.
 
-An encoder that learns a few hundred hard labels by heart becomes as sure of one text as of the next, and no temperature mends that. Targets
-that mix labels with predictions are robust to wrong labels too (Reed et al. 2015, arXiv:1412.6596, "soft bootstrapping"). Here the
-predictions are out of fold and of another kind of model, so that they neither repeat the label nor the encoder's own errors.
+An encoder that learns a few hundred hard labels by heart becomes as sure of one text as of the next, and no temperature mends that. To mix
+labels with predictions is "soft bootstrapping" (Reed et al. 2015, arXiv:1412.6596). Here the predictions are out of fold and of
+another kind of model, so that they neither repeat the label nor the encoder's own errors.
 """
 
 from __future__ import annotations
