@@ -1,4 +1,4 @@
-# Sourced by jobs/quickstart.sh, jobs/gpu_check.sh and tests/run.sh: a virtual environment in .venv (or $VENV) with what EXTRAS
+# Sourced by jobs/quickstart.sh, jobs/gpu_check.sh, tests/run.sh and tests/airflow.sh: a virtual environment in .venv (or $VENV) with what EXTRAS
 # name, made once. Sets VENV_BIN. A second call with nothing changed takes no time.
 
 find_python() {

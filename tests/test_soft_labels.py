@@ -88,6 +88,20 @@ def test_a_wrong_label_is_doubted_and_stays_the_likeliest() -> None:
     assert found.sum(axis=1) == pytest.approx(np.ones(60), abs=1e-6)
 
 
+def test_of_three_labels_each_is_doubted_and_one_without_rows_is_never_likely() -> None:
+    words = ("awful", "fair", "great")
+    texts, labels = [f"{word} film {row}" for row in range(20) for word in words], [0, 1, 2] * 20
+    split, unseen = Split(list(texts), labels), Split(["odd"], [3])
+    names = (*words, "unseen")
+    every = TrainingData(Goal(Task.SINGLE_LABEL, names), split, unseen, "", {})
+    soft = with_soft_labels(every, PLAN, rows(labels)).soft
+    assert soft is not None
+    assert soft.argmax(axis=1).tolist() == labels
+    assert (soft[:, :3] > 0).all()
+    assert (soft[:, 3] == 0).all()
+    assert soft.sum(axis=1) == pytest.approx(np.ones(60), abs=1e-6)
+
+
 @pytest.mark.usefixtures("weak_help")
 def test_rows_of_a_part_are_doubted_by_that_part_alone() -> None:
     texts = [f"{word} {row}" for row in range(10) for word in ("awful", "great")] + unlike(20)

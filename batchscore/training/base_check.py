@@ -46,8 +46,8 @@ def usable_base(settings: TrainSettings, folder: Path) -> tuple[Bundle, str]:
     """Open the base model and try it: :func:`checked_base`.
 
     Raises:
-        ModelError, UsageError: as that; names ``--base-model`` where a teacher is the base without having been named as that. There
-            is no such teacher.
+        ModelError, UsageError: as that, or there is no such teacher; names ``--base-model`` where a teacher is the base without having
+            been named as that.
     """
     if settings.starts_from_teacher:
         refuse_missing(settings.teachers[0])
